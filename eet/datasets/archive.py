@@ -1,0 +1,62 @@
+"""Finding and reading the list files of a benchmark as its archive unpacks."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+def find_archive_root(root: str, wrapper: str | None, required: Sequence[str]) -> Path:
+    """The folder that holds every file or folder of `required`: `root` itself, or `root/wrapper`.
+
+    `wrapper` is the folder that the archive wraps itself in, None where it has none. Raises FileNotFoundError naming
+    what was looked for and where, ValueError when root is a URI (the lists of a benchmark are read from a local copy).
+    """
+    if "://" in root:
+        raise ValueError(
+            f"{root} is a URI: this dataset is read from a local folder. Give a local copy, or describe the images in "
+            "a table (path,label,split) and load that as dataset 'table'"
+        )
+    folder = Path(root)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder: give the one that holds {', '.join(required)}")
+    candidates = (folder, folder / wrapper) if wrapper else (folder,)
+    for candidate in candidates:
+        if all((candidate / name).exists() for name in required):
+            return candidate
+    # The candidate that comes closest is the one the user meant: name what is missing there.
+    closest = max(candidates, key=lambda candidate: sum((candidate / name).exists() for name in required))
+    missing = [name for name in required if not (closest / name).exists()]
+    wanted = f"{wrapper}/ as its archive unpacks, or the folder around it" if wrapper else "the folder"
+    raise FileNotFoundError(
+        f"{', '.join(missing)} not found in {closest}: root should be {wanted}, with {', '.join(required)}"
+    )
+
+
+def read_pairs(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line number from 1, first word, rest of the line) for each line that is not blank.
+
+    Raises ValueError, naming file and line, where a line has no second word.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            first, _, rest = line.strip().partition(" ")
+            if not rest:
+                raise ValueError(f"{path}, line {number}: {line.strip()!r} should be two values with a space between")
+            yield number, first, rest.strip()
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines that are not blank, stripped."""
+    with path.open(encoding="utf-8") as lines:
+        return [line.strip() for line in lines if line.strip()]
+
+
+def check_names(path: Path, allowed: Sequence[str], allowed_by: Path, used: Sequence[str]) -> None:
+    """Raises ValueError when the list `path` uses a label that the class list `allowed_by` does not name."""
+    unknown = sorted(set(used) - set(allowed))
+    if unknown:
+        raise ValueError(
+            f"{path} uses {', '.join(repr(name) for name in unknown[:3])}"
+            f"{', ...' if len(unknown) > 3 else ''}, not among the {len(allowed)} names of {allowed_by}"
+        )

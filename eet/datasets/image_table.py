@@ -1,0 +1,102 @@
+"""The one table that every dataset is read into: path, label, split."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """Images of a dataset, by name: nothing is opened.
+
+    N rows, C labels. Raises ValueError when the columns disagree in length, a path comes twice, a split has another
+    name than train, val or test, or a label is outside -1 .. C-1.
+    """
+
+    root: str
+    """Folder or URI that `paths` are relative to."""
+    paths: tuple[str, ...]
+    """N paths relative to `root`, '/'-separated, unique; absolute ones and URIs stay as they are. Also the item_id."""
+    labels: np.ndarray
+    """(N,) int32, 0 .. C-1, or -1 where unknown."""
+    splits: np.ndarray
+    """(N,) of str: 'train', 'val' or 'test'."""
+    label_names: tuple[str, ...]
+    """C names, index = label."""
+
+    def __post_init__(self) -> None:
+        rows = len(self.paths)
+        assert self.labels.dtype == np.int32, self.labels.dtype
+        if self.labels.shape != (rows,) or self.splits.shape != (rows,):
+            raise ValueError(
+                f"{rows} paths came with labels of shape {self.labels.shape} and splits of shape {self.splits.shape}: "
+                "every path needs one label and one split"
+            )
+        if len(set(self.paths)) != rows:
+            twice = [path for path, times in Counter(self.paths).items() if times > 1]
+            raise ValueError(
+                f"{len(twice)} paths come more than once, for example {_examples(twice)}: "
+                "a path names its item, so list each image once"
+            )
+        unknown = np.flatnonzero(~np.isin(self.splits, SPLITS))
+        if len(unknown):
+            found = sorted({str(self.splits[row]) for row in unknown})
+            raise ValueError(
+                f"unknown splits {_examples(found)} in {len(unknown)} rows, for example "
+                f"{_examples([self.paths[row] for row in unknown])}: allowed are {', '.join(SPLITS)}"
+            )
+        outside = np.flatnonzero((self.labels < -1) | (self.labels >= self.num_labels))
+        if len(outside):
+            raise ValueError(
+                f"{len(outside)} labels are outside -1 .. {self.num_labels - 1}, for example "
+                f"{_examples([f'{self.paths[row]}: {self.labels[row]}' for row in outside])}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def num_labels(self) -> int:
+        """C, the number of label names, whether or not every one has an image in this table."""
+        return len(self.label_names)
+
+    def select(self, split: str) -> "ImageTable":
+        """Rows of one split ('train', 'val', 'test', or 'all'), in order, with all label names.
+
+        Raises ValueError for another name, and when the split is empty, naming the splits that are not.
+        """
+        if split == "all":
+            return self
+        present = ", ".join(f"{name} ({count})" for name in SPLITS if (count := int((self.splits == name).sum())))
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}, all; this dataset has {present}")
+        rows = np.flatnonzero(self.splits == split)
+        if not len(rows):
+            raise ValueError(f"no image is in split {split!r}; {self.root} has {present or 'no images at all'}")
+        return self.take(rows)
+
+    def take(self, rows: np.ndarray) -> "ImageTable":
+        """The rows given by position (int) or by mask (bool, (N,)), in that order, with all label names."""
+        positions = np.arange(len(self))[rows]
+        return ImageTable(
+            root=self.root,
+            paths=tuple(self.paths[row] for row in positions),
+            labels=self.labels[positions],
+            splits=self.splits[positions],
+            label_names=self.label_names,
+        )
+
+    def location(self, row: int) -> str:
+        """Where the image of a row lies: root joined with its path; an absolute path or a URI as it is."""
+        path = self.paths[row]
+        if path.startswith("/") or "://" in path:
+            return path
+        return f"{self.root.rstrip('/')}/{path}"
+
+
+def _examples(values: list[str], limit: int = 3) -> str:
+    shown = ", ".join(repr(value) for value in values[:limit])
+    return shown if len(values) <= limit else f"{shown}, ..."

@@ -1,0 +1,38 @@
+"""Drawing a share of the images of every label, the same on every machine."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def draw_stratified(paths: Sequence[str], labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A mask of images drawn from N so that every label gives nearly `share` of its own.
+
+    `paths` N of str, `labels` (N,) int, `share` in 0 .. 1; returns (N,) bool. round(share * N) are drawn, at least
+    one where share > 0: each label gives the whole part of its share, the labels with the largest remainders one
+    more. Each label keeps at least one image that is not drawn, so fewer come out where labels are that small. Which
+    images: those whose digest of (path, label, seed) is smallest, whatever the order of the rows.
+    """
+    rows_of: dict[int, list[int]] = {}
+    for row, label in enumerate(labels.tolist()):
+        rows_of.setdefault(label, []).append(row)
+    wanted = {label: share * len(rows) for label, rows in rows_of.items()}
+    # The epsilon keeps 0.1 * 30 = 3.0000000000000004 and 0.29 * 100 = 28.999999999999996 on the whole number meant.
+    counts = {label: min(int(amount + 1e-9), len(rows_of[label]) - 1) for label, amount in wanted.items()}
+    total = max(round(share * len(paths)), 1) if share > 0 else 0
+    by_remainder = sorted(wanted, key=lambda label: (counts[label] - wanted[label], _digest("", label, seed)))
+    for label in by_remainder:
+        if sum(counts.values()) >= total:
+            break
+        if counts[label] < len(rows_of[label]) - 1:
+            counts[label] += 1
+    drawn = np.zeros(len(paths), dtype=bool)
+    for label, rows in rows_of.items():
+        ordered = sorted(rows, key=lambda row: (_digest(paths[row], label, seed), paths[row]))
+        drawn[ordered[: counts[label]]] = True
+    return drawn
+
+
+def _digest(path: str, label: int, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{label}\0{path}".encode(), digest_size=8).digest()

@@ -1,0 +1,149 @@
+"""Any other dataset: a CSV or Parquet table with columns path, label and split."""
+
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
+from pyarrow import fs
+
+from eet.datasets.image_table import SPLITS, ImageTable
+from eet.datasets.labels import contiguous_labels, folder_label_names
+
+DEFAULT_TABLE = "split.csv"
+UNKNOWN_LABEL = -1
+COLUMNS = ("path", "label", "split")
+NULLS = ["", "null", "NULL", "NaN", "nan"]
+"""Cells of a CSV that mean there is no value. "NA" and "None" are left out: they can be names."""
+
+
+def load(root: str | None, table: str | None = None) -> ImageTable:
+    """Reads `table` (.csv or .parquet), paths relative to `root`; either may be a URI that pyarrow opens.
+
+    Without `table`, root/split.csv is read; without `root`, paths are relative to the table's own folder.
+
+    - path: unique. Absolute paths and URIs stay as they are.
+    - label: names or whole numbers; null, -1 or no such column at all: unknown. Sorted, they become 0 .. C-1. A number
+      is named by the folder of its images where each label has one folder of its own ("001.Black_footed_Albatross"),
+      else by itself.
+    - split: train, val or test. Only a table without any label may leave the column out; it is all 'test' then.
+
+    Raises FileNotFoundError when there is no such file, ValueError when its columns or cells are not as above.
+    """
+    if table is None:
+        if root is None:
+            raise ValueError(
+                "dataset 'table' needs a table (.csv or .parquet with columns path,label,split), "
+                f"or a root that holds {DEFAULT_TABLE}"
+            )
+        table = f"{root.rstrip('/')}/{DEFAULT_TABLE}"
+    if root is None:
+        root = table.rpartition("/")[0] or ("/" if table.startswith("/") else ".")
+    columns = _read_columns(table)
+    paths = _read_paths(table, columns)
+    labels, label_names = _read_labels(table, columns, paths)
+    return ImageTable(root, tuple(paths), labels, _read_splits(table, columns, paths, labels), label_names)
+
+
+def _read_columns(table: str) -> pyarrow.Table:
+    suffix = os.path.splitext(table)[1].lower()
+    if suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{table} should end in .csv or .parquet")
+    filesystem, path = fs.FileSystem.from_uri(table) if "://" in table else (fs.LocalFileSystem(), table)
+    if filesystem.get_file_info(path).type != fs.FileType.File:
+        raise FileNotFoundError(f"{table} is not a file: it should be a table with columns {', '.join(COLUMNS)}")
+    try:
+        with filesystem.open_input_file(path) as source:
+            if suffix == ".parquet":
+                file = pyarrow.parquet.ParquetFile(source)
+                present = [name for name in COLUMNS if name in file.schema_arrow.names]
+                columns, found = file.read(columns=present), file.schema_arrow.names
+            else:
+                columns = pyarrow.csv.read_csv(
+                    source,
+                    # All text: a label such as 007 or a path that is a number must not be read as a number first.
+                    convert_options=pyarrow.csv.ConvertOptions(
+                        column_types=dict.fromkeys(COLUMNS, pyarrow.string()),
+                        strings_can_be_null=True,
+                        null_values=NULLS,
+                    ),
+                )
+                found = columns.column_names
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{table} cannot be read as {suffix[1:]}: {error}") from error
+    if "path" not in found:
+        raise ValueError(f"{table} has columns {', '.join(found)}; it needs path, and may have label and split")
+    doubled = [name for name in COLUMNS if found.count(name) > 1]
+    if doubled:
+        raise ValueError(f"{table} has more than one column {', '.join(doubled)}")
+    return columns
+
+
+def _read_paths(table: str, columns: pyarrow.Table) -> list[str]:
+    paths = columns["path"].to_pylist()
+    wrong = [row for row, path in enumerate(paths) if not isinstance(path, str) or not path]
+    if wrong:
+        raise ValueError(f"{table}: {_rows(wrong)} no path (text) in column path")
+    return paths
+
+
+def _read_splits(table: str, columns: pyarrow.Table, paths: Sequence[str], labels: np.ndarray) -> np.ndarray:
+    if "split" not in columns.column_names:
+        if (labels >= 0).any():
+            raise ValueError(f"{table} has labels and no column split: add one with {', '.join(SPLITS)}")
+        return np.full(len(paths), "test", dtype="<U5")
+    splits = columns["split"].to_pylist()
+    wrong = [row for row, split in enumerate(splits) if split not in SPLITS]
+    if wrong:
+        raise ValueError(
+            f"{table}: {_rows(wrong)} split {splits[wrong[0]]!r} in column split; allowed are {', '.join(SPLITS)}"
+        )
+    return np.array(splits, dtype="<U5")
+
+
+def _read_labels(table: str, columns: pyarrow.Table, paths: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    cells = columns["label"].to_pylist() if "label" in columns.column_names else [None] * len(paths)
+    # pandas writes whole numbers as 3.0 as soon as one label is missing, and Parquet may hold that as NaN.
+    numbers = [_whole_number(cell) for cell in cells]
+    known = [
+        row for row, cell in enumerate(cells) if cell is not None and cell == cell and numbers[row] != UNKNOWN_LABEL
+    ]
+    labels = np.full(len(paths), UNKNOWN_LABEL, dtype=np.int32)
+    known_numbers = [number for row in known if (number := numbers[row]) is not None]
+    if len(known_numbers) == len(known):
+        negative = [row for row, number in zip(known, known_numbers, strict=True) if number < 0]
+        if negative:
+            raise ValueError(
+                f"{table}: {_rows(negative)} {cells[negative[0]]} in column label; whole numbers from 0 are allowed, "
+                f"and {UNKNOWN_LABEL} for unknown"
+            )
+        labels[known], used = contiguous_labels(known_numbers)
+        return labels, folder_label_names(paths, labels, len(used)) or tuple(str(number) for number in used)
+    names = [str(cells[row]) for row in known]
+    wrong = [row for row in known if not isinstance(cells[row], str)]
+    if wrong:
+        raise ValueError(
+            f"{table}: {_rows(wrong)} {cells[wrong[0]]!r} in column label; "
+            "allowed are names, or whole numbers throughout"
+        )
+    labels[known], used_names = contiguous_labels(names)
+    return labels, tuple(used_names)
+
+
+def _whole_number(cell: object) -> int | None:
+    if isinstance(cell, str) and re.fullmatch(r"-?[0-9]+(\.0+)?", cell):
+        return int(cell.partition(".")[0])
+    if isinstance(cell, float) and cell.is_integer():
+        return int(cell)
+    return cell if isinstance(cell, int) and not isinstance(cell, bool) else None
+
+
+def _rows(wrong: Sequence[int]) -> str:
+    """'row 3 has' or '12 rows (3, 5, 9, ...) have', rows counted from 1 below the header."""
+    if len(wrong) == 1:
+        return f"row {wrong[0] + 1} has"
+    shown = ", ".join(str(row + 1) for row in wrong[:3])
+    return f"{len(wrong)} rows ({shown}{', ...' if len(wrong) > 3 else ''}) have"

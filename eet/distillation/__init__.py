@@ -1,0 +1,24 @@
+"""What the student learns from: its teacher (DKT), hidden regions (DRG), labels and target codes."""
+
+from eet.distillation.knowledge_transfer import knowledge_transfer_loss
+from eet.distillation.objective import (
+    PUBLISHED_BETA,
+    PUBLISHED_MASKED_PATCHES,
+    PUBLISHED_SIGMA,
+    DistillationObjective,
+    HashingObjective,
+    StepLosses,
+)
+from eet.distillation.region_guidance import mask_patches, most_important_patches
+
+__all__ = [
+    "PUBLISHED_BETA",
+    "PUBLISHED_MASKED_PATCHES",
+    "PUBLISHED_SIGMA",
+    "DistillationObjective",
+    "HashingObjective",
+    "StepLosses",
+    "knowledge_transfer_loss",
+    "mask_patches",
+    "most_important_patches",
+]

@@ -1,0 +1,123 @@
+"""The losses of one training step: teacher, student, and the whole objective with beta, sigma and the masked patches.
+
+Shapes: B images, C labels, b bits.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eet.distillation.knowledge_transfer import knowledge_transfer_loss
+from eet.distillation.region_guidance import mask_patches, most_important_patches
+from eet.vit import Student
+
+PUBLISHED_BETA, PUBLISHED_SIGMA, PUBLISHED_MASKED_PATCHES = 0.1, 1.0, 4
+
+
+class StepLosses(NamedTuple):
+    """The total to differentiate and its terms (detached scalars by name), each as it enters before weighting."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class HashingObjective(nn.Module):
+    """Two-step hashing of a network by itself: CE(logits, label) + MSE(hash, the label's target code).
+
+    This is the published teacher loss; it trains a teacher alone. target_codes_Cb: (C, b) in {-1, +1}.
+    """
+
+    target_codes_Cb: Tensor
+
+    def __init__(self, teacher: Student, target_codes_Cb: Tensor) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.register_buffer("target_codes_Cb", target_codes_Cb.float(), persistent=False)
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> StepLosses:
+        out = self.teacher(images_BCHW, tokens=False)
+        classification = F.cross_entropy(out.logits.float(), labels_B)
+        hashing = F.mse_loss(out.hash.float(), self.target_codes_Cb[labels_B])
+        terms = {"teacher_classification": classification.detach(), "teacher_hashing": hashing.detach()}
+        return StepLosses(classification + hashing, terms)
+
+
+class DistillationObjective(nn.Module):
+    """The student's objective, with its teacher's where the two are trained together.
+
+    teacher: CE(logits_t, y) + MSE(hash_t, code_y)
+    student: beta [CE(logits_s, y) + CE(logits_s(masked image), y)] + MSE(hash_s, code_y) + sigma (1 - cos(hash_s, hash_t))
+
+    joint: True trains the teacher too (published); False freezes it (staged). The teacher may be another ViT with the same patch grid
+    and input. beta, sigma >= 0; masked_patches: w, 0 to the number of patches; 0 leaves the masked term out.
+    The student sees plain and masked images as one batch.
+    Source: EET, published code (beta 0.1, sigma 1, w 4).
+    """
+
+    target_codes_Cb: Tensor
+
+    def __init__(
+        self,
+        student: Student,
+        teacher: Student,
+        target_codes_Cb: Tensor,
+        *,
+        joint: bool,
+        beta: float = PUBLISHED_BETA,
+        sigma: float = PUBLISHED_SIGMA,
+        masked_patches: int = PUBLISHED_MASKED_PATCHES,
+    ) -> None:
+        super().__init__()
+        if beta < 0 or sigma < 0:
+            raise ValueError(f"beta {beta} and sigma {sigma} are weights of losses: use 0 or more")
+        if not 0 <= masked_patches <= teacher.num_patches:
+            raise ValueError(f"masked_patches {masked_patches}: the teacher has {teacher.num_patches} patches, so use 0 to {teacher.num_patches}")
+        if student.grid != teacher.grid or student.patch_size != teacher.patch_size:
+            raise ValueError(
+                f"the student's patch grid is {student.grid} of {student.patch_size} px, the teacher's {teacher.grid} of "
+                f"{teacher.patch_size} px: guidance by patches needs the same grid; choose a teacher of the same patch and image size"
+            )
+        if student.num_bits != teacher.num_bits:
+            raise ValueError(f"the student has {student.num_bits} bits, the teacher {teacher.num_bits}: train a teacher with {student.num_bits}")
+        self.student = student
+        self.teacher = teacher.requires_grad_(joint)
+        self.joint = joint
+        self.beta, self.sigma, self.masked_patches = beta, sigma, masked_patches
+        self.register_buffer("target_codes_Cb", target_codes_Cb.float(), persistent=False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "DistillationObjective":
+        """A frozen teacher stays in evaluation mode."""
+        super().train(mode)
+        if not self.joint:
+            self.teacher.eval()
+        return self
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> StepLosses:
+        codes_Bb = self.target_codes_Cb[labels_B]
+        terms: dict[str, Tensor] = {}
+        total = torch.zeros((), device=images_BCHW.device)
+        with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
+            taught = self.teacher(images_BCHW, tokens=False, mass=self.masked_patches > 0)
+            if self.joint:
+                terms["teacher_classification"] = F.cross_entropy(taught.logits.float(), labels_B)
+                terms["teacher_hashing"] = F.mse_loss(taught.hash.float(), codes_Bb)
+                total = total + terms["teacher_classification"] + terms["teacher_hashing"]
+
+        batch = images_BCHW
+        if self.masked_patches:
+            hidden_Bw = most_important_patches(taught.token_mass, taught.token_index, self.masked_patches)
+            batch = torch.cat([images_BCHW, mask_patches(images_BCHW, hidden_Bw, self.teacher.grid)])
+        out = self.student(batch, tokens=False)
+        size = len(images_BCHW)
+        terms["classification"] = F.cross_entropy(out.logits[:size].float(), labels_B)
+        total = total + self.beta * terms["classification"]
+        if self.masked_patches:
+            terms["region_guidance"] = F.cross_entropy(out.logits[size:].float(), labels_B)
+            total = total + self.beta * terms["region_guidance"]
+        terms["hashing"] = F.mse_loss(out.hash[:size].float(), codes_Bb)
+        terms["knowledge_transfer"] = knowledge_transfer_loss(out.hash[:size].float(), taught.hash.float())
+        total = total + terms["hashing"] + self.sigma * terms["knowledge_transfer"]
+        return StepLosses(total, {name: value.detach() for name, value in terms.items()})

@@ -1,0 +1,136 @@
+"""Line figures: precision against recall, and training curves. Drawn on matplotlib Figures, with no global state."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, without yellow and black; with a second and third turn, line styles tell curves apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+STYLES = ("-", "--", ":")
+GREY = "#555555"
+
+
+def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> "Figure":
+    """Precision against recall, one line for each name.
+
+    Args:
+        curves: name -> (recall, precision), two arrays of one length, in [0, 1], at least one point.
+        title: text above the axes.
+
+    Returns:
+        A matplotlib Figure; write it with `save_png`.
+
+    Raises:
+        ValueError: if there is no curve, or one is empty, has arrays of different length or values outside [0, 1].
+    """
+    if not curves:
+        raise ValueError("no curves to draw; give at least one name -> (recall, precision)")
+    figure = _figure(1, 1)
+    axes = figure.subplots()
+    for number, (name, (recall, precision)) in enumerate(curves.items()):
+        recall, precision = np.asarray(recall), np.asarray(precision)
+        if recall.ndim != 1 or recall.shape != precision.shape or not recall.size:
+            raise ValueError(
+                f"curve {name!r} has recall of shape {recall.shape} and precision of shape {precision.shape}; "
+                "give two lists of the same length, with at least one point"
+            )
+        # Written so that a NaN is refused too.
+        if not all(((values >= 0) & (values <= 1)).all() for values in (recall, precision)):
+            raise ValueError(f"curve {name!r} has values outside 0 to 1; give recall and precision as shares")
+        axes.plot(recall, precision, label=name, **_line(number, len(recall)))
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    _quiet(axes)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    if len(curves) > 1:
+        figure.legend(loc="outside lower center", ncols=min(3, len(curves)), frameon=False, fontsize=9)
+    return figure
+
+
+def training_curves_figure(history: Sequence[Mapping[str, float]], keys: Sequence[str], *, title: str) -> "Figure":
+    """How training went: one small plot for each key, as their scales differ.
+
+    Args:
+        history: one mapping for each report, in order. The x axis is its "epoch" where every report has one, otherwise
+            the report's number from 1. A report without some key leaves no point there.
+        keys: what to draw, at least one, each in at least one report.
+        title: text above the plots.
+
+    Returns:
+        A matplotlib Figure with len(keys) plots, three in a row at most.
+
+    Raises:
+        ValueError: if the history or the keys are empty, or a key is in no report.
+    """
+    if not history or not keys:
+        raise ValueError(f"{len(history)} reports and {len(keys)} keys to draw; give at least one of each")
+    known = sorted({key for report in history for key in report})
+    absent = [key for key in keys if key not in known]
+    if absent:
+        raise ValueError(f"no report holds {', '.join(absent)}; the history has {', '.join(known)}")
+
+    by_epoch = all("epoch" in report for report in history)
+    columns = 2 if len(keys) == 4 else min(3, len(keys))
+    rows = -(-len(keys) // columns)
+    figure = _figure(rows, columns)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for number, axes in enumerate(grid.flat):
+        if number >= len(keys):
+            axes.remove()
+            continue
+        key = keys[number]
+        points = [
+            (report["epoch"] if by_epoch else place, report[key])
+            for place, report in enumerate(history, start=1)
+            if key in report
+        ]
+        axes.plot([x for x, _ in points], [y for _, y in points], **_line(0, len(points)))
+        axes.set_title(key, fontsize=10, loc="left")
+        axes.set_xlabel("epoch" if by_epoch else "report")
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+        _quiet(axes)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    return figure
+
+
+def save_png(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write `figure` to `path` as PNG, 192 dots an inch, twice what a screen needs; the folder must exist.
+
+    The same figure gives the same bytes.
+    """
+    figure.savefig(path, format="png", dpi=192, metadata={"Software": None})
+
+
+def _figure(rows: int, columns: int) -> "Figure":
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    size = (6.0, 4.4) if rows == columns == 1 else (3.4 * columns, 0.5 + 2.5 * rows)
+    return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+
+
+def _line(number: int, points: int) -> dict[str, Any]:
+    # Few points are few measurements: show each one. A lone point would draw nothing as a line.
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": STYLES[number // len(COLOURS) % len(STYLES)],
+        "linewidth": 1.8,
+        "marker": "o" if points <= 20 else None,
+        "markersize": 4,
+        "clip_on": False,
+    }
+
+
+def _quiet(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=GREY, labelsize=9)
+    axes.xaxis.label.set_color(GREY)
+    axes.yaxis.label.set_color(GREY)

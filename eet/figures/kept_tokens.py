@@ -1,0 +1,139 @@
+"""Which patches the student kept, stage by stage, laid over the image that it saw.
+
+Shapes: K kept tokens of the last stage; N = rows * columns patches of the image.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from eet.figures.captions import PAPER, caption_height, draw_caption, on_paper
+
+FADE = 0.8  # Share of white in a dropped patch: what was there can still be made out.
+OUTLINE = (90, 90, 90)
+TINT = (230, 0, 126)
+STRONGEST_TINT = 0.7  # At the largest mass; the patch stays visible beneath it.
+
+
+def kept_tokens_overlay(
+    image: Image.Image,
+    kept: Sequence[np.ndarray],
+    grid: tuple[int, int],
+    *,
+    mass: np.ndarray | None = None,
+    cell: int = 160,
+) -> Image.Image:
+    """Draw the input and one panel for each pruning stage, with dropped patches faded and kept ones untouched.
+
+    Args:
+        image: the picture as the network saw it, resized and cropped (not the file), of the grid's aspect ratio.
+        kept: for each stage, the kept patches as original positions, row * columns + column, in any order. Each stage
+            is a subset of the one before. Empty for a teacher, which drops nothing: only the input is drawn.
+        grid: (rows, columns) of patches.
+        mass: (K,) importance >= 0 of the tokens of the last stage, which must then ascend as `token_index` does.
+            The last panel is tinted by it, strongest at the largest mass.
+        cell: longer side of a panel in pixels, at least four for each patch.
+
+    Returns:
+        RGB image with 1 + len(kept) panels in a row and captions below: "input", "stage 1: 72 of 144", ...
+
+    Raises:
+        ValueError: if a position is outside the grid, repeated, or was dropped by an earlier stage; if `mass` does not
+            belong to the last stage; if the image has another aspect ratio than the grid; if `cell` is too small.
+    """
+    rows, columns = grid
+    if rows < 1 or columns < 1:
+        raise ValueError(f"grid is {grid}; give (rows, columns) of patches, both at least 1")
+    if cell < 4 * max(grid):
+        raise ValueError(f"cell is {cell} pixels for {max(grid)} patches a side; give at least {4 * max(grid)}")
+    aspect = (image.width / columns) / (image.height / rows)
+    if not 0.97 < aspect < 1.03:
+        raise ValueError(
+            f"the image is {image.width} x {image.height} but the grid is {columns} patches wide and {rows} high, "
+            "so patches would not be square; give the resized and cropped picture that the network saw"
+        )
+    stages = _checked_stages(kept, rows * columns)
+    if mass is not None:
+        mass = _checked_mass(mass, stages)
+
+    edges_y = np.rint(np.linspace(0, cell * rows / max(grid), rows + 1)).astype(int)
+    edges_x = np.rint(np.linspace(0, cell * columns / max(grid), columns + 1)).astype(int)
+    height, width = int(edges_y[-1]), int(edges_x[-1])
+    patch_of_pixel = (
+        np.repeat(np.arange(rows), np.diff(edges_y))[:, None] * columns
+        + np.repeat(np.arange(columns), np.diff(edges_x))[None, :]
+    )
+    seen = np.asarray(on_paper(image).resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
+
+    panels, captions = [seen], ["input"]
+    for number, stage in enumerate(stages, start=1):
+        living = np.zeros(rows * columns, dtype=bool)
+        living[stage] = True
+        panels.append(_faded(seen, living[patch_of_pixel]))
+        captions.append(f"stage {number}: {len(stage)} of {rows * columns}")
+    if mass is not None:
+        mass_of_patch = np.zeros(rows * columns)
+        mass_of_patch[stages[-1]] = mass
+        panels[-1] = _tinted(panels[-1], mass_of_patch[patch_of_pixel] / max(float(mass.max()), 1e-12))
+        captions[-1] += f"\ntint: mass to {mass.max():.2g}"
+
+    gap = max(6, cell // 16)
+    below = caption_height(captions, cell)
+    canvas = Image.new("RGB", (gap + len(panels) * (width + gap), gap + height + below), PAPER)
+    for position, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
+        left = gap + position * (width + gap)
+        canvas.paste(Image.fromarray(np.rint(panel).astype(np.uint8)), (left, gap))
+        draw_caption(canvas, caption, left=left - gap // 2, top=gap + height, width=width + gap, cell=cell)
+    return canvas
+
+
+def _checked_stages(kept: Sequence[np.ndarray], patches: int) -> list[np.ndarray]:
+    stages: list[np.ndarray] = []
+    for number, given in enumerate(kept, start=1):
+        stage = np.asarray(given)
+        if stage.ndim != 1 or not np.issubdtype(stage.dtype, np.integer):
+            raise ValueError(f"stage {number} has shape {stage.shape} and type {stage.dtype}; give a list of positions")
+        outside = stage[(stage < 0) | (stage >= patches)]
+        if outside.size:
+            raise ValueError(f"stage {number} keeps patch {outside[0]}; the grid allows 0 to {patches - 1}")
+        if len(np.unique(stage)) != len(stage):
+            raise ValueError(f"stage {number} names a patch twice; give each kept position once")
+        if stages and not np.isin(stage, stages[-1]).all():
+            raise ValueError(
+                f"stage {number} keeps a patch that stage {number - 1} dropped; give original patch positions, "
+                "not positions among the tokens that were left"
+            )
+        stages.append(stage)
+    return stages
+
+
+def _checked_mass(mass: np.ndarray, stages: list[np.ndarray]) -> np.ndarray:
+    if not stages:
+        raise ValueError("mass was given without a stage to tint; for a teacher, give every patch as one stage")
+    mass = np.asarray(mass, dtype=np.float64)
+    if mass.shape != stages[-1].shape:
+        raise ValueError(f"mass has shape {mass.shape} for {len(stages[-1])} kept tokens; give one value for each")
+    if not mass.size or not np.isfinite(mass).all() or (mass < 0).any():
+        raise ValueError("mass must hold at least one value, all finite and not negative")
+    if (np.diff(stages[-1]) < 0).any():
+        raise ValueError("mass belongs to ascending positions, as in token_index; sort the last stage")
+    return mass
+
+
+def _faded(panel_HWC: np.ndarray, living_HW: np.ndarray) -> np.ndarray:
+    """Grey and whiten what is not living; the outline lies on the dropped side, so kept pixels stay as they were."""
+    grey = panel_HWC.mean(axis=2, keepdims=True)
+    faded = np.where(living_HW[:, :, None], panel_HWC, FADE * 255 + (1 - FADE) * grey)
+    beside = np.zeros_like(living_HW)
+    beside[1:] |= living_HW[:-1]
+    beside[:-1] |= living_HW[1:]
+    beside[:, 1:] |= living_HW[:, :-1]
+    beside[:, :-1] |= living_HW[:, 1:]
+    faded[beside & ~living_HW] = OUTLINE
+    return faded
+
+
+def _tinted(panel_HWC: np.ndarray, strength_HW: np.ndarray) -> np.ndarray:
+    share = STRONGEST_TINT * strength_HW[:, :, None]
+    return (1 - share) * panel_HWC + share * np.asarray(TINT, dtype=np.float32)

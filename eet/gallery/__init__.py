@@ -1,0 +1,33 @@
+"""The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
+
+from eet.gallery.hits import HITS_SCHEMA, read_hits, write_hits
+from eet.gallery.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_manifest
+from eet.gallery.parts import finished_parts, part_name, write_part
+from eet.gallery.plan import PLAN_SCHEMA, plan_parts, read_plan_part, write_plan
+from eet.gallery.reader import Gallery, open_gallery
+from eet.gallery.schema import OK, fixed_binary_to_numpy, gallery_schema, part_table
+from eet.images.decoding import resolve
+
+__all__ = [
+    "HITS_SCHEMA",
+    "OK",
+    "PLAN_SCHEMA",
+    "SCHEMA_VERSION",
+    "Gallery",
+    "Manifest",
+    "finished_parts",
+    "fixed_binary_to_numpy",
+    "gallery_schema",
+    "open_gallery",
+    "part_name",
+    "part_table",
+    "plan_parts",
+    "read_hits",
+    "read_manifest",
+    "read_plan_part",
+    "resolve",
+    "write_hits",
+    "write_manifest",
+    "write_part",
+    "write_plan",
+]

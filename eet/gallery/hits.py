@@ -1,0 +1,88 @@
+"""Hits: what a search or a re-ranking answers, one row per query and item."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from eet.gallery.locations import whole_file
+from eet.images.decoding import resolve
+
+HITS_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("distance", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("query_label", pa.int32()),
+        pa.field("item_label", pa.int32()),
+    ]
+)
+
+
+def write_hits(path: str, table: pa.Table) -> None:
+    """Write hits as one Parquet file (a local path or a URI ending in .parquet), whole or not at all.
+
+    table: the columns of HITS_SCHEMA: rank from 1, distance in bits, score higher is better; query_label and item_label
+    null where unknown, and may be left out. Raises ValueError where a column is missing, unknown, of another type, or
+    null where it may not be.
+    """
+    if not path.endswith(".parquet"):
+        raise ValueError(f"Hits go into one file whose name ends in .parquet; {path} does not.")
+    unknown = [name for name in table.column_names if name not in HITS_SCHEMA.names]
+    if unknown:
+        raise ValueError(f"Hits have the columns {', '.join(HITS_SCHEMA.names)}; not {', '.join(unknown)}.")
+    hits = _as_hits(table, path)
+    filesystem, file_path = resolve(path)
+    with whole_file(filesystem, file_path) as file:
+        pq.write_table(
+            hits, file, compression="zstd", use_dictionary=["query_id", "item_id", "query_label", "item_label"]
+        )
+
+
+def read_hits(path: str) -> pa.Table:
+    """Read hits in the columns of HITS_SCHEMA, in the file's order; columns that are not hits' are left out.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it does not hold hits.
+    """
+    filesystem, file_path = resolve(path)
+    info = filesystem.get_file_info(file_path)
+    if info.type != pafs.FileType.File:
+        raise FileNotFoundError(f"There is no file of hits at {path}; `eet search --out {path}` writes one.")
+    try:
+        with filesystem.open_input_file(file_path) as file:
+            parquet = pq.ParquetFile(file)
+            table = parquet.read(columns=[name for name in HITS_SCHEMA.names if name in parquet.schema_arrow.names])
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a Parquet file: {error}.") from error
+    return _as_hits(table, path)
+
+
+def _as_hits(table: pa.Table, path: str) -> pa.Table:
+    columns = []
+    for field in HITS_SCHEMA:
+        if field.name not in table.column_names:
+            if not field.nullable:
+                raise ValueError(
+                    f"{path} does not hold hits: it has no column {field.name}. Hits have "
+                    f"{', '.join(HITS_SCHEMA.names)}."
+                )
+            columns.append(pa.nulls(len(table), field.type))
+            continue
+        column = table.column(field.name)
+        try:
+            column = column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(
+                f"{path} does not hold hits: the column {field.name} is {column.type}, not {field.type} ({error})."
+            ) from error
+        if column.null_count and not field.nullable:
+            raise ValueError(f"{path} does not hold hits: {column.null_count} rows have no {field.name}.")
+        columns.append(column)
+    hits = pa.Table.from_arrays(columns, schema=HITS_SCHEMA)
+    if len(hits) and pc.min(hits["rank"]).as_py() < 1:
+        raise ValueError(
+            f"{path} does not hold hits: ranks count from 1, the least here is {pc.min(hits['rank']).as_py()}."
+        )
+    return hits

@@ -1,0 +1,45 @@
+"""Files of a gallery on any store: whole or not there at all."""
+
+import contextlib
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+
+
+@contextlib.contextmanager
+def whole_file(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes] | pa.BufferOutputStream]:
+    """A binary file to write, which appears at `path` complete or, after an exception or a kill, not at all. Replaces
+    an older one.
+
+    On a local disk: written under a temporary name that starts with '.' and ends in '.tmp', flushed to the disk, then
+    renamed; the folder is made. Elsewhere: collected in memory and sent as one object when the block ends, for a stream
+    that is closed early leaves a short object.
+    """
+    folder, name = posixpath.split(path)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        os.makedirs(folder or ".", exist_ok=True)
+        temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        return
+    buffer = pa.BufferOutputStream()
+    yield buffer
+    if filesystem.type_name not in _OBJECT_STORES:
+        filesystem.create_dir(folder, recursive=True)
+    with filesystem.open_output_stream(path, compression=None) as stream:
+        stream.write(buffer.getvalue())

@@ -1,0 +1,102 @@
+"""What a gallery says of itself: `manifest.json`, written when the last part is done."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from eet.gallery.locations import whole_file
+from eet.gallery.schema import gallery_schema
+from eet.images.decoding import resolve
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """model_digest and preprocessing_digest: of the bundle that encoded the gallery, so that a query made with another
+    is refused. num_bits: length of a code. token_shape: (K, D) or None; token_dtype: "float16" or None. embedding_dim:
+    D or None. label_names: the name of label i at i, or None. num_rows: all rows; num_ok: those with a code. errors:
+    status -> number of rows, bad rows only. num_parts: the parts are 0..num_parts-1. rows_per_part: of every part but
+    the last. input: what was encoded, for a person.
+    """
+
+    model_digest: str
+    preprocessing_digest: str
+    num_bits: int
+    num_rows: int
+    num_ok: int
+    num_parts: int
+    rows_per_part: int
+    token_shape: tuple[int, int] | None = None
+    token_dtype: str | None = None
+    embedding_dim: int | None = None
+    label_names: tuple[str, ...] | None = None
+    errors: dict[str, int] = field(default_factory=dict)
+    input: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of every part."""
+        return gallery_schema(num_bits=self.num_bits, token_shape=self.token_shape, embedding_dim=self.embedding_dim)
+
+    def to_json(self) -> str:
+        """Indented JSON, the same text for equal manifests."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Raises ValueError where the text is no manifest, lacks a field, or has a schema version that this program
+        does not read.
+        """
+        try:
+            values: Any = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"The manifest is not JSON: {error}.") from error
+        if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
+            raise ValueError("The manifest has no schema_version: it is not the manifest of a gallery.")
+        if values["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"The gallery has schema version {values['schema_version']}; this program reads version "
+                f"{SCHEMA_VERSION}. Use the release that wrote it, or encode again."
+            )
+        required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
+        missing = sorted(required - values.keys())
+        unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
+        if missing or unknown:
+            raise ValueError(f"The manifest is damaged: missing fields {missing}, unknown fields {unknown}.")
+        for name in ("token_shape", "label_names"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def write_manifest(gallery: str, manifest: Manifest) -> None:
+    """Write `manifest.json` into the gallery (a local folder or a URI), whole or not at all."""
+    filesystem, path = resolve(gallery)
+    with whole_file(filesystem, f"{path}/{MANIFEST_NAME}") as file:
+        file.write(manifest.to_json().encode())
+
+
+def read_manifest(gallery: str) -> Manifest:
+    """Raises ValueError where the gallery has no manifest, or none that can be read."""
+    filesystem, path = resolve(gallery)
+    try:
+        with filesystem.open_input_file(f"{path}/{MANIFEST_NAME}") as file:
+            text = file.read().decode()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{gallery} is not a finished gallery: it has no {MANIFEST_NAME}. `eet encode --out {gallery}` writes "
+            f"it when the last part is done; an "
+            "encode job that was cut off goes on when it is run again."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{gallery}/{MANIFEST_NAME} is not UTF-8 text: {error}.") from error
+    try:
+        return Manifest.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{gallery}/{MANIFEST_NAME}: {error}") from error

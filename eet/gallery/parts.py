@@ -1,0 +1,58 @@
+"""Parts of a gallery: Parquet files that are either whole or not there."""
+
+import re
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from eet.gallery.locations import whole_file
+from eet.images.decoding import resolve
+
+_PART_NAME = re.compile(r"part-(\d{6,})\.parquet")
+_ROWS_WITHOUT_TOKENS = 1_000_000
+_BYTES_WITH_TOKENS = 4 * 2**20
+
+
+def part_name(part: int) -> str:
+    """The file name of part number `part`: part-NNNNNN.parquet, with more digits from a million on."""
+    if part < 0:
+        raise ValueError(f"Part {part} does not exist; parts count from 0.")
+    return f"part-{part:06d}.parquet"
+
+
+def write_part(gallery: str, part: int, table: pa.Table) -> None:
+    """Write one part of a gallery (a local folder or a URI), whole or not at all; an older file of that part is
+    replaced.
+
+    Binary columns are plain and uncompressed, for codes and half-precision tokens do not compress and are read most;
+    the others are zstd. Row groups hold about 4 MiB of tokens, so that re-ranking fetches few it does not need, or else
+    a million rows.
+    """
+    binary = [field for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
+    rows = _ROWS_WITHOUT_TOKENS
+    if "tokens" in table.schema.names:
+        rows = max(1, _BYTES_WITH_TOKENS // sum(field.type.byte_width for field in binary))
+    uncompressed = {field.name for field in binary}
+    filesystem, path = resolve(gallery)
+    with whole_file(filesystem, f"{path}/{part_name(part)}") as file:
+        pq.write_table(
+            table,
+            file,
+            row_group_size=rows,
+            compression={name: "none" if name in uncompressed else "zstd" for name in table.schema.names},
+            use_dictionary=[name for name in ("label", "status", "error") if name in table.schema.names],
+            write_statistics=[name for name in ("item_id", "label", "status") if name in table.schema.names],
+        )
+
+
+def finished_parts(gallery: str) -> list[int]:
+    """The numbers of the parts that are there, ascending; none where the folder does not exist."""
+    filesystem, path = resolve(gallery)
+    entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    found = []
+    for entry in entries:
+        match = _PART_NAME.fullmatch(entry.base_name)
+        if match and entry.type == pafs.FileType.File and part_name(int(match[1])) == entry.base_name:
+            found.append(int(match[1]))
+    return sorted(found)

@@ -1,0 +1,234 @@
+"""Reading a gallery: all codes at once, some rows by id, or everything part by part."""
+
+import bisect
+import collections
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from eet.gallery.manifest import Manifest, read_manifest
+from eet.gallery.parts import finished_parts, part_name
+from eet.gallery.schema import OK, fixed_binary_to_numpy
+from eet.images.decoding import resolve
+
+_T = TypeVar("_T")
+
+# Files read ahead of the consumer: on an object store a small read waits for the network more than it moves bytes.
+_NARROW_AHEAD = 16
+_WIDE_AHEAD = 2
+_MAX_STRING_BYTES = 2**31 - 1
+
+
+def open_gallery(path: str) -> "Gallery":
+    """Open a finished gallery, a local folder or a URI.
+
+    Raises ValueError where it has no manifest, one of another schema version, or lacks parts that the manifest counts.
+    """
+    manifest = read_manifest(path)
+    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(path)))
+    if missing:
+        examples = ", ".join(part_name(part) for part in missing[:5])
+        raise ValueError(
+            f"{path} lacks {len(missing)} of its {manifest.num_parts} parts: "
+            f"{examples}{', ...' if len(missing) > 5 else ''}. Run the `eet encode` that "
+            "made it again; it encodes what is missing."
+        )
+    return Gallery(path, manifest)
+
+
+class Gallery:
+    """A finished gallery. Made by `open_gallery`.
+
+    `manifest`: what the gallery says of itself. Bad items (status other than "ok") have rows too: they are in `table`,
+    `parts`, `rows` and `errors`, and not in `codes` and `labels`.
+    """
+
+    def __init__(self, path: str, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._filesystem, self._root = resolve(path)
+        self._id_ranges: list[tuple[str, str] | None] | None = None
+
+    def codes(self) -> tuple[np.ndarray, pa.Array]:
+        """Packed codes, uint8 (N, B), and item ids, strings (N,), of the rows whose status is "ok", in part order.
+
+        The ids are a `pa.string` array, or a `pa.large_string` one where they take more than 2 GiB. Raises ValueError
+        where the parts hold another number of such rows than the manifest says.
+        """
+        width = -(-self.manifest.num_bits // 8)
+        codes_NB = np.empty((self.manifest.num_ok, width), np.uint8)
+        ids: list[pa.Array] = []
+        start = 0
+        for table in self._ok_rows(["item_id", "code", "status"]):
+            part_nB = fixed_binary_to_numpy(table["code"], np.uint8, (width,))
+            if len(part_nB) != len(table):
+                raise ValueError(
+                    f"{self.path} is damaged: {len(table) - len(part_nB)} rows with status ok have no code."
+                )
+            if start + len(part_nB) <= len(codes_NB):
+                codes_NB[start : start + len(part_nB)] = part_nB
+            start += len(part_nB)
+            ids += table["item_id"].chunks
+        self._check_num_ok(start)
+        kind = pa.string() if sum(chunk.nbytes for chunk in ids) <= _MAX_STRING_BYTES else pa.large_string()
+        return codes_NB, pa.concat_arrays([chunk.cast(kind) for chunk in ids]) if ids else pa.array([], kind)
+
+    def labels(self) -> np.ndarray:
+        """Labels, int32 (N,), aligned with `codes`; -1 where unknown."""
+        pieces = [table["label"].fill_null(-1).to_numpy() for table in self._ok_rows(["label", "status"])]
+        labels_N = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
+        self._check_num_ok(len(labels_N))
+        return labels_N
+
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Every part in order, bad rows included; columns: those to read, all when None. Two parts are read ahead.
+
+        Raises ValueError for a column that the gallery does not have.
+        """
+        return self._stream(self._known_columns(columns), _WIDE_AHEAD)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All parts as one table, bad rows included. For a large gallery ask for narrow columns, or use `parts`."""
+        names = self._known_columns(columns)
+        empty = pa.schema([self.manifest.schema.field(name) for name in names]).empty_table()
+        return pa.concat_tables([empty, *self._stream(names, _WIDE_AHEAD)])
+
+    def errors(self) -> pa.Table:
+        """The bad rows: item_id, uri, status, error, in part order."""
+        names = ["item_id", "uri", "status", "error"]
+        empty = pa.schema([self.manifest.schema.field(name) for name in names]).empty_table()
+        if self.manifest.num_ok == self.manifest.num_rows:
+            return empty
+        bad = (table.filter(pc.not_equal(table["status"], OK)) for table in self._stream(names, _NARROW_AHEAD))
+        return pa.concat_tables([empty, *bad])
+
+    def rows(self, item_ids: Sequence[str] | pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of some items, in the order asked; an id that is asked twice comes twice.
+
+        columns: those to read, all when None. Reads the ids of the parts whose range of ids holds one that is asked,
+        and of the other columns only the row groups with a row that is asked. Raises ValueError naming up to five ids
+        that the gallery does not have.
+        """
+        names = self._known_columns(columns)
+        wanted = item_ids if isinstance(item_ids, (pa.Array, pa.ChunkedArray)) else pa.array(item_ids, pa.string())
+        wanted = wanted.cast(pa.string())
+        unique = wanted.unique()
+        read = names if "item_id" in names else ["item_id", *names]
+        empty = pa.schema([self.manifest.schema.field(name) for name in read]).empty_table()
+        with ThreadPoolExecutor(_WIDE_AHEAD) as pool:
+            found = pa.concat_tables(
+                [
+                    empty,
+                    *_in_order(
+                        pool, lambda part: self._read_rows(part, unique, read), self._parts_holding(unique), _WIDE_AHEAD
+                    ),
+                ]
+            )
+        order = pc.index_in(wanted, value_set=found["item_id"])
+        if order.null_count:
+            missing = wanted.filter(order.is_null()).unique()
+            examples = ", ".join(repr(item_id) for item_id in missing.slice(0, 5).to_pylist())
+            raise ValueError(
+                f"{self.path} has no item {examples}{', ...' if len(missing) > 5 else ''} ({len(missing)} of "
+                f"{len(unique)} ids are not in it). Its ids are "
+                "in the column item_id of its parts."
+            )
+        return found.take(order).select(names)
+
+    def _known_columns(self, columns: Sequence[str] | None) -> list[str]:
+        known = self.manifest.schema.names
+        unknown = [name for name in columns or () if name not in known]
+        if unknown:
+            raise ValueError(f"{self.path} has no column {', '.join(unknown)}; it has {', '.join(known)}.")
+        return known if columns is None else list(columns)
+
+    def _check_num_ok(self, found: int) -> None:
+        if found != self.manifest.num_ok:
+            raise ValueError(
+                f"{self.path} is damaged: its parts hold {found} rows with status ok, its manifest says "
+                f"{self.manifest.num_ok}."
+            )
+
+    @contextlib.contextmanager
+    def _open_part(self, part: int) -> Iterator[pq.ParquetFile]:
+        with self._filesystem.open_input_file(f"{self._root}/{part_name(part)}") as file:
+            yield pq.ParquetFile(file)
+
+    def _read_part(self, part: int, columns: list[str]) -> pa.Table:
+        with self._open_part(part) as file:
+            return file.read(columns=columns, use_threads=False).select(columns)
+
+    def _stream(self, columns: list[str], ahead: int) -> Iterator[pa.Table]:
+        with ThreadPoolExecutor(ahead) as pool:
+            yield from _in_order(
+                pool, lambda part: self._read_part(part, columns), range(self.manifest.num_parts), ahead
+            )
+
+    def _ok_rows(self, columns: list[str]) -> Iterator[pa.Table]:
+        for table in self._stream(columns, _NARROW_AHEAD):
+            yield table.filter(pc.equal(table["status"], OK))
+
+    def _parts_holding(self, ids: pa.Array) -> list[int]:
+        """The parts whose range of ids holds one of these; of a gallery whose plan was sorted, few."""
+        if self._id_ranges is None:
+            with ThreadPoolExecutor(_NARROW_AHEAD) as pool:
+                self._id_ranges = list(_in_order(pool, self._id_range, range(self.manifest.num_parts), _NARROW_AHEAD))
+        # Python orders strings by code point, which is the order of their UTF-8 bytes and so that of the statistics.
+        sorted_ids = sorted(ids.to_pylist())
+        holding = []
+        for part, id_range in enumerate(self._id_ranges):
+            if id_range is None:
+                holding.append(part)
+                continue
+            low, high = id_range
+            at = bisect.bisect_left(sorted_ids, low)
+            if at < len(sorted_ids) and sorted_ids[at] <= high:
+                holding.append(part)
+        return holding
+
+    def _id_range(self, part: int) -> tuple[str, str] | None:
+        """First and last id by the footer's statistics, or None where they do not say (ids above 4 KiB have none)."""
+        with self._open_part(part) as file:
+            column = file.schema_arrow.get_field_index("item_id")
+            statistics = [
+                file.metadata.row_group(group).column(column).statistics
+                for group in range(file.metadata.num_row_groups)
+            ]
+        if not statistics or any(s is None or not s.has_min_max for s in statistics):
+            return None
+        return min(s.min for s in statistics), max(s.max for s in statistics)
+
+    def _read_rows(self, part: int, ids: pa.Array, columns: list[str]) -> pa.Table:
+        with self._open_part(part) as file:
+            part_ids = file.read(columns=["item_id"], use_threads=False)["item_id"]
+            rows = np.flatnonzero(pc.is_in(part_ids, value_set=ids).to_numpy())
+            lengths = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            ends = np.cumsum([0, *lengths])
+            groups_of_rows = np.searchsorted(ends, rows, side="right") - 1
+            groups, position = np.unique(groups_of_rows, return_inverse=True)
+            starts_read = np.cumsum([0, *(lengths[group] for group in groups)])[:-1]
+            table = file.read_row_groups(groups.tolist(), columns=columns, use_threads=False).select(columns)
+        return table.take(pa.array(starts_read[position] + rows - ends[groups_of_rows], pa.int64()))
+
+
+def _in_order(pool: ThreadPoolExecutor, read: Callable[[int], _T], parts: Iterable[int], ahead: int) -> Iterator[_T]:
+    """What `read` gives for each part, in order, with at most `ahead` reads under way or waiting."""
+    remaining = iter(parts)
+    reads: collections.deque[Future[_T]] = collections.deque(
+        pool.submit(read, part) for part in itertools.islice(remaining, ahead)
+    )
+    try:
+        while reads:
+            result = reads.popleft().result()
+            reads.extend(pool.submit(read, part) for part in itertools.islice(remaining, 1))
+            yield result
+    finally:
+        for waiting in reads:
+            waiting.cancel()

@@ -1,0 +1,102 @@
+"""Step 1 of two-step hash learning: a target code for each label, from labels alone.
+
+Shapes: C labels, b bits.
+"""
+
+import numpy as np
+
+ROUNDS = 15  # published
+RECONSTRUCTION_WEIGHT = 1.0  # sigma_c, published
+QUANTISATION_WEIGHT = 1e-4  # delta, published
+
+
+def learn_target_codes(labels: np.ndarray, *, num_bits: int, seed: int) -> np.ndarray:
+    """Target codes of all labels, to which step 2 regresses the network's hash.
+
+    Alternates the published updates of  sigma_c ||L - U V||^2 + delta ||B - R V||^2  over U, V, an orthogonal R and binary B. All
+    images of a label share their column of V and B, so the one-hot L (C x n) is never built: the problem is solved per label, with
+    image counts as weights, in O(C b^2) a round whatever n is. (The published code works on n columns; at 64 bits it leaves labels
+    sharing one code.)
+
+    labels: (N,) integers 0..C-1, each label at least once. num_bits: 1 or more. seed: of the random V and B; same seed, same codes.
+    Returns (C, num_bits) int8 in {-1, +1}; rows are distinct where 2^num_bits >= C. Where it is not, labels must share codes, as
+    evenly as the codes fall; `shared_codes` counts them.
+    ValueError where labels are not 0..C-1 or num_bits < 1.
+    Source: EET, two-step hash learning; specs of its code.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be one or more integers in one row, got {labels.dtype} of shape {labels.shape}")
+    if num_bits < 1:
+        raise ValueError(f"{num_bits} bits: a code needs at least 1")
+    if labels.min() < 0:
+        raise ValueError(f"label {labels.min()} is below 0; labels are 0..C-1 (drop unlabelled images first)")
+    counts_C = np.bincount(labels).astype(np.float64)
+    if not counts_C.all():
+        missing = np.flatnonzero(counts_C == 0)
+        raise ValueError(f"labels must be 0..{len(counts_C) - 1} without a gap; {len(missing)} are missing, for example {missing[:5].tolist()}")
+    margins_Cb = _alternate(counts_C, num_bits, np.random.default_rng(seed))
+    codes_Cb = np.where(margins_Cb >= 0, 1, -1).astype(np.int8)
+    return _separate(codes_Cb, margins_Cb)
+
+
+def shared_codes(codes_Cb: np.ndarray) -> int:
+    """How many labels have a code that another label has too: 0 where all are distinct."""
+    _, counts = np.unique(codes_Cb, axis=0, return_counts=True)
+    return int(counts[counts > 1].sum())
+
+
+def _alternate(counts_C: np.ndarray, num_bits: int, random: np.random.Generator) -> np.ndarray:
+    """The last round's R V, transposed: (C, b); its signs are the codes."""
+    num_labels = len(counts_C)
+    v_bC = random.standard_normal((num_bits, num_labels))
+    b_bC = np.where(random.standard_normal((num_bits, num_labels)) >= 0, 1.0, -1.0)
+    rotation_bb = _procrustes(b_bC, v_bC, counts_C)
+    for _ in range(ROUNDS):
+        b_bC = np.where(rotation_bb @ v_bC >= 0, 1.0, -1.0)
+        weighted_bC = v_bC * counts_C
+        u_Cb = weighted_bC.T @ np.linalg.pinv(weighted_bC @ v_bC.T, hermitian=True)
+        gram_bb = RECONSTRUCTION_WEIGHT * u_Cb.T @ u_Cb + QUANTISATION_WEIGHT * rotation_bb.T @ rotation_bb
+        v_bC = np.linalg.pinv(gram_bb, hermitian=True) @ (RECONSTRUCTION_WEIGHT * u_Cb.T + QUANTISATION_WEIGHT * rotation_bb.T @ b_bC)
+        rotation_bb = _procrustes(b_bC, v_bC, counts_C)
+    return (rotation_bb @ v_bC).T
+
+
+def _procrustes(b_bC: np.ndarray, v_bC: np.ndarray, counts_C: np.ndarray) -> np.ndarray:
+    """The orthogonal R that minimises ||B - R V|| over all images: U W^T of svd(B V^T) = U S W^T."""
+    left_bb, _, right_bb = np.linalg.svd((b_bC * counts_C) @ v_bC.T)
+    return left_bb @ right_bb
+
+
+def _separate(codes_Cb: np.ndarray, margins_Cb: np.ndarray) -> np.ndarray:
+    """Gives labels that ended with one code codes of their own, as far as 2^b allows, flipping the least certain bits first."""
+    num_labels, num_bits = codes_Cb.shape
+    if shared_codes(codes_Cb) == 0:
+        return codes_Cb
+    codes_Cb = codes_Cb.copy()
+    taken = {row.tobytes() for row in codes_Cb}
+    seen: set[bytes] = set()
+    for label in range(num_labels):
+        key = codes_Cb[label].tobytes()
+        if key not in seen:
+            seen.add(key)
+            continue
+        if num_bits < 63 and len(taken) >= 2**num_bits:
+            break
+        codes_Cb[label] = _nearest_free(codes_Cb[label], np.argsort(np.abs(margins_Cb[label]), kind="stable"), taken)
+        taken.add(codes_Cb[label].tobytes())
+        seen.add(codes_Cb[label].tobytes())
+    return codes_Cb
+
+
+def _nearest_free(code_b: np.ndarray, uncertain_first_b: np.ndarray, taken: set[bytes]) -> np.ndarray:
+    """A code not in `taken`, found by counting in binary over the bits, the least certain one moving fastest."""
+    flips = 0
+    while True:
+        flips += 1
+        candidate_b = code_b.copy()
+        for place, bit in enumerate(uncertain_first_b):
+            if flips >> place & 1:
+                candidate_b[bit] = -candidate_b[bit]
+        if candidate_b.tobytes() not in taken:
+            return candidate_b

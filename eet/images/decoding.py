@@ -1,0 +1,272 @@
+"""From a location or from bytes to an RGB image as a person sees it. A picture that cannot be read is a value, not an
+exception.
+
+Among a hundred million pictures some are cut off, empty, mislabelled or hostile. Each becomes a `DecodeFailure`, which
+an encode job stores as the row's status, so that one bad picture neither stops the job nor disappears from it.
+"""
+
+import errno
+import functools
+import io
+import logging
+import os
+import re
+import stat
+import urllib.parse
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+DEFAULT_MAX_PIXELS = 200_000_000
+
+# Raster photographs only: some of Pillow's other readers start programs (EPS calls Ghostscript) or render at a size of
+# their choice.
+_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least, so that a Windows drive is a path
+_BUCKET_SCHEMES = ("s3", "gs", "gcs")
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Three settings of Pillow, made once. Its pixel limit is one number for the whole process, half refusal and half
+# warning; here each call has its own limit, checked against the header before any pixel is decoded, and Pillow's must
+# not refuse what the caller allowed.
+Image.MAX_IMAGE_PIXELS = None
+# All readers are imported now, by one thread, and not by the first pictures of several.
+Image.init()
+# A faulty TIFF is reported as a value; without a handler Python would also print Pillow's log line on stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class DecodeFailure:
+    """Why there is no image.
+
+    `status`: a short reason, one of missing, no-permission, not-a-file, bad-location, unreadable (the file could not be
+    read); empty, not-an-image, truncated, too-large, decode-error (its contents could not be decoded). `error`: one
+    line of UTF-8 text for a person; the same bytes always give the same line.
+    """
+
+    status: str
+    error: str
+
+
+def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
+    """Decode the bytes of a picture file into an 8-bit RGB image, as a viewer would show it.
+
+    The first frame, turned as its EXIF orientation says, transparency laid over white, 16-bit values scaled to 8,
+    floating-point values taken as 0 to 1 where they lie there and stretched from their least to their greatest where
+    not; grey, palette and CMYK converted. Colour profiles are not applied, as in the training pipelines of the
+    published models.
+
+    Reads JPEG, MPO, PNG, GIF, WebP, TIFF, BMP, JPEG 2000, AVIF (where Pillow has it) and PPM. A picture of more than
+    `max_pixels` (width x height, by its header) is refused before it is decoded. Bad data never raises and never warns.
+    Safe in several threads.
+
+    Raises ValueError only for a `max_pixels` below 1.
+    """
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels is {max_pixels}; it is the largest width x height to decode, at least 1.")
+    _silence_pillow()
+    if not data:
+        return DecodeFailure("empty", "The file holds no bytes.")
+    try:
+        with Image.open(io.BytesIO(data), formats=_readable_formats()) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                return DecodeFailure("too-large", f"{width} x {height} pixels; at most {max_pixels} are allowed.")
+            if width < 1 or height < 1:
+                return DecodeFailure("decode-error", f"The picture has no pixels: {width} x {height}.")
+            image.load()
+            upright = _turn_upright(image)
+            rgb = _to_rgb(upright)
+        # Orientation and transparency are spent: left in place, the next reader of this image would apply them a second
+        # time.
+        rgb.info = {}
+        return rgb
+    except UnidentifiedImageError:
+        if data.startswith(_SIGNATURES):
+            return DecodeFailure(
+                "decode-error",
+                f"The file starts as a picture does, but its header is damaged or cut off ({len(data)} bytes).",
+            )
+        return DecodeFailure(
+            "not-an-image",
+            f"The {len(data)} bytes are in no picture format that is read here ({', '.join(_readable_formats())}).",
+        )
+    except MemoryError:
+        return DecodeFailure("too-large", "There is not enough memory to decode the picture.")
+    except Exception as error:  # Pillow's readers raise almost anything on damaged data, AssertionError included
+        line = _one_line(error)
+        cut_off = isinstance(error, EOFError) or "truncated" in line.lower()
+        return DecodeFailure("truncated" if cut_off else "decode-error", line)
+
+
+def read_image(location: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
+    """Read and decode one picture from a local path or a URI (see `resolve`). Failing to read is a `DecodeFailure` too.
+
+    Raises ValueError only for a `max_pixels` below 1.
+    """
+    try:
+        data = read_bytes(location)
+    except OSError as error:
+        return DecodeFailure(_read_status(error), _one_line(error))
+    return decode(data, max_pixels=max_pixels)
+
+
+def read_bytes(location: str) -> bytes:
+    """The contents of the file at a local path or URI (see `resolve`).
+
+    Raises OSError, in the fitting subclass where the store says (FileNotFoundError, PermissionError,
+    IsADirectoryError), and with errno EINVAL where `location` is none that can be opened.
+    """
+    try:
+        filesystem, path = resolve(location)
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            # Not through pyarrow, which cannot open a name that is not UTF-8; and a pipe or a device would block for
+            # ever.
+            mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, "Is a folder, not a file", path)
+            if not stat.S_ISREG(mode):
+                raise OSError(errno.ENODEV, "Is not a regular file", path)
+            with open(path, "rb") as file:
+                return file.read()
+        with filesystem.open_input_file(path) as stream:
+            return stream.read()
+    except OSError:
+        raise
+    except ValueError as error:
+        raise OSError(errno.EINVAL, _one_line(error), location) from error
+    except Exception as error:  # fsspec backends raise whatever their client library does
+        raise OSError(errno.EIO, f"{type(error).__name__}: {_one_line(error)}", location) from error
+
+
+def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
+    """The file system that a location lies on, and its path there.
+
+    location: a local path (made absolute), a `file://` URI (percent escapes are decoded, so that a URI can name a file
+    whose name is not UTF-8), or any URI that pyarrow (s3, gs, abfs, hdfs) or else an installed fsspec backend opens.
+    Options such as `?region=` follow pyarrow. Nothing is looked up: the file need not exist.
+
+    Raises ValueError where nothing installed opens the scheme, or the URI is malformed.
+    """
+    text = os.fspath(location)
+    if not _URI.match(text):
+        return pafs.LocalFileSystem(), os.path.abspath(text)
+    scheme, rest = text.split("://", 1)
+    scheme = scheme.lower()
+    if scheme == "file":
+        return pafs.LocalFileSystem(), os.path.abspath(
+            os.fsdecode(urllib.parse.unquote_to_bytes("/" + rest.partition("/")[2]))
+        )
+    try:
+        if scheme in _BUCKET_SCHEMES:
+            body, _, query = rest.partition("?")
+            bucket, _, key = body.partition("/")
+            filesystem, root = _bucket(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
+            return filesystem, f"{root}/{urllib.parse.unquote(key)}" if key else root
+        return pafs.FileSystem.from_uri(text)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as refusal:
+        return _resolve_with_fsspec(text, refusal)
+
+
+@functools.lru_cache(maxsize=64)
+def _bucket(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Opening a bucket asks the network for its region: once per bucket, not once per picture."""
+    return pafs.FileSystem.from_uri(uri)
+
+
+def _resolve_with_fsspec(uri: str, refusal: Exception) -> tuple[pafs.FileSystem, str]:
+    scheme = uri.split("://", 1)[0]
+    try:
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"{uri} cannot be opened: pyarrow says '{_one_line(refusal)}', fsspec says '{_one_line(error)}'. Give a "
+            f"local path, or install the fsspec backend for {scheme}://."
+        ) from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+@functools.cache
+def _readable_formats() -> tuple[str, ...]:
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+def _silence_pillow() -> None:
+    """Pillow warns of broken EXIF and TIFF tags. `warnings.catch_warnings` would swap the process's filters under the
+    other threads, so the filter for Pillow's modules is put in place once and left there; the check finds it gone where
+    a test runner has reset the filters.
+    """
+    if _PILLOW_FILTER not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    # After load(): a PNG keeps its EXIF behind the pixels, and the TIFF reader turns the image itself and then clears
+    # the tag.
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged metadata is no reason to lose a picture whose pixels are whole
+        return image
+    turn = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_grey8(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("RGB")
+
+
+def _to_grey8(image: Image.Image) -> Image.Image:
+    """16-bit (mode I;16 and its kin), 32-bit integer (mode I: Pillow puts 16-bit greys there too) or float greys, as
+    8-bit greys.
+    """
+    values_HW = np.asarray(image)
+    if image.mode == "F":
+        values_HW = np.nan_to_num(values_HW.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(values_HW.min()), float(values_HW.max())
+        if 0.0 <= low and high <= 1.0:
+            low, high = 0.0, 1.0
+        grey_HW = np.rint((values_HW - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values_HW))
+    else:
+        # 65535 = 255 x 257, so this is the nearest 8-bit value
+        grey_HW = (np.clip(values_HW, 0, 65535).astype(np.uint32) + 128) // 257
+    return Image.fromarray(grey_HW.astype(np.uint8))
+
+
+def _read_status(error: OSError) -> str:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return "missing"
+    # pyarrow reports a refusal by S3 as a plain OSError
+    if isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error):
+        return "no-permission"
+    if isinstance(error, IsADirectoryError) or error.errno == errno.ENODEV:
+        return "not-a-file"
+    return "bad-location" if error.errno == errno.EINVAL else "unreadable"
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,0 +1,127 @@
+"""From a decoded picture to what the network takes: the record of it, its evaluation form and its training form."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes an input, as stored with a model; two models with one digest can share galleries' inputs.
+
+    image_size: (height, width) of the input, pixels. crop_share: share of the picture's largest centred box of the input's shape
+    that is kept; the published Resize(256) + CenterCrop(224) keeps 224/256 = 0.875. interpolation: 'bilinear' (published) or
+    'bicubic'. mean, std: per channel, of values in 0..1.
+    Calling it takes an RGB PIL image to a float32 tensor (3, height, width).
+    """
+
+    image_size: tuple[int, int]
+    crop_share: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    IMAGENET_MEAN: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
+    IMAGENET_STD: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
+    PUBLISHED_CROP_SHARE: ClassVar[float] = 224 / 256
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"interpolation {self.interpolation!r}: use one of {sorted(_FILTERS)}")
+        if not 0 < self.crop_share <= 1:
+            raise ValueError(f"crop_share {self.crop_share}: must be in (0, 1]")
+        if min(self.image_size) < 1 or min(self.std) <= 0:
+            raise ValueError(f"image_size {self.image_size} and std {self.std} must be positive")
+
+    @classmethod
+    def published(
+        cls,
+        image_size: tuple[int, int] = (224, 224),
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> "Preprocessing":
+        """The published evaluation form (specs/eet.md: Resize(256) + CenterCrop(224)), for any input size."""
+        height, width = image_size
+        red, green, blue = (float(value) for value in mean)
+        std_red, std_green, std_blue = (float(value) for value in std)
+        return cls(
+            (int(height), int(width)), cls.PUBLISHED_CROP_SHARE, "bilinear", (red, green, blue), (std_red, std_green, std_blue)
+        )
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the record: changes when any input would."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """The record that `to_dict` gave. ValueError where a field is missing or unknown."""
+        try:
+            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        except TypeError as error:
+            raise ValueError(f"preprocessing record {dict(values)} cannot be read: {error}") from error
+
+    def centred_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of the part of a width x height picture that the network sees, in its pixels."""
+        input_height, input_width = self.image_size
+        scale = self.crop_share * min(width / input_width, height / input_height)
+        box_width, box_height = input_width * scale, input_height * scale
+        left, top = (width - box_width) / 2, (height - box_height) / 2
+        return left, top, left + box_width, top + box_height
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """The part of the picture that the network sees, at its size, before normalisation."""
+        return self._resample(image, self.centred_box(*image.size))
+
+    def _resample(self, image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+        height, width = self.image_size
+        # One resampling straight from the box: as Resize then CenterCrop, without computing pixels that the crop throws away.
+        return image.resize((width, height), _FILTERS[self.interpolation], box=box)
+
+    def normalise(self, pixels_HW3: np.ndarray) -> Tensor:
+        """uint8 (H, W, 3) -> float32 (3, H, W), (value / 255 - mean) / std."""
+        mean = torch.tensor(self.mean).mul_(255).view(3, 1, 1)
+        factor = torch.tensor(self.std).mul_(255).reciprocal_().view(3, 1, 1)
+        return torch.from_numpy(np.array(pixels_HW3)).permute(2, 0, 1).to(torch.float32).sub_(mean).mul_(factor).contiguous()
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.normalise(np.asarray(self.view(image)))
+
+    def augment(self, image: Image.Image, random: np.random.Generator) -> Tensor:
+        """The training form: a random resized crop (area 8 to 100 %, aspect 3/4 to 4/3) and a horizontal flip (published).
+
+        random: the only source of chance, so that a generator made from (seed, epoch, item) repeats the same view anywhere.
+        """
+        view = self._resample(image, _random_box(*image.size, random))
+        if random.random() < 0.5:
+            view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return self.normalise(np.asarray(view))
+
+
+def _random_box(width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:
+    """RandomResizedCrop's box: ten tries at a random area and aspect, then the largest centred box of an allowed aspect."""
+    narrow, wide = 3 / 4, 4 / 3
+    for _ in range(10):
+        area = width * height * random.uniform(0.08, 1.0)
+        aspect = math.exp(random.uniform(math.log(narrow), math.log(wide)))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left = int(random.integers(0, width - box_width + 1))
+            top = int(random.integers(0, height - box_height + 1))
+            return left, top, left + box_width, top + box_height
+    box_width, box_height = min(width, height * wide), min(height, width / narrow)
+    left, top = (width - box_width) / 2, (height - box_height) / 2
+    return left, top, left + box_width, top + box_height

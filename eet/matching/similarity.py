@@ -1,0 +1,72 @@
+"""Structural similarity: how well the regions of one image can be moved onto those of another.
+
+Shape suffixes: P gallery images, K tokens (Kq of the query, Kg of a gallery image), D dimensions.
+"""
+
+import torch
+
+from eet.matching.marginals import importance
+from eet.matching.sinkhorn import check_transport, sinkhorn
+
+
+def structural_similarity(
+    query_KD: torch.Tensor,
+    gallery_PKD: torch.Tensor,
+    query_mass_K: torch.Tensor,
+    gallery_mass_PK: torch.Tensor,
+    *,
+    epsilon: float = 0.05,
+    transported: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Match one query's tokens with those of each gallery image by entropic optimal transport.
+
+    Tokens are scaled to unit length, the cost of moving token k to token l is 1 - cosine, and the score is
+    <plan, cosine>: the mean cosine over the transported mass, times its share. It follows DIML (Zhao et al., ICCV 2021)
+    as its published code and that of vit-reranking compute it.
+
+    Args:
+        query_KD, gallery_PKD: tokens, any float dtype. Tokens with NaN or infinite entries get cosine 0 to everything,
+            so a broken token lowers a score and never makes it NaN, which would sort first.
+        query_mass_K, gallery_mass_PK: importance of the tokens, on any scale (see `eet.matching.marginals.importance`);
+            ones for uniform marginals.
+        epsilon: strength of the entropy, at least 1e-4. Published: 0.05.
+        transported: share of the mass to move, in (0, 1]. At 1 every region must be matched.
+
+    Returns:
+        scores, float32 (P,), in [-transported, transported] up to rounding, and plans, float32 (P, Kq, Kg), each
+        summing to `transported`. Scores are differentiable in the tokens, with the plan held fixed; plans are not.
+
+    Raises:
+        ValueError: shapes that do not fit, or a parameter out of range.
+    """
+    check_transport(epsilon, transported)
+    if query_KD.ndim != 2 or gallery_PKD.ndim != 3 or query_KD.shape[1] != gallery_PKD.shape[2]:
+        raise ValueError(
+            f"tokens are {tuple(query_KD.shape)} and {tuple(gallery_PKD.shape)}; give (K, D) for the query and "
+            "(P, K, D) for the gallery, of one model."
+        )
+    if 0 in (*query_KD.shape, gallery_PKD.shape[1]):
+        raise ValueError(
+            f"no tokens to match: {tuple(query_KD.shape)} and {tuple(gallery_PKD.shape)}; encode with tokens."
+        )
+    if query_mass_K.shape != query_KD.shape[:1] or gallery_mass_PK.shape != gallery_PKD.shape[:2]:
+        raise ValueError(
+            f"masses are {tuple(query_mass_K.shape)} and {tuple(gallery_mass_PK.shape)}; give one for each token: "
+            f"{tuple(query_KD.shape[:1])} and {tuple(gallery_PKD.shape[:2])}."
+        )
+    query_KD, gallery_PKD = _unit_length(query_KD), _unit_length(gallery_PKD)
+    cosine_PKL = (gallery_PKD @ query_KD.mT).mT
+    query_marginal_PK = importance(query_mass_K).expand(len(gallery_PKD), -1)
+    plan_PKL = sinkhorn(
+        1 - cosine_PKL, query_marginal_PK, importance(gallery_mass_PK), epsilon=epsilon, transported=transported
+    ).plan
+    return (plan_PKL * cosine_PKL).sum(dim=(1, 2)), plan_PKL
+
+
+def _unit_length(tokens: torch.Tensor) -> torch.Tensor:
+    tokens = tokens.float()
+    broken = ~torch.isfinite(tokens).all(dim=-1, keepdim=True)
+    tokens = tokens.masked_fill(broken, 0.0)
+    # Dividing by the largest entry first keeps the norm of very large or small tokens inside float32.
+    tokens = tokens / tokens.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.nn.functional.normalize(tokens, dim=-1)

@@ -1,0 +1,213 @@
+"""Building students and teachers: a timm ViT by name, its weights from timm, from a file or from nothing; or a bare state dict."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from eet.images import Preprocessing
+from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
+from eet.vit.student import Student
+
+
+def build_student(
+    backbone: str,
+    *,
+    num_classes: int,
+    num_bits: int,
+    schedule: PruningSchedule,
+    image_size: int | None = None,
+    weights: str = "timm",
+    backbone_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Student:
+    """A student (or, with an empty schedule, a teacher) on the timm ViT called `backbone`, both heads drawn anew.
+
+    image_size: side of the input in pixels; None is the backbone's own. Position embeddings are resized to it.
+    weights: 'timm' (timm's pretrained ones, downloaded by timm), 'none' (random), or a file: .safetensors, or .pt / .pth opened with
+    weights_only=True. Its classifier is dropped; patch and position embeddings are resized where they differ.
+    backbone_options: further arguments of timm's constructor (patch_size, depth, embed_dim, num_heads, ...).
+    seed: of random weights and heads.
+    ValueError for an unknown name, a model without CLS token, options it does not take, or weights that do not fit.
+    """
+    options: dict[str, Any] = dict(backbone_options or {})
+    if image_size is not None:
+        options["img_size"] = image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk = _timm_vit(backbone, options, num_classes=num_classes, pretrained=weights == "timm")
+    if weights not in ("timm", "none"):
+        load_trunk_weights(trunk, read_state_dict(weights), source=weights)
+    student = Student(
+        trunk,
+        num_bits=num_bits,
+        schedule=schedule,
+        preprocessing=preprocessing_of(trunk),
+        backbone=backbone,
+        backbone_options=options,
+    )
+    student.reset_heads(torch.Generator().manual_seed(seed))
+    return student
+
+
+def _timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pretrained: bool) -> VisionTransformer:
+    """The timm model, with token pooling and a classifier of `num_classes`."""
+    if not timm.is_model(backbone):
+        close = timm.list_models(f"*{backbone.split('_')[0]}*patch*")[:5]
+        raise ValueError(f"backbone {backbone!r} is not a timm model; for example {close or ['deit_small_patch16_224', 'vit_small_patch16_224']}")
+    try:
+        trunk = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, global_pool="token", **options)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"backbone {backbone!r} with options {dict(options)} cannot be built: {error}. It must be a ViT with a CLS token, "
+            "and the options must be ones that timm's VisionTransformer takes"
+        ) from error
+    if not isinstance(trunk, VisionTransformer):
+        raise ValueError(f"backbone {backbone!r} is a {type(trunk).__name__}, not a timm VisionTransformer; choose a deit_* or vit_* model")
+    if isinstance(trunk, VisionTransformerDistilled):
+        # Its second classifier reads the distillation token, which hashing does not; left in place it would be an untrained parameter.
+        trunk.head_dist = torch.nn.Identity()
+    return trunk
+
+
+def preprocessing_of(trunk: VisionTransformer) -> Preprocessing:
+    """The preprocessing a timm ViT was trained with (mean, std, interpolation), for its input size; resize is input x 256/224 (published)."""
+    height, width = trunk.patch_embed.img_size
+    known = getattr(trunk, "pretrained_cfg", None) or {}
+    return Preprocessing.published(
+        image_size=(height, width),
+        mean=tuple(known.get("mean") or Preprocessing.IMAGENET_MEAN),
+        std=tuple(known.get("std") or Preprocessing.IMAGENET_STD),
+    )
+
+
+def read_state_dict(path: str) -> dict[str, Tensor]:
+    """Tensors of a checkpoint file by name: .safetensors, else torch's format with weights_only=True, so nothing in it can run.
+
+    A checkpoint that nests its weights under 'model' or 'state_dict' is unwrapped. ValueError where there is no such file or it holds
+    something else than tensors.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"weights {path!r}: no such file. Give a .safetensors or .pt file, 'timm' (download) or 'none' (random)")
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"weights {path!r} cannot be read as {'safetensors' if file.suffix == '.safetensors' else 'tensors'}: {error}") from error
+    for nest in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(nest), dict):
+            state = state[nest]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights {path!r} hold no plain dictionary of tensors")
+    return state
+
+
+def load_trunk_weights(trunk: VisionTransformer, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Loads every weight but the classifier, resizing patch and position embeddings. ValueError naming what does not fit."""
+    without_heads = {name: value.float() for name, value in state.items() if not name.startswith(("head.", "head_hash.", "head_dist."))}
+    expected = {name: value for name, value in trunk.state_dict().items() if not name.startswith("head.")}
+    try:
+        adapted = checkpoint_filter_fn(without_heads, trunk)
+    except Exception as error:
+        raise ValueError(f"weights {source!r} do not fit this backbone: {error}") from error
+    problems = [f"missing {name}" for name in expected if name not in adapted]
+    problems += [f"unknown {name}" for name in adapted if name not in expected]
+    problems += [
+        f"{name} is {tuple(value.shape)}, needs {tuple(expected[name].shape)}"
+        for name, value in adapted.items()
+        if name in expected and value.shape != expected[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise ValueError(f"weights {source!r} do not fit this backbone: {shown}")
+    trunk.load_state_dict(adapted, strict=False)
+
+
+def student_from_state_dict(
+    state: Mapping[str, Any],
+    *,
+    num_heads: int,
+    prune_after: tuple[int, ...] = PUBLISHED_PRUNE_AFTER,
+    keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS,
+    preprocessing: Preprocessing | None = None,
+) -> Student:
+    """A student from weights alone: timm's ViT names plus head.* and head_hash.*; every size is read off the tensors.
+
+    state: tensors or arrays, any floating dtype (taken as float32). num_heads cannot be read off and must be given.
+    prune_after, keep_ratios: the schedule; prune_after=() with keep_ratios=() (or left at its default) is the teacher.
+    The input is taken as square. Returns the student in eval mode. ValueError where names or shapes do not make a ViT.
+    """
+    # The distillation token has a classifier of its own, which hashing does not read.
+    tensors = {name: torch.as_tensor(value).float() for name, value in state.items() if not name.startswith("head_dist.")}
+    needed = ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight", "head_hash.weight")
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise ValueError(f"the state dict lacks {missing}; it needs timm's ViT names plus head.* and head_hash.*")
+    if not prune_after:
+        keep_ratios = ()
+    width, channels, *patch = tensors["patch_embed.proj.weight"].shape
+    if width % num_heads:
+        raise ValueError(f"{num_heads} heads do not divide the width {width}")
+    depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    num_registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+    num_prefix = 1 + num_registers + ("dist_token" in tensors)
+    length = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else None
+    if length is None:
+        raise ValueError("the state dict lacks pos_embed, which tells the patch grid")
+    no_embed_class = math.isqrt(length) ** 2 == length and math.isqrt(length - num_prefix) ** 2 != length - num_prefix
+    side = math.isqrt(length if no_embed_class else length - num_prefix)
+    if side * side != (length if no_embed_class else length - num_prefix):
+        raise ValueError(f"pos_embed of length {length} with {num_prefix} prefix tokens is not a square patch grid")
+    vit = VisionTransformerDistilled if "dist_token" in tensors else VisionTransformer
+    trunk = vit(
+        img_size=(side * patch[0], side * patch[1]),
+        patch_size=tuple(patch),
+        in_chans=channels,
+        num_classes=tensors["head.weight"].shape[0],
+        embed_dim=width,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=tensors["blocks.0.mlp.fc1.weight"].shape[0] / width,
+        qkv_bias="blocks.0.attn.qkv.bias" in tensors,
+        qk_norm="blocks.0.attn.q_norm.weight" in tensors,
+        init_values=1.0 if "blocks.0.ls1.gamma" in tensors else None,
+        no_embed_class=no_embed_class,
+        reg_tokens=num_registers,
+        pre_norm="norm_pre.weight" in tensors,
+    )
+    if isinstance(trunk, VisionTransformerDistilled):
+        trunk.head_dist = torch.nn.Identity()
+    student = Student(
+        trunk,
+        num_bits=tensors["head_hash.weight"].shape[0],
+        schedule=PruningSchedule(prune_after, keep_ratios),
+        preprocessing=preprocessing or preprocessing_of(trunk),
+    )
+    load_named_weights(student, tensors)
+    return student.eval()
+
+
+def timm_named_weights(student: Student) -> dict[str, Tensor]:
+    """The student's weights under timm's names plus head_hash.*, as bundles and foreign tools hold them."""
+    return {name.removeprefix("trunk."): value for name, value in student.state_dict().items()}
+
+
+def load_named_weights(student: Student, state: Mapping[str, Tensor]) -> None:
+    """Loads weights under timm's names plus head_hash.*; ValueError naming what is missing, unknown or of another shape."""
+    names = {name.removeprefix("trunk."): name for name in student.state_dict()}
+    unknown = [name for name in state if name not in names]
+    if unknown:
+        raise ValueError(f"the state dict has weights that this student lacks: {unknown[:4]}{' ...' if len(unknown) > 4 else ''}")
+    try:
+        student.load_state_dict({names[name]: value for name, value in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"the state dict does not fit this student: {error}") from error

@@ -1,0 +1,184 @@
+"""The model on disk: a folder of model.safetensors and model.json that `load_bundle` makes a ready student of."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from eet.images import Preprocessing
+from eet.vit.backbone import _timm_vit, load_named_weights, student_from_state_dict, timm_named_weights
+from eet.vit.schedule import PruningSchedule
+from eet.vit.student import Student
+
+BUNDLE_VERSION = 1
+WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
+_FIELDS = (
+    "bundle_version digest preprocessing_digest backbone backbone_options num_heads num_classes num_bits prune_after keep_ratios "
+    "preprocessing label_names target_codes label_counts training"
+).split()
+
+
+@dataclass(frozen=True)
+class BundleRecord:
+    """What a bundle says of its model beside the weights.
+
+    digest: sha256 of the weights (names, shapes, dtypes, values), the schedule and num_heads: two bundles with one digest give the
+    same codes. preprocessing_digest: of the preprocessing alone. target_codes: (C, bits) in {-1, +1} or None. label_counts: training
+    images of each label, (C,) or None. training: how it was trained, as plain values.
+    """
+
+    digest: str
+    preprocessing_digest: str
+    num_bits: int
+    label_names: tuple[str, ...] = ()
+    target_codes: np.ndarray | None = None
+    label_counts: np.ndarray | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def weights_digest(student: Student) -> str:
+    """sha256 over what decides a code: every weight under its timm name, the schedule and the number of heads."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([student.schedule.prune_after, student.schedule.keep_ratios, _num_heads(student)]).encode())
+    for name, value in sorted(timm_named_weights(student).items()):
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _num_heads(student: Student) -> int:
+    return student.trunk.blocks[0].attn.num_heads
+
+
+def save_bundle(
+    student: Student,
+    path: str | Path,
+    *,
+    label_names: Sequence[str] = (),
+    target_codes: np.ndarray | Tensor | None = None,
+    label_counts: np.ndarray | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> BundleRecord:
+    """Writes `student` as a bundle into the folder `path` (made where it is missing).
+
+    label_names: C names, index = label. target_codes: (C, bits) in {-1, +1}, the step-1 codes, for the published protocol.
+    label_counts: (C,) training images of each label. training: plain values that say how it was trained.
+    The record is written last, so a folder with model.json is whole. Returns the record. ValueError where C disagrees.
+    """
+    folder = Path(path)
+    codes = None if target_codes is None else np.asarray(target_codes)
+    sizes = {"label_names": len(label_names) or None, "target_codes": None if codes is None else len(codes)}
+    sizes["label_counts"] = None if label_counts is None else len(label_counts)
+    if len({size for size in sizes.values() if size is not None}) > 1:
+        raise ValueError(f"label_names, target_codes and label_counts disagree on the number of labels: {sizes}")
+    if codes is not None and codes.shape[1] != student.num_bits:
+        raise ValueError(f"target codes of {codes.shape[1]} bits for a student of {student.num_bits} bits")
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in timm_named_weights(student).items()}
+    temporary = folder / f"{WEIGHTS_FILE}.writing"
+    safetensors.torch.save_file(weights, temporary)
+    temporary.replace(folder / WEIGHTS_FILE)
+    record = {
+        "bundle_version": BUNDLE_VERSION,
+        "digest": weights_digest(student),
+        "preprocessing_digest": student.preprocessing.digest,
+        "backbone": student.backbone,
+        "backbone_options": student.backbone_options,
+        "num_heads": _num_heads(student),
+        "num_classes": student.num_classes,
+        "num_bits": student.num_bits,
+        "prune_after": list(student.schedule.prune_after),
+        "keep_ratios": list(student.schedule.keep_ratios),
+        "preprocessing": student.preprocessing.to_dict(),
+        "label_names": list(label_names),
+        "target_codes": None if codes is None else ["".join("1" if bit > 0 else "0" for bit in row) for row in codes],
+        "label_counts": None if label_counts is None else [int(count) for count in label_counts],
+        "training": dict(training or {}),
+    }
+    temporary = folder / f"{RECORD_FILE}.writing"
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(folder / RECORD_FILE)
+    return _record(record)
+
+
+def _record(values: Mapping[str, Any]) -> BundleRecord:
+    codes, bits = values["target_codes"], values["num_bits"]
+    return BundleRecord(
+        digest=values["digest"],
+        preprocessing_digest=values["preprocessing_digest"],
+        num_bits=bits,
+        label_names=tuple(values["label_names"]),
+        target_codes=None
+        if codes is None
+        else np.array([[1 if bit == "1" else -1 for bit in row] for row in codes], dtype=np.int8).reshape(-1, bits),
+        label_counts=None if values["label_counts"] is None else np.array(values["label_counts"], dtype=np.int64),
+        training=values["training"],
+    )
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    file = Path(path) / RECORD_FILE
+    if not file.is_file():
+        raise ValueError(f"{path} is no model bundle: {file} is missing. Give a folder that `eet distill` or `eet train-teacher` wrote")
+    try:
+        values = json.loads(file.read_text())
+        version = int(values["bundle_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    if version > BUNDLE_VERSION:
+        raise ValueError(f"{file} is of bundle version {version}; this program reads up to {BUNDLE_VERSION}: update it")
+    missing = [name for name in _FIELDS if name not in values]
+    if missing:
+        raise ValueError(f"{file} cannot be read: it lacks {missing}")
+    return values
+
+
+def read_bundle_record(path: str | Path) -> BundleRecord:
+    """The record of the bundle at `path`, without loading weights. ValueError where it is no bundle."""
+    return _record(_read(path))
+
+
+def load_bundle(path: str | Path) -> Student:
+    """The student (or teacher) that the bundle at `path` holds, in eval mode on the CPU.
+
+    Its `.preprocess` takes a PIL image to a tensor, `.num_bits` is the code's length. Reads JSON and safetensors only: nothing in a
+    bundle can run. ValueError where it is no bundle, is damaged, or its weights are not those that its digest names.
+    """
+    values = _read(path)
+    file = Path(path) / WEIGHTS_FILE
+    try:
+        state = safetensors.torch.load_file(file)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    preprocessing = Preprocessing.from_dict(values["preprocessing"])
+    schedule = PruningSchedule(tuple(values["prune_after"]), tuple(values["keep_ratios"]))
+    if values["backbone"] is None:
+        student = student_from_state_dict(
+            state,
+            num_heads=values["num_heads"],
+            prune_after=schedule.prune_after,
+            keep_ratios=schedule.keep_ratios,
+            preprocessing=preprocessing,
+        )
+    else:
+        trunk = _timm_vit(values["backbone"], values["backbone_options"], num_classes=values["num_classes"], pretrained=False)
+        student = Student(
+            trunk,
+            num_bits=values["num_bits"],
+            schedule=schedule,
+            preprocessing=preprocessing,
+            backbone=values["backbone"],
+            backbone_options=values["backbone_options"],
+        )
+        load_named_weights(student, state)
+    digest = weights_digest(student)
+    if digest != values["digest"]:
+        raise ValueError(f"{file} is not what {RECORD_FILE} describes: digest {digest[:12]}, recorded {values['digest'][:12]}")
+    return student.eval()

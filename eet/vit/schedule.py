@@ -1,0 +1,80 @@
+"""When a ViT drops patch tokens, and how many it keeps."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PUBLISHED_PRUNE_AFTER = (4, 8, 10)
+PUBLISHED_KEEP_RATIOS = (0.5, 0.5, 0.25)
+PUBLISHED_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class PruningSchedule:
+    """The pruning stages of a student: after block `prune_after[s]` (1-based) a share `keep_ratios[s]` of the living patches stays.
+
+    An empty schedule is the unpruned teacher. The published schedule (EET, specs of the code) keeps 98, 49 and 12 of 196 patches
+    after blocks 4, 8 and 10.
+
+    prune_after: strictly increasing block numbers, 1..depth.
+    keep_ratios: one ratio in (0, 1] for each stage; k = floor(ratio * living patches), never below 1.
+    Raises ValueError where the two do not describe a schedule.
+    """
+
+    prune_after: tuple[int, ...] = PUBLISHED_PRUNE_AFTER
+    keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prune_after", tuple(int(block) for block in self.prune_after))
+        object.__setattr__(self, "keep_ratios", tuple(float(ratio) for ratio in self.keep_ratios))
+        if len(self.prune_after) != len(self.keep_ratios):
+            raise ValueError(
+                f"prune_after names {len(self.prune_after)} blocks {list(self.prune_after)} but keep_ratios has "
+                f"{len(self.keep_ratios)} ratios {list(self.keep_ratios)}: give one ratio for each block"
+            )
+        if any(block < 1 for block in self.prune_after):
+            raise ValueError(f"prune_after {list(self.prune_after)}: blocks are counted from 1")
+        if any(later <= earlier for earlier, later in zip(self.prune_after, self.prune_after[1:], strict=False)):
+            raise ValueError(f"prune_after {list(self.prune_after)} must be strictly increasing")
+        bad = [ratio for ratio in self.keep_ratios if not 0.0 < ratio <= 1.0]
+        if bad:
+            raise ValueError(f"keep ratios {bad} are outside (0, 1]: a keep ratio is the share of living patches that a stage keeps")
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError where a stage lies outside a ViT of `depth` blocks."""
+        if self.prune_after and self.prune_after[-1] > depth:
+            raise ValueError(
+                f"prune_after {list(self.prune_after)} does not fit a ViT of {depth} blocks: use blocks 1 to {depth}, for example "
+                f"{list(scaled_prune_after(depth, min(len(self.prune_after), depth)))}"
+            )
+
+    def kept_counts(self, num_patches: int) -> tuple[int, ...]:
+        """Living patches after each stage, of `num_patches` at the start: (196) -> (98, 49, 12) for the published schedule."""
+        counts = []
+        for ratio in self.keep_ratios:
+            # 1e-9 so that a ratio written in decimals (0.7 of 10) is not floored one below what was meant.
+            num_patches = max(1, math.floor(ratio * num_patches + 1e-9))
+            counts.append(num_patches)
+        return tuple(counts)
+
+
+def scaled_prune_after(depth: int, num_stages: int = len(PUBLISHED_PRUNE_AFTER)) -> tuple[int, ...]:
+    """The published stages (after blocks 4, 8 and 10 of 12) moved to a ViT of another depth.
+
+    depth: number of blocks. num_stages: how many stages are wanted, 1 to depth; 3 are the published ones, another number is spread
+    evenly over the same stretch (from a third of the depth to five sixths).
+    Returns strictly increasing block numbers, 1..depth. ValueError where the depth cannot hold the stages.
+    """
+    if not 1 <= num_stages <= depth:
+        raise ValueError(f"{num_stages} pruning stages do not fit a ViT of {depth} blocks: use 1 to {depth}")
+    if num_stages == len(PUBLISHED_PRUNE_AFTER):
+        shares = [block / PUBLISHED_DEPTH for block in PUBLISHED_PRUNE_AFTER]
+    else:
+        first, last = PUBLISHED_PRUNE_AFTER[0] / PUBLISHED_DEPTH, PUBLISHED_PRUNE_AFTER[-1] / PUBLISHED_DEPTH
+        shares = [first + (last - first) * stage / max(1, num_stages - 1) for stage in range(num_stages)]
+    blocks = [round(share * depth) for share in shares]
+    for stage in range(num_stages):  # upwards: no two stages in one block
+        blocks[stage] = max(blocks[stage], 1 if stage == 0 else blocks[stage - 1] + 1)
+    for stage in reversed(range(num_stages)):  # downwards: room for the stages behind
+        blocks[stage] = min(blocks[stage], depth - (num_stages - 1 - stage))
+    return tuple(blocks)

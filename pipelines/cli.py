@@ -1,0 +1,117 @@
+"""The command line: `eet JOB --flags`, typed dataclasses to flags and YAML, exit codes 0 done, 1 failed, 2 bad arguments."""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a job lives: `module` has `run(config)` and the dataclass `config`."""
+
+    module: str
+    config: str
+    summary: str
+
+
+JOBS: dict[str, Job] = {
+    "quickstart": Job("pipelines.quickstart", "QuickstartConfig", "everything below, small, on this machine, ending in report.html"),
+    "train-teacher": Job("pipelines.train_teacher", "TrainTeacherConfig", "train an unpruned teacher alone, for staged distillation"),
+    "distill": Job("pipelines.distill", "DistillConfig", "train a pruned student: joint without --teacher, staged with one"),
+    "encode": Job("pipelines.encode", "EncodeConfig", "images to a gallery of hash codes in Parquet"),
+    "search": Job("pipelines.search", "SearchConfig", "nearest items of a gallery in Hamming space"),
+    "evaluate": Job("pipelines.evaluate", "EvaluateConfig", "mAP, P@k, recall@k, R-precision, MAP@R, under both protocols"),
+    "report": Job("pipelines.report", "ReportConfig", "a self-contained HTML page of hits"),
+    "benchmark": Job("pipelines.benchmark", "BenchmarkConfig", "measure the encoder against timm, interleaved"),
+}
+
+
+class JobFailed(Exception):
+    """A failure with one clear message for the user; no traceback is shown."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one job; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in JOBS:
+        print(f"eet: no job {name!r}; jobs are {', '.join(JOBS)}", file=sys.stderr)
+        return 2
+    _quieten()
+    module = importlib.import_module(JOBS[name].module)
+    parser = _parser(name, getattr(module, JOBS[name].config))
+    try:
+        config = read_config(parser, getattr(module, JOBS[name].config), rest)
+    except SystemExit as stop:  # argparse has printed its message, or the help
+        return int(stop.code or 0)
+    problems = config.problems()
+    if problems:
+        for problem in problems:
+            print(f"eet {name}: {problem}", file=sys.stderr)
+        return 2
+    try:
+        module.run(config)
+    except (JobFailed, ValueError, OSError) as error:
+        print(f"eet {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"eet {name}: stopped", file=sys.stderr)
+        return 1
+    return 0
+
+
+def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> Any:
+    """The config object that arguments and --config files say."""
+    namespace = parser.parse_args([_underscored(argument) for argument in arguments])
+    values = parser.instantiate_classes(namespace)
+    return config_class(**{key: value for key, value in vars(values).items() if key != "config"})
+
+
+def _parser(name: str, config_class: type) -> Any:
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    parser = ArgumentParser(prog=f"eet {name}", description=f"{JOBS[name].summary}.", exit_on_error=True)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML of options; flags behind it win.")
+    parser.add_class_arguments(config_class, as_group=False)
+    return parser
+
+
+def _underscored(argument: str) -> str:
+    """--tracking-uri=X -> --tracking_uri=X: hyphen and underscore are the same in a flag's name."""
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument[2:].partition("=")
+    return f"--{flag.replace('-', '_')}{equals}{value}"
+
+
+def _overview() -> str:
+    width = max(map(len, JOBS))
+    lines = ["usage: eet JOB [--config FILE] [flags]", "", "Fine-grained image retrieval: train, encode, search, evaluate.", "", "jobs:"]
+    lines += [f"  {name:<{width}}  {job.summary}" for name, job in JOBS.items()]
+    lines += ["", "eet JOB --help lists a job's flags."]
+    return "\n".join(lines)
+
+
+def _quieten() -> None:
+    """Nothing calls home, and libraries' chatter stays out of the output; a set variable is left as it is."""
+    defaults = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_COLOR_PREFIX": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "ALEMBIC_LOG_LEVEL": "WARNING",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)

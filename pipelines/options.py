@@ -1,0 +1,191 @@
+"""The groups of options that jobs share. Each says what is impossible in it, all at once, before anything starts."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from eet.datasets import DATASETS
+from eet.distillation import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
+from eet.vit import PUBLISHED_KEEP_RATIOS, PruningSchedule
+
+
+@dataclass(kw_only=True)
+class JobOptions:
+    """Common to all jobs.
+
+    Attributes:
+        address: Ray cluster: 'local' starts one on this machine, 'auto' or HOST:PORT joins a running one. Default: RAY_ADDRESS where it
+            is set (as inside a submitted job), else local.
+        tracking_uri: MLflow tracking address; default an sqlite file mlflow.db in the folder that holds the output.
+        seed: Of all chance in the job.
+        dry_run: Check everything, print what would be done and an estimate, start nothing.
+    """
+
+    address: str | None = None
+    tracking_uri: str | None = None
+    seed: int = 42
+    dry_run: bool = False
+
+    def problems(self) -> list[str]:
+        """What is impossible in these options, one sentence each; empty where the job can start."""
+        found = []
+        for name in vars(self):
+            group = getattr(self, name)
+            if hasattr(group, "problems"):
+                found += group.problems()
+        return found
+
+    @property
+    def ray_address(self) -> str:
+        return self.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+@dataclass(kw_only=True)
+class DataOptions:
+    """Which labelled images.
+
+    Attributes:
+        name: Dataset: cub, nabirds, aircraft, food101, vegfru, cars, folder (class folders), table, or synthetic.
+        root: Folder of the dataset as its archive unpacks; for a table what its paths are relative to.
+        table: CSV or Parquet with columns path, label, split (dataset 'table'); default ROOT/split.csv.
+        on_error: What an unreadable image does: stop the job before it starts, or skip (counted and listed).
+    """
+
+    name: str = "folder"
+    root: str | None = None
+    table: str | None = None
+    on_error: Literal["stop", "skip"] = "stop"
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.name not in DATASETS:
+            found.append(f"--data.name {self.name}: allowed are {', '.join(DATASETS)}")
+        if self.table is not None and self.name != "table":
+            found.append(f"--data.table is read by --data.name table only, not by {self.name}")
+        if self.root is None and not (self.name == "table" and self.table):
+            found.append("--data.root is missing: give the folder of the dataset")
+        return found
+
+
+@dataclass(kw_only=True)
+class StudentOptions:
+    """The network.
+
+    Attributes:
+        backbone: Any timm ViT with a CLS token: deit_*, vit_*.
+        backbone_options: Further arguments of timm's constructor, for example '{patch_size: 8, depth: 6}'.
+        bits: Length of the hash code.
+        prune_after: Blocks (1-based) after whose attention patches are dropped; default the published 4, 8, 10 of 12, scaled to the depth.
+        keep_ratios: Share of the living patches that each stage keeps.
+        image_size: Side of the input in pixels; default the backbone's own.
+    """
+
+    backbone: str = "deit_small_patch16_224"
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    bits: int = 64
+    prune_after: tuple[int, ...] | None = None
+    keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS
+    image_size: int | None = None
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.bits < 1:
+            found.append(f"--student.bits {self.bits}: a code needs at least 1")
+        if self.image_size is not None and self.image_size < 16:
+            found.append(f"--student.image_size {self.image_size}: use 16 pixels or more")
+        try:
+            stages = self.prune_after if self.prune_after is not None else tuple(range(1, len(self.keep_ratios) + 1))
+            PruningSchedule(stages, self.keep_ratios)
+        except ValueError as error:
+            found.append(f"--student.prune_after, --student.keep_ratios: {error}")
+        return found
+
+
+@dataclass(kw_only=True)
+class LossOptions:
+    """Weights of the student's objective.
+
+    Attributes:
+        beta: Of classification, plain and with the teacher's regions hidden.
+        sigma: Of following the teacher's hash.
+        masked_patches: How many of the teacher's most important patches are hidden; 0 leaves that term out.
+    """
+
+    beta: float = PUBLISHED_BETA
+    sigma: float = PUBLISHED_SIGMA
+    masked_patches: int = PUBLISHED_MASKED_PATCHES
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.beta < 0:
+            found.append(f"--loss.beta {self.beta}: a weight is 0 or more")
+        if self.sigma < 0:
+            found.append(f"--loss.sigma {self.sigma}: a weight is 0 or more")
+        if self.masked_patches < 0:
+            found.append(f"--loss.masked_patches {self.masked_patches}: use 0 or more")
+        return found
+
+
+@dataclass(kw_only=True)
+class TrainOptions:
+    """How it is trained. Defaults are the published ones.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images a step, over all workers.
+        micro_batch_size: Images a worker runs at once; a step gathers gradients over several. Default: all at once on a GPU, 16 on a CPU.
+        optimizer: sgd (momentum 0.9) or adamw.
+        learning_rate: Of the backbone, after warm-up.
+        head_learning_rate: Of both heads; default as the backbone's.
+        momentum: Of sgd.
+        weight_decay: Of either optimizer.
+        warmup_steps: Steps of linear warm-up before the cosine; default min(500, a ninth of all steps).
+        workers: Ray Train workers (DDP).
+        cpus_per_worker: CPU threads of a worker; default an equal share of the cluster's.
+        loader_workers: Image loading processes of a worker; default 0 on a CPU (it loads in turn with training), 8 at most on a GPU.
+        precision: auto is bf16 autocast on CUDA and fp32 on a CPU.
+        compile: Run the networks through torch.compile.
+        validation_share: Stratified share of the training images held out to choose the checkpoint, where the dataset has no val split;
+            0 trains on all and takes the last epoch.
+        max_failures: How many times lost workers are replaced, from the last checkpoint.
+    """
+
+    epochs: int = 90
+    batch_size: int = 64
+    micro_batch_size: int | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    head_learning_rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    warmup_steps: int | None = None
+    workers: int = 1
+    cpus_per_worker: int | None = None
+    loader_workers: int | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    validation_share: float = 0.1
+    max_failures: int = 3
+
+    def problems(self) -> list[str]:
+        found = []
+        for name, least in (("epochs", 1), ("batch_size", 1), ("workers", 1), ("max_failures", 0)):
+            if getattr(self, name) < least:
+                found.append(f"--train.{name} {getattr(self, name)}: use {least} or more")
+        for name, least in (("micro_batch_size", 1), ("warmup_steps", 0), ("cpus_per_worker", 1), ("loader_workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                found.append(f"--train.{name} {value}: use {least} or more")
+        for name in ("learning_rate", "head_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                found.append(f"--train.{name} {value}: must be above 0")
+        if self.workers >= 1 and self.batch_size % self.workers:
+            found.append(f"--train.batch_size {self.batch_size} does not divide over {self.workers} workers")
+        if not 0 <= self.validation_share < 1:
+            found.append(f"--train.validation_share {self.validation_share}: use 0 (none) to below 1")
+        if not 0 <= self.momentum < 1:
+            found.append(f"--train.momentum {self.momentum}: use 0 to below 1")
+        if self.weight_decay < 0:
+            found.append(f"--train.weight_decay {self.weight_decay}: use 0 or more")
+        return found

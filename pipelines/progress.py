@@ -1,0 +1,135 @@
+"""What training says while it runs: a board that workers write to and the driver reads, shown as a bar or as lines."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from typing import Any
+
+import ray
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimizer step. losses: terms by name; rate: images/s over all workers since the epoch began."""
+
+    epoch: int
+    step: int
+    steps: int
+    losses: dict[str, float]
+    rate: float
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """One epoch. metrics: mean loss terms, learning rate, images/s, and validation mAP where there is one."""
+
+    epoch: int
+    epochs: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """Holds events until the driver takes them. Of a restarted worker, an epoch may come twice: the last one counts."""
+
+    def __init__(self) -> None:
+        self._events: list[Any] = []
+
+    def put(self, event: Any) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Any]:
+        events, self._events = self._events, []
+        return events
+
+
+class BoardReader:
+    """Reads a board in a thread while the driver waits in `fit()`, and hands each event to a listener."""
+
+    def __init__(self, board: Any, listener: Callable[[Any], None], interval_s: float = 0.5) -> None:
+        self._board, self._listener, self._interval_s = board, listener, interval_s
+        self._done = Event()
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "BoardReader":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._done.wait(self._interval_s):
+                self._hand_over()
+            self._hand_over()
+        except BaseException as error:
+            self._error = error
+
+    def _hand_over(self) -> None:
+        for event in ray.get(self._board.take.remote()):
+            self._listener(event)
+
+
+class TrainingDisplay:
+    """A bar per epoch with loss terms, images/s and time left on a terminal; one line per epoch elsewhere."""
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self._title, self._epochs = title, epochs
+        self._started = time.monotonic()
+        self._first_epoch: int | None = None
+        self._bar: Any = None
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TimeRemainingColumn()
+            )
+            self._task = self._bar.add_task(title, total=1.0, told="starting")
+            self._bar.start()
+
+    def __call__(self, event: StepDone | EpochDone) -> None:
+        if isinstance(event, StepDone) and self._bar is not None:
+            told = "  ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
+            self._bar.update(
+                self._task,
+                description=f"epoch {event.epoch + 1}/{self._epochs}",
+                total=event.steps,
+                completed=event.step + 1,
+                told=f"{told}  {event.rate:.1f} images/s",
+            )
+        elif isinstance(event, EpochDone):
+            line = self.epoch_line(event)
+            if self._bar is not None:
+                self._bar.console.print(line)
+            else:
+                print(line, flush=True)
+
+    def epoch_line(self, event: EpochDone) -> str:
+        """'epoch 3/20  total 1.234  ...  val mAP 0.41  9.1 images/s  12 min left'."""
+        if self._first_epoch is None:
+            self._first_epoch = event.epoch
+        done = event.epoch - self._first_epoch + 1
+        left_s = (time.monotonic() - self._started) / done * (event.epochs - event.epoch - 1)
+        parts = [f"epoch {event.epoch + 1}/{event.epochs}"]
+        parts += [f"{name} {value:.4g}" for name, value in event.metrics.items() if name not in ("images_per_s", "learning_rate")]
+        parts.append(f"{event.metrics.get('images_per_s', 0.0):.1f} images/s")
+        parts.append(f"{duration(left_s)} left" if left_s else "done")
+        return "  ".join(parts)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """'42 s', '12 min', '3.1 h'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

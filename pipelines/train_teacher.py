@@ -1,0 +1,74 @@
+"""`eet train-teacher`: an unpruned teacher alone, for staged distillation."""
+
+from dataclasses import dataclass, field
+
+from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.training import TrainingResult, new_network, read_labelled_images, run_training, target_codes_of
+from pipelines.training_worker import TrainingPlan
+
+
+@dataclass(kw_only=True)
+class TeacherOptions:
+    """The teacher's network.
+
+    Attributes:
+        backbone: Any timm ViT with a CLS token: deit_*, vit_*. It may be larger than the student; patch and image size must be the same.
+        backbone_options: Further arguments of timm's constructor.
+        bits: Length of the hash code, the same as the student's.
+        image_size: Side of the input in pixels; default the backbone's own.
+    """
+
+    backbone: str = "deit_small_patch16_224"
+    backbone_options: dict[str, object] = field(default_factory=dict)
+    bits: int = 64
+    image_size: int | None = None
+
+    def as_student(self) -> StudentOptions:
+        """The same network without a pruning stage."""
+        return StudentOptions(
+            backbone=self.backbone, backbone_options=self.backbone_options, bits=self.bits, keep_ratios=(), image_size=self.image_size
+        )
+
+    def problems(self) -> list[str]:
+        return self.as_student().problems()
+
+
+@dataclass(kw_only=True)
+class TrainTeacherConfig(JobOptions):
+    """Trains an unpruned ViT to hash.
+
+    Attributes:
+        out: Folder for the teacher's bundle, checkpoints, curves and measures.
+        weights: Backbone weights: a file, timm (downloads its own), or none (random).
+        resume: Continue a run in --out that was cut off.
+        data: Labelled images.
+        student: The network; a teacher has no pruning stages.
+        train: The training.
+    """
+
+    out: str
+    weights: str = "timm"
+    resume: bool = False
+    data: DataOptions = field(default_factory=DataOptions)
+    student: TeacherOptions = field(default_factory=TeacherOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+
+def run(config: TrainTeacherConfig) -> TrainingResult:
+    """Trains, and writes the bundle that `--teacher` takes into config.out."""
+    images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
+    network = config.student.as_student()
+    plan = TrainingPlan(
+        networks={"teacher": new_network(network, num_classes=images.train.num_labels, weights=config.weights, seed=config.seed, pruned=False)},
+        joint=True,
+        train=images.train,
+        val=images.val,
+        test=images.test,
+        target_codes_Cb=target_codes_of(images.train, num_bits=network.bits, seed=config.seed),
+        loss=LossOptions(),
+        options=config.train,
+        seed=config.seed,
+        threads=0,
+        board=None,
+    )
+    return run_training(config, plan, images, title="train-teacher")

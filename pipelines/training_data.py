@@ -1,0 +1,125 @@
+"""Which image goes into which step, and how it is drawn: functions of (seed, epoch, item) alone, never of a worker.
+
+So any number of workers, a restart or a resume sees the same images in the same form in the same step.
+"""
+
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from eet.datasets import ImageTable
+from eet.images import DecodeFailure, Preprocessing, read_image
+
+_ORDER, _VIEW = 0, 1  # streams of chance, so that order and views do not share numbers
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order (num_images,) in which an epoch visits its images."""
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(num_images)
+
+
+def view_random(seed: int, epoch: int, item_id: str) -> np.random.Generator:
+    """The chance that draws one image's augmentation in one epoch."""
+    return np.random.default_rng((seed, _VIEW, epoch, zlib.crc32(item_id.encode())))
+
+
+class AugmentedImages(Dataset):
+    """Map-style training images; an index is (epoch, row), so that a loader process needs no state."""
+
+    def __init__(self, table: ImageTable, preprocessing: Preprocessing, seed: int) -> None:
+        self.table, self.preprocessing, self.seed = table, preprocessing, seed
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, row = index
+        image = open_image(self.table, row)
+        return self.preprocessing.augment(image, view_random(self.seed, epoch, self.table.paths[row])), int(self.table.labels[row])
+
+
+class EvaluationImages(Dataset):
+    """Map-style images in evaluation form; index is the row."""
+
+    def __init__(self, table: ImageTable, preprocessing: Preprocessing) -> None:
+        self.table, self.preprocessing = table, preprocessing
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.preprocessing(open_image(self.table, row))
+
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """One worker's micro-batches of an epoch: each global batch of `batch_size` is cut evenly over the workers, then into micro-batches.
+
+    The last, incomplete batch of an epoch is left out; the next epoch's order brings other images to that place.
+    """
+
+    def __init__(self, num_images: int, *, batch_size: int, micro_batch_size: int, rank: int, world: int, seed: int) -> None:
+        self.num_images, self.batch_size, self.micro_batch_size = num_images, batch_size, micro_batch_size
+        self.rank, self.world, self.seed = rank, world, seed
+        self.epoch = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return self.num_images // self.batch_size
+
+    def micro_batches(self) -> list[int]:
+        """Sizes of the micro-batches that make one worker's share of a step."""
+        share, size = self.batch_size // self.world, self.micro_batch_size
+        return [min(size, share - start) for start in range(0, share, size)]
+
+    def __len__(self) -> int:
+        return self.steps * len(self.micro_batches())
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = epoch_order(self.num_images, self.seed, self.epoch)
+        for step in range(self.steps):
+            mine = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world]
+            start = 0
+            for size in self.micro_batches():
+                yield [(self.epoch, int(row)) for row in mine[start : start + size]]
+                start += size
+
+
+def step_loader(images: AugmentedImages, sampler: StepSampler, *, processes: int, pin: bool) -> DataLoader:
+    """Micro-batches (images (b, 3, H, W) float32, labels (b,) int64) in the sampler's order."""
+    return DataLoader(
+        images,
+        batch_sampler=sampler,
+        num_workers=processes,
+        pin_memory=pin,
+        collate_fn=_collate,
+    )
+
+
+def _collate(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*items, strict=True)
+    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
+
+
+def open_image(table: ImageTable, row: int):  # type: ignore[no-untyped-def]  # PIL image
+    """The decoded image of a row. ValueError naming it where it cannot be read."""
+    image = read_image(table.location(row))
+    if isinstance(image, DecodeFailure):
+        raise ValueError(f"{table.location(row)}: {image.error}")
+    return image
+
+
+def unreadable_images(table: ImageTable, *, threads: int) -> list[tuple[int, str]]:
+    """(row, reason) of every image that cannot be decoded; all are decoded once."""
+
+    def check(row: int) -> str | None:
+        image = read_image(table.location(row))
+        return image.error if isinstance(image, DecodeFailure) else None
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [(row, reason) for row, reason in enumerate(pool.map(check, range(len(table)))) if reason is not None]

@@ -1,0 +1,343 @@
+"""What each Ray Train worker does: the steps of every epoch, the checkpoint behind it, the test split once at the end."""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Subset
+
+from eet.datasets import ImageTable
+from eet.distillation import DistillationObjective, HashingObjective, StepLosses
+from eet.metrics import encoded_protocol, published_protocol
+from eet.vit import Student
+from pipelines.options import LossOptions, TrainOptions
+from pipelines.progress import EpochDone, StepDone
+from pipelines.training_data import AugmentedImages, EvaluationImages, StepSampler, step_loader
+
+CHECKPOINT_FILE = "training.pt"
+CPU_MICRO_BATCH = 16  # measured: on a CPU a larger one leaves the cache and is slower
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything a worker needs, made and checked by the driver.
+
+    networks: 'student' and 'teacher', or 'teacher' alone, on the CPU with their initial weights. joint: the teacher learns too.
+    train, val, test: images; val and test may be empty. target_codes_Cb: (C, bits) int8.
+    threads: CPU threads of a worker. board: where progress goes.
+    """
+
+    networks: dict[str, Student]
+    joint: bool
+    train: ImageTable
+    val: ImageTable | None
+    test: ImageTable | None
+    target_codes_Cb: np.ndarray
+    loss: LossOptions
+    options: TrainOptions
+    seed: int
+    threads: int
+    board: Any
+
+    @property
+    def chosen(self) -> str:
+        """The network whose validation mAP chooses the checkpoint."""
+        return "student" if "student" in self.networks else "teacher"
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The networks that learn."""
+        return tuple(name for name in self.networks if name == self.chosen or self.joint)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train) // self.options.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.options.epochs
+
+    @property
+    def warmup_steps(self) -> int:
+        """As asked, or min(500, a ninth of all steps)."""
+        asked = self.options.warmup_steps
+        return min(500, self.total_steps // 9) if asked is None else asked
+
+
+def objective_of(plan: TrainingPlan) -> HashingObjective | DistillationObjective:
+    """The module whose forward gives the losses of a micro-batch."""
+    codes_Cb = torch.from_numpy(plan.target_codes_Cb)
+    if "student" not in plan.networks:
+        return HashingObjective(plan.networks["teacher"], codes_Cb)
+    return DistillationObjective(
+        plan.networks["student"],
+        plan.networks["teacher"],
+        codes_Cb,
+        joint=plan.joint,
+        beta=plan.loss.beta,
+        sigma=plan.loss.sigma,
+        masked_patches=plan.loss.masked_patches,
+    )
+
+
+def optimizer_of(objective: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """SGD or AdamW over two groups: backbones and heads."""
+    heads, backbones = [], []
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            (heads if ".head_hash." in name or ".trunk.head." in name else backbones).append(parameter)
+    groups = [
+        {"params": backbones, "lr": options.learning_rate},
+        {"params": heads, "lr": options.head_learning_rate or options.learning_rate},
+    ]
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+    return torch.optim.SGD(groups, momentum=options.momentum, weight_decay=options.weight_decay)
+
+
+def learning_rate_factor(step: int, *, warmup_steps: int, total_steps: int) -> float:
+    """Linear from 1/warmup to 1 over the warm-up, then a cosine to 0 at `total_steps`. Published schedule, stepped per batch."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The loop that TorchTrainer runs in every worker.
+
+    config: {"plan": reference to a TrainingPlan in the object store}.
+    Returns on rank 0 the weights of each trained network (of the chosen epoch), the history and the test measures.
+    """
+    return _Worker(ray.get(config["plan"])).run()
+
+
+class _Worker:
+    def __init__(self, plan: TrainingPlan) -> None:
+        context = ray.train.get_context()
+        self.plan = plan
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        torch.set_num_threads(plan.threads)
+        torch.manual_seed(plan.seed)
+        self.objective = objective_of(plan).to(self.device)
+        options = plan.options
+        self.optimizer = optimizer_of(self.objective, options)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: learning_rate_factor(step, warmup_steps=plan.warmup_steps, total_steps=plan.total_steps),
+        )
+        share = options.batch_size // self.world
+        self.micro_batch_size = options.micro_batch_size or (share if self.device.type == "cuda" else min(share, CPU_MICRO_BATCH))
+        self.bf16 = options.precision == "bf16" or (options.precision == "auto" and self.device.type == "cuda")
+        self.first_epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] | None = None
+
+    def run(self) -> dict[str, Any] | None:
+        self._restore()
+        sampler = StepSampler(
+            len(self.plan.train),
+            batch_size=self.plan.options.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            rank=self.rank,
+            world=self.world,
+            seed=self.plan.seed,
+        )
+        preprocessing = self.plan.networks[self.plan.chosen].preprocessing
+        loader = step_loader(
+            AugmentedImages(self.plan.train, preprocessing, self.plan.seed),
+            sampler,
+            processes=self._loader_processes(),
+            pin=self.device.type == "cuda",
+        )
+        distributed = self.world > 1
+        module: nn.Module = self.objective
+        if distributed:
+            module = DistributedDataParallel(self.objective, device_ids=[self.device] if self.device.type == "cuda" else None)
+        forward = torch.compile(module) if self.plan.options.compile else module
+        for epoch in range(self.first_epoch, self.plan.options.epochs):
+            sampler.epoch = epoch
+            # Chance inside the networks (dropout, where a backbone has it) starts anew from (seed, epoch, rank), so a resumed
+            # epoch repeats an uninterrupted one without carrying generator states of every worker.
+            torch.manual_seed(int(np.random.SeedSequence((self.plan.seed, epoch, self.rank)).generate_state(1)[0]))
+            metrics = self._train_epoch(epoch, forward, module if distributed else None, loader, sampler)
+            self._finish_epoch(epoch, metrics)
+        test = self._test()
+        if self.rank != 0:
+            return None
+        assert self.best is not None
+        # Ray Train returns no tensors from a worker, but arrays it does.
+        weights = {name: {key: value.numpy() for key, value in state.items()} for name, state in self.best["weights"].items()}
+        return {"weights": weights, "epoch": self.best["epoch"], "history": self.history, "test": test}
+
+    def _loader_processes(self) -> int:
+        asked = self.plan.options.loader_workers
+        if asked is not None:
+            return asked
+        return 0 if self.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())))
+
+    def _train_epoch(
+        self,
+        epoch: int,
+        forward: Any,
+        replicated: DistributedDataParallel | None,
+        loader: Iterable[tuple[Tensor, Tensor]],
+        sampler: StepSampler,
+    ) -> dict[str, float]:
+        """One pass; returns the epoch's mean loss terms, learning rate and images/s."""
+        self.objective.train()
+        sizes = sampler.micro_batches()
+        share = sum(sizes)
+        sums: dict[str, Tensor] = {}
+        batches = iter(loader)
+        started = time.monotonic()
+        for step in range(sampler.steps):
+            told = StepDone(epoch, step, sampler.steps, {}, 0.0)
+            for number, size in enumerate(sizes):
+                images, labels = next(batches)
+                images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                with ExitStack() as stack:
+                    if replicated is not None and number + 1 < len(sizes):
+                        stack.enter_context(replicated.no_sync())
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                        losses: StepLosses = forward(images, labels)
+                    (losses.total * (size / share)).backward()
+                for name, value in {"total": losses.total.detach(), **losses.terms}.items():
+                    sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value * (size / share)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.schedule.step()
+            if self.rank == 0 and (step + 1 == sampler.steps or step % max(1, sampler.steps // 50) == 0):
+                rate = (step + 1) * self.plan.options.batch_size / (time.monotonic() - started)
+                told = StepDone(epoch, step, sampler.steps, {name: value.item() / (step + 1) for name, value in sums.items()}, rate)
+                self.plan.board.put.remote(told)
+        total = sums["total"]
+        if not bool(torch.isfinite(total)):
+            raise ValueError(f"the loss is {total.item()} in epoch {epoch + 1}: lower --train.learning_rate or lengthen --train.warmup_steps")
+        values = torch.stack([sums[name] for name in sums]) / sampler.steps
+        if self.world > 1:
+            dist.all_reduce(values)
+            values /= self.world
+        seconds = time.monotonic() - started
+        means = dict(zip(sums, values.tolist(), strict=True))
+        rate = sampler.steps * self.plan.options.batch_size / seconds
+        return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"], "images_per_s": rate}
+
+    def _finish_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Validates, keeps the best weights, writes the checkpoint."""
+        if self.plan.val is not None:
+            codes = self.encode(self.plan.networks[self.plan.chosen], self.plan.val)
+            if codes is not None:
+                metrics["val_mAP"] = self._published(codes, self.plan.val)["mAP"]
+        checkpoint = None
+        if self.rank == 0:
+            self.history.append({"epoch": epoch + 1, **metrics})
+            quality = metrics.get("val_mAP", float(epoch))  # without a val split the last epoch is taken
+            if self.best is None or quality > self.best["quality"]:
+                weights = {name: _copied(self.plan.networks[name].state_dict()) for name in self.plan.trained}
+                self.best = {"quality": quality, "epoch": epoch + 1, "weights": weights}
+            self.plan.board.put.remote(EpochDone(epoch, self.plan.options.epochs, metrics))
+        with tempfile.TemporaryDirectory() as folder:
+            if self.rank == 0:
+                torch.save(self._state(epoch), Path(folder) / CHECKPOINT_FILE)
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"epoch": epoch + 1, **metrics}, checkpoint=checkpoint)
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "networks": {name: self.plan.networks[name].state_dict() for name in self.plan.trained},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {"last_epoch": self.schedule.last_epoch},
+            "rng": torch.get_rng_state(),
+            "history": self.history,
+            "best": self.best,
+        }
+
+    def _restore(self) -> None:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            state = torch.load(Path(folder) / CHECKPOINT_FILE, map_location=self.device, weights_only=True)
+        for name, weights in state["networks"].items():
+            self.plan.networks[name].load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.last_epoch = state["schedule"]["last_epoch"]
+        torch.set_rng_state(state["rng"].cpu())
+        self.history, self.best, self.first_epoch = state["history"], state["best"], state["epoch"] + 1
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
+
+    def _test(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Both protocols on the test split, with the chosen weights: the one time it is touched. {network: {protocol: measures}}."""
+        if self.plan.test is None:
+            return {}
+        chosen = [self.best["weights"] if self.best else None]
+        if self.world > 1:
+            dist.broadcast_object_list(chosen, src=0)
+        measures = {}
+        for name, network in self.plan.networks.items():
+            if chosen[0] is not None and name in chosen[0]:
+                network.load_state_dict(chosen[0][name])
+            codes = self.encode(network, self.plan.test)
+            if codes is not None:
+                known = self.plan.test.labels >= 0
+                measures[name] = {
+                    "encoded": encoded_protocol(codes[known], self.plan.test.labels[known], num_bits=network.num_bits),
+                    "published": self._published(codes, self.plan.test),
+                }
+        return measures
+
+    def _published(self, codes: np.ndarray, table: ImageTable) -> dict[str, float]:
+        counts = np.bincount(self.plan.train.labels, minlength=len(self.plan.target_codes_Cb))
+        known = table.labels >= 0
+        return published_protocol(codes[known], table.labels[known], self.plan.target_codes_Cb, counts)
+
+    @torch.inference_mode()
+    def encode(self, network: Student, table: ImageTable) -> np.ndarray | None:
+        """Packed codes of a table, made by all workers together; None but on rank 0."""
+        training = network.training
+        network.eval()
+        mine = list(range(self.rank, len(table), self.world))
+        images = DataLoader(
+            Subset(EvaluationImages(table, network.preprocessing), mine),
+            batch_size=EVALUATION_BATCH if self.device.type == "cuda" else CPU_MICRO_BATCH,
+            num_workers=self._loader_processes(),
+        )
+        parts = []
+        for batch in images:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                hashes = network(batch.to(self.device), tokens=False).hash
+            parts.append(np.packbits((hashes > 0).cpu().numpy(), axis=1))
+        network.train(training)
+        width = (network.num_bits + 7) // 8
+        codes_of: list[np.ndarray | None] = [np.concatenate(parts) if parts else np.empty((0, width), np.uint8)]
+        if self.world > 1:
+            codes_of = [None] * self.world
+            dist.all_gather_object(codes_of, np.concatenate(parts) if parts else np.empty((0, width), np.uint8))
+        if self.rank != 0:
+            return None
+        codes = np.empty((len(table), width), np.uint8)
+        for rank, part in enumerate(codes_of):
+            codes[rank :: self.world] = part
+        return codes
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -1,0 +1,94 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eet.figures.curves import precision_recall_figure, save_png, training_curves_figure
+
+RECALL = np.linspace(0, 1, 50)
+
+
+def test_precision_recall_draws_each_curve_with_its_name_and_own_look() -> None:
+    curves = {f"{bits} bits": (RECALL, 1 - RECALL * bits / 100) for bits in range(16, 24)}
+    figure = precision_recall_figure(curves, title="a & b")
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines] == list(curves)
+    for line, (recall, precision) in zip(axes.lines, curves.values(), strict=True):
+        assert np.array_equal(line.get_xdata(), recall)
+        assert np.array_equal(line.get_ydata(), precision)
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == len(curves)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(curves)
+    assert figure.get_suptitle() == "a & b"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("recall", "precision")
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ({}, "at least one"),
+        ({"a": ([0.0, 1.0], [1.0])}, "same length"),
+        ({"a": ([], [])}, "at least one point"),
+        ({"a": ([0.0, 71.0], [1.0, 1.0])}, "0 to 1"),
+        ({"a": ([0.0, 1.0], [1.0, math.nan])}, "0 to 1"),
+    ],
+)
+def test_curves_that_are_none_are_refused(curves: dict[str, tuple[list[float], list[float]]], message: str) -> None:
+    arrays = {name: (np.array(recall), np.array(precision)) for name, (recall, precision) in curves.items()}
+    with pytest.raises(ValueError, match=message):
+        precision_recall_figure(arrays, title="t")
+
+
+def test_training_curves_put_reports_at_their_epochs_and_leave_out_what_is_missing() -> None:
+    history = [{"epoch": 0, "loss": 3.0}, {"epoch": 5, "loss": 2.0, "map": 0.5}, {"epoch": 10, "map": 0.75}]
+    figure = training_curves_figure(history, ["loss", "map"], title="t")
+    points = [np.asarray(axes.lines[0].get_xydata()).tolist() for axes in figure.axes]
+    assert points == [[[0, 3.0], [5, 2.0]], [[5, 0.5], [10, 0.75]]]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "map"]
+    assert figure.axes[0].get_xlabel() == "epoch"
+
+
+def test_training_curves_without_epochs_count_reports() -> None:
+    figure = training_curves_figure([{"loss": 3.0}, {"loss": 2.0, "epoch": 7}], ["loss"], title="t")
+    assert np.asarray(figure.axes[0].lines[0].get_xydata()).tolist() == [[1, 3.0], [2, 2.0]]
+    assert figure.axes[0].get_xlabel() == "report"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
+def test_one_plot_for_each_key(count: int) -> None:
+    keys = [f"k{number}" for number in range(count)]
+    figure = training_curves_figure([dict.fromkeys(keys, 1.0)] * 2, keys, title="t")
+    assert len(figure.axes) == count
+
+
+def test_unknown_keys_and_nothing_to_draw_are_refused() -> None:
+    with pytest.raises(ValueError, match="no report holds mAp; the history has loss, mAP"):
+        training_curves_figure([{"loss": 1.0, "mAP": 0.5}], ["loss", "mAp"], title="t")
+    for history, keys in [([], ["loss"]), ([{"loss": 1.0}], [])]:
+        with pytest.raises(ValueError, match="at least one of each"):
+            training_curves_figure(history, keys, title="t")
+
+
+def test_one_point_leaves_a_mark(tmp_path: Path) -> None:
+    figure = training_curves_figure([{"epoch": 1, "loss": 1.0}], ["loss"], title="")
+    save_png(figure, tmp_path / "one.png")
+    pixels = np.asarray(Image.open(tmp_path / "one.png").convert("RGB")).astype(int)
+    assert ((pixels[..., 2] - pixels[..., 0]) > 100).sum() > 20
+
+
+def test_saved_png_has_its_size_in_inches_and_repeats_exactly(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save_png(precision_recall_figure({"x": (RECALL, RECALL)}, title="t"), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.format == "PNG"
+        assert image.info["dpi"][0] == pytest.approx(192, abs=0.1)
+        assert image.width == 6 * 192
+
+
+def test_matplotlib_is_imported_when_drawing_only() -> None:
+    code = "import sys, eet.figures; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

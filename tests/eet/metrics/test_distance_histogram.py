@@ -1,0 +1,109 @@
+import math
+
+import numpy as np
+import pytest
+
+from eet.metrics import DistanceHistograms, average_precision, expected_average_precision, precision_recall_curve
+from eet.metrics.distance_histogram import _sum_of_inverses
+
+
+def random_codes(rng: np.random.Generator, count: int, bits: int) -> np.ndarray:
+    return np.packbits(rng.random((count, bits)) < 0.5, axis=1)
+
+
+def slow_distance(a: np.ndarray, b: np.ndarray) -> int:
+    return sum(bin(int(x) ^ int(y)).count("1") for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("bits", [5, 16, 64])
+@pytest.mark.parametrize("same_gallery", [False, True])
+def test_streamed_counts_equal_a_plain_loop(bits: int, same_gallery: bool) -> None:
+    rng = np.random.default_rng(bits)
+    gallery, gallery_labels = random_codes(rng, 60, bits), rng.integers(0, 4, size=60)
+    rows = np.array([3, 59, 17, 0]) if same_gallery else None
+    queries = gallery[rows] if rows is not None else random_codes(rng, 4, bits)
+    labels = gallery_labels[rows] if rows is not None else rng.integers(0, 4, size=4)
+    histograms = DistanceHistograms(queries, labels, bits, query_rows=rows)
+    for start, stop in [(0, 25), (25, 26), (26, 26), (26, 60)]:
+        histograms.add(gallery[start:stop], gallery_labels[start:stop], start)
+
+    total, relevant = np.zeros((4, bits + 1), dtype=np.int64), np.zeros((4, bits + 1), dtype=np.int64)
+    for q in range(4):
+        for n in range(60):
+            if rows is not None and rows[q] == n:
+                continue
+            distance = slow_distance(queries[q], gallery[n])
+            total[q, distance] += 1
+            relevant[q, distance] += labels[q] == gallery_labels[n]
+    assert histograms.total.dtype == histograms.relevant.dtype == np.int64
+    np.testing.assert_array_equal(histograms.total, total)
+    np.testing.assert_array_equal(histograms.relevant, relevant)
+
+
+def test_blocks_inside_one_call_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    gallery, labels, rows = random_codes(rng, 300, 12), rng.integers(0, 5, size=300), np.arange(100, 150)
+    whole = DistanceHistograms(gallery[rows], labels[rows], 12, query_rows=rows)
+    whole.add(gallery, labels, 0)
+    monkeypatch.setattr("eet.metrics.distance_histogram._PAIRS_AT_ONCE", 64 * 7)
+    blocked = DistanceHistograms(gallery[rows], labels[rows], 12, query_rows=rows)
+    blocked.add(gallery, labels, 0)
+    np.testing.assert_array_equal(blocked.total, whole.total)
+    np.testing.assert_array_equal(blocked.relevant, whole.relevant)
+    assert (whole.total.sum(axis=1) == 299).all()
+
+
+@pytest.mark.parametrize("scale", [3, 60, 3000])
+def test_expected_average_precision_equals_the_single_query_form(scale: int) -> None:
+    rng = np.random.default_rng(scale)
+    total = rng.integers(0, scale, size=(6, 9))
+    total[:, 4] += 5
+    relevant = rng.binomial(total, 0.3)
+    relevant[:, 4] += 1
+    relevant[0] = 0
+    found = expected_average_precision(total, relevant)
+    assert np.isnan(found[0])
+    for q in range(1, 6):
+        distances = np.repeat(np.arange(9), total[q])
+        matches = np.concatenate([np.arange(t) < r for t, r in zip(total[q], relevant[q], strict=True)])
+        assert found[q] == pytest.approx(average_precision(distances, matches), abs=1e-12)
+
+
+def test_expected_average_precision_stays_exact_far_down_a_huge_gallery() -> None:
+    # Two matches tied with each other at ranks N0 + 1 and N0 + 2: both orders are the same.
+    first = 10**9
+    found = expected_average_precision(np.array([[first, 2]]), np.array([[0, 2]]))[0]
+    assert found == pytest.approx((1 / (first + 1) + 2 / (first + 2)) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("start", [0, 200, 256, 300, 5000])
+def test_sums_of_inverses_hold_to_the_last_digits(start: int) -> None:
+    for count in (0, 1, 2, 57, 900):
+        expected = math.fsum(1 / i for i in range(start + 1, start + count + 1))
+        assert _sum_of_inverses(np.array(start), np.array(count)) == pytest.approx(expected, rel=1e-13, abs=1e-15)
+
+
+def test_precision_recall_curve_pools_counts_and_leaves_out_empty_queries() -> None:
+    total = np.array([[0, 2, 2], [0, 1, 3], [1, 1, 1]])
+    relevant = np.array([[0, 2, 0], [0, 0, 2], [0, 0, 0]])
+    recall, precision = precision_recall_curve(total, relevant)
+    np.testing.assert_allclose(recall, [0, 0.5, 1])
+    np.testing.assert_allclose(precision, [np.nan, 2 / 3, 4 / 8])
+    recall, precision = precision_recall_curve(total, np.zeros_like(total))
+    assert np.isnan(recall).all() and np.isnan(precision).all()
+
+
+def test_wrong_arguments_are_refused() -> None:
+    codes = np.zeros((3, 2), dtype=np.uint8)
+    with pytest.raises(ValueError, match="num_bits=17"):
+        DistanceHistograms(codes, np.zeros(3, dtype=int), 17)
+    with pytest.raises(ValueError, match="one integer"):
+        DistanceHistograms(codes, np.zeros(3), 16)
+    with pytest.raises(ValueError, match="one gallery row"):
+        DistanceHistograms(codes, np.zeros(3, dtype=int), 16, query_rows=np.arange(2))
+    with pytest.raises(ValueError, match="gallery codes"):
+        DistanceHistograms(codes, np.zeros(3, dtype=int), 16).add(codes[:, :1], np.zeros(3, dtype=int), 0)
+    with pytest.raises(ValueError, match="more matches"):
+        expected_average_precision(np.array([[1, 0]]), np.array([[0, 1]]))
+    with pytest.raises(ValueError, match="must both be"):
+        precision_recall_curve(np.zeros((1, 2)), np.zeros((2, 2)))

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from eet.hashing.distance import asymmetric_scores, hamming_distances
+from eet.hashing.packing import pack, unpack
+from eet.search import HammingIndex
+
+
+def slow_search(packed_queries, packed_items, k, bits, query_hash=None):  # type: ignore[no-untyped-def]
+    codes, queries = unpack(packed_items, bits).astype(np.int64), unpack(packed_queries, bits).astype(np.int64)
+    all_distances, all_rows = [], []
+    for q in range(len(queries)):
+        keyed = []
+        for row in range(len(codes)):
+            distance = int((queries[q] != codes[row]).sum())
+            # Test hashes are small integers, so that equal scores are exactly equal.
+            score = 0 if query_hash is None else int((query_hash[q] * codes[row]).sum())
+            keyed.append((distance, -score, row))
+        keyed.sort()
+        all_distances.append([d for d, _, _ in keyed[:k]])
+        all_rows.append([row for _, _, row in keyed[:k]])
+    return np.array(all_distances), np.array(all_rows)
+
+
+def make_case(rng: np.random.Generator, bits: int, num_items: int, num_values: int):  # type: ignore[no-untyped-def]
+    values = rng.integers(-1, 2, size=(num_values, bits))
+    items = pack(values[rng.integers(0, num_values, size=num_items)])
+    query_hash = values[rng.integers(0, num_values, size=7)] * rng.integers(1, 3, size=(7, bits))
+    query_hash[query_hash == 0] = -1
+    query_hash[:4, ::3] *= -1
+    return items, pack(query_hash), query_hash
+
+
+@pytest.mark.parametrize("bits", [5, 12, 16, 24, 48, 64, 72, 128])
+@pytest.mark.parametrize("num_values", [1, 6, 40, 400])
+@pytest.mark.parametrize("with_hash", [False, True])
+def test_answers_equal_a_plain_sort(bits: int, num_values: int, with_hash: bool) -> None:
+    rng = np.random.default_rng([bits, num_values])
+    items, queries, query_hash = make_case(rng, bits, 150, num_values)
+    index = HammingIndex.build(items, num_bits=bits)
+    for k in (1, 4, 37, 150, 500):
+        distances, rows = index.search(queries, k, query_hash=query_hash if with_hash else None)
+        assert distances.dtype == np.int32 and rows.dtype == np.int64
+        expected_distances, expected_rows = slow_search(queries, items, k, bits, query_hash if with_hash else None)
+        np.testing.assert_array_equal(distances, expected_distances)
+        np.testing.assert_array_equal(rows, expected_rows)
+
+
+@pytest.mark.parametrize("with_hash", [False, True])
+def test_many_codes_tied_at_the_cut_are_all_weighed(with_hash: bool) -> None:
+    """All codes of weight 1 and 2 are two big tie groups, larger than what FAISS is first asked for."""
+    bits, rng = 24, np.random.default_rng(0)
+    weight_1 = np.eye(bits, dtype=np.int64)
+    weight_2 = np.array([weight_1[i] + weight_1[j] for i in range(bits) for j in range(i)])
+    items = pack(rng.permutation(np.concatenate([weight_1, weight_2])))
+    index = HammingIndex.build(items)
+    assert index.num_codes == index.num_items == 300
+    query_hash = -rng.integers(1, 5, size=(3, bits))
+    queries = pack(query_hash)
+    for k in (1, 10, 23, 24, 25, 60):
+        found = index.search(queries, k, query_hash=query_hash if with_hash else None)
+        expected = slow_search(queries, items, k, bits, query_hash if with_hash else None)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_order_inside_ties_is_that_of_the_asymmetric_scores_to_the_last_digit() -> None:
+    rng = np.random.default_rng(8)
+    query_hash = rng.normal(size=(6, 16)).astype(np.float32)
+    queries, items = pack(query_hash), pack(rng.normal(size=(3000, 16)))
+    distances, rows = HammingIndex.build(items).search(queries, 200, query_hash=query_hash)
+    scores, all_distances = asymmetric_scores(query_hash, items), hamming_distances(queries, items)
+    for q in range(6):
+        expected = np.lexsort((np.arange(3000), -scores[q], all_distances[q]))[:200]
+        np.testing.assert_array_equal(rows[q], expected)
+        np.testing.assert_array_equal(distances[q], all_distances[q, expected])
+
+
+def test_form_follows_the_share_of_distinct_codes() -> None:
+    rng = np.random.default_rng(0)
+    few, many = rng.integers(0, 4, size=(100, 2), dtype=np.uint8), rng.integers(0, 256, size=(100, 8), dtype=np.uint8)
+    assert HammingIndex.build(few).num_codes == 16
+    many[3] = many[90]
+    assert HammingIndex.build(many).num_codes == 100
+    distances, rows = HammingIndex.build(many).search(many[3:4], 2)
+    assert distances.tolist() == [[0, 0]] and rows.tolist() == [[3, 90]]
+
+
+def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    items, queries, query_hash = make_case(rng, 16, 400, 60)
+    index = HammingIndex.build(items)
+    whole = index.search(queries, 9, query_hash=query_hash)
+    monkeypatch.setattr("eet.search.hamming_index._PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr("eet.search.hamming_index._QUERIES_AT_ONCE", 2)
+    blocked = index.search(queries, 9, query_hash=query_hash)
+    np.testing.assert_array_equal(blocked[0], whole[0])
+    np.testing.assert_array_equal(blocked[1], whole[1])
+
+
+def test_empty_sides() -> None:
+    empty = HammingIndex.build(np.zeros((0, 4), dtype=np.uint8))
+    distances, rows = empty.search(np.zeros((3, 4), dtype=np.uint8), 5)
+    assert distances.shape == rows.shape == (3, 0)
+    full = HammingIndex.build(np.zeros((6, 4), dtype=np.uint8))
+    distances, rows = full.search(np.zeros((0, 4), dtype=np.uint8), 5)
+    assert distances.shape == rows.shape == (0, 5)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    codes = np.zeros((3, 2), dtype=np.uint8)
+    index = HammingIndex.build(codes, num_bits=12)
+    with pytest.raises(ValueError, match="k=0"):
+        index.search(codes, 0)
+    with pytest.raises(ValueError, match="3 bytes"):
+        index.search(np.zeros((1, 3), dtype=np.uint8), 1)
+    with pytest.raises(ValueError, match="12"):
+        index.search(codes, 1, query_hash=np.zeros((3, 16)))
+    with pytest.raises(ValueError, match="one hash"):
+        index.search(codes, 1, query_hash=np.zeros((2, 12)))
+    with pytest.raises(ValueError, match="9 to 16"):
+        HammingIndex.build(codes).search(codes, 1, query_hash=np.zeros((3, 8)))
+    with pytest.raises(ValueError, match="num_bits=17"):
+        HammingIndex.build(codes, num_bits=17)
+    with pytest.raises(ValueError, match="uint8"):
+        HammingIndex.build(codes.astype(np.int32))

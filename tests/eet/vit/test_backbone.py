@@ -1,0 +1,268 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torch.nn.functional as F
+
+from eet.vit import PruningSchedule, Student, build_student, read_state_dict, student_from_state_dict, timm_named_weights
+
+NO_PRUNING = PruningSchedule((), ())
+SMALL: dict[str, Any] = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+
+
+def build(backbone: str = "deit_tiny_patch16_224", *, weights: str = "none", seed: int = 0, image_size: int | None = 32, **options: Any) -> Student:
+    return build_student(
+        backbone,
+        num_classes=5,
+        num_bits=12,
+        schedule=PruningSchedule((1,), (0.5,)),
+        image_size=image_size,
+        weights=weights,
+        backbone_options={**SMALL, **options},
+        seed=seed,
+    ).eval()
+
+
+# ---- by name
+
+
+def test_published_student_of_deit_small() -> None:
+    student = build_student("deit_small_patch16_224", num_classes=200, num_bits=64, schedule=PruningSchedule(), weights="none")
+    assert (student.num_classes, student.num_bits, student.grid) == (200, 64, (14, 14))
+    preprocessing = student.preprocessing
+    assert preprocessing.image_size == (224, 224) and preprocessing.crop_share == 0.875 and preprocessing.interpolation == "bilinear"
+    assert preprocessing.mean == (0.485, 0.456, 0.406) and preprocessing.std == (0.229, 0.224, 0.225)
+
+
+def test_preprocessing_follows_what_the_backbone_was_trained_with() -> None:
+    student = build("vit_tiny_patch16_224", image_size=48)
+    assert student.preprocessing.mean == (0.5, 0.5, 0.5) and student.preprocessing.std == (0.5, 0.5, 0.5)
+    assert student.preprocessing.image_size == (48, 48) and student.grid == (6, 6)
+
+
+def test_seed_decides_everything_and_nothing_else_does() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = build(seed=3).state_dict()
+    assert torch.equal(torch.get_rng_state(), before), "building must leave the global generator alone"
+    torch.manual_seed(2)
+    second, other = build(seed=3).state_dict(), build(seed=4).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name in ("trunk.head.weight", "head_hash.weight", "trunk.blocks.0.attn.qkv.weight"):
+        assert not torch.equal(first[name], other[name])
+
+
+def test_heads_are_truncated_normal_with_zero_bias() -> None:
+    student = build_student(
+        "deit_tiny_patch16_224", num_classes=300, num_bits=64, schedule=NO_PRUNING, weights="none", backbone_options={"depth": 1}
+    )
+    for head in (student.trunk.head, student.head_hash):
+        assert head.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert head.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize(("weights", "asked"), [("timm", True), ("none", False)])
+def test_timm_is_asked_for_its_weights_only_by_name(weights: str, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_model, pretrained = timm.create_model, []
+
+    def without_network(*args: Any, **kwargs: Any) -> Any:
+        pretrained.append(kwargs.pop("pretrained"))
+        return create_model(*args, pretrained=False, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
+    build(weights=weights)
+    assert pretrained == [asked]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        ("deit_smal_patch16_224", "is not a timm model; for example .*deit"),
+        ("vit_base_patch16_gap_224", "must be a ViT with a CLS token"),
+        ("vit_base_patch16_siglip_gap_224", "must be a ViT with a CLS token"),
+        ("vit_small_patch16_18x2_224", "ParallelThingsBlock.*Choose"),
+        ("vit_small_patch16_dinov3", "Eva, not a timm VisionTransformer"),
+    ],
+)
+def test_backbones_that_cannot_be_pruned_are_refused(backbone: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(backbone)
+
+
+@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "resnet18"])
+def test_other_kinds_of_network_are_refused(backbone: str) -> None:
+    with pytest.raises(ValueError, match="ViT with a CLS token"):
+        build_student(backbone, num_classes=5, num_bits=12, schedule=NO_PRUNING, weights="none")
+
+
+def test_unknown_option_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="patchsize"):
+        build(patchsize=4)
+
+
+def test_distilled_backbone_has_no_classifier_left_that_nothing_trains() -> None:
+    student = build("deit_tiny_distilled_patch16_224")
+    student(torch.randn(2, 3, 32, 32)).hash.sum().backward()
+    assert [name for name, parameter in student.named_parameters() if parameter.grad is None] == []
+
+
+# ---- weights from a file
+
+
+@pytest.fixture(scope="module")
+def trained() -> Student:
+    """A student with heads of other sizes than those that its weights go to."""
+    return build_student(
+        "deit_tiny_patch16_224", num_classes=7, num_bits=4, schedule=NO_PRUNING, image_size=32, weights="none", backbone_options=SMALL, seed=9
+    )
+
+
+def write(trained: Student, file: Path, *, nest: str | None = None) -> str:
+    state = timm_named_weights(trained)
+    if file.suffix == ".safetensors":
+        safetensors.torch.save_file({name: value.half() for name, value in state.items()}, file)
+    else:
+        torch.save(state if nest is None else {nest: state, "epoch": 3}, file)
+    return str(file)
+
+
+@pytest.mark.parametrize(("name", "nest"), [("w.safetensors", None), ("w.pt", None), ("w.pth", "model"), ("w.pt", "state_dict")])
+def test_weights_of_a_file_fill_the_trunk_and_leave_the_heads(trained: Student, tmp_path: Path, name: str, nest: str | None) -> None:
+    student = build(weights=write(trained, tmp_path / name, nest=nest))
+    fresh = build()
+    for key, value in student.state_dict().items():
+        assert value.dtype == torch.float32
+        if "head" in key:
+            assert torch.equal(value, fresh.state_dict()[key])
+        else:
+            torch.testing.assert_close(value, trained.state_dict()[key], atol=2e-3, rtol=2e-3)
+            assert value.abs().max() == 0 or not torch.equal(value, fresh.state_dict()[key]) or "norm" in key
+
+
+def test_position_embeddings_are_resized_to_another_image(trained: Student, tmp_path: Path) -> None:
+    path = write(trained, tmp_path / "w.pt")
+    larger = build(weights=path, image_size=64).trunk.pos_embed
+    old = trained.trunk.pos_embed
+    assert larger.shape == (1, 1 + 64, 24) and torch.equal(larger[:, 0], old[:, 0])
+    grid = old[:, 1:].view(1, 4, 4, 24).permute(0, 3, 1, 2)
+    expected = F.interpolate(grid, size=(8, 8), mode="bicubic", antialias=True).permute(0, 2, 3, 1).flatten(1, 2)
+    torch.testing.assert_close(larger[:, 1:], expected)
+    wide = build(weights=path, image_size=None, img_size=(32, 64)).trunk.pos_embed
+    expected = F.interpolate(grid, size=(4, 8), mode="bicubic", antialias=True).permute(0, 2, 3, 1).flatten(1, 2)
+    torch.testing.assert_close(wide[:, 1:], expected)
+
+
+def test_patch_embedding_is_resized_to_another_patch(trained: Student, tmp_path: Path) -> None:
+    student = build(weights=write(trained, tmp_path / "w.pt"), patch_size=16)
+    assert student.trunk.patch_embed.proj.weight.shape == (24, 3, 16, 16)
+    flat = torch.full((1, 3, 64, 64), 0.7)  # on a flat image the resized kernel must say what the first one says
+    theirs = trained.trunk.patch_embed.proj(flat)[0, :, 0, 0]
+    torch.testing.assert_close(student.trunk.patch_embed.proj(flat)[0, :, 0, 0], theirs, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"embed_dim": 48}, r"cls_token is \(1, 1, 24\), needs \(1, 1, 48\).* more"),
+        ({"depth": 3}, "missing blocks.2"),
+        ({"depth": 1}, "unknown blocks.1"),
+        ({"init_values": 0.1}, "missing blocks.0.ls1.gamma"),
+    ],
+)
+def test_weights_of_another_backbone_are_refused_by_name(trained: Student, tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    path = write(trained, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=f"w.safetensors' do not fit this backbone: .*{said}"):
+        build(weights=path, **options)
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("raw_pickle", [False, True])
+def test_code_in_a_weights_file_does_not_run(tmp_path: Path, raw_pickle: bool) -> None:
+    target, file = tmp_path / "it-ran", tmp_path / "w.pt"
+    harmful = {"cls_token": torch.zeros(1), "more": Malicious(target)}
+    if raw_pickle:
+        file.write_bytes(pickle.dumps(harmful))
+    else:
+        torch.save(harmful, file)
+    with pytest.raises(ValueError, match="cannot be read as tensors"):
+        build(weights=str(file))
+    assert not target.exists()
+    torch.load(file, weights_only=False) if not raw_pickle else pickle.loads(file.read_bytes())
+    assert target.exists(), "the file must be harmful, or this test checks nothing"
+
+
+def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file.*'none'"):
+        read_state_dict(str(tmp_path / "absent.pt"))
+    (tmp_path / "bad.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match="cannot be read as safetensors"):
+        read_state_dict(str(tmp_path / "bad.safetensors"))
+    for content in ([torch.zeros(2)], {"a": 3}, {"model": {"a": "b"}}):
+        torch.save(content, tmp_path / "odd.pt")
+        with pytest.raises(ValueError, match="no plain dictionary of tensors"):
+            read_state_dict(str(tmp_path / "odd.pt"))
+
+
+# ---- from a bare state dict
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("deit_tiny_patch16_224", {}),
+        ("deit_tiny_patch16_224", {"qkv_bias": False, "mlp_ratio": 2.0}),
+        ("deit_tiny_distilled_patch16_224", {}),
+        ("vit_small_patch14_reg4_dinov2", {"qk_norm": True}),
+        ("vit_tiny_patch16_224", {"reg_tokens": 2}),
+        ("vit_base_patch16_clip_224", {"norm_layer": None}),
+    ],
+)
+@torch.no_grad()
+def test_every_size_is_read_off_the_tensors(backbone: str, options: dict[str, Any]) -> None:
+    student = build(backbone, **options)
+    again = student_from_state_dict(timm_named_weights(student), num_heads=3, prune_after=(1,), keep_ratios=(0.5,))
+    assert not again.training and again.preprocessing.image_size == (32, 32)
+    images = torch.randn(2, 3, 32, 32)
+    for mine, theirs in zip(again(images)[:6], student(images)[:6], strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_half_precision_arrays_are_taken_as_float32() -> None:
+    student = build()
+    halves = {name: value.half().numpy() for name, value in timm_named_weights(student).items()}
+    again = student_from_state_dict(halves, num_heads=3, prune_after=())
+    assert again.schedule == NO_PRUNING
+    assert all(value.dtype == torch.float32 for value in again.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("drop", "add", "num_heads", "said"),
+    [
+        ("head_hash.weight", {}, 3, "lacks .*head_hash.weight"),
+        ("cls_token", {}, 3, "lacks .*cls_token"),
+        ("pos_embed", {}, 3, "lacks pos_embed"),
+        ("norm.bias", {}, 3, "does not fit.*norm.bias"),
+        (None, {}, 5, "5 heads do not divide the width 24"),
+        (None, {"rope.freqs": torch.zeros(2)}, 3, "weights that this student lacks.*rope.freqs"),
+        (None, {"pos_embed": torch.zeros(1, 1 + 15, 24)}, 3, None),  # 16 is a square: taken as a grid of 4 x 4 without CLS
+        (None, {"pos_embed": torch.zeros(1, 1 + 13, 24)}, 3, "not a square patch grid"),
+    ],
+)
+def test_state_dicts_that_make_no_student_are_refused(drop: str | None, add: dict[str, Any], num_heads: int, said: str | None) -> None:
+    state = {name: value for name, value in timm_named_weights(build()).items() if name != drop} | add
+    if said is None:
+        assert student_from_state_dict(state, num_heads=num_heads, prune_after=()).trunk.no_embed_class
+        return
+    with pytest.raises(ValueError, match=said):
+        student_from_state_dict(state, num_heads=num_heads, prune_after=())
