@@ -1,1 +1,1 @@
-"""What is computed: pruned ViT hashing, distillation, galleries, Hamming search, transport matching. Knows no Ray, no MLflow, no command line."""
+"""What is computed: pruned ViT hashing, galleries, Hamming search, matching. Knows no Ray, no MLflow, no command line."""

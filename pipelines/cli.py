@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> Any:
     """The config object that arguments and --config files say."""
-    namespace = parser.parse_args([_underscored(argument) for argument in arguments])
+    arguments = [_underscored(argument) for argument in arguments]
+    if arguments and not arguments[0].startswith("-") and hasattr(config_class, "what"):  # `eet benchmark encoder`
+        arguments = ["--what", *arguments]
+    namespace = parser.parse_args(arguments)
     values = parser.instantiate_classes(namespace)
     return config_class(**{key: value for key, value in vars(values).items() if key != "config"})
 

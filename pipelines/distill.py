@@ -50,7 +50,9 @@ def plan_of(config: DistillConfig, images: LabelledImages) -> TrainingPlan:
     else:
         teacher = load_bundle(config.teacher)
         if teacher.num_classes != num_classes:
-            raise ValueError(f"--teacher {config.teacher} knows {teacher.num_classes} labels, the dataset has {num_classes}: train one on this dataset")
+            raise ValueError(
+                f"--teacher {config.teacher} knows {teacher.num_classes} labels, the dataset has {num_classes}: train one on this dataset"
+            )
     return TrainingPlan(
         networks={"student": student, "teacher": teacher},
         joint=config.teacher is None,

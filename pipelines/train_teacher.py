@@ -59,7 +59,9 @@ def run(config: TrainTeacherConfig) -> TrainingResult:
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
     network = config.student.as_student()
     plan = TrainingPlan(
-        networks={"teacher": new_network(network, num_classes=images.train.num_labels, weights=config.weights, seed=config.seed, pruned=False)},
+        networks={
+            "teacher": new_network(network, num_classes=images.train.num_labels, weights=config.weights, seed=config.seed, pruned=False)
+        },
         joint=True,
         train=images.train,
         val=images.val,

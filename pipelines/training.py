@@ -1,4 +1,4 @@
-"""The driver's side of training: checks, Ray Train, progress, tracking, and the bundles that come out. Shared by distill and train-teacher."""
+"""The driver side of training, shared by distill and train-teacher: checks, Ray Train, progress, tracking, bundles."""
 
 import dataclasses
 import json
@@ -170,7 +170,9 @@ def _trainer(plan: TrainingPlan, out: Path, *, threads: int, use_gpu: bool) -> A
     return ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={"plan": ray.put(plan)},
-        scaling_config=ray.train.ScalingConfig(num_workers=plan.options.workers, use_gpu=use_gpu, resources_per_worker={"CPU": threads} | ({"GPU": 1} if use_gpu else {})),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=plan.options.workers, use_gpu=use_gpu, resources_per_worker={"CPU": threads} | ({"GPU": 1} if use_gpu else {})
+        ),
         run_config=ray.train.RunConfig(
             name=RUN_NAME,
             storage_path=str(out / CHECKPOINTS),
@@ -229,7 +231,10 @@ def _write_result(out: Path, plan: TrainingPlan, returned: dict[str, Any]) -> Tr
     history, test = returned["history"], returned["test"]
     (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     (out / "test.json").write_text(json.dumps(test, indent=1) + "\n")
-    save_png(training_curves_figure(history, [key for key in history[0] if key not in ("epoch", "images_per_s")], title="training"), out / "training.png")
+    save_png(
+        training_curves_figure(history, [key for key in history[0] if key not in ("epoch", "images_per_s")], title="training"),
+        out / "training.png",
+    )
     for name in plan.trained:
         network = plan.networks[name]
         network.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in returned["weights"][name].items()})
@@ -254,7 +259,10 @@ def _write_result(out: Path, plan: TrainingPlan, returned: dict[str, Any]) -> Tr
 def _print_plan(plan: TrainingPlan, images: LabelledImages, title: str) -> None:
     options, table = plan.options, plan.train
     val, test = (0 if split is None else len(split) for split in (plan.val, plan.test))
-    print(f"{title}: {table.num_labels} labels, {len(table)} training, {val} validation, {test} test images; {options.epochs} epochs of {plan.steps_per_epoch} steps of {options.batch_size}, {plan.warmup_steps} of warm-up")
+    print(
+        f"{title}: {table.num_labels} labels, {len(table)} training, {val} validation, {test} test images; "
+        f"{options.epochs} epochs of {plan.steps_per_epoch} steps of {options.batch_size}, {plan.warmup_steps} of warm-up"
+    )
     for name, network in plan.networks.items():
         counts = network.schedule.kept_counts(network.num_patches)
         kept = f"keeps {', '.join(map(str, counts))} of {network.num_patches} patches" if counts else f"{network.num_patches} patches"
@@ -281,7 +289,10 @@ def _print_estimate(plan: TrainingPlan) -> None:
         seconds = time.monotonic() - started
     rate = size / seconds
     left = plan.total_steps * plan.options.batch_size / rate
-    print(f"dry run: {rate:.1f} images/s measured on this machine's {device.type} with one worker; about {duration(left)} of training; nothing was started")
+    print(
+        f"dry run: {rate:.1f} images/s measured on this machine's {device.type} "
+        f"with one worker; about {duration(left)} of training; nothing was started"
+    )
 
 
 def print_test(test: dict[str, dict[str, dict[str, float]]]) -> None:

@@ -228,7 +228,9 @@ class _Worker:
                 self.plan.board.put.remote(told)
         total = sums["total"]
         if not bool(torch.isfinite(total)):
-            raise ValueError(f"the loss is {total.item()} in epoch {epoch + 1}: lower --train.learning_rate or lengthen --train.warmup_steps")
+            raise ValueError(
+                f"the loss is {total.item()} in epoch {epoch + 1}: lower --train.learning_rate or lengthen --train.warmup_steps"
+            )
         values = torch.stack([sums[name] for name in sums]) / sampler.steps
         if self.world > 1:
             dist.all_reduce(values)

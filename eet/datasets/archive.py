@@ -26,9 +26,7 @@ def find_archive_root(root: str, wrapper: str | None, required: Sequence[str]) -
     closest = max(candidates, key=lambda candidate: sum((candidate / name).exists() for name in required))
     missing = [name for name in required if not (closest / name).exists()]
     wanted = f"{wrapper}/ as its archive unpacks, or the folder around it" if wrapper else "the folder"
-    raise FileNotFoundError(
-        f"{', '.join(missing)} not found in {closest}: root should be {wanted}, with {', '.join(required)}"
-    )
+    raise FileNotFoundError(f"{', '.join(missing)} not found in {closest}: root should be {wanted}, with {', '.join(required)}")
 
 
 def read_pairs(path: Path) -> Iterator[tuple[int, str, str]]:

@@ -24,17 +24,11 @@ def load(root: str) -> ImageTable:
     """
     paths, others = list_image_files(root)
     if not paths:
-        raise FileNotFoundError(
-            f"no image found under {root} ({others} other files): give the folder whose subfolders are the labels"
-        )
+        raise FileNotFoundError(f"no image found under {root} ({others} other files): give the folder whose subfolders are the labels")
     splits_above = sorted({path.partition("/")[0] for path in paths} & set(SPLITS))
     depth = 2 if splits_above else 1
     layout = f"{'{' + ','.join(splits_above) + '}/' if splits_above else ''}LABEL/image"
-    stray = [
-        path
-        for path in paths
-        if path.count("/") < depth or (splits_above and path.partition("/")[0] not in splits_above)
-    ]
+    stray = [path for path in paths if path.count("/") < depth or (splits_above and path.partition("/")[0] not in splits_above)]
     if stray:
         raise ValueError(
             f"{len(stray)} images under {Path(root)} are not laid out as {layout}, for example {stray[0]}: "

@@ -38,8 +38,7 @@ class ImageTable:
         if len(set(self.paths)) != rows:
             twice = [path for path, times in Counter(self.paths).items() if times > 1]
             raise ValueError(
-                f"{len(twice)} paths come more than once, for example {_examples(twice)}: "
-                "a path names its item, so list each image once"
+                f"{len(twice)} paths come more than once, for example {_examples(twice)}: a path names its item, so list each image once"
             )
         unknown = np.flatnonzero(~np.isin(self.splits, SPLITS))
         if len(unknown):

@@ -18,8 +18,7 @@ def draw_stratified(paths: Sequence[str], labels: np.ndarray, share: float, seed
     for row, label in enumerate(labels.tolist()):
         rows_of.setdefault(label, []).append(row)
     wanted = {label: share * len(rows) for label, rows in rows_of.items()}
-    # The epsilon keeps 0.1 * 30 = 3.0000000000000004 and 0.29 * 100 = 28.999999999999996 on the whole number meant.
-    counts = {label: min(int(amount + 1e-9), len(rows_of[label]) - 1) for label, amount in wanted.items()}
+    counts = {label: min(int(amount), len(rows_of[label]) - 1) for label, amount in wanted.items()}
     total = max(round(share * len(paths)), 1) if share > 0 else 0
     by_remainder = sorted(wanted, key=lambda label: (counts[label] - wanted[label], _digest("", label, seed)))
     for label in by_remainder:

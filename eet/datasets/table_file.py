@@ -36,8 +36,7 @@ def load(root: str | None, table: str | None = None) -> ImageTable:
     if table is None:
         if root is None:
             raise ValueError(
-                "dataset 'table' needs a table (.csv or .parquet with columns path,label,split), "
-                f"or a root that holds {DEFAULT_TABLE}"
+                f"dataset 'table' needs a table (.csv or .parquet with columns path,label,split), or a root that holds {DEFAULT_TABLE}"
             )
         table = f"{root.rstrip('/')}/{DEFAULT_TABLE}"
     if root is None:
@@ -98,9 +97,7 @@ def _read_splits(table: str, columns: pyarrow.Table, paths: Sequence[str], label
     splits = columns["split"].to_pylist()
     wrong = [row for row, split in enumerate(splits) if split not in SPLITS]
     if wrong:
-        raise ValueError(
-            f"{table}: {_rows(wrong)} split {splits[wrong[0]]!r} in column split; allowed are {', '.join(SPLITS)}"
-        )
+        raise ValueError(f"{table}: {_rows(wrong)} split {splits[wrong[0]]!r} in column split; allowed are {', '.join(SPLITS)}")
     return np.array(splits, dtype="<U5")
 
 
@@ -108,9 +105,7 @@ def _read_labels(table: str, columns: pyarrow.Table, paths: Sequence[str]) -> tu
     cells = columns["label"].to_pylist() if "label" in columns.column_names else [None] * len(paths)
     # pandas writes whole numbers as 3.0 as soon as one label is missing, and Parquet may hold that as NaN.
     numbers = [_whole_number(cell) for cell in cells]
-    known = [
-        row for row, cell in enumerate(cells) if cell is not None and cell == cell and numbers[row] != UNKNOWN_LABEL
-    ]
+    known = [row for row, cell in enumerate(cells) if cell is not None and cell == cell and numbers[row] != UNKNOWN_LABEL]
     labels = np.full(len(paths), UNKNOWN_LABEL, dtype=np.int32)
     known_numbers = [number for row in known if (number := numbers[row]) is not None]
     if len(known_numbers) == len(known):
@@ -125,10 +120,7 @@ def _read_labels(table: str, columns: pyarrow.Table, paths: Sequence[str]) -> tu
     names = [str(cells[row]) for row in known]
     wrong = [row for row in known if not isinstance(cells[row], str)]
     if wrong:
-        raise ValueError(
-            f"{table}: {_rows(wrong)} {cells[wrong[0]]!r} in column label; "
-            "allowed are names, or whole numbers throughout"
-        )
+        raise ValueError(f"{table}: {_rows(wrong)} {cells[wrong[0]]!r} in column label; allowed are names, or whole numbers throughout")
     labels[known], used_names = contiguous_labels(names)
     return labels, tuple(used_names)
 

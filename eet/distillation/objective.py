@@ -73,14 +73,18 @@ class DistillationObjective(nn.Module):
         if beta < 0 or sigma < 0:
             raise ValueError(f"beta {beta} and sigma {sigma} are weights of losses: use 0 or more")
         if not 0 <= masked_patches <= teacher.num_patches:
-            raise ValueError(f"masked_patches {masked_patches}: the teacher has {teacher.num_patches} patches, so use 0 to {teacher.num_patches}")
+            raise ValueError(
+                f"masked_patches {masked_patches}: the teacher has {teacher.num_patches} patches, so use 0 to {teacher.num_patches}"
+            )
         if student.grid != teacher.grid or student.patch_size != teacher.patch_size:
             raise ValueError(
                 f"the student's patch grid is {student.grid} of {student.patch_size} px, the teacher's {teacher.grid} of "
                 f"{teacher.patch_size} px: guidance by patches needs the same grid; choose a teacher of the same patch and image size"
             )
         if student.num_bits != teacher.num_bits:
-            raise ValueError(f"the student has {student.num_bits} bits, the teacher {teacher.num_bits}: train a teacher with {student.num_bits}")
+            raise ValueError(
+                f"the student has {student.num_bits} bits, the teacher {teacher.num_bits}: train a teacher with {student.num_bits}"
+            )
         self.student = student
         self.teacher = teacher.requires_grad_(joint)
         self.joint = joint

@@ -84,11 +84,7 @@ def training_curves_figure(history: Sequence[Mapping[str, float]], keys: Sequenc
             axes.remove()
             continue
         key = keys[number]
-        points = [
-            (report["epoch"] if by_epoch else place, report[key])
-            for place, report in enumerate(history, start=1)
-            if key in report
-        ]
+        points = [(report["epoch"] if by_epoch else place, report[key]) for place, report in enumerate(history, start=1) if key in report]
         axes.plot([x for x, _ in points], [y for _, y in points], **_line(0, len(points)))
         axes.set_title(key, fontsize=10, loc="left")
         axes.set_xlabel("epoch" if by_epoch else "report")

@@ -61,8 +61,7 @@ def kept_tokens_overlay(
     edges_x = np.rint(np.linspace(0, cell * columns / max(grid), columns + 1)).astype(int)
     height, width = int(edges_y[-1]), int(edges_x[-1])
     patch_of_pixel = (
-        np.repeat(np.arange(rows), np.diff(edges_y))[:, None] * columns
-        + np.repeat(np.arange(columns), np.diff(edges_x))[None, :]
+        np.repeat(np.arange(rows), np.diff(edges_y))[:, None] * columns + np.repeat(np.arange(columns), np.diff(edges_x))[None, :]
     )
     seen = np.asarray(on_paper(image).resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
 

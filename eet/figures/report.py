@@ -83,8 +83,7 @@ def render_report(title: str, sections: Sequence[Section], *, subtitle: str = ""
     head = f"<h1>{_text(title)}</h1>" + (f'\n<p class="subtitle">{_text(subtitle)}</p>' if subtitle else "")
     if len(sections) >= 3:
         links = "".join(
-            f'<li><a href="#section-{number}">{_text(section.title)}</a></li>'
-            for number, section in enumerate(sections, start=1)
+            f'<li><a href="#section-{number}">{_text(section.title)}</a></li>' for number, section in enumerate(sections, start=1)
         )
         head += f'\n<nav aria-label="Sections"><ul>{links}</ul></nav>'
     body = "\n".join(_section(section, number) for number, section in enumerate(sections, start=1))
@@ -142,19 +141,14 @@ def _table(table: Table) -> str:
     columns = [[row[place] for row in table.rows] for place in range(len(table.headers))]
     written = [_column(column) for column in columns]
     classes = [' class="number"' if _is_numeric(column) else "" for column in columns]
-    head = "".join(
-        f'<th scope="col"{kind}>{_text(header)}</th>' for header, kind in zip(table.headers, classes, strict=True)
-    )
+    head = "".join(f'<th scope="col"{kind}>{_text(header)}</th>' for header, kind in zip(table.headers, classes, strict=True))
     lines = []
     for place in range(len(table.rows)):
         cells = "".join(f"<td{kind}>{_text(texts[place])}</td>" for texts, kind in zip(written, classes, strict=True))
         lines.append(f"<tr>{cells}</tr>")
     caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
     rows = "\n".join(lines)
-    return (
-        f"{_scroll(table.caption or 'Table')}<table>{caption}\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
-    )
+    return f"{_scroll(table.caption or 'Table')}<table>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
 
 
 def _is_number(cell: object) -> TypeGuard[float]:
@@ -163,9 +157,7 @@ def _is_number(cell: object) -> TypeGuard[float]:
 
 def _is_numeric(column: Sequence[Cell]) -> bool:
     given = [cell for cell in column if cell is not None]
-    return bool(given) and all(
-        _is_number(cell) or (isinstance(cell, str) and NUMBER.fullmatch(cell) is not None) for cell in given
-    )
+    return bool(given) and all(_is_number(cell) or (isinstance(cell, str) and NUMBER.fullmatch(cell) is not None) for cell in given)
 
 
 def _column(column: Sequence[Cell]) -> list[str]:

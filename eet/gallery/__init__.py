@@ -1,5 +1,6 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
 
+from eet.gallery.encoder import EncodedPart, PartEncoder, student_schema, student_token_shape
 from eet.gallery.hits import HITS_SCHEMA, read_hits, write_hits
 from eet.gallery.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from eet.gallery.parts import finished_parts, part_name, write_part
@@ -13,8 +14,10 @@ __all__ = [
     "OK",
     "PLAN_SCHEMA",
     "SCHEMA_VERSION",
+    "EncodedPart",
     "Gallery",
     "Manifest",
+    "PartEncoder",
     "finished_parts",
     "fixed_binary_to_numpy",
     "gallery_schema",
@@ -26,6 +29,8 @@ __all__ = [
     "read_manifest",
     "read_plan_part",
     "resolve",
+    "student_schema",
+    "student_token_shape",
     "write_hits",
     "write_manifest",
     "write_part",

@@ -36,9 +36,7 @@ def write_hits(path: str, table: pa.Table) -> None:
     hits = _as_hits(table, path)
     filesystem, file_path = resolve(path)
     with whole_file(filesystem, file_path) as file:
-        pq.write_table(
-            hits, file, compression="zstd", use_dictionary=["query_id", "item_id", "query_label", "item_label"]
-        )
+        pq.write_table(hits, file, compression="zstd", use_dictionary=["query_id", "item_id", "query_label", "item_label"])
 
 
 def read_hits(path: str) -> pa.Table:
@@ -64,25 +62,18 @@ def _as_hits(table: pa.Table, path: str) -> pa.Table:
     for field in HITS_SCHEMA:
         if field.name not in table.column_names:
             if not field.nullable:
-                raise ValueError(
-                    f"{path} does not hold hits: it has no column {field.name}. Hits have "
-                    f"{', '.join(HITS_SCHEMA.names)}."
-                )
+                raise ValueError(f"{path} does not hold hits: it has no column {field.name}. Hits have {', '.join(HITS_SCHEMA.names)}.")
             columns.append(pa.nulls(len(table), field.type))
             continue
         column = table.column(field.name)
         try:
             column = column.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(
-                f"{path} does not hold hits: the column {field.name} is {column.type}, not {field.type} ({error})."
-            ) from error
+            raise ValueError(f"{path} does not hold hits: the column {field.name} is {column.type}, not {field.type} ({error}).") from error
         if column.null_count and not field.nullable:
             raise ValueError(f"{path} does not hold hits: {column.null_count} rows have no {field.name}.")
         columns.append(column)
     hits = pa.Table.from_arrays(columns, schema=HITS_SCHEMA)
     if len(hits) and pc.min(hits["rank"]).as_py() < 1:
-        raise ValueError(
-            f"{path} does not hold hits: ranks count from 1, the least here is {pc.min(hits['rank']).as_py()}."
-        )
+        raise ValueError(f"{path} does not hold hits: ranks count from 1, the least here is {pc.min(hits['rank']).as_py()}.")
     return hits

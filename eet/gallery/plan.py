@@ -94,10 +94,7 @@ def read_plan_part(gallery: str, part: int) -> pa.Table:
     """
     with _open_plan(gallery) as plan:
         if not 0 <= part < plan.metadata.num_row_groups:
-            raise ValueError(
-                f"Part {part} is not in the plan of {gallery}; it has the parts 0 to "
-                f"{plan.metadata.num_row_groups - 1}."
-            )
+            raise ValueError(f"Part {part} is not in the plan of {gallery}; it has the parts 0 to {plan.metadata.num_row_groups - 1}.")
         return plan.read_row_group(part, use_threads=False)
 
 

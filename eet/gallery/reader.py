@@ -69,9 +69,7 @@ class Gallery:
         for table in self._ok_rows(["item_id", "code", "status"]):
             part_nB = fixed_binary_to_numpy(table["code"], np.uint8, (width,))
             if len(part_nB) != len(table):
-                raise ValueError(
-                    f"{self.path} is damaged: {len(table) - len(part_nB)} rows with status ok have no code."
-                )
+                raise ValueError(f"{self.path} is damaged: {len(table) - len(part_nB)} rows with status ok have no code.")
             if start + len(part_nB) <= len(codes_NB):
                 codes_NB[start : start + len(part_nB)] = part_nB
             start += len(part_nB)
@@ -126,9 +124,7 @@ class Gallery:
             found = pa.concat_tables(
                 [
                     empty,
-                    *_in_order(
-                        pool, lambda part: self._read_rows(part, unique, read), self._parts_holding(unique), _WIDE_AHEAD
-                    ),
+                    *_in_order(pool, lambda part: self._read_rows(part, unique, read), self._parts_holding(unique), _WIDE_AHEAD),
                 ]
             )
         order = pc.index_in(wanted, value_set=found["item_id"])
@@ -152,8 +148,7 @@ class Gallery:
     def _check_num_ok(self, found: int) -> None:
         if found != self.manifest.num_ok:
             raise ValueError(
-                f"{self.path} is damaged: its parts hold {found} rows with status ok, its manifest says "
-                f"{self.manifest.num_ok}."
+                f"{self.path} is damaged: its parts hold {found} rows with status ok, its manifest says {self.manifest.num_ok}."
             )
 
     @contextlib.contextmanager
@@ -167,9 +162,7 @@ class Gallery:
 
     def _stream(self, columns: list[str], ahead: int) -> Iterator[pa.Table]:
         with ThreadPoolExecutor(ahead) as pool:
-            yield from _in_order(
-                pool, lambda part: self._read_part(part, columns), range(self.manifest.num_parts), ahead
-            )
+            yield from _in_order(pool, lambda part: self._read_part(part, columns), range(self.manifest.num_parts), ahead)
 
     def _ok_rows(self, columns: list[str]) -> Iterator[pa.Table]:
         for table in self._stream(columns, _NARROW_AHEAD):
@@ -197,10 +190,7 @@ class Gallery:
         """First and last id by the footer's statistics, or None where they do not say (ids above 4 KiB have none)."""
         with self._open_part(part) as file:
             column = file.schema_arrow.get_field_index("item_id")
-            statistics = [
-                file.metadata.row_group(group).column(column).statistics
-                for group in range(file.metadata.num_row_groups)
-            ]
+            statistics = [file.metadata.row_group(group).column(column).statistics for group in range(file.metadata.num_row_groups)]
         if not statistics or any(s is None or not s.has_min_max for s in statistics):
             return None
         return min(s.min for s in statistics), max(s.max for s in statistics)
@@ -221,9 +211,7 @@ class Gallery:
 def _in_order(pool: ThreadPoolExecutor, read: Callable[[int], _T], parts: Iterable[int], ahead: int) -> Iterator[_T]:
     """What `read` gives for each part, in order, with at most `ahead` reads under way or waiting."""
     remaining = iter(parts)
-    reads: collections.deque[Future[_T]] = collections.deque(
-        pool.submit(read, part) for part in itertools.islice(remaining, ahead)
-    )
+    reads: collections.deque[Future[_T]] = collections.deque(pool.submit(read, part) for part in itertools.islice(remaining, ahead))
     try:
         while reads:
             result = reads.popleft().result()

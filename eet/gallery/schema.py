@@ -38,9 +38,7 @@ def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedd
     if token_shape is not None:
         num_tokens, dim = token_shape
         if num_tokens < 1 or dim < 1:
-            raise ValueError(
-                f"token_shape is {token_shape}; give (tokens, dimension), both at least 1, or None for no tokens."
-            )
+            raise ValueError(f"token_shape is {token_shape}; give (tokens, dimension), both at least 1, or None for no tokens.")
         fields += [
             pa.field("tokens", pa.binary(TOKEN_DTYPE.itemsize * num_tokens * dim)),
             pa.field("token_index", pa.binary(TOKEN_INDEX_DTYPE.itemsize * num_tokens)),
@@ -99,9 +97,7 @@ def part_table(
     for name, (array, dtype) in binary.items():
         if name not in schema.names:
             if array is not None:
-                raise ValueError(
-                    f"{name} was given, but the gallery's schema has no such column: {', '.join(schema.names)}."
-                )
+                raise ValueError(f"{name} was given, but the gallery's schema has no such column: {', '.join(schema.names)}.")
             continue
         if array is None:
             raise ValueError(f"The gallery's schema has the column {name}, but no array was given for it.")
@@ -118,9 +114,7 @@ def label_column(labels: Labels | None, num_rows: int) -> pa.Array:
     return pa.array(labels_n, pa.int32(), mask=labels_n < 0)
 
 
-def fixed_binary_to_numpy(
-    column: pa.Array | pa.ChunkedArray, dtype: np.dtype | type | str, shape: tuple[int, ...]
-) -> np.ndarray:
+def fixed_binary_to_numpy(column: pa.Array | pa.ChunkedArray, dtype: np.dtype | type | str, shape: tuple[int, ...]) -> np.ndarray:
     """The values of a fixed_size_binary column as an array (number of rows that are not null, *shape), read-only.
 
     No copy is made of a column in one piece without nulls. dtype and shape are of one row: ("<f2", (K, D)) for tokens,
@@ -144,9 +138,7 @@ def fixed_binary_to_numpy(
     return array
 
 
-def _column(
-    values: Sequence | np.ndarray | pa.Array | pa.ChunkedArray, kind: pa.DataType, name: str, num_rows: int
-) -> pa.Array:
+def _column(values: Sequence | np.ndarray | pa.Array | pa.ChunkedArray, kind: pa.DataType, name: str, num_rows: int) -> pa.Array:
     column = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, kind)
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -165,10 +157,7 @@ def _fixed_binary(name: str, array: np.ndarray, dtype: np.dtype, width: int, ok_
     if name == "code" and array.dtype != np.uint8:
         raise ValueError(f"codes has dtype {array.dtype}; give packed codes, uint8 (rows, {width}).")
     if array.ndim < 2 or len(array) != num_rows or array[:1].size * dtype.itemsize != width * min(num_rows, 1):
-        raise ValueError(
-            f"{name} has shape {array.shape} for {num_rows} rows; a row is {width // dtype.itemsize} values of "
-            f"{dtype.name}."
-        )
+        raise ValueError(f"{name} has shape {array.shape} for {num_rows} rows; a row is {width // dtype.itemsize} values of {dtype.name}.")
     if name == "token_index" and not np.all((array[ok_n] >= 0) & (array[ok_n] <= 65535)):
         raise ValueError("token_index has values outside 0..65535.")
     # What an encoder leaves in a bad row may be anything, and casting it could warn.

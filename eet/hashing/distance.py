@@ -27,9 +27,7 @@ def hamming_distances(packed_QB: np.ndarray, packed_NB: np.ndarray) -> np.ndarra
     check_packed(packed_QB, "packed_QB")
     check_packed(packed_NB, "packed_NB")
     if packed_QB.shape[1] != packed_NB.shape[1]:
-        raise ValueError(
-            f"codes are {packed_QB.shape[1]} and {packed_NB.shape[1]} bytes wide; compare codes of one model only."
-        )
+        raise ValueError(f"codes are {packed_QB.shape[1]} and {packed_NB.shape[1]} bytes wide; compare codes of one model only.")
     words_QW, words_NW = as_words(packed_QB), as_words(packed_NB)
     distances_QN = np.zeros((len(words_QW), len(words_NW)), dtype=np.int32)
     for w in range(words_QW.shape[1]):

@@ -34,7 +34,9 @@ def learn_target_codes(labels: np.ndarray, *, num_bits: int, seed: int) -> np.nd
     counts_C = np.bincount(labels).astype(np.float64)
     if not counts_C.all():
         missing = np.flatnonzero(counts_C == 0)
-        raise ValueError(f"labels must be 0..{len(counts_C) - 1} without a gap; {len(missing)} are missing, for example {missing[:5].tolist()}")
+        raise ValueError(
+            f"labels must be 0..{len(counts_C) - 1} without a gap; {len(missing)} are missing, for example {missing[:5].tolist()}"
+        )
     margins_Cb = _alternate(counts_C, num_bits, np.random.default_rng(seed))
     codes_Cb = np.where(margins_Cb >= 0, 1, -1).astype(np.int8)
     return _separate(codes_Cb, margins_Cb)

@@ -169,9 +169,7 @@ def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
     scheme, rest = text.split("://", 1)
     scheme = scheme.lower()
     if scheme == "file":
-        return pafs.LocalFileSystem(), os.path.abspath(
-            os.fsdecode(urllib.parse.unquote_to_bytes("/" + rest.partition("/")[2]))
-        )
+        return pafs.LocalFileSystem(), os.path.abspath(os.fsdecode(urllib.parse.unquote_to_bytes("/" + rest.partition("/")[2])))
     try:
         if scheme in _BUCKET_SCHEMES:
             body, _, query = rest.partition("?")

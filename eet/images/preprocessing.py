@@ -54,9 +54,7 @@ class Preprocessing:
         height, width = image_size
         red, green, blue = (float(value) for value in mean)
         std_red, std_green, std_blue = (float(value) for value in std)
-        return cls(
-            (int(height), int(width)), cls.PUBLISHED_CROP_SHARE, "bilinear", (red, green, blue), (std_red, std_green, std_blue)
-        )
+        return cls((int(height), int(width)), cls.PUBLISHED_CROP_SHARE, "bilinear", (red, green, blue), (std_red, std_green, std_blue))
 
     @property
     def digest(self) -> str:
@@ -70,7 +68,8 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The record that `to_dict` gave. ValueError where a field is missing or unknown."""
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            return cls(**fields)
         except TypeError as error:
             raise ValueError(f"preprocessing record {dict(values)} cannot be read: {error}") from error
 
@@ -122,6 +121,5 @@ def _random_box(width: int, height: int, random: np.random.Generator) -> tuple[f
             left = int(random.integers(0, width - box_width + 1))
             top = int(random.integers(0, height - box_height + 1))
             return left, top, left + box_width, top + box_height
-    box_width, box_height = min(width, height * wide), min(height, width / narrow)
-    left, top = (width - box_width) / 2, (height - box_height) / 2
-    return left, top, left + box_width, top + box_height
+    widest, highest = min(width, height * wide), min(height, width / narrow)
+    return (width - widest) / 2, (height - highest) / 2, (width + widest) / 2, (height + highest) / 2

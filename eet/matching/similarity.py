@@ -46,9 +46,7 @@ def structural_similarity(
             "(P, K, D) for the gallery, of one model."
         )
     if 0 in (*query_KD.shape, gallery_PKD.shape[1]):
-        raise ValueError(
-            f"no tokens to match: {tuple(query_KD.shape)} and {tuple(gallery_PKD.shape)}; encode with tokens."
-        )
+        raise ValueError(f"no tokens to match: {tuple(query_KD.shape)} and {tuple(gallery_PKD.shape)}; encode with tokens.")
     if query_mass_K.shape != query_KD.shape[:1] or gallery_mass_PK.shape != gallery_PKD.shape[:2]:
         raise ValueError(
             f"masses are {tuple(query_mass_K.shape)} and {tuple(gallery_mass_PK.shape)}; give one for each token: "
@@ -57,9 +55,7 @@ def structural_similarity(
     query_KD, gallery_PKD = _unit_length(query_KD), _unit_length(gallery_PKD)
     cosine_PKL = (gallery_PKD @ query_KD.mT).mT
     query_marginal_PK = importance(query_mass_K).expand(len(gallery_PKD), -1)
-    plan_PKL = sinkhorn(
-        1 - cosine_PKL, query_marginal_PK, importance(gallery_mass_PK), epsilon=epsilon, transported=transported
-    ).plan
+    plan_PKL = sinkhorn(1 - cosine_PKL, query_marginal_PK, importance(gallery_mass_PK), epsilon=epsilon, transported=transported).plan
     return (plan_PKL * cosine_PKL).sum(dim=(1, 2)), plan_PKL
 
 

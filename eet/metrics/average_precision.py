@@ -5,9 +5,7 @@ from typing import Literal
 import numpy as np
 
 
-def average_precision(
-    distances_N: np.ndarray, relevant_N: np.ndarray, *, ties: Literal["expected", "stable"] = "expected"
-) -> float:
+def average_precision(distances_N: np.ndarray, relevant_N: np.ndarray, *, ties: Literal["expected", "stable"] = "expected") -> float:
     """Mean, over the relevant items, of the precision at their rank, when items are ranked by ascending distance.
 
     Hamming distances are integers, so an order inside one distance is chance or an accident of storage. ``expected``

@@ -123,8 +123,7 @@ def check_codes(codes: np.ndarray, labels: np.ndarray, num_bits: int, side: str)
     width = -(-num_bits // 8)
     if num_bits < 1 or codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != width:
         raise ValueError(
-            f"{side} codes are {codes.dtype} {codes.shape}; for num_bits={num_bits} give uint8 (N, {width}) "
-            "with num_bits >= 1."
+            f"{side} codes are {codes.dtype} {codes.shape}; for num_bits={num_bits} give uint8 (N, {width}) with num_bits >= 1."
         )
     labels = np.asarray(labels)
     if labels.shape != (len(codes),) or labels.dtype.kind not in "iu":

@@ -72,10 +72,7 @@ def _first_r(ranked_N: np.ndarray, num_relevant: int, count_query: bool) -> np.n
     ranked_N = _ranked(ranked_N, num_relevant, "num_relevant")
     r = num_relevant + count_query
     if len(ranked_N) < r:
-        raise ValueError(
-            f"the list has {len(ranked_N)} ranks, but R is {r}; rank at least R items, "
-            "or leave R-precision and MAP@R out."
-        )
+        raise ValueError(f"the list has {len(ranked_N)} ranks, but R is {r}; rank at least R items, or leave R-precision and MAP@R out.")
     # The published form may keep the query itself at the end of the list.
     if ranked_N.sum() > r:
         raise ValueError(f"the list holds {int(ranked_N.sum())} matches, more than R={r}; R counts the whole gallery.")

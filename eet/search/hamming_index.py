@@ -80,9 +80,7 @@ class HammingIndex:
         """Codes that FAISS holds: the distinct ones, or one per item in the flat form."""
         return len(self._bytes_UB)
 
-    def search(
-        self, packed_QB: np.ndarray, k: int, *, query_hash: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, packed_QB: np.ndarray, k: int, *, query_hash: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest items of each query, exactly, by Hamming distance.
 
         Ties are ordered by row. With `query_hash` they are ordered by `eet.hashing.distance.asymmetric_scores`, highest
@@ -129,14 +127,9 @@ class HammingIndex:
         fits = bits == self.num_bits if self.num_bits is not None else -(-bits // 8) == self._width
         if not fits or len(query_hash) != num_queries:
             allowed = self.num_bits if self.num_bits is not None else f"{8 * self._width - 7} to {8 * self._width}"
-            raise ValueError(
-                f"query_hash has shape {query_hash.shape}; give ({num_queries}, {allowed}), "
-                "one hash for each query code."
-            )
+            raise ValueError(f"query_hash has shape {query_hash.shape}; give ({num_queries}, {allowed}), one hash for each query code.")
 
-    def _search_block(
-        self, query_bytes: np.ndarray, k: int, ask: int, tables: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _search_block(self, query_bytes: np.ndarray, k: int, ask: int, tables: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Search queries in rounds, asking FAISS for more codes until every tie at the k-th distance is known."""
         distances_Qk = np.empty((len(query_bytes), k), dtype=np.int32)
         rows_Qk = np.empty((len(query_bytes), k), dtype=np.int64)
@@ -171,9 +164,7 @@ class HammingIndex:
             return np.ones(codes.shape, dtype=np.int64)
         return self._offsets[codes + 1] - self._offsets[codes]
 
-    def _expand(
-        self, distances_QC: np.ndarray, codes_QC: np.ndarray, k: int, tables: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _expand(self, distances_QC: np.ndarray, codes_QC: np.ndarray, k: int, tables: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """From found codes to the first k items of each query, in their final order."""
         num_queries, num_asked = codes_QC.shape
         queries = np.repeat(np.arange(num_queries), num_asked)
@@ -189,9 +180,7 @@ class HammingIndex:
         # rows ascend, so no item after its first k can be in the answer.
         counts = np.minimum(self._counts(codes), k)
         is_first = np.ones(len(codes), dtype=bool)
-        is_first[1:] = (
-            (queries[1:] != queries[:-1]) | (distances[1:] != distances[:-1]) | (penalties[1:] != penalties[:-1])
-        )
+        is_first[1:] = (queries[1:] != queries[:-1]) | (distances[1:] != distances[:-1]) | (penalties[1:] != penalties[:-1])
         items_before = np.cumsum(counts) - counts
         items_before -= items_before[queries * num_asked]
         group = np.cumsum(is_first) - 1

@@ -43,16 +43,16 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk = _timm_vit(backbone, options, num_classes=num_classes, pretrained=weights == "timm")
-    if weights not in ("timm", "none"):
-        load_trunk_weights(trunk, read_state_dict(weights), source=weights)
-    student = Student(
-        trunk,
-        num_bits=num_bits,
-        schedule=schedule,
-        preprocessing=preprocessing_of(trunk),
-        backbone=backbone,
-        backbone_options=options,
-    )
+        if weights not in ("timm", "none"):
+            load_trunk_weights(trunk, read_state_dict(weights), source=weights)
+        student = Student(
+            trunk,
+            num_bits=num_bits,
+            schedule=schedule,
+            preprocessing=preprocessing_of(trunk),
+            backbone=backbone,
+            backbone_options=options,
+        )
     student.reset_heads(torch.Generator().manual_seed(seed))
     return student
 
@@ -61,7 +61,9 @@ def _timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pr
     """The timm model, with token pooling and a classifier of `num_classes`."""
     if not timm.is_model(backbone):
         close = timm.list_models(f"*{backbone.split('_')[0]}*patch*")[:5]
-        raise ValueError(f"backbone {backbone!r} is not a timm model; for example {close or ['deit_small_patch16_224', 'vit_small_patch16_224']}")
+        raise ValueError(
+            f"backbone {backbone!r} is not a timm model; for example {close or ['deit_small_patch16_224', 'vit_small_patch16_224']}"
+        )
     try:
         trunk = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, global_pool="token", **options)
     except (AssertionError, TypeError, ValueError) as error:
@@ -78,7 +80,7 @@ def _timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pr
 
 
 def preprocessing_of(trunk: VisionTransformer) -> Preprocessing:
-    """The preprocessing a timm ViT was trained with (mean, std, interpolation), for its input size; resize is input x 256/224 (published)."""
+    """The published preprocessing for a timm ViT's input size, with the mean and std that it was trained with."""
     height, width = trunk.patch_embed.img_size
     known = getattr(trunk, "pretrained_cfg", None) or {}
     return Preprocessing.published(
@@ -102,7 +104,9 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
             return safetensors.torch.load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"weights {path!r} cannot be read as {'safetensors' if file.suffix == '.safetensors' else 'tensors'}: {error}") from error
+        raise ValueError(
+            f"weights {path!r} cannot be read as {'safetensors' if file.suffix == '.safetensors' else 'tensors'}: {error}"
+        ) from error
     for nest in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(nest), dict):
             state = state[nest]
@@ -144,7 +148,8 @@ def student_from_state_dict(
 
     state: tensors or arrays, any floating dtype (taken as float32). num_heads cannot be read off and must be given.
     prune_after, keep_ratios: the schedule; prune_after=() with keep_ratios=() (or left at its default) is the teacher.
-    The input is taken as square. Returns the student in eval mode. ValueError where names or shapes do not make a ViT.
+    The input is taken as square, the epsilon of LayerNorm as 1e-6 (published, and timm's own for a ViT).
+    Returns the student in eval mode. ValueError where names or shapes do not make a ViT.
     """
     # The distillation token has a classifier of its own, which hashing does not read.
     tensors = {name: torch.as_tensor(value).float() for name, value in state.items() if not name.startswith("head_dist.")}

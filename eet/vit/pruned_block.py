@@ -117,7 +117,5 @@ def _forward_prefix(block: Block, x_BND: Tensor, normed_BND: Tensor, num_prefix:
     q_BHPd = attn.q_norm(_heads(q_BPC, attn.num_heads))
     k_BHNd = attn.k_norm(_heads(k_BNC, attn.num_heads))
     dropout = attn.attn_drop.p if attn.training else 0.0
-    content_BHPd = F.scaled_dot_product_attention(
-        q_BHPd, k_BHNd, _heads(v_BNC, attn.num_heads), dropout_p=dropout, scale=attn.scale
-    )
+    content_BHPd = F.scaled_dot_product_attention(q_BHPd, k_BHNd, _heads(v_BNC, attn.num_heads), dropout_p=dropout, scale=attn.scale)
     return _finish(block, x_BND[:, :num_prefix], _project(attn, normed_BPD, content_BHPd.transpose(1, 2).flatten(2)))

@@ -1,7 +1,6 @@
 """When a ViT drops patch tokens, and how many it keeps."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 PUBLISHED_PRUNE_AFTER = (4, 8, 10)

@@ -21,8 +21,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 def rows(table):
     """(path, label name, split) of every row: what a loader is for."""
     return [
-        (path, table.label_names[label], str(split))
-        for path, label, split in zip(table.paths, table.labels, table.splits, strict=True)
+        (path, table.label_names[label], str(split)) for path, label, split in zip(table.paths, table.labels, table.splits, strict=True)
     ]
 
 

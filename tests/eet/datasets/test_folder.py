@@ -20,9 +20,7 @@ def test_split_folders_are_the_splits(tmp_path):
 def test_without_split_folders_a_fifth_of_each_label_is_test(tmp_path):
     touch(tmp_path, *(f"crow/{n}.jpg" for n in range(20)), *(f"owl/{n}.jpg" for n in range(10)), "wren/only.jpg")
     table = load_dataset("folder", str(tmp_path))
-    tested = {
-        name: int((table.splits[table.labels == label] == "test").sum()) for label, name in enumerate(table.label_names)
-    }
+    tested = {name: int((table.splits[table.labels == label] == "test").sum()) for label, name in enumerate(table.label_names)}
     assert tested == {"crow": 4, "owl": 2, "wren": 0}
 
 
@@ -34,7 +32,15 @@ def test_the_split_does_not_depend_on_where_the_folder_lies(tmp_path):
     assert tables[0].splits.tolist() == tables[1].splits.tolist()
 
 
-@pytest.mark.parametrize("names", [("crow/a.jpg", "b.jpg"), ("train/crow/a.jpg", "owl/b.jpg"), ("train/a.jpg",)])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("crow/a.jpg", "b.jpg"),
+        ("train/crow/a.jpg", "owl/deep/b.jpg"),
+        ("train/crow/a.jpg", "owl/b.jpg"),
+        ("train/a.jpg",),
+    ],
+)
 def test_images_outside_label_folders_are_refused(names, tmp_path):
     touch(tmp_path, *names)
     with pytest.raises(ValueError, match=f"1 images .* for example {names[-1]}"):

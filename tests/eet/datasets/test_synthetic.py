@@ -25,9 +25,7 @@ def test_a_picture_depends_on_its_arguments_only():
 
 
 def test_the_bird_covers_a_tenth_to_three_tenths():
-    shares = [
-        picture(row % 108, row, num_labels=108, image_size=size)[1].mean() for row in range(50) for size in (64, 96)
-    ]
+    shares = [picture(row % 108, row, num_labels=108, image_size=size)[1].mean() for row in range(50) for size in (64, 96)]
     assert 0.10 <= min(shares) and max(shares) <= 0.30
 
 
@@ -57,13 +55,12 @@ def test_colour_histograms_do_not_tell_the_label():
 
 
 def test_no_part_belongs_to_one_label_and_no_two_labels_differ_by_one_part():
-    for num_labels in (8, 12, 20):
+    for num_labels in (8, 12, 16):
         parts = synthetic.label_parts(num_labels)
         assert len(set(parts)) == num_labels
         for position in range(4):
             assert min(Counter(label[position] for label in parts).values()) >= 2
-    shared = [sum(map(str.__eq__, a, b)) for a, b in itertools.combinations(synthetic.label_parts(8), 2)]
-    assert 1 <= min(shared) and max(shared) <= 2
+        assert max(sum(map(str.__eq__, a, b)) for a, b in itertools.combinations(parts, 2)) <= 2
 
 
 @pytest.mark.parametrize("num_labels", [2, 5, 36, 108])

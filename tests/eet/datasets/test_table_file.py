@@ -21,9 +21,7 @@ def test_integer_labels_are_named_by_their_folders(tmp_path):
     assert table.location(0) == f"{tmp_path}/007.Owl/b.jpg"
 
 
-@pytest.mark.parametrize(
-    "paths", [("x/a.jpg", "x/b.jpg", "y/c.jpg"), ("x/a.jpg", "x/b.jpg", "x/c.jpg"), ("a.jpg", "b.jpg", "c.jpg")]
-)
+@pytest.mark.parametrize("paths", [("x/a.jpg", "x/b.jpg", "y/c.jpg"), ("x/a.jpg", "x/b.jpg", "x/c.jpg"), ("a.jpg", "b.jpg", "c.jpg")])
 def test_integer_labels_are_named_by_themselves_where_folders_do_not_tell(paths, tmp_path):
     lines = [f"{path},{label},train" for path, label in zip(paths, (10, 9, 9), strict=True)]
     table = load(None, csv(tmp_path, "path,label,split\n" + "\n".join(lines) + "\n"))

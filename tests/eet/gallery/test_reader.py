@@ -79,9 +79,7 @@ def test_rows_come_in_the_order_asked(gallery):
 
 
 def test_rows_of_some_columns_of_no_items_and_of_arrow_ids(gallery):
-    assert gallery.rows(pa.array([IDS[9]]), ["label", "code"]).to_pylist() == [
-        {"label": None, "code": CODES[9].tobytes()}
-    ]
+    assert gallery.rows(pa.array([IDS[9]]), ["label", "code"]).to_pylist() == [{"label": None, "code": CODES[9].tobytes()}]
     nothing = gallery.rows([])
     assert nothing.num_rows == 0 and nothing.schema.equals(MANIFEST.schema)
 

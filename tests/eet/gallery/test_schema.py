@@ -76,9 +76,7 @@ def test_bytes_of_every_row_against_a_loop():
             assert row["embedding"] == given["embedding"][n].astype("<f2").tobytes()
             assert row["error"] is None
         else:
-            assert [row[name] for name in ("label", "code", "tokens", "token_index", "token_mass", "embedding")] == [
-                None
-            ] * 6
+            assert [row[name] for name in ("label", "code", "tokens", "token_index", "token_mass", "embedding")] == [None] * 6
             assert (row["status"], row["error"]) == ("empty", f"row {n}")
     assert made["label"].to_pylist() == [4, None, None, None, None, 0, None]
 

@@ -161,9 +161,13 @@ def _flip_a_bit_of_a_weight(path: Path) -> None:
     (path / "model.safetensors").write_bytes(data)
 
 
+def _cut_weights_off(path: Path) -> None:
+    (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-100])
+
+
 SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "one bit of a weight": (_flip_a_bit_of_a_weight, "is not what model.json describes"),
-    "weights cut off": (lambda path: (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-100]), "cannot be read"),
+    "weights cut off": (_cut_weights_off, "cannot be read"),
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "cannot be read"),
     "schedule changed": (_change_record(lambda values: values.update(keep_ratios=[0.5, 0.9])), "is not what model.json describes"),
     "depth changed": (_change_record(lambda values: values["backbone_options"].update(depth=2)), "weights that this student lacks"),

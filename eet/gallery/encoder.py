@@ -1,0 +1,138 @@
+"""Encoding one planned part: its pictures read and decoded by threads, hashed in batches of one fixed size.
+
+Shapes: n rows of the part, B batch size.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from eet.gallery.schema import OK, gallery_schema, part_table
+from eet.images import DecodeFailure, read_image
+from eet.vit import HashOutput, Student
+
+BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
+
+
+class EncodedPart(NamedTuple):
+    """A part as it goes to disk, and the real-valued hash (n, bits) float32 behind its codes (zero where a row has an error)."""
+
+    table: pa.Table
+    hash: np.ndarray
+
+
+class PartEncoder:
+    """Turns rows of a plan into rows of a gallery with one model.
+
+    Batches are fixed slices of the part in its order, always of `batch_size` images: a row that cannot be read, and the places behind
+    the last row, are zeros. So a code depends on its picture and its place in the part alone: not on who encodes, nor on a resume.
+
+    student: in eval mode. device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'. threads: that read and decode.
+    tokens, embedding: store the kept patch tokens with positions and mass; the final CLS vector. max_pixels: a larger picture becomes a
+    row with a reason.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 32,
+        threads: int = 2,
+        tokens: bool = False,
+        embedding: bool = False,
+        precision: str = "auto",
+        max_pixels: int = 200_000_000,
+    ) -> None:
+        if batch_size < 1 or threads < 1:
+            raise ValueError(f"batch_size {batch_size} and threads {threads} must be at least 1")
+        self.student = student.eval().to(device)
+        self.device = torch.device(device)
+        self.batch_size, self.threads = batch_size, threads
+        self.tokens, self.embedding, self.max_pixels = tokens, embedding, max_pixels
+        self.bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        self.schema = student_schema(student, tokens=tokens, embedding=embedding)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def encode(self, plan_rows: pa.Table) -> EncodedPart:
+        """The gallery rows of `plan_rows` (item_id, uri, label), in their order. A bad picture is a row with a status."""
+        uris = plan_rows["uri"].to_pylist()
+        failures: dict[int, DecodeFailure] = {}
+        outputs = []
+        for start, batch in self._decoded_batches(uris, failures):
+            outputs.append(self._hash(batch, min(self.batch_size, len(uris) - start)))
+        hashes = np.concatenate([output["hash"] for output in outputs])
+        statuses = [OK] * len(uris)
+        errors: list[str | None] = [None] * len(uris)
+        for row, failure in failures.items():
+            statuses[row], errors[row] = failure.status, failure.error
+            hashes[row] = 0
+        optional = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0] if name != "hash"}
+        table = part_table(
+            plan_rows["item_id"].combine_chunks(),
+            plan_rows["uri"].combine_chunks(),
+            plan_rows["label"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False),
+            np.packbits(hashes > 0, axis=1),
+            statuses,
+            errors,
+            schema=self.schema,
+            **optional,
+        )
+        return EncodedPart(table, hashes)
+
+    def _decoded_batches(self, uris: list[str], failures: dict[int, DecodeFailure]) -> Iterator[tuple[int, Tensor]]:
+        """(first row, batch (B, 3, H, W) float32) in order; decoding runs a few batches ahead of the consumer."""
+        waiting: list[tuple[int, list[Future]]] = []
+        starts = iter(range(0, len(uris), self.batch_size))
+        while True:
+            while len(waiting) < BATCHES_AHEAD and (start := next(starts, None)) is not None:
+                waiting.append((start, [self._pool.submit(self._open, uri) for uri in uris[start : start + self.batch_size]]))
+            if not waiting:
+                return
+            start, futures = waiting.pop(0)
+            height, width = self.student.preprocessing.image_size
+            batch = torch.zeros(self.batch_size, 3, height, width)
+            for place, future in enumerate(futures):
+                opened = future.result()
+                if isinstance(opened, DecodeFailure):
+                    failures[start + place] = opened
+                else:
+                    batch[place] = opened
+            yield start, batch
+
+    def _open(self, uri: str) -> Tensor | DecodeFailure:
+        image = read_image(uri, max_pixels=self.max_pixels)
+        return image if isinstance(image, DecodeFailure) else self.student.preprocessing(image)
+
+    @torch.inference_mode()
+    def _hash(self, batch_B3HW: Tensor, rows: int) -> dict[str, np.ndarray]:
+        """The network's answer for the first `rows` of a batch, as the columns that are stored."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            out: HashOutput = self.student(batch_B3HW.to(self.device, non_blocking=True), tokens=self.tokens)
+        columns = {"hash": out.hash}
+        if self.tokens:
+            assert out.tokens is not None and out.token_index is not None and out.token_mass is not None
+            columns |= {"tokens": out.tokens, "token_index": out.token_index, "token_mass": out.token_mass}
+        if self.embedding:
+            columns["embedding"] = out.embedding
+        return {name: (value if name == "token_index" else value.float())[:rows].cpu().numpy() for name, value in columns.items()}
+
+
+def student_schema(student: Student, *, tokens: bool, embedding: bool) -> pa.Schema:
+    """The columns of a gallery that `student` encodes."""
+    return gallery_schema(
+        num_bits=student.num_bits,
+        token_shape=student_token_shape(student) if tokens else None,
+        embedding_dim=student.trunk.embed_dim if embedding else None,
+    )
+
+
+def student_token_shape(student: Student) -> tuple[int, int]:
+    """(K, D): kept tokens at the end of the network and their width."""
+    counts = student.schedule.kept_counts(student.num_patches)
+    return (counts[-1] if counts else student.num_patches), student.trunk.embed_dim

@@ -1,0 +1,201 @@
+"""`eet benchmark encoder`: MACs and latency beside timm, in one process, methods interleaved, medians."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from eet.vit import PruningSchedule, build_student, scaled_prune_after
+from pipelines.options import JobOptions
+
+
+@dataclass(kw_only=True)
+class BenchmarkConfig(JobOptions):
+    """Measures. Random weights: time does not depend on them.
+
+    Attributes:
+        what: encoder: timm's ViT with fused attention, our unpruned teacher, our student at --keep_ratios.
+        device: auto takes CUDA where there is one.
+        backbone: timm ViT.
+        batch_sizes: Images at once.
+        keep_ratios: The student's.
+        repeats: Timed runs of each method; the median is told.
+        compile: Run every method, timm's too, through torch.compile.
+        precision: auto is bf16 on CUDA and fp32 on a CPU.
+        threads: CPU threads; default all.
+        json: File for the figures.
+    """
+
+    what: Literal["encoder"] = "encoder"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    backbone: str = "vit_small_patch16_224"
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    keep_ratios: tuple[float, ...] = (0.5, 0.5, 0.25)
+    repeats: int = 15
+    compile: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = None
+    json: str | None = None
+
+    def problems(self) -> list[str]:
+        found = [
+            f"--{name} {value}: use 1 or more"
+            for name in ("repeats", "threads")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if min(self.batch_sizes, default=0) < 1:
+            found.append(f"--batch_sizes {list(self.batch_sizes)}: give one or more, each at least 1")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            found.append("--device cuda: torch finds no CUDA device here")
+        return found
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One method at one batch size. ms: median of a batch. ratio: to timm's in the same run. spread: (p90 - p10) / median."""
+
+    method: str
+    batch_size: int
+    gmacs_per_image: float
+    ms: float
+    images_per_s: float
+    ratio: float
+    spread: float
+
+
+def run(config: BenchmarkConfig) -> list[Timing]:
+    """Prints a table and, asked for, writes JSON with the machine and versions beside it."""
+    device = torch.device(
+        "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu" if config.device == "auto" else config.device
+    )
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    machine = _machine(device, bf16, config)
+    if config.dry_run:
+        print(
+            f"dry run: 3 methods at batch sizes {list(config.batch_sizes)}, "
+            f"{config.repeats} repeats, on {machine['device']}; nothing was started"
+        )
+        return []
+    networks = _networks(config, device)
+    timings: list[Timing] = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        macs = {name: _macs(network, device, name != "timm") for name, network in networks.items()}
+        runs = {name: _runner(network, name != "timm", config.compile) for name, network in networks.items()}
+        for batch_size in config.batch_sizes:
+            timings += _time(runs, macs, batch_size, _input_size(networks["student"]), device, config.repeats)
+    _print(timings, machine)
+    if config.json is not None:
+        record = {"what": config.what, "machine": machine, "config": asdict(config), "timings": [asdict(timing) for timing in timings]}
+        Path(config.json).write_text(json.dumps(record, indent=1) + "\n")
+    return timings
+
+
+def _networks(config: BenchmarkConfig, device: torch.device) -> dict[str, nn.Module]:
+    theirs = timm.create_model(config.backbone, pretrained=False, num_classes=200)
+    teacher = build_student(config.backbone, num_classes=200, num_bits=64, schedule=PruningSchedule((), ()), weights="none")
+    prune_after = scaled_prune_after(len(teacher.trunk.blocks), len(config.keep_ratios))
+    schedule = PruningSchedule(prune_after, config.keep_ratios)
+    student = build_student(config.backbone, num_classes=200, num_bits=64, schedule=schedule, weights="none")
+    return {name: network.eval().to(device) for name, network in {"timm": theirs, "teacher": teacher, "student": student}.items()}
+
+
+def _input_size(student: nn.Module) -> tuple[int, int]:
+    height, width = student.preprocessing.image_size  # type: ignore[union-attr]
+    return height, width
+
+
+def _runner(network: nn.Module, ours: bool, compiled: bool) -> Callable[[Tensor], Any]:
+    module = torch.compile(network) if compiled else network
+    return (lambda images: module(images, tokens=False)) if ours else module
+
+
+def _macs(network: nn.Module, device: torch.device, ours: bool) -> float:
+    """Multiply-adds of one image, in 10^9, as torch counts them (attention included)."""
+    size = network.preprocessing.image_size if ours else network.patch_embed.img_size  # type: ignore[union-attr]
+    with FlopCounterMode(display=False) as counter:
+        images = torch.zeros(1, 3, *size, device=device)
+        _ = network(images, tokens=False) if ours else network(images)
+    return counter.get_total_flops() / 2e9
+
+
+def _time(
+    runs: dict[str, Callable[[Tensor], Any]],
+    macs: dict[str, float],
+    batch_size: int,
+    size: tuple[int, int],
+    device: torch.device,
+    repeats: int,
+) -> list[Timing]:
+    """Every method in turn, `repeats` times over, so that a change of the machine's speed meets all alike."""
+    images = torch.randn(batch_size, 3, *size, device=device)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(-2, repeats):  # two rounds of warm-up
+        for name, call in runs.items():
+            _settle(device)
+            started = time.perf_counter()
+            call(images)
+            _settle(device)
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    timings = []
+    for name, values in seconds.items():
+        ordered = sorted(values)
+        spread = (ordered[int(0.9 * (len(ordered) - 1))] - ordered[int(0.1 * (len(ordered) - 1))]) / medians[name]
+        # The median of the ratios within each round, not the ratio of medians: a slow spell of the machine cancels.
+        ratio = statistics.median(mine / theirs for mine, theirs in zip(values, seconds["timm"], strict=True))
+        timings.append(Timing(name, batch_size, macs[name], medians[name] * 1e3, batch_size / medians[name], ratio, spread))
+    return timings
+
+
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _machine(device: torch.device, bf16: bool, config: BenchmarkConfig) -> dict[str, str | int]:
+    name = torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "precision": "bf16" if bf16 else "fp32",
+        "compiled": str(config.compile),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
+
+
+def _print(timings: list[Timing], machine: dict[str, str | int]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    print("  ".join(f"{key} {value}" for key, value in machine.items()))
+    table = Table()
+    for heading in ("method", "batch", "GMACs/image", "ms/batch", "images/s", "time / timm", "spread"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for timing in timings:
+        table.add_row(
+            timing.method, str(timing.batch_size), f"{timing.gmacs_per_image:.3f}", f"{timing.ms:.1f}",
+            f"{timing.images_per_s:.1f}", f"{timing.ratio:.3f}", f"{timing.spread:.0%}",
+        )  # fmt: skip
+    Console(width=100).print(table)

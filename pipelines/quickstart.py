@@ -1,0 +1,221 @@
+"""`eet quickstart`: the whole way on one machine, ending in a table and a page to look at."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eet.datasets import synthetic
+from eet.figures import Paragraph, Picture, Section, Table, render_report
+from eet.gallery import fixed_binary_to_numpy, open_gallery
+from eet.vit import load_bundle
+from pipelines import distill, encode, evaluate, search
+from pipelines.cluster import connected
+from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.output import write_config
+from pipelines.progress import duration
+from pipelines.report import REPORT_FILE, hit_blocks, kept_blocks, spread_queries
+
+SYNTHETIC_LABELS, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 8, 200, 25, 96
+SHOWN_QUERIES, SHOWN_HITS = 16, 5
+
+
+@dataclass(kw_only=True)
+class QuickstartConfig(JobOptions):
+    """Trains a small teacher and student, encodes, searches, evaluates, and shows it in report.html.
+
+    Without --data.root it draws its own pictures (drawn birds whose labels differ by small parts) and trains a small ViT from nothing.
+    With --data.root and --weights it does the same on real images; then give --student.backbone and --student.image_size as they fit.
+
+    Attributes:
+        out: Folder for everything.
+        weights: Backbone weights: a file, timm (downloads its own), or none (random).
+        data: Labelled images; default drawn ones.
+        student: The network; default a ViT of 6 blocks, 96 wide, 8-pixel patches, 96-pixel images, 32 bits.
+        loss: The objective.
+        train: The training; default AdamW from nothing, sized for a few minutes on two cores.
+    """
+
+    out: str
+    weights: str = "none"
+    data: DataOptions = field(default_factory=lambda: DataOptions(name="synthetic"))
+    student: StudentOptions = field(
+        default_factory=lambda: StudentOptions(
+            backbone="vit_tiny_patch16_224",
+            backbone_options={"patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
+            image_size=SYNTHETIC_SIZE,
+            bits=32,
+        )
+    )
+    loss: LossOptions = field(default_factory=LossOptions)
+    train: TrainOptions = field(
+        default_factory=lambda: TrainOptions(epochs=12, batch_size=32, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05)
+    )
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.data.name == "synthetic" and self.data.root is None:
+            found = [problem for problem in found if not problem.startswith("--data.root is missing")]
+        return found
+
+
+@dataclass(frozen=True)
+class QuickstartResult:
+    """What came out: the page, the measures {protocol: {measure: value}}, and, with masks, the creature's share of picture and tokens."""
+
+    report: Path
+    measures: dict[str, dict[str, float]]
+    creature: dict[str, float]
+
+
+def run(config: QuickstartConfig) -> QuickstartResult:
+    """Runs the jobs one after another in one Ray session."""
+    started = time.monotonic()
+    out = Path(config.out)
+    drawn = config.data.root is None
+    data = _data(config, out)
+    if config.dry_run:
+        distill.run(_distill_config(config, data, out, dry_run=True))
+        return QuickstartResult(out / REPORT_FILE, {}, {})
+    if (out / REPORT_FILE).exists():
+        raise ValueError(f"{out} holds a finished quickstart: open {out / REPORT_FILE}, or choose another --out")
+    write_config(out, config)
+    with connected(config.ray_address):
+        trained = distill.run(_distill_config(config, data, out))
+        model, gallery, hits = str(out / "model"), str(out / "gallery"), str(out / "hits.parquet")
+        tracking = _tracking_uri(config, out)
+        encode.run(encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512))
+    search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=model, k=100, out=hits))
+    evaluation = evaluate.run(evaluate.EvaluateConfig(gallery=gallery, model=model, out=str(out / "evaluation"), tracking_uri=tracking))
+    creature = creature_shares(gallery, data.root, load_bundle(model).grid) if drawn else {}
+    report = _write_report(out, config, trained.history, evaluation, creature, hits, gallery, model)
+    if creature:
+        print(
+            f"the creature covers {creature['image']:.0%} of a picture and {creature['last_stage']:.0%} of the last stage's kept tokens "
+            f"({creature['last_stage'] / creature['image']:.1f} times)"
+        )
+    print(f"{report}  ({duration(time.monotonic() - started)})")
+    return QuickstartResult(report, evaluation.measures, creature)
+
+
+def _data(config: QuickstartConfig, out: Path) -> DataOptions:
+    """The dataset: the user's, or pictures drawn into OUT/data."""
+    if config.data.root is not None:
+        return config.data
+    root = out / "data"
+    if not (root / "split.csv").exists():
+        synthetic.write(
+            str(root),
+            num_labels=SYNTHETIC_LABELS,
+            images_per_label=SYNTHETIC_TRAIN,
+            test_per_label=SYNTHETIC_TEST,
+            image_size=SYNTHETIC_SIZE,
+            seed=config.seed,
+        )
+    return DataOptions(name="synthetic", root=str(root))
+
+
+def _tracking_uri(config: QuickstartConfig, out: Path) -> str:
+    return config.tracking_uri or f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+def _distill_config(config: QuickstartConfig, data: DataOptions, out: Path, *, dry_run: bool = False) -> distill.DistillConfig:
+    return distill.DistillConfig(
+        out=str(out / "model"),
+        weights=config.weights,
+        data=data,
+        student=config.student,
+        loss=config.loss,
+        train=config.train,
+        seed=config.seed,
+        tracking_uri=_tracking_uri(config, out),
+        address=config.address,
+        dry_run=dry_run,
+    )
+
+
+def creature_shares(gallery: str, root: str | None, grid: tuple[int, int]) -> dict[str, float]:
+    """How much of the pictures, and of the last stage's kept tokens, lies on the creature whose mask is known.
+
+    A patch counts with the share of its pixels inside the mask. Returns {'image': ..., 'last_stage': ...}, means over the gallery.
+    """
+    assert root is not None
+    reader = open_gallery(gallery)
+    token_shape = reader.manifest.token_shape
+    assert token_shape is not None
+    image_shares, kept_shares = [], []
+    for part in reader.parts(["item_id", "token_index", "status"]):
+        good = part.filter(np.asarray(part["status"]) == "ok")
+        index_NK = fixed_binary_to_numpy(good["token_index"], "<u2", token_shape[:1])
+        for item_id, index_K in zip(good["item_id"].to_pylist(), index_NK, strict=True):
+            patches = _patch_shares(synthetic.read_mask(root, item_id), grid)
+            image_shares.append(patches.mean())
+            kept_shares.append(patches.ravel()[index_K].mean())
+    return {"image": float(np.mean(image_shares)), "last_stage": float(np.mean(kept_shares))}
+
+
+def _patch_shares(mask_HW: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Share of each patch inside the mask, (rows, columns), of the centred part of the picture that the network sees."""
+    from PIL import Image
+
+    from eet.images import Preprocessing
+
+    rows, columns = grid
+    size = Preprocessing.published((rows * 8, columns * 8))
+    view = size.view(Image.fromarray(mask_HW.astype(np.uint8) * 255).convert("RGB"))
+    pixels = np.asarray(view)[:, :, 0] / 255
+    return pixels.reshape(rows, 8, columns, 8).mean(axis=(1, 3))
+
+
+def _write_report(
+    out: Path,
+    config: QuickstartConfig,
+    history: list[dict[str, float]],
+    evaluation: evaluate.Evaluation,
+    creature: dict[str, float],
+    hits_path: str,
+    gallery_path: str,
+    model: str,
+) -> Path:
+    from eet.gallery import read_hits
+
+    hits, gallery, student = read_hits(hits_path), open_gallery(gallery_path), load_bundle(model)
+    names = list(dict.fromkeys(name for values in evaluation.measures.values() for name in values))
+    rows: list[list[Any]] = [[name, *(values.get(name) for values in evaluation.measures.values())] for name in names]
+    teacher = json.loads((out / "model" / "test.json").read_text()).get("teacher", {})
+    summary: list[Any] = [
+        Table(["measure", *evaluation.measures], rows, caption="The student on the test split, under both protocols"),
+        Table(
+            ["protocol", "student mAP", "teacher mAP"],
+            [[name, values["mAP"], teacher[name]["mAP"]] for name, values in evaluation.measures.items() if name in teacher],
+            caption="Student (prunes) beside its teacher (does not)",
+        ),
+    ]
+    if creature:
+        summary.append(
+            Paragraph(
+                f"The creature covers {creature['image']:.0%} of a picture and "
+                f"{creature['last_stage']:.0%} of the tokens that the last stage "
+                f"kept: {creature['last_stage'] / creature['image']:.1f} times its share."
+            )
+        )
+    shown = spread_queries(hits, SHOWN_QUERIES)
+    curve = out / "evaluation" / "pr_curve.png"
+    sections = [
+        Section("Result", summary),
+        Section("Queries and their nearest items", hit_blocks(hits, shown, gallery, gallery, top=SHOWN_HITS)),
+        Section("What the network kept", kept_blocks(student, gallery, shown[:8])),
+        Section("Precision and recall", [Picture(curve, caption="Over Hamming radius", alt="precision against recall")]),
+        Section("Training", [Picture(out / "model" / "training.png", caption="Loss terms and validation mAP", alt="training curves")]),
+    ]
+    counts = student.schedule.kept_counts(student.num_patches)
+    subtitle = (
+        f"{gallery.manifest.num_ok} test images, {student.num_bits} bits; the student keeps {', '.join(map(str, counts))} of "
+        f"{student.num_patches} patches; {len(history)} epochs"
+    )
+    path = out / REPORT_FILE
+    path.write_text(render_report("EET quickstart", sections, subtitle=subtitle))
+    return path

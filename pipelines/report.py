@@ -1,0 +1,141 @@
+"""`eet report`: a self-contained HTML page of hits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from eet.figures import Paragraph, Picture, Section, hits_panel, kept_tokens_overlay, render_report
+from eet.gallery import Gallery, open_gallery, read_hits
+from eet.images import DecodeFailure, read_image
+from eet.vit import Student, load_bundle
+from pipelines.options import JobOptions
+from pipelines.output import read_written_config, write_config
+from pipelines.search import is_gallery, queries_gallery
+
+REPORT_FILE = "report.html"
+
+
+@dataclass(kw_only=True)
+class ReportConfig(JobOptions):
+    """Shows queries and their first hits, right and wrong framed, and what the network kept of each query.
+
+    Attributes:
+        hits: Hits that `eet search` wrote.
+        out: Folder for report.html.
+        gallery: The gallery searched; default what the hits' config names.
+        queries: The gallery of queries; default likewise.
+        model: Bundle, for the kept tokens; default likewise, and left out where it names none.
+        num_queries: How many queries are shown, spread over the hits.
+        top: Hits shown for each.
+    """
+
+    hits: str
+    out: str
+    gallery: str | None = None
+    queries: str | None = None
+    model: str | None = None
+    num_queries: int = 20
+    top: int = 5
+
+    def problems(self) -> list[str]:
+        return [f"--{name} {value}: use 1 or more" for name in ("num_queries", "top") if (value := getattr(self, name)) < 1]
+
+
+def run(config: ReportConfig) -> Path:
+    """Writes OUT/report.html and returns its path."""
+    hits = read_hits(config.hits)
+    written = read_written_config(config.hits) or {}
+    gallery_path = config.gallery or written.get("gallery")
+    if gallery_path is None:
+        raise ValueError(f"{config.hits} has no config beside it that names its gallery: give --gallery")
+    gallery = open_gallery(gallery_path)
+    asked = config.queries or written.get("queries") or gallery_path
+    queries = open_gallery(asked if is_gallery(asked) else queries_gallery(config.hits))
+    model = config.model or written.get("model")
+    out = Path(config.out)
+    if config.dry_run:
+        print(
+            f"dry run: {config.num_queries} queries of {config.hits}, {config.top} hits each, into {out / REPORT_FILE}; nothing was started"
+        )
+        return out / REPORT_FILE
+    out.mkdir(parents=True, exist_ok=True)
+    write_config(out, config)
+    shown = spread_queries(hits, config.num_queries)
+    sections = [Section("Queries and their nearest items", hit_blocks(hits, shown, gallery, queries, top=config.top))]
+    if model is not None:
+        sections.append(Section("What the network kept", kept_blocks(load_bundle(model), queries, shown[:8])))
+    page = render_report("Hits", sections, subtitle=f"{config.hits}, {gallery.manifest.num_ok} items, {gallery.manifest.num_bits} bits")
+    (out / REPORT_FILE).write_text(page)
+    print(out / REPORT_FILE)
+    return out / REPORT_FILE
+
+
+def spread_queries(hits: pa.Table, number: int) -> list[str]:
+    """Ids of `number` queries, evenly spread over the hits' order, so that labels differ."""
+    ids = hits["query_id"].unique().to_pylist()
+    places = np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).round().astype(int))
+    return [ids[place] for place in places]
+
+
+def picture_of(gallery: Gallery, item_id: str) -> Image.Image | None:
+    """The item's picture, or None where it cannot be read any more."""
+    image = read_image(gallery.rows([item_id], columns=["item_id", "uri"])["uri"][0].as_py())
+    return None if isinstance(image, DecodeFailure) else image
+
+
+def hit_blocks(hits: pa.Table, shown: Sequence[str], gallery: Gallery, queries: Gallery, *, top: int) -> list[Paragraph | Picture]:
+    """A panel for each query: the picture and its first hits, framed by whether the labels agree."""
+    names = gallery.manifest.label_names
+    blocks: list[Paragraph | Picture] = []
+    first = hits.filter(pa.compute.less_equal(hits["rank"], top))
+    for query_id in shown:
+        rows = first.filter(pa.compute.equal(first["query_id"], query_id)).to_pylist()
+        query = picture_of(queries, query_id)
+        pictures = [(picture_of(gallery, row["item_id"]), row) for row in rows]
+        panels = [(picture, _agrees(row)) for picture, row in pictures if picture is not None]
+        if query is None:
+            blocks.append(Paragraph(f"{query_id}: its picture cannot be read any more"))
+            continue
+        captions = [
+            f"{_label_name(row['item_label'], names)}\ndistance {row['distance']}" for picture, row in pictures if picture is not None
+        ]
+        label = _label_name(rows[0]["query_label"], names) if rows else ""
+        panel = hits_panel(query, panels, captions=captions, query_caption=f"query\n{label}")
+        blocks.append(Picture(panel, caption=query_id, alt=f"{query_id} and its {len(panels)} nearest items"))
+    return blocks
+
+
+def _agrees(row: dict) -> bool | None:
+    if row["query_label"] is None or row["item_label"] is None:
+        return None
+    return row["query_label"] == row["item_label"]
+
+
+def _label_name(label: int | None, names: Sequence[str] | None) -> str:
+    if label is None:
+        return ""
+    return names[label] if names and label < len(names) else str(label)
+
+
+@torch.inference_mode()
+def kept_blocks(student: Student, queries: Gallery, shown: Sequence[str]) -> list[Paragraph | Picture]:
+    """For each query, the patches that each pruning stage kept, drawn over what the network saw."""
+    blocks: list[Paragraph | Picture] = []
+    for query_id in shown:
+        picture = picture_of(queries, query_id)
+        if picture is None:
+            continue
+        out = student(student.preprocess(picture).unsqueeze(0))
+        view = student.preprocessing.view(picture)
+        kept = [stage[0].numpy() for stage in out.kept]
+        if not kept:
+            return [Paragraph("This model is an unpruned teacher: it keeps every patch.")]
+        mass = None if out.token_mass is None else out.token_mass[0].float().numpy()
+        overlay = kept_tokens_overlay(view, kept, student.grid, mass=mass)
+        blocks.append(Picture(overlay, caption=query_id, alt=f"patches kept of {query_id} at each stage"))
+    return blocks

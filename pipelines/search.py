@@ -1,0 +1,150 @@
+"""`eet search`: for every query, the nearest items of a gallery."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from eet.gallery import Gallery, PartEncoder, open_gallery, read_plan_part, write_hits
+from eet.search import HammingIndex
+from eet.vit import load_bundle
+from pipelines.encode import MANIFEST_FILE, EncodeConfig
+from pipelines.encode import run as encode
+from pipelines.options import JobOptions
+from pipelines.output import write_config
+
+QUERIES_SUFFIX = ".queries"
+
+
+@dataclass(kw_only=True)
+class SearchConfig(JobOptions):
+    """Ranks a gallery's items by Hamming distance to each query.
+
+    Attributes:
+        gallery: Gallery that `eet encode` wrote.
+        queries: A folder of images, one image, or another gallery of the same model; the gallery itself is allowed, and then no item is
+            its own hit.
+        model: Bundle that encodes query images; not needed where the queries are a gallery.
+        k: Hits for each query.
+        out: Parquet file of hits. Query images are encoded into a small gallery beside it, NAME.queries.
+    """
+
+    gallery: str
+    queries: str
+    out: str
+    model: str | None = None
+    k: int = 100
+
+    def problems(self) -> list[str]:
+        found = [] if self.k >= 1 else [f"--k {self.k}: ask for 1 hit or more"]
+        if not self.out.endswith(".parquet"):
+            found.append(f"--out {self.out}: hits are one Parquet file, so its name ends in .parquet")
+        return found
+
+
+def is_gallery(path: str) -> bool:
+    return (Path(path) / MANIFEST_FILE).is_file()
+
+
+def queries_gallery(hits: str) -> str:
+    """Where the encoded query images of `hits` lie."""
+    return str(Path(hits).with_suffix("")) + QUERIES_SUFFIX
+
+
+def check_same_model(gallery: Gallery, queries: Gallery) -> None:
+    """ValueError where two galleries were made by different models or preprocessing: their codes mean nothing to each other."""
+    for name in ("model_digest", "preprocessing_digest", "num_bits"):
+        ours, theirs = getattr(gallery.manifest, name), getattr(queries.manifest, name)
+        if ours != theirs:
+            raise ValueError(f"gallery and queries were encoded differently ({name} {ours} and {theirs}): encode both with one model")
+
+
+def run(config: SearchConfig) -> pa.Table:
+    """Writes the hits and returns them."""
+    gallery = open_gallery(config.gallery)
+    query_hash: np.ndarray | None = None
+    if is_gallery(config.queries):
+        queries = open_gallery(config.queries)
+    else:
+        if config.model is None:
+            raise ValueError(f"--queries {config.queries} is no gallery, so --model is needed to encode its images")
+        if config.dry_run:
+            _print_plan(gallery, config)
+            return pa.table({})
+        queries, query_hash = _encode_queries(config)
+    check_same_model(gallery, queries)
+    if config.dry_run:
+        _print_plan(gallery, config)
+        return pa.table({})
+    hits = search_gallery(gallery, queries, k=config.k, query_hash=query_hash)
+    write_config(config.out, config)
+    write_hits(config.out, hits)
+    print(f"{config.out}: {len(hits)} hits for {queries.manifest.num_ok} queries")
+    return hits
+
+
+def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
+    print(
+        f"dry run: {config.queries} against {gallery.manifest.num_ok} codes of "
+        f"{gallery.manifest.num_bits} bits, {config.k} hits each; nothing was started"
+    )
+
+
+def _encode_queries(config: SearchConfig) -> tuple[Gallery, np.ndarray]:
+    """The query images as a gallery beside the hits, and their real-valued hashes, which order the hits inside a distance."""
+    assert config.model is not None
+    out = queries_gallery(config.out)
+    if not is_gallery(out):
+        encode(EncodeConfig(model=config.model, images=config.queries, out=out, tokens=True, engine="local", max_error_ratio=1.0))
+    queries = open_gallery(out)
+    encoder = PartEncoder(load_bundle(config.model))
+    hashes = []
+    for part in range(queries.manifest.num_parts):
+        encoded = encoder.encode(read_plan_part(out, part))
+        hashes.append(encoded.hash[np.asarray(encoded.table["status"]) == "ok"])
+    return queries, np.concatenate(hashes)
+
+
+def search_gallery(gallery: Gallery, queries: Gallery, *, k: int, query_hash: np.ndarray | None = None) -> pa.Table:
+    """Hits (in the columns of HITS_SCHEMA) of every query that has a code; ordered by query, then rank.
+
+    Inside a distance: by the asymmetric score of query_hash (Q, bits) where it is given, then by item_id. score is minus the distance,
+    plus, with query_hash, the asymmetric score scaled into -0.5..0.5: so it falls with the rank. Where queries and gallery are the same
+    folder, no item is its own hit.
+    """
+    codes, item_ids = gallery.codes()
+    query_codes, query_ids = queries.codes()
+    labels, query_labels = gallery.labels(), queries.labels()
+    same = Path(gallery.path).resolve() == Path(queries.path).resolve()
+    index = HammingIndex.build(codes, num_bits=gallery.manifest.num_bits)
+    distances, rows = index.search(query_codes, k + 1 if same else k, query_hash=query_hash)
+    query_of = np.repeat(np.arange(len(rows)), rows.shape[1])
+    rank = np.tile(np.arange(rows.shape[1]), len(rows))
+    flat_rows, flat_distances = rows.ravel(), distances.ravel()
+    if same:
+        keep = flat_rows != query_of
+        before = np.concatenate([[0], np.cumsum(~keep)])[:-1].reshape(rows.shape)
+        rank = rank - (before - before[:, :1]).ravel()
+        keep &= rank < k
+        query_of, rank, flat_rows, flat_distances = query_of[keep], rank[keep], flat_rows[keep], flat_distances[keep]
+    scores = -flat_distances.astype(np.float32)
+    if query_hash is not None:
+        signs = np.unpackbits(codes[flat_rows], axis=1, count=gallery.manifest.num_bits).astype(np.float32) * 2 - 1
+        asymmetric = np.einsum("nb,nb->n", signs, query_hash[query_of])
+        scores += 0.499 * asymmetric / np.maximum(np.abs(query_hash).sum(axis=1), 1e-12)[query_of]
+    return pa.table(
+        {
+            "query_id": query_ids.take(pa.array(query_of)),
+            "rank": pa.array(rank + 1, pa.int32()),
+            "item_id": item_ids.take(pa.array(flat_rows)),
+            "distance": pa.array(flat_distances, pa.int32()),
+            "score": pa.array(scores, pa.float32()),
+            "query_label": _label_column(query_labels[query_of]),
+            "item_label": _label_column(labels[flat_rows]),
+        }
+    )
+
+
+def _label_column(labels: np.ndarray) -> pa.Array:
+    return pa.array(labels, pa.int32(), mask=labels < 0)

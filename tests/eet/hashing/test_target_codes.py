@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from eet.hashing import learn_target_codes, shared_codes
+from eet.hashing.target_codes import _nearest_free
+
+
+def labels_of(num_labels: int, per_label: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).permutation(np.arange(num_labels).repeat(per_label))
+
+
+@pytest.mark.parametrize(("num_labels", "bits"), [(40, 64), (40, 16), (200, 16), (256, 8), (5, 3), (8, 3), (1, 1), (2, 1), (3, 70)])
+@pytest.mark.parametrize("seed", [0, 42])
+def test_labels_get_codes_of_their_own(num_labels: int, bits: int, seed: int) -> None:
+    codes = learn_target_codes(labels_of(num_labels), num_bits=bits, seed=seed)
+    assert codes.shape == (num_labels, bits) and codes.dtype == np.int8
+    assert set(np.unique(codes).tolist()) <= {-1, 1}
+    assert len({tuple(row) for row in codes.tolist()}) == num_labels
+    assert shared_codes(codes) == 0
+
+
+@pytest.mark.parametrize(("num_labels", "bits"), [(10, 2), (3, 1), (300, 8)])
+def test_labels_share_codes_only_once_every_code_is_taken(num_labels: int, bits: int) -> None:
+    codes = learn_target_codes(labels_of(num_labels), num_bits=bits, seed=0)
+    counts = np.unique(codes, axis=0, return_counts=True)[1]
+    assert len(counts) == 2**bits
+    assert shared_codes(codes) == counts[counts > 1].sum() > 0
+
+
+def test_shared_codes_counts_labels() -> None:
+    assert shared_codes(np.array([[1, 1], [1, -1], [1, 1], [-1, -1], [-1, -1], [-1, -1]])) == 5
+
+
+def test_codes_follow_the_seed_and_the_counts_and_not_the_order_of_images() -> None:
+    labels = labels_of(30)
+    codes = learn_target_codes(labels, num_bits=32, seed=5)
+    np.testing.assert_array_equal(learn_target_codes(labels[::-1].astype(np.int32), num_bits=32, seed=5), codes)
+    assert not np.array_equal(learn_target_codes(labels, num_bits=32, seed=6), codes)
+    uneven = np.concatenate([labels, np.zeros(500, dtype=np.int64)])
+    assert not np.array_equal(learn_target_codes(uneven, num_bits=32, seed=5), codes)
+
+
+def test_global_random_state_is_left_alone() -> None:
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+    first = learn_target_codes(labels_of(10), num_bits=16, seed=0)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # type: ignore[index]
+    np.random.seed(1)
+    np.testing.assert_array_equal(learn_target_codes(labels_of(10), num_bits=16, seed=0), first)
+
+
+def dense_codes(labels: np.ndarray, bits: int, seed: int) -> np.ndarray:
+    """The published updates on one column for each image, with the dense one-hot matrix; every image starts as its label does."""
+    num_labels, num_images = int(labels.max()) + 1, len(labels)
+    random = np.random.default_rng(seed)
+    v = random.standard_normal((bits, num_labels))[:, labels]
+    b = np.where(random.standard_normal((bits, num_labels))[:, labels] >= 0, 1.0, -1.0)
+    one_hot = np.zeros((num_labels, num_images))
+    for image, label in enumerate(labels):
+        one_hot[label, image] = 1
+    sigma, delta = 1.0, 1e-4
+
+    def procrustes() -> np.ndarray:
+        s1, _, s2 = np.linalg.svd(b @ v.T)
+        return s1 @ s2
+
+    rotation = procrustes()
+    for _ in range(15):
+        b = np.where(rotation @ v >= 0, 1.0, -1.0)
+        u = one_hot @ v.T @ np.linalg.pinv(v @ v.T)
+        v = np.linalg.pinv(sigma * u.T @ u + delta * rotation.T @ rotation) @ (sigma * u.T @ one_hot + delta * rotation.T @ b)
+        rotation = procrustes()
+    b = np.where(rotation @ v >= 0, 1.0, -1.0)
+    codes = np.zeros((num_labels, bits))
+    for image, label in enumerate(labels):
+        codes[label] = b[:, image]
+    assert all((codes[label] == b[:, image]).all() for image, label in enumerate(labels)), "images of a label end with one code"
+    return codes
+
+
+@pytest.mark.parametrize(("num_labels", "bits", "seed"), [(9, 8, 0), (12, 6, 1), (20, 16, 2), (7, 12, 3), (60, 24, 5)])
+def test_solving_per_label_equals_the_published_updates_per_image(num_labels: int, bits: int, seed: int) -> None:
+    # (60, 24, 5) still moves in the last rounds, so it tells 15 of them from 14 or 16.
+    random = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(num_labels), random.integers(0, num_labels, 60) // 2])  # uneven counts
+    random.shuffle(labels)
+    expected = dense_codes(labels, bits, seed)
+    codes = learn_target_codes(labels, num_bits=bits, seed=seed)
+    firsts = np.sort(np.unique(expected, axis=0, return_index=True)[1])  # only a label whose code is taken already gets another
+    assert len(firsts) >= 5
+    np.testing.assert_array_equal(codes[firsts], expected[firsts])
+    assert shared_codes(codes) == 0
+
+
+def test_free_codes_are_found_by_flipping_the_least_certain_bits_first() -> None:
+    code = np.array([1, -1, 1, 1], dtype=np.int8)
+    least_certain_first = np.array([2, 0, 3, 1])
+    taken = {code.tobytes()}
+    got = []
+    for _ in range(4):
+        free = _nearest_free(code, least_certain_first, taken)
+        taken.add(free.tobytes())
+        got.append(free.tolist())
+    assert got == [[1, -1, -1, 1], [-1, -1, 1, 1], [-1, -1, -1, 1], [1, -1, 1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "bits", "said"),
+    [
+        (np.array([0, 1, 3, 5]), 8, r"2 are missing, for example \[2, 4\]"),
+        (np.array([1, 2]), 8, r"missing, for example \[0\]"),
+        (np.array([0, -1]), 8, "below 0"),
+        (np.array([0.0, 1.0]), 8, "integers"),
+        (np.array([[0, 1]]), 8, "in one row"),
+        (np.array([], dtype=np.int64), 8, "one or more"),
+        (np.array([0, 1]), 0, "at least 1"),
+    ],
+)
+def test_what_are_no_labels_is_refused(labels: np.ndarray, bits: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        learn_target_codes(labels, num_bits=bits, seed=0)

@@ -1,0 +1,203 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from eet.images import Preprocessing
+from eet.images.preprocessing import _random_box
+
+PUBLISHED = Preprocessing.published()
+
+
+def smooth_picture(width: int, height: int) -> Image.Image:
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    waves = [np.sin(3 * x + 1.5 * y), np.cos(2 * x - 4 * y), np.sin(5 * x * y + 1)]
+    return Image.fromarray(np.rint(127 + 120 * np.stack(waves, axis=-1)).astype(np.uint8))
+
+
+def noisy_picture(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (1200, 300), (180, 240)])
+def test_published_form_is_resize_256_and_centre_crop_224(size: tuple[int, int]) -> None:
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(Preprocessing.IMAGENET_MEAN, Preprocessing.IMAGENET_STD),
+        ]
+    )
+    picture = smooth_picture(*size)
+    mine, published = PUBLISHED(picture), theirs(picture)
+    assert mine.shape == published.shape == (3, 224, 224) and mine.dtype == torch.float32 and mine.is_contiguous()
+    # A level of 255 is 0.017; torchvision rounds its box to whole pixels, ours is exact.
+    assert (mine - published).abs().mean() < 0.012
+    assert (mine - published).abs().max() < 0.09
+
+
+@pytest.mark.parametrize(
+    ("image_size", "crop_share", "picture", "box"),
+    [
+        ((224, 224), 0.875, (512, 256), (144.0, 16.0, 368.0, 240.0)),
+        ((224, 224), 0.875, (256, 512), (16.0, 144.0, 240.0, 368.0)),
+        ((224, 224), 1.0, (300, 200), (50.0, 0.0, 250.0, 200.0)),
+        ((100, 200), 1.0, (400, 400), (0.0, 100.0, 400.0, 300.0)),  # input wider than the picture: height gives way
+        ((200, 100), 0.5, (400, 400), (150.0, 100.0, 250.0, 300.0)),
+        ((64, 64), 0.875, (10, 10), (0.625, 0.625, 9.375, 9.375)),
+    ],
+)
+def test_box_by_numbers(
+    image_size: tuple[int, int], crop_share: float, picture: tuple[int, int], box: tuple[float, float, float, float]
+) -> None:
+    preprocessing = replace(PUBLISHED, image_size=image_size, crop_share=crop_share)
+    assert preprocessing.centred_box(*picture) == pytest.approx(box)
+
+
+def test_input_is_height_by_width() -> None:
+    preprocessing = replace(PUBLISHED, image_size=(40, 72))
+    picture = smooth_picture(100, 90)
+    assert preprocessing.view(picture).size == (72, 40)
+    assert preprocessing(picture).shape == preprocessing.augment(picture, np.random.default_rng(0)).shape == (3, 40, 72)
+
+
+def test_pixels_are_normalised_one_by_one() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    got = PUBLISHED.normalise(pixels)
+    for c in range(3):
+        for y in range(4):
+            for x in range(6):
+                expected = (pixels[y, x, c] / 255 - PUBLISHED.mean[c]) / PUBLISHED.std[c]
+                assert got[c, y, x].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_call_normalises_what_view_shows() -> None:
+    picture = noisy_picture(90, 70)
+    small = replace(PUBLISHED, image_size=(32, 32))
+    assert torch.equal(small(picture), small.normalise(np.asarray(small.view(picture))))
+
+
+def test_interpolation_is_the_one_named() -> None:
+    picture, box = noisy_picture(90, 70), replace(PUBLISHED, image_size=(32, 32)).centred_box(90, 70)
+    for name, pillows in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+        view = replace(PUBLISHED, image_size=(32, 32), interpolation=name).view(picture)
+        np.testing.assert_array_equal(np.asarray(view), np.asarray(picture.resize((32, 32), pillows, box=box)))
+
+
+# ---- training form
+
+
+def test_augmentation_is_decided_by_its_generator_alone() -> None:
+    small, picture = replace(PUBLISHED, image_size=(32, 32)), noisy_picture(90, 70)
+    np.random.seed(0)
+    first = small.augment(picture, np.random.default_rng([7, 1, 3]))
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert torch.equal(small.augment(picture, np.random.default_rng([7, 1, 3])), first)
+    assert not torch.equal(small.augment(picture, np.random.default_rng([7, 2, 3])), first)
+
+
+def test_half_of_the_views_are_mirrored_and_all_lie_in_range() -> None:
+    small = replace(PUBLISHED, image_size=(16, 16))
+    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 80, dtype=np.uint8)[None, :, None], (60, 1, 3)))  # brighter to the right
+    random, mirrored = np.random.default_rng(0), 0
+    low = torch.tensor([(0 - m) / s for m, s in zip(small.mean, small.std, strict=True)]).view(3, 1, 1)
+    high = torch.tensor([(1 - m) / s for m, s in zip(small.mean, small.std, strict=True)]).view(3, 1, 1)
+    for _ in range(400):
+        view = small.augment(ramp, random)
+        assert (view >= low - 1e-5).all() and (view <= high + 1e-5).all()
+        mirrored += int(view[0, 0, 0] > view[0, 0, -1])
+    assert 160 < mirrored < 240
+
+
+@pytest.mark.parametrize("size", [(500, 375), (90, 100), (37, 41)])
+def test_random_boxes_have_the_published_areas_and_shapes(size: tuple[int, int]) -> None:
+    random, shares, aspects, lefts = np.random.default_rng(0), [], [], []
+    width, height = size
+    for _ in range(2000):
+        left, top, right, bottom = _random_box(width, height, random)
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        shares.append((right - left) * (bottom - top) / (width * height))
+        aspects.append((right - left) / (bottom - top))
+        lefts.append(left / max(width - (right - left), 1))
+    rounding = 2 / (0.25 * min(size))  # of a side of the smallest boxes
+    assert 0.08 - rounding < min(shares) < 0.12 and max(shares) > 0.9
+    assert 0.75 - rounding < min(aspects) < 0.8 and 1.25 < max(aspects) < 4 / 3 + rounding
+    assert min(lefts) < 0.05 and max(lefts) > 0.95 and 0.45 < float(np.mean(lefts)) < 0.55
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((1000, 10), (1000 / 2 - 20 / 3, 0, 1000 / 2 + 20 / 3, 10)), ((10, 1000), (0, 500 - 20 / 3, 10, 500 + 20 / 3))]
+)
+def test_very_long_pictures_fall_back_to_the_middle(size: tuple[int, int], box: tuple[float, ...]) -> None:
+    assert _random_box(*size, np.random.default_rng(0)) == pytest.approx(box)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50)])
+def test_tiny_pictures_have_a_view(size: tuple[int, int]) -> None:
+    small, picture = replace(PUBLISHED, image_size=(16, 16)), noisy_picture(*size)
+    for seed in range(20):
+        assert torch.isfinite(small.augment(picture, np.random.default_rng(seed))).all()
+    assert torch.isfinite(small(picture)).all()
+
+
+# ---- the record
+
+
+def test_record_goes_to_plain_values_and_back() -> None:
+    preprocessing = Preprocessing((40, 72), 0.95, "bicubic", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    again = Preprocessing.from_dict(preprocessing.to_dict())
+    assert again == preprocessing and again.digest == preprocessing.digest
+    assert preprocessing.to_dict()["image_size"] == [40, 72]
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"image_size": (224, 256)},
+    {"crop_share": 0.9},
+    {"interpolation": "bicubic"},
+    {"mean": (0.485, 0.456, 0.4061)},
+    {"std": (0.229, 0.224, 0.2251)},
+]
+
+
+def test_digest_changes_with_every_field() -> None:
+    digests = {replace(PUBLISHED, **change).digest for change in CHANGES} | {PUBLISHED.digest}
+    assert len(digests) == 1 + len(CHANGES) == 1 + len(PUBLISHED.to_dict())
+    assert Preprocessing.published().digest == PUBLISHED.digest
+
+
+def test_published_takes_what_timm_gives() -> None:
+    preprocessing = Preprocessing.published((48, 80), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    assert preprocessing == Preprocessing((48, 80), 0.875, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"interpolation": "nearest"}, r"use one of \['bicubic', 'bilinear'\]"),
+        ({"crop_share": 0.0}, r"\(0, 1\]"),
+        ({"crop_share": 1.01}, r"\(0, 1\]"),
+        ({"crop_share": float("nan")}, r"\(0, 1\]"),
+        ({"image_size": (0, 224)}, "positive"),
+        ({"std": (0.2, 0.0, 0.2)}, "positive"),
+    ],
+)
+def test_impossible_records_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(PUBLISHED, **change)
+
+
+@pytest.mark.parametrize("spoil", [{"crop": 1.0}, None])
+def test_records_with_other_fields_are_refused(spoil: dict[str, Any] | None) -> None:
+    values = PUBLISHED.to_dict()
+    if spoil is None:
+        del values["mean"]
+    else:
+        values.update(spoil)
+    with pytest.raises(ValueError, match="cannot be read"):
+        Preprocessing.from_dict(values)
