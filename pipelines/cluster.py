@@ -1,6 +1,6 @@
-"""Connecting to Ray, and what the cluster has."""
+"""Connecting to Ray, what the cluster has, and what a worker's share of it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,12 +8,47 @@ import ray
 
 
 @dataclass(frozen=True)
-class ClusterResources:
-    """What the connected cluster offers, in whole CPUs and GPUs."""
+class Node:
+    """Whole CPUs and GPUs of a living node."""
 
     cpus: int
     gpus: int
-    nodes: int
+
+
+@dataclass(frozen=True)
+class ClusterResources:
+    """The nodes that take work."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def gpus(self) -> int:
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def cpus(self) -> int:
+        return sum(node.cpus for node in self.nodes)
+
+    def cpus_per_worker(self, workers: int) -> int:
+        """The most whole CPUs that each of `workers` can have at once, every one on a single node (with a GPU, where the cluster has any).
+
+        Ray waits for ever for a worker that fits no node, so ValueError where not all of them fit.
+        """
+        share = largest_share(self.nodes, workers, gpu=self.gpus > 0)
+        if share is None:
+            raise ValueError(
+                f"{workers} workers do not fit the cluster of {len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs: "
+                f"use {self.gpus or self.cpus} or fewer"
+            )
+        return share
+
+
+def largest_share(nodes: Sequence[Node], workers: int, *, gpu: bool) -> int | None:
+    """The greatest number of CPUs, 1 or more, with which `workers` fit on the nodes, each with a GPU of its own if asked; None for none."""
+    for share in range(max((node.cpus for node in nodes), default=0), 0, -1):
+        if sum(min(node.cpus // share, node.gpus) if gpu else node.cpus // share for node in nodes) >= workers:
+            return share
+    return None
 
 
 @contextmanager
@@ -41,5 +76,6 @@ def connected(address: str) -> Iterator[ClusterResources]:
 
 def cluster_resources() -> ClusterResources:
     """Of the connected cluster."""
-    total = ray.cluster_resources()
-    return ClusterResources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), sum(node["Alive"] for node in ray.nodes()))
+    totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = (Node(int(total.get("CPU", 0)), int(total.get("GPU", 0))) for total in totals)
+    return ClusterResources(tuple(node for node in nodes if node.cpus))

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 import torch
 
@@ -20,8 +22,10 @@ from eet.gallery import (
     PartEncoder,
     finished_parts,
     open_gallery,
+    part_name,
     plan_parts,
     read_plan_part,
+    resolve,
     student_schema,
     student_token_shape,
     write_manifest,
@@ -31,7 +35,7 @@ from eet.gallery import (
 from eet.vit import BundleRecord, Student, load_bundle, read_bundle_record
 from pipelines.cluster import ClusterResources, connected
 from pipelines.options import DataOptions, JobOptions
-from pipelines.output import write_config
+from pipelines.output import exists, inside, read_text, remove, write_config, write_text
 from pipelines.progress import duration
 
 BEGUN_FILE = "begun.json"  # what a gallery under way is made with; the manifest takes its place
@@ -122,7 +126,7 @@ def images_of(config: EncodeConfig) -> ImageList:
     if Path(config.images).is_file():
         return ImageList([Path(config.images).name], [os.path.abspath(config.images)], None, None, 0, config.images)
     paths, ignored = list_image_files(config.images)
-    root = os.path.abspath(config.images)
+    root = config.images.rstrip("/") if "://" in config.images else os.path.abspath(config.images)
     return ImageList(paths, [f"{root}/{path}" for path in paths], None, None, ignored, config.images)
 
 
@@ -135,9 +139,8 @@ def run(config: EncodeConfig) -> EncodeResult:
         _print_estimate(config, student, images)
         return EncodeResult(config.out, _manifest(config, student, record, images, Counter({OK: 0}), 0), 0.0)
     out = config.out
-    if (Path(out) / MANIFEST_FILE).exists():
+    if exists(inside(out, MANIFEST_FILE)):
         raise ValueError(f"{out} is a finished gallery already; choose another --out, or remove it")
-    Path(out).mkdir(parents=True, exist_ok=True)
     write_config(out, config)
     _begin(config, student, record, images)
     num_parts = plan_parts(out)
@@ -162,7 +165,7 @@ def run(config: EncodeConfig) -> EncodeResult:
 
 def _begin(config: EncodeConfig, student: Student, record: BundleRecord, images: ImageList) -> None:
     """Writes the plan, or checks that the one that is there was made for the same model, columns and images."""
-    out = Path(config.out)
+    out = config.out
     made_with: dict[str, Any] = {
         "model_digest": record.digest,
         "preprocessing_digest": record.preprocessing_digest,
@@ -170,9 +173,9 @@ def _begin(config: EncodeConfig, student: Student, record: BundleRecord, images:
         "rows_per_part": config.rows_per_part,
         "num_rows": len(images.uris),
     }
-    begun = out / BEGUN_FILE
-    if begun.exists():
-        before = json.loads(begun.read_text())
+    begun = inside(out, BEGUN_FILE)
+    if exists(begun):
+        before = json.loads(read_text(begun))
         changed = [f"{key}: {before.get(key)} then, {value} now" for key, value in made_with.items() if before.get(key) != value]
         if changed:
             raise ValueError(
@@ -180,7 +183,7 @@ def _begin(config: EncodeConfig, student: Student, record: BundleRecord, images:
             )
         return
     write_plan(config.out, images.item_ids, images.uris, images.labels, config.rows_per_part)
-    begun.write_text(json.dumps(made_with, indent=1) + "\n")
+    write_text(begun, json.dumps(made_with, indent=1) + "\n")
 
 
 def _encode_parts(config: EncodeConfig, student: Student, pending: list[int], total: int):  # type: ignore[no-untyped-def]
@@ -214,20 +217,11 @@ def _encode_parts(config: EncodeConfig, student: Student, pending: list[int], to
 
 
 def _pool(config: EncodeConfig, resources: ClusterResources, num_parts: int) -> dict[str, Any]:
-    """How many actors, and what each takes. One CPU of the cluster is left to Ray Data where there is more than one."""
+    """How many actors, and what each takes. A CPU beside each is left to Ray Data where its node has more than one."""
     gpu = resources.gpus > 0
-    workers = min(config.workers or (resources.gpus if gpu else resources.nodes), num_parts)
-    share = resources.cpus // max(1, workers)
-    if workers > resources.cpus or (gpu and workers > resources.gpus):
-        raise ValueError(f"--workers {workers}: the cluster has {resources.cpus} CPUs and {resources.gpus} GPUs")
-    reserved = max(1, share - 1) if workers * share >= resources.cpus else max(1, share)
-    if workers * reserved >= resources.cpus and resources.cpus > 1 and workers > 1:
-        raise ValueError(
-            f"--workers {workers} would take all {resources.cpus} CPUs and leave Ray Data none: use {max(1, resources.cpus - 1)} or fewer"
-        )
-    # A one-CPU cluster: a fraction, so that Ray Data's own tasks find room.
-    cpus = 0.5 if resources.cpus == 1 else reserved
-    return {"workers": workers, "cpus": cpus, "gpu": gpu, "threads": config.threads or max(1, share)}
+    workers = min(config.workers or resources.gpus or len(resources.nodes), num_parts)
+    share = resources.cpus_per_worker(workers)
+    return {"workers": workers, "cpus": max(1, share - 1), "gpu": gpu, "threads": config.threads or share}
 
 
 def _encoder(config: EncodeConfig, student: Student, device: str, threads: int) -> PartEncoder:
@@ -248,7 +242,7 @@ def _encode_part(encoder: PartEncoder, gallery: str, part: int) -> tuple[int, in
     """(rows, failed rows) of a part, which is on disk when this returns."""
     table = encoder.encode(read_plan_part(gallery, part)).table
     write_part(gallery, part, table)
-    return len(table), len(table) - int(pa.compute.sum(pa.compute.equal(table["status"], OK)).as_py() or 0)
+    return len(table), len(table) - int(pc.sum(pc.equal(table["status"], OK)).as_py() or 0)
 
 
 class _PartActor:
@@ -265,15 +259,15 @@ class _PartActor:
 
 def _finish(config: EncodeConfig, student: Student, record: BundleRecord, images: ImageList, num_parts: int) -> Manifest:
     counts: Counter[str] = Counter()
-    out = Path(config.out)
+    filesystem, folder = resolve(config.out)
     provisional = _manifest(config, student, record, images, Counter({OK: 0}), num_parts)
     for part in range(num_parts):
-        column = pa.parquet.read_table(out / f"part-{part:06d}.parquet", columns=["status"])["status"]
-        counts.update({item["values"]: item["counts"] for item in pa.compute.value_counts(column).to_pylist()})
+        column = pq.read_table(inside(folder, part_name(part)), columns=["status"], filesystem=filesystem)["status"]
+        counts.update({item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()})
     assert sum(counts.values()) == provisional.num_rows, (counts, provisional.num_rows)
     manifest = _manifest(config, student, record, images, counts, num_parts)
     write_manifest(config.out, manifest)
-    (out / BEGUN_FILE).unlink()
+    remove(inside(config.out, BEGUN_FILE))
     return open_gallery(config.out).manifest
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eet.figures import precision_recall_figure, save_png
 from eet.gallery import Gallery, open_gallery, read_hits
@@ -92,7 +93,7 @@ def run(config: EvaluateConfig) -> Evaluation:
         return Evaluation({}, {})
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    write_config(out, config)
+    write_config(config.out, config)
     measures: dict[str, dict[str, float]] = {}
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     query_codes, query_labels, query_rows = _labelled(queries)
@@ -177,7 +178,7 @@ def _curve(
 
 def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig) -> dict[str, float]:
     """Measures of a list of hits in its own order. R-precision and MAP@R only where every query has R hits."""
-    labelled = hits.filter(pa.compute.is_valid(hits["query_label"])).sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    labelled = hits.filter(pc.is_valid(hits["query_label"])).sort_by([("query_id", "ascending"), ("rank", "ascending")])
     if not len(labelled):
         raise ValueError("the hits have no query labels: search with a labelled gallery of queries to measure them")
     ids = labelled["query_id"].to_numpy()
@@ -188,7 +189,7 @@ def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig) -> d
     _, gallery_ids = gallery.codes()
     among_gallery = set(np.asarray(gallery_ids)[np.isin(np.asarray(gallery_ids), ids[starts])])
     sums: dict[str, list[float]] = {}
-    k = int(pa.compute.max(labelled["rank"]).as_py())
+    k = int(pc.max(labelled["rank"]).as_py())
     refused = False
     for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
         ranked = relevant[start:end]

@@ -140,6 +140,7 @@ class TrainOptions:
         momentum: Of sgd.
         weight_decay: Of either optimizer.
         warmup_steps: Steps of linear warm-up before the cosine; default min(500, a ninth of all steps).
+        min_crop_area: Least share of a picture that a random training crop shows; labels told by parts of small pictures want more of it.
         workers: Ray Train workers (DDP).
         cpus_per_worker: CPU threads of a worker; default an equal share of the cluster's.
         loader_workers: Image loading processes of a worker; default 0 on a CPU (it loads in turn with training), 8 at most on a GPU.
@@ -159,6 +160,7 @@ class TrainOptions:
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup_steps: int | None = None
+    min_crop_area: float = 0.08
     workers: int = 1
     cpus_per_worker: int | None = None
     loader_workers: int | None = None
@@ -184,6 +186,8 @@ class TrainOptions:
             found.append(f"--train.batch_size {self.batch_size} does not divide over {self.workers} workers")
         if not 0 <= self.validation_share < 1:
             found.append(f"--train.validation_share {self.validation_share}: use 0 (none) to below 1")
+        if not 0 < self.min_crop_area <= 1:
+            found.append(f"--train.min_crop_area {self.min_crop_area}: use above 0 to 1")
         if not 0 <= self.momentum < 1:
             found.append(f"--train.momentum {self.momentum}: use 0 to below 1")
         if self.weight_decay < 0:

@@ -1,10 +1,42 @@
-"""The folder a job writes into, and the resolved config beside it."""
+"""What a job writes: small files on any store, and the resolved config beside every output."""
 
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import yaml
+
+from eet.gallery import resolve, whole_file
+
+
+def inside(folder: str, name: str) -> str:
+    """The location of `name` in a folder, a local path or a URI."""
+    return f"{str(folder).rstrip('/')}/{name}"
+
+
+def exists(location: str) -> bool:
+    """Whether there is a file or folder, on whatever store."""
+    filesystem, path = resolve(location)
+    return filesystem.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def read_text(location: str) -> str:
+    """A small file as text. FileNotFoundError where there is none."""
+    filesystem, path = resolve(location)
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        return stream.read().decode()
+
+
+def write_text(location: str, text: str) -> None:
+    """Writes a small file, whole or not at all; folders are made."""
+    with whole_file(*resolve(location)) as file:
+        file.write(text.encode())
+
+
+def remove(location: str) -> None:
+    """Deletes one file."""
+    filesystem, path = resolve(location)
+    filesystem.delete_file(path)
 
 
 def config_values(config: Any) -> dict[str, Any]:
@@ -32,20 +64,18 @@ def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def config_path(out: str | Path) -> Path:
-    """config.yaml in an output folder, NAME.config.yaml beside an output file."""
-    out = Path(out)
-    return out.with_name(f"{out.stem}.config.yaml") if out.suffix == ".parquet" else out / "config.yaml"
+def config_location(out: str) -> str:
+    """config.yaml in an output folder, NAME.config.yaml beside NAME.parquet."""
+    out = str(out)
+    return f"{out.removesuffix('.parquet')}.config.yaml" if out.endswith(".parquet") else inside(out, "config.yaml")
 
 
-def write_config(out: str | Path, config: Any) -> None:
+def write_config(out: str, config: Any) -> None:
     """Writes the resolved config beside the output, so that `--config` on it repeats the job."""
-    path = config_path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config_values(config), sort_keys=False))
+    write_text(config_location(out), yaml.safe_dump(config_values(config), sort_keys=False))
 
 
-def read_written_config(out: str | Path) -> dict[str, Any] | None:
+def read_written_config(out: str) -> dict[str, Any] | None:
     """The resolved config beside an output, or None where there is none."""
-    path = config_path(out)
-    return yaml.safe_load(path.read_text()) if path.is_file() else None
+    location = config_location(out)
+    return yaml.safe_load(read_text(location)) if exists(location) else None

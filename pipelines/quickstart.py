@@ -34,7 +34,7 @@ class QuickstartConfig(JobOptions):
         out: Folder for everything.
         weights: Backbone weights: a file, timm (downloads its own), or none (random).
         data: Labelled images; default drawn ones.
-        student: The network; default a ViT of 6 blocks, 96 wide, 8-pixel patches, 96-pixel images, 32 bits.
+        student: The network; default a ViT of 6 blocks, 96 wide, 12-pixel patches, 96-pixel images, 32 bits.
         loss: The objective.
         train: The training; default AdamW from nothing, sized for a few minutes on two cores.
     """
@@ -45,14 +45,16 @@ class QuickstartConfig(JobOptions):
     student: StudentOptions = field(
         default_factory=lambda: StudentOptions(
             backbone="vit_tiny_patch16_224",
-            backbone_options={"patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
+            backbone_options={"patch_size": 12, "embed_dim": 96, "depth": 6, "num_heads": 3},
             image_size=SYNTHETIC_SIZE,
             bits=32,
         )
     )
     loss: LossOptions = field(default_factory=LossOptions)
     train: TrainOptions = field(
-        default_factory=lambda: TrainOptions(epochs=12, batch_size=32, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05)
+        default_factory=lambda: TrainOptions(
+            epochs=10, batch_size=32, micro_batch_size=32, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, min_crop_area=0.5
+        )
     )
 
     def problems(self) -> list[str]:
@@ -82,7 +84,7 @@ def run(config: QuickstartConfig) -> QuickstartResult:
         return QuickstartResult(out / REPORT_FILE, {}, {})
     if (out / REPORT_FILE).exists():
         raise ValueError(f"{out} holds a finished quickstart: open {out / REPORT_FILE}, or choose another --out")
-    write_config(out, config)
+    write_config(config.out, config)
     with connected(config.ray_address):
         trained = distill.run(_distill_config(config, data, out))
         model, gallery, hits = str(out / "model"), str(out / "gallery"), str(out / "hits.parquet")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 
@@ -64,7 +65,7 @@ def run(config: ReportConfig) -> Path:
         )
         return out / REPORT_FILE
     out.mkdir(parents=True, exist_ok=True)
-    write_config(out, config)
+    write_config(config.out, config)
     shown = spread_queries(hits, config.num_queries)
     sections = [Section("Queries and their nearest items", hit_blocks(hits, shown, gallery, queries, top=config.top))]
     if model is not None:
@@ -92,9 +93,9 @@ def hit_blocks(hits: pa.Table, shown: Sequence[str], gallery: Gallery, queries: 
     """A panel for each query: the picture and its first hits, framed by whether the labels agree."""
     names = gallery.manifest.label_names
     blocks: list[Paragraph | Picture] = []
-    first = hits.filter(pa.compute.less_equal(hits["rank"], top))
+    first = hits.filter(pc.less_equal(hits["rank"], top))
     for query_id in shown:
-        rows = first.filter(pa.compute.equal(first["query_id"], query_id)).to_pylist()
+        rows = first.filter(pc.equal(first["query_id"], query_id)).to_pylist()
         query = picture_of(queries, query_id)
         pictures = [(picture_of(gallery, row["item_id"]), row) for row in rows]
         panels = [(picture, _agrees(row)) for picture, row in pictures if picture is not None]

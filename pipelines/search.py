@@ -1,18 +1,17 @@
 """`eet search`: for every query, the nearest items of a gallery."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from eet.gallery import Gallery, PartEncoder, open_gallery, read_plan_part, write_hits
+from eet.gallery import Gallery, PartEncoder, open_gallery, read_plan_part, resolve, write_hits
 from eet.search import HammingIndex
 from eet.vit import load_bundle
 from pipelines.encode import MANIFEST_FILE, EncodeConfig
 from pipelines.encode import run as encode
 from pipelines.options import JobOptions
-from pipelines.output import write_config
+from pipelines.output import exists, inside, write_config
 
 QUERIES_SUFFIX = ".queries"
 
@@ -44,12 +43,12 @@ class SearchConfig(JobOptions):
 
 
 def is_gallery(path: str) -> bool:
-    return (Path(path) / MANIFEST_FILE).is_file()
+    return exists(inside(path, MANIFEST_FILE))
 
 
 def queries_gallery(hits: str) -> str:
     """Where the encoded query images of `hits` lie."""
-    return str(Path(hits).with_suffix("")) + QUERIES_SUFFIX
+    return hits.removesuffix(".parquet") + QUERIES_SUFFIX
 
 
 def check_same_model(gallery: Gallery, queries: Gallery) -> None:
@@ -116,7 +115,7 @@ def search_gallery(gallery: Gallery, queries: Gallery, *, k: int, query_hash: np
     codes, item_ids = gallery.codes()
     query_codes, query_ids = queries.codes()
     labels, query_labels = gallery.labels(), queries.labels()
-    same = Path(gallery.path).resolve() == Path(queries.path).resolve()
+    same = resolve(gallery.path) == resolve(queries.path)
     index = HammingIndex.build(codes, num_bits=gallery.manifest.num_bits)
     distances, rows = index.search(query_codes, k + 1 if same else k, query_hash=query_hash)
     query_of = np.repeat(np.arange(len(rows)), rows.shape[1])

@@ -124,12 +124,10 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
         _print_estimate(plan)
         return TrainingResult(out, [], {}, 0)
     _check_output(out, config)
-    write_config(out, config)
+    write_config(config.out, config)
     with tracked(f"{title} {out.name}", config.tracking_uri, config.out, config_values(config)) as run:
         with connected(config.ray_address) as resources:
-            if options.workers > max(resources.cpus, 1) or (resources.gpus and options.workers > resources.gpus):
-                raise ValueError(f"--train.workers {options.workers}: the cluster has {resources.cpus} CPUs and {resources.gpus} GPUs")
-            threads = options.cpus_per_worker or max(1, resources.cpus // options.workers)
+            threads = options.cpus_per_worker or resources.cpus_per_worker(options.workers)
             use_gpu = resources.gpus > 0
             board = ProgressBoard.remote()
             plan = dataclasses.replace(plan, threads=threads, board=board)
@@ -202,7 +200,7 @@ def _check_output(out: Path, config: Any) -> None:
         return
     if (out / "model.json").exists():
         raise ValueError(f"{out} is finished: nothing to resume")
-    written = read_written_config(out)
+    written = read_written_config(str(out))
     if not begun or written is None:
         return
     free = ("resume", "address", "tracking_uri", "dry_run", "out")

@@ -31,8 +31,9 @@ def view_random(seed: int, epoch: int, item_id: str) -> np.random.Generator:
 class AugmentedImages(Dataset):
     """Map-style training images; an index is (epoch, row), so that a loader process needs no state."""
 
-    def __init__(self, table: ImageTable, preprocessing: Preprocessing, seed: int) -> None:
+    def __init__(self, table: ImageTable, preprocessing: Preprocessing, seed: int, *, min_crop_area: float = 0.08) -> None:
         self.table, self.preprocessing, self.seed = table, preprocessing, seed
+        self.min_crop_area = min_crop_area
 
     def __len__(self) -> int:
         return len(self.table)
@@ -40,7 +41,8 @@ class AugmentedImages(Dataset):
     def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, row = index
         image = open_image(self.table, row)
-        return self.preprocessing.augment(image, view_random(self.seed, epoch, self.table.paths[row])), int(self.table.labels[row])
+        random = view_random(self.seed, epoch, self.table.paths[row])
+        return self.preprocessing.augment(image, random, min_crop_area=self.min_crop_area), int(self.table.labels[row])
 
 
 class EvaluationImages(Dataset):

@@ -160,7 +160,7 @@ class _Worker:
         )
         preprocessing = self.plan.networks[self.plan.chosen].preprocessing
         loader = step_loader(
-            AugmentedImages(self.plan.train, preprocessing, self.plan.seed),
+            AugmentedImages(self.plan.train, preprocessing, self.plan.seed, min_crop_area=self.plan.options.min_crop_area),
             sampler,
             processes=self._loader_processes(),
             pin=self.device.type == "cuda",

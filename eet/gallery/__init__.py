@@ -2,6 +2,7 @@
 
 from eet.gallery.encoder import EncodedPart, PartEncoder, student_schema, student_token_shape
 from eet.gallery.hits import HITS_SCHEMA, read_hits, write_hits
+from eet.gallery.locations import whole_file
 from eet.gallery.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from eet.gallery.parts import finished_parts, part_name, write_part
 from eet.gallery.plan import PLAN_SCHEMA, plan_parts, read_plan_part, write_plan
@@ -31,6 +32,7 @@ __all__ = [
     "resolve",
     "student_schema",
     "student_token_shape",
+    "whole_file",
     "write_hits",
     "write_manifest",
     "write_part",

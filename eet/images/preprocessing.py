@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+PUBLISHED_MIN_CROP_AREA = 0.08  # torchvision's RandomResizedCrop, as published
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -99,22 +100,24 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Tensor:
         return self.normalise(np.asarray(self.view(image)))
 
-    def augment(self, image: Image.Image, random: np.random.Generator) -> Tensor:
-        """The training form: a random resized crop (area 8 to 100 %, aspect 3/4 to 4/3) and a horizontal flip (published).
+    def augment(self, image: Image.Image, random: np.random.Generator, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA) -> Tensor:
+        """The training form: a random resized crop (aspect 3/4 to 4/3) and a horizontal flip.
+
+        min_crop_area: least share of the picture's area in a crop, in (0, 1]; published is 0.08.
 
         random: the only source of chance, so that a generator made from (seed, epoch, item) repeats the same view anywhere.
         """
-        view = self._resample(image, _random_box(*image.size, random))
+        view = self._resample(image, _random_box(*image.size, random, min_crop_area))
         if random.random() < 0.5:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return self.normalise(np.asarray(view))
 
 
-def _random_box(width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:
+def _random_box(width: int, height: int, random: np.random.Generator, min_crop_area: float) -> tuple[float, float, float, float]:
     """RandomResizedCrop's box: ten tries at a random area and aspect, then the largest centred box of an allowed aspect."""
     narrow, wide = 3 / 4, 4 / 3
     for _ in range(10):
-        area = width * height * random.uniform(0.08, 1.0)
+        area = width * height * random.uniform(min_crop_area, 1.0)
         aspect = math.exp(random.uniform(math.log(narrow), math.log(wide)))
         box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < box_width <= width and 0 < box_height <= height:

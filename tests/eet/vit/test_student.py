@@ -281,8 +281,9 @@ def test_gradients_are_those_of_the_plain_loop_with_constant_scores(tokens: bool
         assert (mine - theirs).abs().max() < 1e-5 * largest, name
 
 
-def test_projection_and_mlp_work_for_the_kept_patches_alone() -> None:
-    student = make_student(schedule=PruningSchedule((4,), (0.2,)))
+@pytest.mark.parametrize(("prune_after", "tokens", "living"), [((4,), True, 3), ((4,), False, 0), ((2,), True, 3), ((2,), False, 0)])
+def test_projection_and_mlp_of_the_last_block_work_for_what_is_asked_for(prune_after: tuple[int, ...], tokens: bool, living: int) -> None:
+    student = make_student(schedule=PruningSchedule(prune_after, (0.2,)))
     block, seen = student.trunk.blocks[3], []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -290,8 +291,8 @@ def test_projection_and_mlp_work_for_the_kept_patches_alone() -> None:
 
     block.mlp.register_forward_hook(note)
     block.attn.proj.register_forward_hook(note)
-    student(images_for(student, 1))
-    assert seen == [1 + 3, 1 + 3]
+    student(images_for(student, 1), tokens=tokens)
+    assert seen == [1 + living] * 2
 
 
 @torch.no_grad()

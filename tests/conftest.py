@@ -1,0 +1,117 @@
+"""What tests share: one Ray session, drawn birds, a small network, and the rules by which tests are skipped."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Set before anything imports Ray or MLflow; worker processes inherit them.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not any("gpu" in item.keywords for item in items):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch sees none"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data, weights and golden outputs."""
+    if "EET_SHARED" not in os.environ:
+        pytest.skip("EET_SHARED does not name the folder of data and weights")
+    return Path(os.environ["EET_SHARED"])
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A Ray session of this process alone, whatever else runs on the machine. Its CPUs are logical: there may be fewer."""
+    import ray
+
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=200 * 2**20
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four labels of drawn birds, 48 pixels wide: 8 training and 4 test images each."""
+    from eet.datasets import synthetic
+
+    root = tmp_path_factory.mktemp("birds")
+    synthetic.write(root, num_labels=4, images_per_label=8, test_per_label=4, image_size=48)
+    return root
+
+
+@pytest.fixture
+def tiny_options():  # type: ignore[no-untyped-def]
+    """A ViT that trains in a blink: 4 blocks, 32 wide, 36 patches, 16 bits."""
+    from pipelines.options import StudentOptions
+
+    return StudentOptions(
+        backbone="vit_tiny_patch16_224",
+        backbone_options={"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2},
+        image_size=48,
+        bits=16,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_birds: Path) -> Path:
+    """An untrained bundle that knows the drawn birds' labels, target codes and training counts."""
+    import numpy as np
+    import torch
+
+    from eet.datasets import synthetic
+    from eet.hashing import learn_target_codes
+    from eet.vit import PruningSchedule, build_student, save_bundle
+
+    table = synthetic.load(str(tiny_birds))
+    train = table.select("train")
+    torch.manual_seed(0)
+    student = build_student(
+        "vit_tiny_patch16_224",
+        num_classes=table.num_labels,
+        num_bits=16,
+        schedule=PruningSchedule((1, 2, 3), (0.5, 0.5, 0.25)),
+        image_size=48,
+        weights="none",
+        backbone_options={"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2},
+        seed=3,
+    )
+    # Untrained, every picture has nearly the same hash: centred and spread by a random matrix, the codes differ.
+    with torch.no_grad():
+        random = torch.Generator().manual_seed(1)
+        student.trunk.head.weight.normal_(generator=random)
+        student.head_hash.weight.normal_(generator=random)
+        pictures = torch.stack([student.preprocess(picture_at(train.location(row))) for row in range(len(train))])
+        student.eval()
+        student.head_hash.bias.copy_(-student(pictures, tokens=False).hash.median(dim=0).values)
+    folder = tmp_path_factory.mktemp("model") / "bundle"
+    save_bundle(
+        student,
+        folder,
+        label_names=table.label_names,
+        target_codes=learn_target_codes(train.labels, num_bits=16, seed=0),
+        label_counts=np.bincount(train.labels),
+    )
+    return folder
+
+
+def picture_at(location: str):  # type: ignore[no-untyped-def]
+    from eet.images import read_image
+
+    return read_image(location)

@@ -1,0 +1,122 @@
+"""The encoder against the network run on one picture at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from eet.datasets import synthetic
+from eet.gallery import PartEncoder, fixed_binary_to_numpy, student_token_shape
+from eet.images import read_image
+from eet.vit import Student, load_bundle
+
+ROWS, BAD = 11, {4: "truncated", 7: "missing"}
+SURE = 1e-4  # a hash nearer to 0 may fall on either side in another batch
+
+
+@pytest.fixture(scope="module")
+def student(tiny_model: Path) -> Student:
+    return load_bundle(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_birds: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    table = synthetic.load(str(tiny_birds))
+    chosen = range(0, 4 * ROWS, 4)  # several labels
+    uris = [table.location(row) for row in chosen]
+    cut = tmp_path_factory.mktemp("bad") / "cut.png"
+    data = Path(uris[4]).read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    uris[4], uris[7] = str(cut), "/no/such/picture.png"
+    labels = pa.array([int(table.labels[row]) for row in chosen], pa.int32())
+    return pa.table({"item_id": [f"{row:02d}" for row in range(ROWS)], "uri": uris, "label": labels})
+
+
+@pytest.fixture(scope="module")
+def encoded(student: Student, rows: pa.Table):
+    return PartEncoder(student, batch_size=4, threads=3, tokens=True, embedding=True).encode(rows)
+
+
+@torch.inference_mode()
+def alone(student: Student, uri: str):
+    return student(student.preprocess(read_image(uri)).unsqueeze(0))
+
+
+def test_each_row_is_what_the_network_says_of_its_picture_alone(student, rows, encoded):
+    token_shape = student_token_shape(student)
+    assert token_shape == (2, 32)
+    good = [row for row in range(ROWS) if row not in BAD]
+    table = encoded.table.take(good)
+    codes = np.unpackbits(fixed_binary_to_numpy(table["code"], np.uint8, (2,)), axis=1)
+    tokens = fixed_binary_to_numpy(table["tokens"], "<f2", token_shape)
+    index = fixed_binary_to_numpy(table["token_index"], "<u2", token_shape[:1])
+    mass = fixed_binary_to_numpy(table["token_mass"], "<f2", token_shape[:1])
+    embedding = fixed_binary_to_numpy(table["embedding"], "<f2", (32,))
+    assert len(np.unique(codes, axis=0)) > 1, "all codes are one: nothing would be told apart"
+    for place, row in enumerate(good):
+        out = alone(student, rows["uri"][row].as_py())
+        expected = out.hash[0].numpy()
+        np.testing.assert_allclose(encoded.hash[row], expected, atol=SURE)
+        sure = np.abs(expected) > SURE
+        assert np.array_equal(codes[place][sure], (expected > 0)[sure])
+        assert np.array_equal(index[place], out.token_index[0].numpy())
+        np.testing.assert_allclose(tokens[place], out.tokens[0].numpy(), atol=5e-3)
+        np.testing.assert_allclose(mass[place], out.token_mass[0].numpy(), atol=1e-3)
+        np.testing.assert_allclose(embedding[place], out.embedding[0].numpy(), atol=5e-3)
+
+
+def test_rows_keep_their_order_ids_and_labels(rows, encoded):
+    for name in ("item_id", "uri"):
+        assert encoded.table[name].to_pylist() == rows[name].to_pylist()
+    labels = rows["label"].to_pylist()
+    assert len(set(labels)) > 1
+    assert encoded.table["label"].to_pylist() == [None if row in BAD else label for row, label in enumerate(labels)]
+
+
+def test_a_bad_picture_is_a_row_with_a_reason_and_nothing_else(encoded):
+    for row, status in BAD.items():
+        values = encoded.table.slice(row, 1).to_pylist()[0]
+        assert values["status"] == status and values["error"]
+        assert all(values[name] is None for name in ("label", "code", "tokens", "token_index", "token_mass", "embedding"))
+        assert not encoded.hash[row].any()
+    good = [row for row in range(ROWS) if row not in BAD]
+    assert encoded.table["status"].take(good).to_pylist() == ["ok"] * len(good)
+    assert encoded.table["error"].take(good).null_count == len(good)
+
+
+def test_a_row_depends_on_its_place_and_picture_alone(student, rows, encoded):
+    """Other pictures in the batch, and a part that ends in the middle of one, change no byte."""
+    encoder = PartEncoder(student, batch_size=4, threads=1, tokens=True, embedding=True)
+    shorter = encoder.encode(rows.slice(0, 6))
+    assert shorter.table.equals(encoded.table.slice(0, 6))
+    swapped = rows.to_pylist()
+    swapped[0]["uri"], swapped[3]["uri"] = swapped[10]["uri"], "/no/such/picture.png"
+    others = encoder.encode(pa.Table.from_pylist(swapped, schema=rows.schema))
+    assert others.table["code"][0] != encoded.table["code"][0] or not np.array_equal(others.hash[0], encoded.hash[0])
+    for row in (1, 2, 5, 6, 8, 9, 10):
+        assert others.table.slice(row, 1).equals(encoded.table.slice(row, 1)), row
+
+
+def test_columns_are_those_asked_for(student, rows):
+    plain = PartEncoder(student, batch_size=4).encode(rows.slice(0, 2)).table
+    assert "tokens" not in plain.schema.names and "embedding" not in plain.schema.names
+    only = PartEncoder(student, batch_size=4, embedding=True).encode(rows.slice(0, 2)).table
+    assert "tokens" not in only.schema.names and "embedding" in only.schema.names
+
+
+def test_an_unlabelled_row_has_no_label(student, rows):
+    unlabelled = rows.slice(0, 3).set_column(2, "label", pa.array([None, 2, None], pa.int32()))
+    assert PartEncoder(student, batch_size=4).encode(unlabelled).table["label"].to_pylist() == [None, 2, None]
+
+
+def test_a_picture_above_the_limit_is_refused(student, rows):
+    table = PartEncoder(student, batch_size=4, max_pixels=48 * 48 - 1).encode(rows.slice(0, 2)).table
+    assert table["status"].to_pylist() == ["too-large"] * 2
+
+
+@pytest.mark.parametrize("sizes", [{"batch_size": 0}, {"threads": 0}])
+def test_sizes_below_one_are_refused(student, sizes):
+    with pytest.raises(ValueError, match="at least 1"):
+        PartEncoder(student, **sizes)

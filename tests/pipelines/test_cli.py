@@ -1,0 +1,164 @@
+"""The command line: what a person types, what comes back, and with which exit code."""
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipelines import distill, encode, search
+from pipelines.cli import JOBS, JobFailed, main
+from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.output import write_config
+
+DISTILL = ["distill", "--out", "runs/x", "--data.root", "birds"]
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    """Ray must not start: everything here is decided before."""
+
+    def refuse(*_, **__):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ray, "init", refuse)
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """The configs that jobs were called with."""
+    configs = []
+    for module in (distill, encode, search):
+        monkeypatch.setattr(module, "run", configs.append)
+    return configs
+
+
+def test_hyphen_and_underscore_are_the_same_and_equals_is_a_space(given):
+    assert main([*DISTILL, "--tracking-uri", "sqlite:////a-b/c_d.db", "--train.batch-size=32", "--dry-run", "true"]) == 0
+    assert main([*DISTILL, "--tracking_uri=sqlite:////a-b/c_d.db", "--train.batch_size", "32", "--dry_run=true"]) == 0
+    assert given[0] == given[1]
+    assert given[0].tracking_uri == "sqlite:////a-b/c_d.db" and given[0].train.batch_size == 32 and given[0].dry_run
+
+
+def test_nested_flags_become_the_groups(given):
+    flags = [
+        "--student.keep-ratios", "[0.5,0.25]", "--student.prune_after", "[3,7]", "--student.backbone_options", "{patch_size: 8}",
+        "--loss.beta", "0.2", "--train.optimizer", "adamw", "--data.name", "table", "--data.table", "t.csv", "--data.on_error", "skip",
+    ]  # fmt: skip
+    assert main([*DISTILL, *flags]) == 0
+    (config,) = given
+    assert config.student == StudentOptions(keep_ratios=(0.5, 0.25), prune_after=(3, 7), backbone_options={"patch_size": 8})
+    assert isinstance(config.student.keep_ratios, tuple)
+    assert config.loss == LossOptions(beta=0.2)
+    assert config.train == TrainOptions(optimizer="adamw")
+    assert config.data == DataOptions(name="table", root="birds", table="t.csv", on_error="skip")
+
+
+def test_the_written_config_gives_the_same_config_back(given, tmp_path):
+    flags = ["--student.keep_ratios", "[0.5]", "--student.prune_after", "[2]", "--train.learning_rate", "1e-3", "--seed", "7"]
+    assert main([*DISTILL, *flags]) == 0
+    write_config(str(tmp_path), given[0])
+    assert main(["distill", "--config", str(tmp_path / "config.yaml")]) == 0
+    assert given[1] == given[0]
+
+
+def test_a_flag_behind_the_file_wins(given, tmp_path):
+    (tmp_path / "job.yaml").write_text("out: a\ndata: {root: birds}\ntrain: {epochs: 5, batch_size: 8}\n")
+    assert main(["distill", "--config", str(tmp_path / "job.yaml"), "--train.epochs", "6"]) == 0
+    assert (given[0].out, given[0].train) == ("a", TrainOptions(epochs=6, batch_size=8))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--no-such-flag", "1"], ["--student.bit", "8"], ["--train.epochs", "many"], ["--train.optimizer", "adam"], ["--weights"]],
+)
+def test_unknown_flags_and_values_of_another_kind_are_bad_arguments(given, capsys, flags):
+    assert main([*DISTILL, *flags]) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told and told.strip()
+    assert not given
+
+
+def test_an_unknown_key_of_a_file_is_a_bad_argument(given, tmp_path, capsys):
+    (tmp_path / "job.yaml").write_text("out: a\ntrain: {epoch: 5}\n")
+    assert main(["distill", "--config", str(tmp_path / "job.yaml")]) == 2
+    assert "epoch" in capsys.readouterr().err and not given
+
+
+def test_a_missing_flag_is_a_bad_argument(given, capsys):
+    assert main(["distill", "--data.root", "birds"]) == 2
+    assert "out" in capsys.readouterr().err and not given
+
+
+def test_all_impossible_values_are_told_at_once_and_the_job_is_not_run(given, capsys):
+    assert main([*DISTILL, "--student.bits", "0", "--train.epochs", "0", "--loss.sigma", "-1", "--data.name", "cubs"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and all(line.startswith("eet distill: --") for line in lines)
+    for flag in ("--student.bits", "--train.epochs", "--loss.sigma", "--data.name"):
+        assert sum(flag in line for line in lines) == 1
+    assert not given
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["distill", "--out", "{tmp}/o", "--data.root", "{tmp}/nowhere"],
+        ["distill", "--out", "{tmp}/o", "--data.name", "cub", "--data.root", "{tmp}/nowhere"],
+        ["distill", "--out", "{tmp}/o", "--data.name", "table", "--data.table", "{tmp}/nowhere.csv"],
+        ["encode", "--model", "{tmp}/nowhere", "--images", "{tmp}", "--out", "{tmp}/g"],
+        ["search", "--gallery", "{tmp}/nowhere", "--queries", "{tmp}", "--out", "{tmp}/h.parquet"],
+        ["evaluate", "--gallery", "{tmp}/nowhere", "--out", "{tmp}/e"],
+        ["report", "--hits", "{tmp}/nowhere.parquet", "--out", "{tmp}/r"],
+    ],
+)
+def test_a_mistake_is_one_line_naming_the_place_without_a_traceback(tmp_path, capsys, arguments):
+    arguments = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"eet {arguments[0]}: ") and len(told.splitlines()) == 1
+    assert "nowhere" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize(("raised", "code"), [(JobFailed("it broke"), 1), (ValueError("it broke"), 1), (KeyboardInterrupt(), 1)])
+def test_failures_have_exit_code_1(monkeypatch, capsys, raised, code):
+    def fail(_):
+        raise raised
+
+    monkeypatch.setattr(distill, "run", fail)
+    assert main(DISTILL) == code
+    assert capsys.readouterr().err.startswith("eet distill: ")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    def fail(_):
+        raise KeyError("ours")
+
+    monkeypatch.setattr(distill, "run", fail)
+    with pytest.raises(KeyError):
+        main(DISTILL)
+
+
+def test_jobs_are_listed_and_an_unknown_one_names_them(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert main(["distil"]) == 2
+    told = capsys.readouterr().err
+    assert main([]) == 2
+    for name in JOBS:
+        assert f"  {name} " in listed and name in told
+
+
+def test_help_teaches_a_group_and_its_default(capsys):
+    assert main(["distill", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--student.keep_ratios" in told and "Share of the living patches" in told and "90" in told
+
+
+def test_a_relative_config_lies_beside_a_file_and_inside_a_folder(tmp_path: Path, given):
+    from pipelines.output import read_written_config
+
+    assert main([*DISTILL]) == 0
+    write_config(str(tmp_path / "hits.parquet"), given[0])
+    assert (tmp_path / "hits.config.yaml").is_file()
+    written = read_written_config(str(tmp_path / "hits.parquet"))
+    assert written is not None and written["data"]["root"] == "birds"
+    assert read_written_config(str(tmp_path / "none")) is None

@@ -1,0 +1,366 @@
+"""Training on Ray Train, on drawn birds and a network that trains in a blink."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import safetensors.numpy
+import torch
+
+from eet.datasets import synthetic
+from eet.vit import load_bundle, read_bundle_record
+from pipelines import distill, train_teacher
+from pipelines.cli import JobFailed
+from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.training import TrainingResult
+from pipelines.training_worker import learning_rate_factor, optimizer_of
+
+NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
+EPOCHS = 8
+# One thread, so that sums are added in one order and runs can be compared bit by bit.
+TRAIN = TrainOptions(epochs=EPOCHS, batch_size=16, cpus_per_worker=1, validation_share=0, max_failures=1, micro_batch_size=6)
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def config_of(out: Path, birds: Path, **changes) -> distill.DistillConfig:
+    options = {
+        "weights": "none",
+        "data": DataOptions(name="synthetic", root=str(birds)),
+        "student": StudentOptions(**NETWORK, image_size=48, bits=16),
+        "train": TRAIN,
+        **changes,
+    }
+    return distill.DistillConfig(out=str(out), **options)
+
+
+def weights_of(bundle: Path) -> bytes:
+    return (bundle / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def reference(ray_session, tiny_birds, runs) -> TrainingResult:
+    """One worker, not interrupted: what the others are compared with."""
+    return distill.run(config_of(runs / "reference", tiny_birds))
+
+
+def test_joint_training_writes_two_bundles_that_learned(reference, runs, tiny_birds):
+    student, teacher = load_bundle(runs / "reference"), load_bundle(runs / "reference" / "teacher")
+    assert student.schedule.keep_ratios == (0.5, 0.5, 0.25) and teacher.schedule.keep_ratios == ()
+    start = distill.plan_of(
+        config_of(runs / "other", tiny_birds),
+        distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=42),
+    )
+    for trained, name in ((student, "student"), (teacher, "teacher")):
+        before = start.networks[name].state_dict()
+        assert all(torch.isfinite(value).all() for value in trained.state_dict().values())
+        moved = [key for key, value in trained.state_dict().items() if not torch.equal(value, before[key])]
+        assert {"head_hash.weight", "trunk.head.weight", "trunk.blocks.0.attn.qkv.weight"} <= set(moved)
+    record = read_bundle_record(runs / "reference")
+    assert record.label_names == synthetic.load(str(tiny_birds)).label_names
+    assert record.target_codes.shape == (4, 16) and record.label_counts.tolist() == [8] * 4
+    assert (record.training["epochs"], record.training["images"], record.training["joint"]) == (EPOCHS, 32, True)
+
+
+def test_history_has_every_loss_term_and_the_cosine_ends_at_zero(reference):
+    assert [record["epoch"] for record in reference.history] == list(range(1, EPOCHS + 1))
+    names = set(reference.history[0]) - {"epoch"}
+    assert {"total", "learning_rate", "images_per_s"} < names and len(names) > 5
+    assert all(np.isfinite(list(record.values())).all() for record in reference.history)
+    assert reference.history[-1]["total"] < reference.history[0]["total"]
+    assert reference.history[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
+    assert reference.epoch == EPOCHS  # nothing held out: the last is taken
+
+
+def test_the_test_split_is_measured_for_both_networks_as_the_bundle_says(reference, runs, tiny_birds):
+    from eet.images import read_image
+    from eet.metrics import encoded_protocol, published_protocol
+
+    assert set(reference.test) == {"student", "teacher"}
+    table = synthetic.load(str(tiny_birds)).select("test")
+    record = read_bundle_record(runs / "reference")
+    for name, folder in (("student", runs / "reference"), ("teacher", runs / "reference" / "teacher")):
+        network = load_bundle(folder)
+        with torch.inference_mode():
+            pictures = torch.stack([network.preprocess(read_image(table.location(row))) for row in range(len(table))])
+            codes = np.packbits((network(pictures, tokens=False).hash > 0).numpy(), axis=1)
+        encoded = encoded_protocol(codes, table.labels, num_bits=16)
+        published = published_protocol(codes, table.labels, record.target_codes, record.label_counts)
+        assert reference.test[name]["encoded"]["mAP"] == pytest.approx(encoded["mAP"], abs=1e-6)
+        assert reference.test[name]["published"]["mAP"] == pytest.approx(published["mAP"], abs=1e-6)
+    assert json.loads((runs / "reference" / "test.json").read_text()) == reference.test
+
+
+def test_mlflow_has_parameters_a_point_an_epoch_artifacts_and_the_status(reference, runs):
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+    (experiment,) = [found for found in client.search_experiments() if found.name == "eet"]
+    (run,) = [found for found in client.search_runs([experiment.experiment_id]) if found.info.run_name == "distill reference"]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.batch_size"] == "16" and run.data.params["student.backbone_options.depth"] == "4"
+    for name in ("total", "learning_rate", "images_per_s"):
+        points = client.get_metric_history(run.info.run_id, name)
+        assert {point.step: point.value for point in points} == {record["epoch"]: record[name] for record in reference.history}
+    assert run.data.metrics["test_student_encoded_mAP"] == pytest.approx(reference.test["student"]["encoded"]["mAP"])
+    assert "test_teacher_published_P_at_1" in run.data.metrics
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"history.json", "test.json", "training.png", "config.yaml", "bundle"} <= files
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "bundle")} == {"bundle/model.json", "bundle/model.safetensors"}
+
+
+def test_two_workers_give_the_parameters_of_one(reference, runs, tiny_birds):
+    two = dataclasses.replace(TRAIN, workers=2, micro_batch_size=4)
+    result = distill.run(config_of(runs / "two", tiny_birds, train=two))
+    for bundle in (".", "teacher"):
+        one = safetensors.numpy.load_file(runs / "reference" / bundle / "model.safetensors")
+        for name, value in safetensors.numpy.load_file(runs / "two" / bundle / "model.safetensors").items():
+            np.testing.assert_allclose(value, one[name], atol=1e-5, err_msg=f"{bundle} {name}")
+    for ours, theirs in zip(result.history, reference.history, strict=True):
+        for name in set(ours) - {"images_per_s"}:
+            assert ours[name] == pytest.approx(theirs[name], abs=1e-4), name
+
+
+class WorkerKiller(threading.Thread):
+    """Kills this session's training worker, each time it has made another checkpoint, `times` in all."""
+
+    def __init__(self, out: Path, times: int) -> None:
+        super().__init__(daemon=True)
+        self.checkpoints, self.times = out / "checkpoints" / "run", times
+        self.killed: list[int] = []
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        import psutil  # Ray brings its own
+
+        seen: set[str] = set()
+        wanted = 1
+        while len(self.killed) < self.times and not self.stopped.is_set():
+            seen |= {path.name for path in self.checkpoints.glob("checkpoint_*")}
+            if len(seen) >= wanted:
+                # Of this process alone: another session's workers have the same name.
+                workers = [child for child in psutil.Process().children(recursive=True) if self.is_worker(child)]
+                for worker in workers:
+                    os.kill(worker.pid, signal.SIGKILL)
+                    self.killed.append(worker.pid)
+                    wanted = len(seen) + 2  # a checkpoint that was under way may still appear
+            time.sleep(0.02)
+
+    def is_worker(self, process) -> bool:
+        import psutil
+
+        try:
+            return "ray::RayTrainWorker" in " ".join(process.cmdline()) and process.pid not in self.killed
+        except psutil.Error:  # ended meanwhile
+            return False
+
+
+def epochs_told(output: str) -> list[int]:
+    return [int(line.split("/")[0].removeprefix("epoch ")) for line in output.splitlines() if line.startswith("epoch ")]
+
+
+def test_a_killed_worker_is_replaced_and_a_cut_run_resumed_to_the_last_bit(reference, runs, tiny_birds, capsys):
+    """The worker dies, is replaced from its checkpoint (max_failures=1), and dies again, which ends the run; --resume finishes it."""
+    out = runs / "cut"
+    config = config_of(out, tiny_birds)
+    killer = WorkerKiller(out, times=2)
+    killer.start()
+    try:
+        with pytest.raises(JobFailed, match="--resume"):
+            distill.run(config)
+    finally:
+        killer.stopped.set()
+        killer.join()
+    assert len(killer.killed) == 2
+    assert not (out / "model.json").exists()
+    told = epochs_told(capsys.readouterr().out)
+    assert told.count(1) == 1, f"the replaced worker began anew: {told}"
+    assert told and max(told) < EPOCHS
+
+    with pytest.raises(ValueError, match="--resume"):
+        distill.run(config)
+    other = dataclasses.replace(config, resume=True, loss=LossOptions(beta=0.5))
+    with pytest.raises(ValueError, match=r"other options \(loss"):
+        distill.run(other)
+
+    resumed = distill.run(dataclasses.replace(config, resume=True))
+    assert epochs_told(capsys.readouterr().out)[0] > 1
+    for bundle in (".", "teacher"):
+        assert weights_of(out / bundle) == weights_of(runs / "reference" / bundle)
+    same = [{name: value for name, value in record.items() if name != "images_per_s"} for record in resumed.history]
+    assert same == [{name: value for name, value in record.items() if name != "images_per_s"} for record in reference.history]
+    assert resumed.test == reference.test
+
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("eet").experiment_id], "run_name = 'distill cut'")
+    assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED"]
+
+
+@pytest.fixture(scope="module")
+def teacher(ray_session, tiny_birds, runs) -> tuple[TrainingResult, str]:
+    """A teacher alone, on birds of which one picture is broken, with a part held out."""
+    birds = runs / "broken_birds"
+    shutil.copytree(tiny_birds, birds)
+    table = synthetic.load(str(birds)).select("train")
+    (birds / table.paths[0]).write_bytes(b"not a picture")
+    network = train_teacher.TeacherOptions(**NETWORK, image_size=48, bits=16)
+    config = train_teacher.TrainTeacherConfig(
+        out=str(runs / "teacher"),
+        weights="none",
+        data=DataOptions(name="synthetic", root=str(birds), on_error="skip"),
+        student=network,
+        train=dataclasses.replace(TRAIN, epochs=3, batch_size=8, validation_share=0.25, optimizer="adamw", learning_rate=1e-3),
+    )
+    return train_teacher.run(config), table.location(0)
+
+
+def test_a_teacher_alone_is_chosen_by_its_validation_map_and_skips_what_it_cannot_read(teacher, runs):
+    result, _ = teacher
+    measured = [record["val_mAP"] for record in result.history]
+    assert len(measured) == 3 and result.epoch == 1 + int(np.argmax(measured))
+    bundle = load_bundle(runs / "teacher")
+    assert bundle.schedule.keep_ratios == () and bundle.num_bits == 16
+    assert set(result.test) == {"teacher"}
+    record = read_bundle_record(runs / "teacher")
+    assert record.label_counts.sum() == 23  # 32, less the broken one, less a quarter
+    assert not (runs / "teacher" / "teacher").exists()
+
+
+def test_staged_training_leaves_the_teacher_as_it_is(teacher, tiny_birds, runs):
+    before = weights_of(runs / "teacher")
+    train = dataclasses.replace(TRAIN, epochs=1)
+    result = distill.run(config_of(runs / "staged", tiny_birds, teacher=str(runs / "teacher"), train=train))
+    assert weights_of(runs / "teacher") == before
+    assert not (runs / "staged" / "teacher").exists()
+    assert set(result.test) == {"student", "teacher"}
+    student = load_bundle(runs / "staged")
+    assert student.schedule.keep_ratios == (0.5, 0.5, 0.25)
+    assert read_bundle_record(runs / "staged").training["joint"] is False
+
+
+def test_an_unreadable_image_stops_the_job_before_training_naming_it(tiny_birds, tmp_path, monkeypatch):
+    birds = tmp_path / "birds"
+    shutil.copytree(tiny_birds, birds)
+    bad = [synthetic.load(str(birds)).location(row) for row in (0, 40)]
+    for location in bad:
+        Path(location).write_bytes(b"")
+    monkeypatch.setattr("pipelines.training.connected", None)  # must not be reached
+    with pytest.raises(ValueError, match="2 of 48 images cannot be read") as refusal:
+        distill.run(config_of(tmp_path / "out", birds))
+    assert all(location in str(refusal.value) for location in bad) and "--data.on_error skip" in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_skipped_images_are_counted_and_listed(tiny_birds, tmp_path, capsys):
+    birds = tmp_path / "birds"
+    shutil.copytree(tiny_birds, birds)
+    bad = synthetic.load(str(birds)).location(3)
+    Path(bad).write_bytes(b"")
+    data = DataOptions(name="synthetic", root=str(birds), on_error="skip")
+    distill.run(config_of(tmp_path / "out", birds, data=data, dry_run=True))
+    told = capsys.readouterr().out
+    assert "31 training" in told and "skipped 1 unreadable images" in told and bad in told
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipelines.training.connected", None)
+    distill.run(config_of(tmp_path / "deep" / "out", tiny_birds, dry_run=True))
+    told = capsys.readouterr().out
+    assert "4 labels, 32 training" in told and "8 epochs of 2 steps of 16" in told and "nothing was started" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ({"warmup_steps": 17}, "--train.warmup_steps 17 is more than the 16 steps"),
+        ({"batch_size": 64, "warmup_steps": 0}, "more than the 32 training images"),
+    ],
+)
+def test_training_that_cannot_be_is_refused_before_anything_is_written(tiny_birds, tmp_path, train, told):
+    with pytest.raises(ValueError, match=told):
+        distill.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, **train)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_workers_than_the_cluster_has_are_refused(ray_session, tiny_birds, tmp_path):
+    with pytest.raises(ValueError, match="--train.workers 8: the cluster has 4 CPUs"):
+        distill.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, workers=8)))
+
+
+def test_a_finished_folder_is_neither_overwritten_nor_resumed(reference, runs, tiny_birds):
+    before = weights_of(runs / "reference")
+    with pytest.raises(ValueError, match="holds a training run already"):
+        distill.run(config_of(runs / "reference", tiny_birds))
+    with pytest.raises(ValueError, match="is finished: nothing to resume"):
+        distill.run(config_of(runs / "reference", tiny_birds, resume=True))
+    assert weights_of(runs / "reference") == before
+
+
+def test_a_teacher_of_other_labels_is_refused(teacher, tmp_path, runs):
+    synthetic.write(tmp_path / "more", num_labels=5, images_per_label=4, test_per_label=0, image_size=48)
+    with pytest.raises(ValueError, match="knows 4 labels, the dataset has 5"):
+        distill.run(config_of(tmp_path / "out", tmp_path / "more", teacher=str(runs / "teacher")))
+
+
+def test_a_teacher_of_another_length_of_code_is_refused(teacher, tiny_birds, tmp_path, runs):
+    longer = StudentOptions(**NETWORK, image_size=48, bits=24)
+    with pytest.raises(ValueError, match="bits"):
+        distill.run(config_of(tmp_path / "out", tiny_birds, student=longer, teacher=str(runs / "teacher")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_learning_rate_rises_in_line_and_falls_as_a_cosine():
+    factors = [learning_rate_factor(step, warmup_steps=4, total_steps=12) for step in range(13)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4:] == pytest.approx([0.5 * (1 + np.cos(np.pi * done / 8)) for done in range(9)])
+    assert learning_rate_factor(0, warmup_steps=0, total_steps=10) == 1
+    assert learning_rate_factor(20, warmup_steps=0, total_steps=10) == 0
+
+
+@pytest.mark.parametrize(("steps", "asked", "expected"), [(90, None, 10), (9000, None, 500), (8, None, 0), (90, 0, 0), (90, 33, 33)])
+def test_warm_up_is_500_steps_or_a_ninth(steps, asked, expected, tiny_birds, runs):
+    images = distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=0)
+    train = dataclasses.replace(TRAIN, epochs=steps // 2, batch_size=16, warmup_steps=asked)
+    plan = distill.plan_of(config_of(runs / "x", tiny_birds, train=train), images)
+    assert (plan.total_steps, plan.warmup_steps) == (steps, expected)
+
+
+def test_heads_have_a_learning_rate_of_their_own(tiny_birds, runs):
+    from pipelines.training_worker import objective_of
+
+    images = distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=0)
+    plan = distill.plan_of(config_of(runs / "x", tiny_birds), images)
+    objective = objective_of(plan)
+    heads = {
+        id(parameter)
+        for network in plan.networks.values()
+        for module in (network.head_hash, network.trunk.head)
+        for parameter in module.parameters()
+    }
+    options = dataclasses.replace(TRAIN, learning_rate=0.1, head_learning_rate=0.5, weight_decay=0.2)
+    backbones, own = optimizer_of(objective, options).param_groups
+    assert {id(parameter) for parameter in own["params"]} == heads and len(heads) == 8
+    assert (backbones["lr"], own["lr"], own["weight_decay"], own["momentum"]) == (0.1, 0.5, 0.2, 0.9)
+    total = len(list(plan.networks["student"].parameters())) + len(list(plan.networks["teacher"].parameters()))
+    assert len(backbones["params"]) + len(own["params"]) == total
+    assert isinstance(optimizer_of(objective, dataclasses.replace(options, optimizer="adamw")), torch.optim.AdamW)
+
+
+def test_a_session_that_was_there_is_left_open(reference):
+    assert ray.is_initialized()
