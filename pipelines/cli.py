@@ -80,7 +80,7 @@ def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> An
 def _parser(name: str, config_class: type) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
-    parser = ArgumentParser(prog=f"eet {name}", description=f"{JOBS[name].summary}.", exit_on_error=True)
+    parser = ArgumentParser(prog=f"eet {name}", description=f"{JOBS[name].summary}.", exit_on_error=True, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML of options; flags behind it win.")
     parser.add_class_arguments(config_class, as_group=False)
     return parser

@@ -141,8 +141,8 @@ def run(config: EncodeConfig) -> EncodeResult:
     out = config.out
     if exists(inside(out, MANIFEST_FILE)):
         raise ValueError(f"{out} is a finished gallery already; choose another --out, or remove it")
-    write_config(out, config)
     _begin(config, student, record, images)
+    write_config(out, config)
     num_parts = plan_parts(out)
     done = set(finished_parts(out))
     pending = [part for part in range(num_parts) if part not in done]

@@ -25,7 +25,7 @@ from eet.metrics import (
 from eet.vit import read_bundle_record
 from pipelines.options import JobOptions
 from pipelines.output import config_values, write_config
-from pipelines.search import check_same_model
+from pipelines.search import check_same_model, labels_in, same_gallery
 from pipelines.tracking import tracked
 
 GALLERY_BLOCK = 65_536  # codes that the PR curve takes at once
@@ -97,18 +97,19 @@ def run(config: EvaluateConfig) -> Evaluation:
     measures: dict[str, dict[str, float]] = {}
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     query_codes, query_labels, query_rows = _labelled(queries)
-    own = query_rows if config.queries is None else None
+    own = query_rows if same_gallery(gallery, queries) else None
     if "encoded" in protocols:
         codes, _ = gallery.codes()
         labels = _known_labels(gallery)
+        query_labels_here = labels_in(gallery, queries)[query_rows]
         if config.hits is not None:
-            measures["encoded, hits"] = hits_measures(read_hits(config.hits), gallery, config)
+            measures["encoded, hits"] = hits_measures(read_hits(config.hits), gallery, config, own=own is not None)
         else:
             measures["encoded"] = ranked_metrics(
-                query_codes, query_labels, codes, labels, num_bits=gallery.manifest.num_bits, query_rows=own,
+                query_codes, query_labels_here, codes, labels, num_bits=gallery.manifest.num_bits, query_rows=own,
                 ks=config.ks, recall_ks=config.recall_ks, count_query=config.count_query,
             )  # fmt: skip
-        curves["encoded"] = _curve(query_codes, query_labels, codes, labels, gallery.manifest.num_bits, own)
+        curves["encoded"] = _curve(query_codes, query_labels_here, codes, labels, gallery.manifest.num_bits, own)
     if "published" in protocols:
         assert config.model is not None
         record = read_bundle_record(config.model)
@@ -176,8 +177,11 @@ def _curve(
     return precision_recall_curve(histograms.total, histograms.relevant)
 
 
-def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig) -> dict[str, float]:
-    """Measures of a list of hits in its own order. R-precision and MAP@R only where every query has R hits."""
+def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig, *, own: bool) -> dict[str, float]:
+    """Measures of a list of hits in its own order. R-precision and MAP@R only where every query has R hits.
+
+    own: the queries are items of the gallery, and so not counted among their matches.
+    """
     labelled = hits.filter(pc.is_valid(hits["query_label"])).sort_by([("query_id", "ascending"), ("rank", "ascending")])
     if not len(labelled):
         raise ValueError("the hits have no query labels: search with a labelled gallery of queries to measure them")
@@ -186,15 +190,17 @@ def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig) -> d
     query_labels = labelled["query_label"].to_numpy()
     relevant = query_labels == labelled["item_label"].fill_null(-1).to_numpy()
     label_counts = np.bincount(gallery.labels()[gallery.labels() >= 0])
-    _, gallery_ids = gallery.codes()
-    among_gallery = set(np.asarray(gallery_ids)[np.isin(np.asarray(gallery_ids), ids[starts])])
+    if own:
+        strangers = set(ids[starts]) - set(gallery.codes()[1].to_pylist())
+        if strangers:
+            raise ValueError(f"{len(strangers)} queries of the hits, for example {min(strangers)}, are not in {gallery.path}: give --queries")
     sums: dict[str, list[float]] = {}
     k = int(pc.max(labelled["rank"]).as_py())
     refused = False
     for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
         ranked = relevant[start:end]
         label = query_labels[start]
-        total = (int(label_counts[label]) if label < len(label_counts) else 0) - (ids[start] in among_gallery)
+        total = (int(label_counts[label]) if label < len(label_counts) else 0) - own
         if total < 1:
             continue
         places = np.flatnonzero(ranked) + 1

@@ -78,38 +78,41 @@ class BoardReader:
 
 
 class TrainingDisplay:
-    """A bar per epoch with loss terms, images/s and time left on a terminal; one line per epoch elsewhere."""
+    """A bar per epoch with images/s and time left, the loss terms below it, on a terminal; one line per epoch elsewhere."""
 
     def __init__(self, title: str, epochs: int) -> None:
         self._title, self._epochs = title, epochs
         self._started = time.monotonic()
         self._first_epoch: int | None = None
-        self._bar: Any = None
+        self._live: Any = None
         if sys.stdout.isatty():
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.live import Live
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TimeRemainingColumn()
-            )
-            self._task = self._bar.add_task(title, total=1.0, told="starting")
-            self._bar.start()
+            rate = TextColumn("{task.fields[rate]:.1f} images/s")
+            self._bar = Progress(TextColumn("{task.description}"), BarColumn(), rate, TextColumn("left"), TimeRemainingColumn())
+            self._task = self._bar.add_task(f"{title}: starting", total=None, rate=0.0)
+            self._live = Live(self._bar, refresh_per_second=4)
+            self._live.start()
 
     def __call__(self, event: StepDone | EpochDone) -> None:
-        if isinstance(event, StepDone) and self._bar is not None:
-            told = "  ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
-            self._bar.update(
-                self._task,
-                description=f"epoch {event.epoch + 1}/{self._epochs}",
-                total=event.steps,
-                completed=event.step + 1,
-                told=f"{told}  {event.rate:.1f} images/s",
-            )
-        elif isinstance(event, EpochDone):
+        if isinstance(event, EpochDone):
             line = self.epoch_line(event)
-            if self._bar is not None:
-                self._bar.console.print(line)
+            if self._live is not None:
+                self._live.console.print(line, highlight=False)
             else:
                 print(line, flush=True)
+        elif self._live is not None:
+            self._show(event)
+
+    def _show(self, event: StepDone) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        described = f"epoch {event.epoch + 1}/{self._epochs}"
+        self._bar.update(self._task, description=described, total=event.steps, completed=event.step + 1, rate=event.rate)
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
+        self._live.update(Group(self._bar, Text(losses, style="dim")))
 
     def epoch_line(self, event: EpochDone) -> str:
         """'epoch 3/20  total 1.234  ...  val mAP 0.41  9.1 images/s  12 min left'."""
@@ -124,8 +127,8 @@ class TrainingDisplay:
         return "  ".join(parts)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
 
 def duration(seconds: float) -> str:

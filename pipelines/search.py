@@ -8,7 +8,7 @@ import pyarrow as pa
 from eet.gallery import Gallery, PartEncoder, open_gallery, read_plan_part, resolve, write_hits
 from eet.search import HammingIndex
 from eet.vit import load_bundle
-from pipelines.encode import MANIFEST_FILE, EncodeConfig
+from pipelines.encode import MANIFEST_FILE, EncodeConfig, images_of
 from pipelines.encode import run as encode
 from pipelines.options import JobOptions
 from pipelines.output import exists, inside, write_config
@@ -59,6 +59,24 @@ def check_same_model(gallery: Gallery, queries: Gallery) -> None:
             raise ValueError(f"gallery and queries were encoded differently ({name} {ours} and {theirs}): encode both with one model")
 
 
+def same_gallery(one: Gallery, other: Gallery) -> bool:
+    """Whether two galleries are one folder, so that a query is an item too."""
+    return resolve(one.path) == resolve(other.path)
+
+
+def labels_in(gallery: Gallery, queries: Gallery) -> np.ndarray:
+    """The queries' labels (Q,) in the gallery's numbering, matched by name; a name that the gallery lacks gets a number behind all of its
+    own, and -1 stays unknown. Without names on either side the numbers are taken as they are.
+    """
+    labels = queries.labels()
+    names, ours = queries.manifest.label_names, gallery.manifest.label_names
+    if not names or not ours or names == ours:
+        return labels
+    places = {name: place for place, name in enumerate(ours)}
+    numbers = [places.get(name, len(ours) + place) for place, name in enumerate(names)]
+    return np.array([*numbers, -1], np.int32)[labels]
+
+
 def run(config: SearchConfig) -> pa.Table:
     """Writes the hits and returns them."""
     gallery = open_gallery(config.gallery)
@@ -94,9 +112,14 @@ def _encode_queries(config: SearchConfig) -> tuple[Gallery, np.ndarray]:
     """The query images as a gallery beside the hits, and their real-valued hashes, which order the hits inside a distance."""
     assert config.model is not None
     out = queries_gallery(config.out)
+    wanted = EncodeConfig(model=config.model, images=config.queries, out=out, tokens=True, engine="local", max_error_ratio=1.0)
     if not is_gallery(out):
-        encode(EncodeConfig(model=config.model, images=config.queries, out=out, tokens=True, engine="local", max_error_ratio=1.0))
+        encode(wanted)
     queries = open_gallery(out)
+    images = images_of(wanted)
+    there = queries.table(["item_id", "uri"])
+    if set(zip(there["item_id"].to_pylist(), there["uri"].to_pylist(), strict=True)) != set(zip(images.item_ids, images.uris, strict=True)):
+        raise ValueError(f"{out} holds the codes of other queries ({queries.manifest.input}): remove it, or choose another --out")
     encoder = PartEncoder(load_bundle(config.model))
     hashes = []
     for part in range(queries.manifest.num_parts):
@@ -114,8 +137,8 @@ def search_gallery(gallery: Gallery, queries: Gallery, *, k: int, query_hash: np
     """
     codes, item_ids = gallery.codes()
     query_codes, query_ids = queries.codes()
-    labels, query_labels = gallery.labels(), queries.labels()
-    same = resolve(gallery.path) == resolve(queries.path)
+    labels, query_labels = gallery.labels(), labels_in(gallery, queries)
+    same = same_gallery(gallery, queries)
     index = HammingIndex.build(codes, num_bits=gallery.manifest.num_bits)
     distances, rows = index.search(query_codes, k + 1 if same else k, query_hash=query_hash)
     query_of = np.repeat(np.arange(len(rows)), rows.shape[1])

@@ -212,7 +212,7 @@ def _check_output(out: Path, config: Any) -> None:
 
 
 def _user_error(error: Exception) -> Exception:
-    """The ValueError of a worker as the user's message; anything else stays a failure with its cause."""
+    """A worker's ValueError, or the loss of a worker, as the user's message; anything else stays a failure with its cause."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         cause: BaseException | None = failure
@@ -221,6 +221,12 @@ def _user_error(error: Exception) -> Exception:
             if isinstance(inner, ValueError) or isinstance(cause, ValueError):
                 return JobFailed(str(inner if isinstance(inner, ValueError) else cause).splitlines()[-1])
             cause = inner if isinstance(inner, BaseException) else cause.__cause__
+        lost = getattr(failure, "health_check_failure", failure)
+        if isinstance(lost, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError):
+            why = " ".join(str(lost).split())[:300]
+            return JobFailed(
+                f"training workers were lost more often than --train.max_failures allows; go on from the last checkpoint with --resume ({why})"
+            )
     return error
 
 

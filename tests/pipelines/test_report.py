@@ -1,0 +1,76 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from eet.gallery import open_gallery, read_hits
+from pipelines import encode, report, search
+from pipelines.options import DataOptions
+
+
+@pytest.fixture(scope="module")
+def searched(tiny_model, tiny_birds, tmp_path_factory) -> Path:
+    """A gallery and its hits, by a search that named the model."""
+    folder = tmp_path_factory.mktemp("searched")
+    data = DataOptions(name="synthetic", root=str(tiny_birds))
+    gallery = str(folder / "gallery")
+    encode.run(encode.EncodeConfig(model=str(tiny_model), data=data, split="test", out=gallery, engine="local"))
+    search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=str(tiny_model), k=6, out=str(folder / "hits.parquet")))
+    return folder
+
+
+def test_the_page_stands_alone_and_shows_each_query_and_what_was_kept_of_it(searched, tmp_path):
+    page = report.run(report.ReportConfig(hits=str(searched / "hits.parquet"), out=str(tmp_path / "r"), num_queries=3, top=4))
+    html = page.read_text()
+    assert page == tmp_path / "r" / "report.html"
+    sources = re.findall(r'<img[^>]* src="([^"]*)"', html)
+    assert len(sources) == 3 + 3 and all(source.startswith("data:image/") for source in sources)
+    assert not re.search(r'(src|href)="https?:|@import|url\((?!data:)', html)
+    shown = report.spread_queries(read_hits(str(searched / "hits.parquet")), 3)
+    assert len(set(shown)) == 3 and all(html.count(query) >= 2 for query in shown)
+    assert "its 4 nearest items" in html
+    assert (tmp_path / "r" / "config.yaml").is_file()
+
+
+def test_panels_hold_the_hits_of_their_query_framed_by_label(searched, monkeypatch):
+    hits, gallery = read_hits(str(searched / "hits.parquet")), open_gallery(str(searched / "gallery"))
+    panels, real = [], report.hits_panel
+    monkeypatch.setattr(report, "hits_panel", lambda query, hits, **more: (panels.append((hits, more["captions"])), real(query, hits, **more))[1])
+    shown = report.spread_queries(hits, 4)
+    report.hit_blocks(hits, shown, gallery, gallery, top=5)
+    for query, (pictures, captions) in zip(shown, panels, strict=True):
+        rows = [row for row in hits.to_pylist() if row["query_id"] == query][:5]
+        assert [right for _, right in pictures] == [row["query_label"] == row["item_label"] for row in rows]
+        assert [caption.splitlines()[-1] for caption in captions] == [f"distance {row['distance']}" for row in rows]
+    rights = {right for pictures, _ in panels for _, right in pictures}
+    assert rights == {True, False}, "nothing to tell apart"
+
+
+def test_shown_queries_are_spread_from_first_to_last(searched):
+    hits = read_hits(str(searched / "hits.parquet"))
+    ids = hits["query_id"].unique().to_pylist()
+    assert report.spread_queries(hits, 100) == ids and len(ids) == 16
+    assert report.spread_queries(hits, 2) == [ids[0], ids[-1]]
+    assert report.spread_queries(hits, 1) == [ids[0]]
+
+
+def test_a_picture_that_went_away_is_said_and_not_fatal(searched, tiny_birds, tmp_path, monkeypatch):
+    from eet.images import DecodeFailure
+
+    monkeypatch.setattr(report, "read_image", lambda _: DecodeFailure("missing", "gone"))
+    page = report.run(report.ReportConfig(hits=str(searched / "hits.parquet"), out=str(tmp_path / "r"), num_queries=2))
+    assert page.read_text().count("cannot be read any more") == 2
+
+
+def test_hits_without_a_config_beside_them_need_the_gallery(searched, tmp_path):
+    lonely = tmp_path / "hits.parquet"
+    lonely.write_bytes((searched / "hits.parquet").read_bytes())
+    with pytest.raises(ValueError, match="give --gallery"):
+        report.run(report.ReportConfig(hits=str(lonely), out=str(tmp_path / "r")))
+    page = report.run(report.ReportConfig(hits=str(lonely), gallery=str(searched / "gallery"), out=str(tmp_path / "r"), num_queries=2))
+    assert page.read_text().count("<img") == 2  # no model named: no kept tokens
+
+
+def test_a_dry_run_writes_nothing(searched, tmp_path, capsys):
+    report.run(report.ReportConfig(hits=str(searched / "hits.parquet"), out=str(tmp_path / "r"), dry_run=True))
+    assert "nothing was started" in capsys.readouterr().out and list(tmp_path.iterdir()) == []

@@ -1,0 +1,203 @@
+"""Search against a loop over every pair."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eet.datasets import synthetic
+from eet.gallery import Gallery, Manifest, open_gallery, part_table, read_hits, write_manifest, write_part
+from eet.images import read_image
+from eet.vit import load_bundle, save_bundle
+from pipelines import encode, search
+from pipelines.options import DataOptions
+
+BITS = 10
+
+
+def hand_made(path: Path, codes: np.ndarray, labels: list[int | None], *, names=None, prefix="item", bad=(), digest="m") -> Gallery:
+    """A gallery of one part with these bits (N, BITS)."""
+    rows = len(codes)
+    manifest = Manifest(
+        model_digest=digest, preprocessing_digest="p", num_bits=BITS, num_rows=rows, num_ok=rows - len(bad), num_parts=1, rows_per_part=rows,
+        label_names=names, errors={"missing": len(bad)} if bad else {},
+    )  # fmt: skip
+    ids = [f"{prefix}{row:03d}" for row in range(rows)]
+    statuses = ["missing" if row in bad else "ok" for row in range(rows)]
+    table = part_table(
+        ids, ids, labels, np.packbits(codes, axis=1), statuses, [None if s == "ok" else s for s in statuses], schema=manifest.schema
+    )
+    write_part(str(path), 0, table)
+    write_manifest(str(path), manifest)
+    return open_gallery(str(path))
+
+
+@pytest.fixture(scope="module")
+def bits() -> np.ndarray:
+    """60 items on 12 codes, so that most distances are ties."""
+    random = np.random.default_rng(0)
+    return random.integers(0, 2, (12, BITS), np.uint8)[random.integers(0, 12, 60)]
+
+
+@pytest.fixture
+def gallery(bits, tmp_path) -> Gallery:
+    return hand_made(tmp_path / "gallery", bits, [None if row % 7 == 0 else row % 3 for row in range(60)], bad=(5, 17))
+
+
+def loop(gallery: Gallery, queries: Gallery, k: int, query_hash: np.ndarray | None = None) -> list[tuple]:
+    """(query_id, rank, item_id, distance) by looking at every pair."""
+    codes, ids = gallery.codes()
+    query_codes, query_ids = queries.codes()
+    signs = np.unpackbits(codes, axis=1, count=BITS).astype(int)
+    answer = []
+    for number, query_id in enumerate(query_ids.to_pylist()):
+        query = np.unpackbits(query_codes[number], count=BITS).astype(int)
+        found = []
+        for row, item_id in enumerate(ids.to_pylist()):
+            if gallery.path == queries.path and item_id == query_id:
+                continue
+            asymmetric = 0.0 if query_hash is None else float(np.float32(query_hash[number] @ (2 * signs[row] - 1)))
+            found.append((int((query != signs[row]).sum()), round(-asymmetric, 4), item_id))
+        answer += [(query_id, rank, item, distance) for rank, (distance, _, item) in enumerate(sorted(found)[:k], start=1)]
+    return answer
+
+
+def answered(hits) -> list[tuple]:
+    return list(zip(*(hits[name].to_pylist() for name in ("query_id", "rank", "item_id", "distance")), strict=True))
+
+
+@pytest.mark.parametrize("k", [1, 7, 57, 58, 200])
+def test_a_gallery_against_itself_finds_all_but_the_query_ties_by_id(gallery, k):
+    assert answered(search.search_gallery(gallery, gallery, k=k)) == loop(gallery, gallery, k)
+
+
+def test_the_same_folder_by_another_name_is_the_same_gallery(gallery, monkeypatch):
+    monkeypatch.chdir(Path(gallery.path).parent)
+    hits = search.search_gallery(gallery, open_gallery("gallery"), k=60)
+    assert all(query != item for query, _, item, _ in answered(hits)) and len(hits) == 58 * 57
+
+
+@pytest.mark.parametrize("k", [3, 100])
+def test_another_gallery_with_the_same_ids_keeps_them(gallery, bits, tmp_path, k):
+    queries = hand_made(tmp_path / "queries", bits[:4], [0, 1, 2, None])
+    hits = search.search_gallery(gallery, queries, k=k)
+    assert answered(hits) == loop(gallery, queries, k)
+    assert len(hits) == 4 * min(k, 58)
+
+
+@pytest.mark.parametrize("k", [1, 9, 58])
+def test_inside_a_distance_the_hash_orders_then_the_id_and_scores_fall_with_the_rank(gallery, tmp_path, k):
+    hashes = np.random.default_rng(1).integers(-8, 9, (5, BITS)).astype(np.float32) + 0.5  # exact sums: real ties, no rounding
+    queries = hand_made(tmp_path / "queries", (hashes > 0).astype(np.uint8), [0] * 5, prefix="query")
+    hits = search.search_gallery(gallery, queries, k=k, query_hash=hashes)
+    assert answered(hits) == loop(gallery, queries, k, hashes)
+    by_distance = search.search_gallery(gallery, queries, k=k)
+    assert k == 1 or answered(hits) != answered(by_distance)
+    for found in (hits, by_distance):
+        scores, ids = np.array(found["score"].to_pylist()), np.array(found["query_id"].to_pylist())
+        assert all((np.diff(scores[ids == query]) <= 1e-6).all() for query in np.unique(ids))
+
+
+def test_labels_come_along_and_unknown_ones_are_null(gallery, bits, tmp_path):
+    queries = hand_made(tmp_path / "queries", bits[:2], [1, None], prefix="query")
+    hits = search.search_gallery(gallery, queries, k=58)
+    label_of = dict(zip(gallery.codes()[1].to_pylist(), gallery.labels().tolist(), strict=True))
+    assert hits["query_label"].to_pylist() == [1] * 58 + [None] * 58
+    for row in hits.to_pylist():
+        assert row["item_label"] == (None if label_of[row["item_id"]] < 0 else label_of[row["item_id"]])
+
+
+def test_labels_of_queries_are_matched_by_name(bits, tmp_path):
+    items = hand_made(tmp_path / "items", bits[:3], [0, 1, 2], names=("crow", "jay", "owl"))
+    queries = hand_made(tmp_path / "queries", bits[:4], [0, 1, 2, None], names=("emu", "jay", "crow"), prefix="query")
+    hits = search.search_gallery(items, queries, k=1)
+    assert hits["query_label"].to_pylist() == [3, 1, 0, None]
+
+
+def test_queries_of_another_model_are_refused(gallery, bits, tmp_path):
+    other = hand_made(tmp_path / "queries", bits[:2], [0, 0], digest="other")
+    with pytest.raises(ValueError, match="model_digest m and other"):
+        search.run(search.SearchConfig(gallery=gallery.path, queries=other.path, out=str(tmp_path / "hits.parquet")))
+    assert not (tmp_path / "hits.parquet").exists()
+
+
+def test_query_pictures_need_a_model(gallery, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(ValueError, match="--model is needed"):
+        search.run(search.SearchConfig(gallery=gallery.path, queries=str(tmp_path / "pictures"), out=str(tmp_path / "hits.parquet")))
+
+
+@pytest.fixture(scope="module")
+def birds_gallery(tiny_model, tiny_birds, tmp_path_factory) -> str:
+    out = str(tmp_path_factory.mktemp("birds") / "gallery")
+    data = DataOptions(name="synthetic", root=str(tiny_birds))
+    encode.run(encode.EncodeConfig(model=str(tiny_model), data=data, split="train", out=out, engine="local"))
+    return out
+
+
+@pytest.fixture
+def pictures(tiny_birds, tmp_path) -> Path:
+    table = synthetic.load(str(tiny_birds)).select("test")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for row in (0, 5, 10):
+        shutil.copy(table.location(row), folder / f"{row:02d}.png")
+    (folder / "broken.png").write_bytes(b"")
+    return folder
+
+
+def test_pictures_are_encoded_beside_the_hits_and_ordered_by_their_hash(tiny_model, birds_gallery, pictures, tmp_path):
+    config = search.SearchConfig(gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=12, out=str(tmp_path / "hits.parquet"))
+    hits = search.run(config)
+    assert read_hits(config.out).equals(hits.cast(read_hits(config.out).schema))
+    assert (tmp_path / "hits.config.yaml").is_file()
+    assert list(dict.fromkeys(hits["query_id"].to_pylist())) == ["00.png", "05.png", "10.png"]  # the broken one has no code
+    student = load_bundle(tiny_model)
+    codes, ids = open_gallery(birds_gallery).codes()
+    signs = np.unpackbits(codes, axis=1).astype(int) * 2 - 1
+    for name in ("00.png", "05.png", "10.png"):
+        with torch.inference_mode():
+            hash_b = student(student.preprocess(read_image(str(pictures / name))).unsqueeze(0), tokens=False).hash[0].numpy()
+        distance = ((hash_b > 0) * 2 - 1 != signs).sum(axis=1)
+        asymmetric = signs @ hash_b.astype(np.float64)
+        rows = [row for row in hits.to_pylist() if row["query_id"] == name]
+        assert [row["distance"] for row in rows] == sorted(distance)[:12]
+        place = {item: row for row, item in enumerate(ids.to_pylist())}
+        for before, after in zip(rows, rows[1:], strict=False):
+            if before["distance"] == after["distance"]:
+                assert asymmetric[place[before["item_id"]]] >= asymmetric[place[after["item_id"]]] - 1e-3
+
+
+def test_other_pictures_under_the_same_name_are_not_mixed_up(tiny_model, birds_gallery, pictures, tmp_path):
+    config = search.SearchConfig(gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet"))
+    search.run(config)
+    search.run(config)  # the same again is no mistake
+    others = tmp_path / "others"
+    others.mkdir()
+    shutil.copy(pictures / "00.png", others / "00.png")
+    with pytest.raises(ValueError, match="codes of other queries"):
+        search.run(dataclasses.replace(config, queries=str(others)))
+
+
+def test_pictures_for_a_gallery_of_another_model_are_refused(tiny_model, birds_gallery, pictures, tmp_path):
+    other = load_bundle(tiny_model)
+    other.head_hash.bias.data += 1
+    save_bundle(other, tmp_path / "other")
+    config = search.SearchConfig(
+        gallery=birds_gallery, queries=str(pictures), model=str(tmp_path / "other"), out=str(tmp_path / "hits.parquet")
+    )
+    with pytest.raises(ValueError, match="encoded differently"):
+        search.run(config)
+
+
+def test_a_dry_run_writes_nothing(tiny_model, birds_gallery, pictures, tmp_path, capsys):
+    config = search.SearchConfig(
+        gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), out=str(tmp_path / "hits.parquet"), dry_run=True
+    )
+    search.run(config)
+    search.run(dataclasses.replace(config, queries=birds_gallery))
+    assert capsys.readouterr().out.count("nothing was started") == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
