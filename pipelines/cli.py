@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 
@@ -69,10 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> Any:
     """The config object that arguments and --config files say."""
-    arguments = [_underscored(argument) for argument in arguments]
+    arguments = _with_switches([_underscored(argument) for argument in arguments], switches_of(config_class))
     if arguments and not arguments[0].startswith("-") and hasattr(config_class, "what"):  # `eet benchmark encoder`
         arguments = ["--what", *arguments]
     namespace = parser.parse_args(arguments)
+    if hasattr(config_class, "defaults_given"):  # some defaults follow from what was said: read again with those
+        parser.set_defaults(config_class.defaults_given(namespace))
+        namespace = parser.parse_args(arguments)
     values = parser.instantiate_classes(namespace)
     return config_class(**{key: value for key, value in vars(values).items() if key != "config"})
 
@@ -92,6 +95,27 @@ def _underscored(argument: str) -> str:
         return argument
     flag, equals, value = argument[2:].partition("=")
     return f"--{flag.replace('-', '_')}{equals}{value}"
+
+
+def switches_of(config_class: type, prefix: str = "") -> set[str]:
+    """Flags of a config dataclass that are true or false, nested ones with their dots: {'resume', 'train.compile'}."""
+    names = set()
+    for entry in fields(config_class):
+        if is_dataclass(entry.type):
+            names |= switches_of(entry.type, f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+        elif entry.type is bool:
+            names.add(f"{prefix}{entry.name}")
+    return names
+
+
+def _with_switches(arguments: list[str], switches: set[str]) -> list[str]:
+    """--resume alone -> --resume=true; `--resume false` and `--resume=false` stay."""
+    given = []
+    for place, argument in enumerate(arguments):
+        follower = arguments[place + 1] if place + 1 < len(arguments) else "--"
+        alone = argument.startswith("--") and argument[2:] in switches and follower.lower() not in ("true", "false")
+        given.append(f"{argument}=true" if alone else argument)
+    return given
 
 
 def _overview() -> str:

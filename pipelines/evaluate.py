@@ -193,7 +193,7 @@ def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig, *, o
     if own:
         strangers = set(ids[starts]) - set(gallery.codes()[1].to_pylist())
         if strangers:
-            raise ValueError(f"{len(strangers)} queries of the hits, for example {min(strangers)}, are not in {gallery.path}: give --queries")
+            raise ValueError(f"{len(strangers)} queries of the hits, such as {min(strangers)}, are not in {gallery.path}: give --queries")
     sums: dict[str, list[float]] = {}
     k = int(pc.max(labelled["rank"]).as_py())
     refused = False

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from eet.datasets import DATASETS
 from eet.distillation import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
+from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.vit import PUBLISHED_KEEP_RATIOS, PruningSchedule
 
 
@@ -160,7 +161,7 @@ class TrainOptions:
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup_steps: int | None = None
-    min_crop_area: float = 0.08
+    min_crop_area: float = PUBLISHED_MIN_CROP_AREA
     workers: int = 1
     cpus_per_worker: int | None = None
     loader_workers: int | None = None

@@ -225,7 +225,8 @@ def _user_error(error: Exception) -> Exception:
         if isinstance(lost, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError):
             why = " ".join(str(lost).split())[:300]
             return JobFailed(
-                f"training workers were lost more often than --train.max_failures allows; go on from the last checkpoint with --resume ({why})"
+                "training workers were lost more often than --train.max_failures allows; go on from the last checkpoint "
+                f"with --resume ({why})"
             )
     return error
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eet.datasets import ImageTable
 from eet.images import DecodeFailure, Preprocessing, read_image
+from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 
 _ORDER, _VIEW = 0, 1  # streams of chance, so that order and views do not share numbers
 
@@ -31,7 +32,9 @@ def view_random(seed: int, epoch: int, item_id: str) -> np.random.Generator:
 class AugmentedImages(Dataset):
     """Map-style training images; an index is (epoch, row), so that a loader process needs no state."""
 
-    def __init__(self, table: ImageTable, preprocessing: Preprocessing, seed: int, *, min_crop_area: float = 0.08) -> None:
+    def __init__(
+        self, table: ImageTable, preprocessing: Preprocessing, seed: int, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA
+    ) -> None:
         self.table, self.preprocessing, self.seed = table, preprocessing, seed
         self.min_crop_area = min_crop_area
 

@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,21 @@ def galleries(tiny_model, tiny_birds, tmp_path_factory) -> dict[str, str]:
     return {split: str(folder / split) for split in ("train", "test")}
 
 
+@pytest.fixture(scope="module")
+def new_out(tmp_path_factory) -> Callable[[], str]:
+    """Output folders side by side, so that MLflow's database, which takes seconds to make, is made once."""
+    parent, numbers = tmp_path_factory.mktemp("evaluations"), itertools.count()
+    return lambda: str(parent / f"{next(numbers)}")
+
+
 def arrays(path: str) -> tuple[np.ndarray, np.ndarray]:
     gallery = open_gallery(path)
     return gallery.codes()[0], gallery.labels()
 
 
-def test_both_protocols_are_those_of_the_arrays(galleries, tiny_model, tmp_path):
-    config = evaluate.EvaluateConfig(gallery=galleries["test"], model=str(tiny_model), out=str(tmp_path / "e"), ks=(1, 3), recall_ks=(2,))
+def test_both_protocols_are_those_of_the_arrays(galleries, tiny_model, tmp_path, new_out):
+    out = Path(new_out())
+    config = evaluate.EvaluateConfig(gallery=galleries["test"], model=str(tiny_model), out=str(out), ks=(1, 3), recall_ks=(2,))
     result = evaluate.run(config)
     codes, labels = arrays(galleries["test"])
     record = read_bundle_record(tiny_model)
@@ -39,10 +49,10 @@ def test_both_protocols_are_those_of_the_arrays(galleries, tiny_model, tmp_path)
     published = published_protocol(codes, labels, record.target_codes, record.label_counts, ks=(1, 3), recall_ks=(2,))
     assert result.measures == {"encoded": encoded, "published": published}
     assert encoded["mAP"] != published["mAP"] and encoded["P@3"] < 1
-    assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == result.measures
-    assert (tmp_path / "e" / "pr_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((out / "metrics.json").read_text()) == result.measures
+    assert (out / "pr_curve.png").read_bytes().startswith(b"\x89PNG")
 
-    with (tmp_path / "e" / "pr_curve.csv").open() as file:
+    with (out / "pr_curve.csv").open() as file:
         points = list(csv.DictReader(file))
     assert len(points) == 2 * 17
     # The encoded curve, by counting pairs.
@@ -60,36 +70,36 @@ def test_both_protocols_are_those_of_the_arrays(galleries, tiny_model, tmp_path)
 
     import mlflow
 
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("eet").experiment_id])
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{out.parent / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("eet").experiment_id], f"run_name = 'evaluate {out.name}'")
     assert run.info.status == "FINISHED" and run.data.metrics["encoded_mAP"] == pytest.approx(encoded["mAP"])
     assert run.data.metrics["published_P_at_1"] == published["P@1"]
 
 
-def encoded_only(gallery: str, out: Path, **changes) -> dict[str, float]:
-    config = evaluate.EvaluateConfig(gallery=gallery, out=str(out), protocol="encoded", **changes)
+def encoded_only(gallery: str, out: str, **changes) -> dict[str, float]:
+    config = evaluate.EvaluateConfig(gallery=gallery, out=out, protocol="encoded", **changes)
     (values,) = evaluate.run(config).measures.values()
     return values
 
 
-def test_queries_of_their_own_rank_the_whole_gallery(galleries, tmp_path):
-    values = encoded_only(galleries["train"], tmp_path / "e", queries=galleries["test"])
+def test_queries_of_their_own_rank_the_whole_gallery(galleries, new_out):
+    values = encoded_only(galleries["train"], new_out(), queries=galleries["test"])
     (codes, labels), (query_codes, query_labels) = arrays(galleries["train"]), arrays(galleries["test"])
     assert values == ranked_metrics(query_codes, query_labels, codes, labels, num_bits=16)
 
 
-def test_the_gallery_named_as_its_own_queries_is_the_gallery_alone(galleries, tmp_path):
-    alone = encoded_only(galleries["test"], tmp_path / "a")
-    assert encoded_only(galleries["test"], tmp_path / "b", queries=galleries["test"] + "/") == alone
-    assert encoded_only(galleries["test"], tmp_path / "c", count_query=True)["R-precision"] < alone["R-precision"]
+def test_the_gallery_named_as_its_own_queries_is_the_gallery_alone(galleries, new_out):
+    alone = encoded_only(galleries["test"], new_out())
+    assert encoded_only(galleries["test"], new_out(), queries=galleries["test"] + "/") == alone
+    assert encoded_only(galleries["test"], new_out(), count_query=True)["R-precision"] < alone["R-precision"]
 
 
-def test_the_published_protocol_needs_a_bundle_with_target_codes_that_encoded_the_queries(galleries, tiny_model, tmp_path, capsys):
-    encoded = evaluate.run(evaluate.EvaluateConfig(gallery=galleries["test"], out=str(tmp_path / "e")))
+def test_the_published_protocol_needs_a_bundle_with_target_codes_that_encoded_the_queries(galleries, tiny_model, tmp_path, capsys, new_out):
+    encoded = evaluate.run(evaluate.EvaluateConfig(gallery=galleries["test"], out=new_out()))
     assert set(encoded.measures) == {"encoded"} and "without --model" in capsys.readouterr().out
     student = load_bundle(tiny_model)
     save_bundle(student, tmp_path / "bare")
-    config = evaluate.EvaluateConfig(gallery=galleries["test"], model=str(tmp_path / "bare"), out=str(tmp_path / "f"))
+    config = evaluate.EvaluateConfig(gallery=galleries["test"], model=str(tmp_path / "bare"), out=new_out())
     with pytest.raises(ValueError, match="keeps no target codes"):
         evaluate.run(config)
     student.head_hash.bias.data += 1
@@ -119,45 +129,43 @@ def hand_made(path: Path, codes: np.ndarray, labels: list[int | None], names, *,
     return open_gallery(str(path))
 
 
-def test_labels_are_matched_by_name_under_both_protocols(galleries, tiny_model, tiny_birds, tmp_path):
+def test_labels_are_matched_by_name_under_both_protocols(galleries, tiny_model, tiny_birds, tmp_path, new_out):
     """The same test pictures, their labels numbered the other way round."""
     codes, labels = arrays(galleries["test"])
     names = synthetic.load(str(tiny_birds)).label_names
     turned = hand_made(tmp_path / "turned", codes, [3 - int(label) for label in labels], names[::-1], like=galleries["test"])
     model = str(tiny_model)
-    ours = evaluate.run(evaluate.EvaluateConfig(gallery=galleries["train"], queries=turned.path, model=model, out=str(tmp_path / "a")))
-    theirs = evaluate.run(
-        evaluate.EvaluateConfig(gallery=galleries["train"], queries=galleries["test"], model=model, out=str(tmp_path / "b"))
-    )
+    ours = evaluate.run(evaluate.EvaluateConfig(gallery=galleries["train"], queries=turned.path, model=model, out=new_out()))
+    theirs = evaluate.run(evaluate.EvaluateConfig(gallery=galleries["train"], queries=galleries["test"], model=model, out=new_out()))
     assert ours.measures == theirs.measures
     strange = hand_made(tmp_path / "strange", codes, labels.tolist(), ("dodo", *names[1:]), like=galleries["test"])
     with pytest.raises(ValueError, match="unknown to the model, for example.*dodo"):
-        evaluate.run(evaluate.EvaluateConfig(gallery=strange.path, model=model, out=str(tmp_path / "c")))
+        evaluate.run(evaluate.EvaluateConfig(gallery=strange.path, model=model, out=new_out()))
 
 
-def test_a_gallery_without_labels_cannot_be_measured(galleries, tmp_path):
+def test_a_gallery_without_labels_cannot_be_measured(galleries, tmp_path, new_out):
     codes, _ = arrays(galleries["test"])
     plain = hand_made(tmp_path / "plain", codes, [None] * len(codes), None)
     with pytest.raises(ValueError, match="has no labels"):
-        evaluate.run(evaluate.EvaluateConfig(gallery=plain.path, out=str(tmp_path / "e")))
+        evaluate.run(evaluate.EvaluateConfig(gallery=plain.path, out=new_out()))
 
 
-def test_hits_of_the_whole_gallery_give_the_rankings_measures(galleries, tmp_path):
+def test_hits_of_the_whole_gallery_give_the_rankings_measures(galleries, tmp_path, new_out):
     hits = str(tmp_path / "hits.parquet")
     search.run(search.SearchConfig(gallery=galleries["test"], queries=galleries["test"], k=100, out=hits))
-    values = encoded_only(galleries["test"], tmp_path / "e", hits=hits)
-    ranked = encoded_only(galleries["test"], tmp_path / "f")
+    values = encoded_only(galleries["test"], new_out(), hits=hits)
+    ranked = encoded_only(galleries["test"], new_out())
     assert values.pop("mAP@15") == pytest.approx(ranked["mAP_stable"])  # all 15 others, in their order
     for name, value in values.items():
         assert value == pytest.approx(ranked[name]), name
-    assert {"P@1", "P@10", "recall@8", "R-precision", "MAP@R", "queries"} == set(values)
+    assert {"P@1", "P@10", "recall@1", "recall@2", "recall@4", "recall@8", "R-precision", "MAP@R", "queries"} == set(values)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_map_at_k_by_a_loop_and_no_r_measures_below_r(galleries, tmp_path, capsys, k):
+def test_map_at_k_by_a_loop_and_no_r_measures_below_r(galleries, tmp_path, capsys, k, new_out):
     hits_path = str(tmp_path / "hits.parquet")
     hits = search.run(search.SearchConfig(gallery=galleries["train"], queries=galleries["test"], k=k, out=hits_path))
-    values = encoded_only(galleries["train"], tmp_path / "e", queries=galleries["test"], hits=hits_path)
+    values = encoded_only(galleries["train"], new_out(), queries=galleries["test"], hits=hits_path)
     expected = []
     for query in dict.fromkeys(hits["query_id"].to_pylist()):
         rows = sorted((row for row in hits.to_pylist() if row["query_id"] == query), key=lambda row: row["rank"])
@@ -172,7 +180,7 @@ def test_map_at_k_by_a_loop_and_no_r_measures_below_r(galleries, tmp_path, capsy
     assert "search with a larger --k" in capsys.readouterr().out
 
 
-def test_queries_that_only_share_names_with_items_are_not_taken_for_them(galleries, tmp_path):
+def test_queries_that_only_share_names_with_items_are_not_taken_for_them(galleries, tmp_path, new_out):
     """A query set whose files are called as the gallery's are: all 8 matches count, none is the query."""
     codes, labels = arrays(galleries["train"])
     names = open_gallery(galleries["train"]).manifest.label_names
@@ -180,20 +188,20 @@ def test_queries_that_only_share_names_with_items_are_not_taken_for_them(galleri
     queries = hand_made(tmp_path / "queries", codes[::4].copy(), labels[::4].tolist(), names)
     hits = str(tmp_path / "hits.parquet")
     search.run(search.SearchConfig(gallery=items.path, queries=queries.path, k=32, out=hits))
-    values = encoded_only(items.path, tmp_path / "e", queries=queries.path, hits=hits)
-    ranked = encoded_only(items.path, tmp_path / "f", queries=queries.path)
+    values = encoded_only(items.path, new_out(), queries=queries.path, hits=hits)
+    ranked = encoded_only(items.path, new_out(), queries=queries.path)
     assert values["R-precision"] == pytest.approx(ranked["R-precision"])
     assert values["mAP@32"] == pytest.approx(ranked["mAP_stable"])
 
 
-def test_hits_of_other_queries_are_refused_where_the_gallery_should_be_its_own(galleries, tmp_path):
+def test_hits_of_other_queries_are_refused_where_the_gallery_should_be_its_own(galleries, tmp_path, new_out):
     hits = str(tmp_path / "hits.parquet")
     search.run(search.SearchConfig(gallery=galleries["train"], queries=galleries["test"], k=9, out=hits))
     with pytest.raises(ValueError, match="give --queries"):
-        encoded_only(galleries["train"], tmp_path / "e", hits=hits)
+        encoded_only(galleries["train"], new_out(), hits=hits)
 
 
-def test_expected_map_is_the_mean_over_queries_of_the_expected_precision(galleries, tmp_path):
+def test_expected_map_is_the_mean_over_queries_of_the_expected_precision(galleries, new_out):
     codes, labels = arrays(galleries["test"])
     bits = np.unpackbits(codes, axis=1).astype(int)
     precisions = []
@@ -201,7 +209,7 @@ def test_expected_map_is_the_mean_over_queries_of_the_expected_precision(galleri
         others = np.arange(len(codes)) != query
         distances = (bits[query] != bits[others]).sum(axis=1)
         precisions.append(average_precision(distances, labels[others] == labels[query], ties="expected"))
-    assert encoded_only(galleries["test"], tmp_path / "e")["mAP"] == pytest.approx(np.mean(precisions))
+    assert encoded_only(galleries["test"], new_out())["mAP"] == pytest.approx(np.mean(precisions))
 
 
 def test_a_dry_run_writes_nothing(galleries, tmp_path, capsys):

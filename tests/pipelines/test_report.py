@@ -35,7 +35,9 @@ def test_the_page_stands_alone_and_shows_each_query_and_what_was_kept_of_it(sear
 def test_panels_hold_the_hits_of_their_query_framed_by_label(searched, monkeypatch):
     hits, gallery = read_hits(str(searched / "hits.parquet")), open_gallery(str(searched / "gallery"))
     panels, real = [], report.hits_panel
-    monkeypatch.setattr(report, "hits_panel", lambda query, hits, **more: (panels.append((hits, more["captions"])), real(query, hits, **more))[1])
+    monkeypatch.setattr(
+        report, "hits_panel", lambda query, hits, **more: (panels.append((hits, more["captions"])), real(query, hits, **more))[1]
+    )
     shown = report.spread_queries(hits, 4)
     report.hit_blocks(hits, shown, gallery, gallery, top=5)
     for query, (pictures, captions) in zip(shown, panels, strict=True):

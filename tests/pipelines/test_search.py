@@ -22,8 +22,8 @@ def hand_made(path: Path, codes: np.ndarray, labels: list[int | None], *, names=
     """A gallery of one part with these bits (N, BITS)."""
     rows = len(codes)
     manifest = Manifest(
-        model_digest=digest, preprocessing_digest="p", num_bits=BITS, num_rows=rows, num_ok=rows - len(bad), num_parts=1, rows_per_part=rows,
-        label_names=names, errors={"missing": len(bad)} if bad else {},
+        model_digest=digest, preprocessing_digest="p", num_bits=BITS, num_rows=rows, num_ok=rows - len(bad), num_parts=1,
+        rows_per_part=rows, label_names=names, errors={"missing": len(bad)} if bad else {},
     )  # fmt: skip
     ids = [f"{prefix}{row:03d}" for row in range(rows)]
     statuses = ["missing" if row in bad else "ok" for row in range(rows)]
@@ -150,7 +150,9 @@ def pictures(tiny_birds, tmp_path) -> Path:
 
 
 def test_pictures_are_encoded_beside_the_hits_and_ordered_by_their_hash(tiny_model, birds_gallery, pictures, tmp_path):
-    config = search.SearchConfig(gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=12, out=str(tmp_path / "hits.parquet"))
+    config = search.SearchConfig(
+        gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=12, out=str(tmp_path / "hits.parquet")
+    )
     hits = search.run(config)
     assert read_hits(config.out).equals(hits.cast(read_hits(config.out).schema))
     assert (tmp_path / "hits.config.yaml").is_file()
@@ -172,7 +174,9 @@ def test_pictures_are_encoded_beside_the_hits_and_ordered_by_their_hash(tiny_mod
 
 
 def test_other_pictures_under_the_same_name_are_not_mixed_up(tiny_model, birds_gallery, pictures, tmp_path):
-    config = search.SearchConfig(gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet"))
+    config = search.SearchConfig(
+        gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet")
+    )
     search.run(config)
     search.run(config)  # the same again is no mistake
     others = tmp_path / "others"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -139,7 +140,7 @@ class WorkerKiller(threading.Thread):
 
     def __init__(self, out: Path, times: int) -> None:
         super().__init__(daemon=True)
-        self.checkpoints, self.times = out / "checkpoints" / "run", times
+        self.snapshot, self.times = out / "checkpoints" / "run" / "checkpoint_manager_snapshot.json", times
         self.killed: list[int] = []
         self.stopped = threading.Event()
 
@@ -149,7 +150,9 @@ class WorkerKiller(threading.Thread):
         seen: set[str] = set()
         wanted = 1
         while len(self.killed) < self.times and not self.stopped.is_set():
-            seen |= {path.name for path in self.checkpoints.glob("checkpoint_*")}
+            # The snapshot names the checkpoints that a restart finds; a folder is there before it is whole.
+            if self.snapshot.is_file():
+                seen |= set(re.findall(r"checkpoint_\d[\w.-]*", self.snapshot.read_text()))
             if len(seen) >= wanted:
                 # Of this process alone: another session's workers have the same name.
                 workers = [child for child in psutil.Process().children(recursive=True) if self.is_worker(child)]

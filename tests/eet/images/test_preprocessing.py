@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision import transforms
 
 from eet.images import Preprocessing
-from eet.images.preprocessing import _random_box
+from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA, _random_box
 
 PUBLISHED = Preprocessing.published()
 
@@ -115,27 +115,44 @@ def test_half_of_the_views_are_mirrored_and_all_lie_in_range() -> None:
     assert 160 < mirrored < 240
 
 
+@pytest.mark.parametrize("min_area", [PUBLISHED_MIN_CROP_AREA, 0.5])
 @pytest.mark.parametrize("size", [(500, 375), (90, 100), (37, 41)])
-def test_random_boxes_have_the_published_areas_and_shapes(size: tuple[int, int]) -> None:
+def test_random_boxes_have_the_areas_and_shapes_asked_for(size: tuple[int, int], min_area: float) -> None:
     random, shares, aspects, lefts = np.random.default_rng(0), [], [], []
     width, height = size
-    for _ in range(2000):
-        left, top, right, bottom = _random_box(width, height, random)
+    for _ in range(1000):
+        left, top, right, bottom = _random_box(width, height, random, min_area)
         assert 0 <= left < right <= width and 0 <= top < bottom <= height
         shares.append((right - left) * (bottom - top) / (width * height))
         aspects.append((right - left) / (bottom - top))
         lefts.append(left / max(width - (right - left), 1))
     rounding = 2 / (0.25 * min(size))  # of a side of the smallest boxes
-    assert 0.08 - rounding < min(shares) < 0.12 and max(shares) > 0.9
+    assert min_area - rounding < min(shares) < min_area + 0.04 and max(shares) > 0.9
     assert 0.75 - rounding < min(aspects) < 0.8 and 1.25 < max(aspects) < 4 / 3 + rounding
     assert min(lefts) < 0.05 and max(lefts) > 0.95 and 0.45 < float(np.mean(lefts)) < 0.55
+
+
+def test_published_crops_are_the_default_and_larger_ones_can_be_had() -> None:
+    assert PUBLISHED_MIN_CROP_AREA == 0.08
+    small = replace(PUBLISHED, image_size=(16, 16))
+    ramp = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (200, 1, 3)))
+
+    def least_width(**options: Any) -> float:
+        random = np.random.default_rng(0)
+        views = [small.augment(ramp, random, **options)[0] for _ in range(300)]
+        return min(float((view[0, 0] - view[0, -1]).abs()) for view in views) * small.std[0] * 255
+
+    # A square picture whose red counts its columns: of a crop of area a, 15/16 of sqrt(a x 3/4) x 200 columns lie between the outer pixels.
+    assert 25 < least_width() < 70
+    assert least_width(min_crop_area=0.5) > 100
+    assert least_width(min_crop_area=1.0) > 150
 
 
 @pytest.mark.parametrize(
     ("size", "box"), [((1000, 10), (1000 / 2 - 20 / 3, 0, 1000 / 2 + 20 / 3, 10)), ((10, 1000), (0, 500 - 20 / 3, 10, 500 + 20 / 3))]
 )
 def test_very_long_pictures_fall_back_to_the_middle(size: tuple[int, int], box: tuple[float, ...]) -> None:
-    assert _random_box(*size, np.random.default_rng(0)) == pytest.approx(box)
+    assert _random_box(*size, np.random.default_rng(0), PUBLISHED_MIN_CROP_AREA) == pytest.approx(box)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50)])
