@@ -20,6 +20,8 @@ class ClusterResources:
     """The nodes that take work."""
 
     nodes: tuple[Node, ...]
+    grows: bool = False
+    """Whether an autoscaler may add nodes like these: a cluster that was joined, not one started here."""
 
     @property
     def gpus(self) -> int:
@@ -32,10 +34,14 @@ class ClusterResources:
     def cpus_per_worker(self, workers: int) -> int:
         """The most whole CPUs that each of `workers` can have at once, every one on a single node (with a GPU, where the cluster has any).
 
-        Ray waits for ever for a worker that fits no node, so ValueError where not all of them fit.
+        Ray waits for ever for a worker that fits no node, so ValueError where not all of them fit; on a cluster that grows, as many as
+        fit one of its nodes, and Ray asks for more nodes.
         """
         share = largest_share(self.nodes, workers, gpu=self.gpus > 0)
-        if share is None:
+        if share is None and self.grows:
+            share = max((node.cpus // max(1, node.gpus) for node in self.nodes if node.gpus or not self.gpus), default=0)
+            print(f"note: {workers} workers do not fit the {len(self.nodes)} nodes there are; waiting for the cluster to grow")
+        if not share:
             raise ValueError(
                 f"{workers} workers do not fit the cluster of {len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs: "
                 f"use {self.gpus or self.cpus} or fewer"
@@ -68,14 +74,14 @@ def connected(address: str) -> Iterator[ClusterResources]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ValueError(f"no Ray cluster at --address {address}: {error}. Use 'local' for this machine, or HOST:PORT") from error
     try:
-        yield cluster_resources()
+        yield cluster_resources(grows=address != "local")
     finally:
         if ours:
             ray.shutdown()
 
 
-def cluster_resources() -> ClusterResources:
-    """Of the connected cluster."""
+def cluster_resources(*, grows: bool) -> ClusterResources:
+    """Of the connected cluster; the head takes no part where it has no CPU."""
     totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = (Node(int(total.get("CPU", 0)), int(total.get("GPU", 0))) for total in totals)
-    return ClusterResources(tuple(node for node in nodes if node.cpus))
+    return ClusterResources(tuple(node for node in nodes if node.cpus), grows)

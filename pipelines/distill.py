@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from eet.vit import load_bundle
+import numpy as np
+import torch
+
+from eet.vit import Student, load_bundle, read_bundle_record
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.training import LabelledImages, TrainingResult, new_network, read_labelled_images, run_training, target_codes_of
 from pipelines.training_worker import TrainingPlan
@@ -32,6 +35,9 @@ class DistillConfig(JobOptions):
     loss: LossOptions = field(default_factory=LossOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
+    def problems(self) -> list[str]:
+        return super().problems() + self.local_only("out", "teacher", "weights")
+
 
 def run(config: DistillConfig) -> TrainingResult:
     """Trains, and writes the bundle that `--model` takes into config.out."""
@@ -43,16 +49,12 @@ def plan_of(config: DistillConfig, images: LabelledImages) -> TrainingPlan:
     """Networks, codes and images of the run. Heads of student and teacher are drawn apart, as published."""
     num_classes = images.train.num_labels
     student = new_network(config.student, num_classes=num_classes, weights=config.weights, seed=config.seed, pruned=True)
-    codes = target_codes_of(images.train, num_bits=config.student.bits, seed=config.seed)
     if config.teacher is None:
+        codes = target_codes_of(images.train, num_bits=config.student.bits, seed=config.seed)
         teacher = new_network(config.student, num_classes=num_classes, weights=config.weights, seed=config.seed, pruned=False)
-        teacher.reset_heads(_generator(config.seed + 1))
+        teacher.reset_heads(torch.Generator().manual_seed(config.seed + 1))
     else:
-        teacher = load_bundle(config.teacher)
-        if teacher.num_classes != num_classes:
-            raise ValueError(
-                f"--teacher {config.teacher} knows {teacher.num_classes} labels, the dataset has {num_classes}: train one on this dataset"
-            )
+        teacher, codes = trained_teacher(config.teacher, images.train.label_names, student)
     return TrainingPlan(
         networks={"student": student, "teacher": teacher},
         joint=config.teacher is None,
@@ -68,7 +70,20 @@ def plan_of(config: DistillConfig, images: LabelledImages) -> TrainingPlan:
     )
 
 
-def _generator(seed: int):  # type: ignore[no-untyped-def]  # torch.Generator, imported late
-    import torch
+def trained_teacher(path: str, label_names: tuple[str, ...], student: Student) -> tuple[Student, np.ndarray]:
+    """A frozen teacher and the target codes it learned, which are the student's too.
 
-    return torch.Generator().manual_seed(seed)
+    ValueError where it prunes, learned other labels, or wants its input normalised otherwise than the student.
+    """
+    teacher, record = load_bundle(path), read_bundle_record(path)
+    if teacher.schedule.prune_after:
+        raise ValueError(f"--teacher {path} prunes, so it is a student; a joint run keeps its teacher in {path}/teacher")
+    if record.target_codes is None or record.label_names != label_names:
+        raise ValueError(f"--teacher {path} learned other labels than this dataset's {len(label_names)}: train one on this dataset")
+    ours, theirs = student.preprocessing, teacher.preprocessing
+    if (ours.mean, ours.std) != (theirs.mean, theirs.std):
+        raise ValueError(
+            f"--teacher {path} takes images normalised by mean {theirs.mean} and std {theirs.std}, the student by {ours.mean} and "
+            f"{ours.std}: both see the same images, so choose backbones of one normalisation"
+        )
+    return teacher, record.target_codes

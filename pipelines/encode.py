@@ -1,10 +1,12 @@
 """`eet encode`: images to a gallery. Ray Data hands planned parts to actors that read, decode, hash and write each part whole."""
 
+import hashlib
 import json
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import torch
+from ray.exceptions import RayError
 
-from eet.datasets import list_image_files, load_dataset
+from eet.datasets import IMAGE_SUFFIXES, list_image_files, load_dataset
 from eet.gallery import (
     OK,
     Manifest,
@@ -33,9 +36,10 @@ from eet.gallery import (
     write_plan,
 )
 from eet.vit import BundleRecord, Student, load_bundle, read_bundle_record
+from pipelines.cli import JobFailed
 from pipelines.cluster import ClusterResources, connected
 from pipelines.options import DataOptions, JobOptions
-from pipelines.output import exists, inside, read_text, remove, write_config, write_text
+from pipelines.output import absolute, exists, inside, read_text, remove, write_config, write_text
 from pipelines.progress import duration
 
 BEGUN_FILE = "begun.json"  # what a gallery under way is made with; the manifest takes its place
@@ -120,27 +124,33 @@ def images_of(config: EncodeConfig) -> ImageList:
     """The images that the config names. ValueError where there are none."""
     if config.images is None:
         table = load_dataset(config.data.name, config.data.root, table=config.data.table).select(config.split)
-        uris = [os.path.abspath(location) if "://" not in location else location for location in map(table.location, range(len(table)))]
+        uris = [str(absolute(location)) for location in map(table.location, range(len(table)))]
         described = f"dataset {config.data.name} at {config.data.root or config.data.table}, split {config.split}"
         return ImageList(list(table.paths), uris, table.labels, table.label_names, 0, described)
     if Path(config.images).is_file():
         return ImageList([Path(config.images).name], [os.path.abspath(config.images)], None, None, 0, config.images)
     paths, ignored = list_image_files(config.images)
-    root = config.images.rstrip("/") if "://" in config.images else os.path.abspath(config.images)
-    return ImageList(paths, [f"{root}/{path}" for path in paths], None, None, ignored, config.images)
+    if not paths:
+        raise ValueError(f"--images {config.images} holds no image ({ignored} other files): give a folder of {', '.join(IMAGE_SUFFIXES)}")
+    root = str(absolute(config.images))
+    return ImageList(paths, [inside(root, path) for path in paths], None, None, ignored, config.images)
 
 
-def run(config: EncodeConfig) -> EncodeResult:
-    """Plans the gallery, encodes the parts that are not there yet, and writes the manifest last."""
+def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> EncodeResult:
+    """Plans the gallery, encodes the parts that are not there yet, and writes the manifest last.
+
+    hashes: with engine 'local', takes the real-valued hash (rows that are ok, bits) float32 of each part encoded now, in order.
+    """
     student, record = load_bundle(config.model), read_bundle_record(config.model)
     images = images_of(config)
+    config = replace(config, out=str(absolute(config.out)))  # Ray's workers have another working directory
+    out = config.out
+    if exists(inside(out, MANIFEST_FILE)):
+        raise ValueError(f"{out} is a finished gallery already; choose another --out, or remove it")
     print(f"encode: {len(images.uris)} images ({images.description})" + (f", {images.ignored} other files left" if images.ignored else ""))
     if config.dry_run:
         _print_estimate(config, student, images)
         return EncodeResult(config.out, _manifest(config, student, record, images, Counter({OK: 0}), 0), 0.0)
-    out = config.out
-    if exists(inside(out, MANIFEST_FILE)):
-        raise ValueError(f"{out} is a finished gallery already; choose another --out, or remove it")
     _begin(config, student, record, images)
     write_config(out, config)
     num_parts = plan_parts(out)
@@ -149,7 +159,12 @@ def run(config: EncodeConfig) -> EncodeResult:
     if done:
         print(f"{len(done)} of {num_parts} parts are there already; {len(pending)} to encode")
     started = time.monotonic()
-    rows = sum(_encode_parts(config, student, pending, len(images.uris)))
+    left = sum(min(config.rows_per_part, len(images.uris) - part * config.rows_per_part) for part in pending)
+    try:
+        rows = sum(_encode_parts(config, student, pending, left, hashes))
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
     rate = rows / (time.monotonic() - started) if rows else 0.0
     manifest = _finish(config, student, record, images, num_parts)
     bad = manifest.num_rows - manifest.num_ok
@@ -171,7 +186,9 @@ def _begin(config: EncodeConfig, student: Student, record: BundleRecord, images:
         "preprocessing_digest": record.preprocessing_digest,
         "columns": student_schema(student, tokens=config.tokens, embedding=config.embedding).names,
         "rows_per_part": config.rows_per_part,
+        "precision": config.precision,
         "num_rows": len(images.uris),
+        "images_digest": _digest(images),
     }
     begun = inside(out, BEGUN_FILE)
     if exists(begun):
@@ -182,11 +199,24 @@ def _begin(config: EncodeConfig, student: Student, record: BundleRecord, images:
                 f"{out} was begun differently ({'; '.join(changed)}): finish it with the same command, or choose another --out"
             )
         return
+    if finished_parts(config.out):
+        raise ValueError(
+            f"{out} holds parts of a gallery, but not what they were made with ({BEGUN_FILE}): choose another --out, or empty it"
+        )
     write_plan(config.out, images.item_ids, images.uris, images.labels, config.rows_per_part)
     write_text(begun, json.dumps(made_with, indent=1) + "\n")
 
 
-def _encode_parts(config: EncodeConfig, student: Student, pending: list[int], total: int):  # type: ignore[no-untyped-def]
+def _digest(images: ImageList) -> str:
+    """sha256 over ids, places and labels: two lists of images with one digest make the same plan."""
+    digest = hashlib.sha256()
+    for values in (images.item_ids, images.uris, images.label_names or ()):
+        digest.update("\0".join(values).encode(errors="surrogateescape") + b"\1")
+    digest.update(b"" if images.labels is None else images.labels.tobytes())
+    return digest.hexdigest()
+
+
+def _encode_parts(config: EncodeConfig, student: Student, pending: list[int], total: int, hashes: list[np.ndarray] | None) -> Iterator[int]:
     """Encodes and writes the pending parts; yields the rows of each as it is finished, in any order."""
     if not pending:
         return
@@ -196,7 +226,9 @@ def _encode_parts(config: EncodeConfig, student: Student, pending: list[int], to
         threads = config.threads or os.cpu_count() or 1
         encoder = _encoder(config, student, device, threads)
         for part in pending:
-            rows, failed = _encode_part(encoder, config.out, part)
+            rows, failed, hashes_nb = _encode_part(encoder, config.out, part)
+            if hashes is not None:
+                hashes.append(hashes_nb)
             told.add(rows, failed)
             yield rows
         return
@@ -238,11 +270,12 @@ def _encoder(config: EncodeConfig, student: Student, device: str, threads: int) 
     )
 
 
-def _encode_part(encoder: PartEncoder, gallery: str, part: int) -> tuple[int, int]:
-    """(rows, failed rows) of a part, which is on disk when this returns."""
-    table = encoder.encode(read_plan_part(gallery, part)).table
-    write_part(gallery, part, table)
-    return len(table), len(table) - int(pc.sum(pc.equal(table["status"], OK)).as_py() or 0)
+def _encode_part(encoder: PartEncoder, gallery: str, part: int) -> tuple[int, int, np.ndarray]:
+    """(rows, failed rows, hashes of the good rows) of a part, which is on disk when this returns."""
+    encoded = encoder.encode(read_plan_part(gallery, part))
+    write_part(gallery, part, encoded.table)
+    good = np.asarray(encoded.table["status"]) == OK
+    return len(good), int((~good).sum()), encoded.hash[good]
 
 
 class _PartActor:
@@ -254,7 +287,7 @@ class _PartActor:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         told = [_encode_part(self.encoder, self.config.out, int(part)) for part in batch["part"]]
-        return {"rows": np.array([rows for rows, _ in told]), "failed": np.array([failed for _, failed in told])}
+        return {"rows": np.array([rows for rows, _, _ in told]), "failed": np.array([failed for _, failed, _ in told])}
 
 
 def _finish(config: EncodeConfig, student: Student, record: BundleRecord, images: ImageList, num_parts: int) -> Manifest:

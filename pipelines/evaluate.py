@@ -109,7 +109,7 @@ def run(config: EvaluateConfig) -> Evaluation:
                 query_codes, query_labels_here, codes, labels, num_bits=gallery.manifest.num_bits, query_rows=own,
                 ks=config.ks, recall_ks=config.recall_ks, count_query=config.count_query,
             )  # fmt: skip
-        curves["encoded"] = _curve(query_codes, query_labels_here, codes, labels, gallery.manifest.num_bits, own)
+            curves["encoded"] = _curve(query_codes, query_labels_here, codes, labels, gallery.manifest.num_bits, own)
     if "published" in protocols:
         assert config.model is not None
         record = read_bundle_record(config.model)
@@ -197,6 +197,9 @@ def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig, *, o
     sums: dict[str, list[float]] = {}
     k = int(pc.max(labelled["rank"]).as_py())
     refused = False
+    ks, recall_ks = (tuple(cut for cut in cuts if cut <= k) for cuts in (config.ks, config.recall_ks))
+    if (ks, recall_ks) != (tuple(config.ks), tuple(config.recall_ks)):
+        print(f"note: measures at ranks beyond the {k} hits of a query are left out")
     for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
         ranked = relevant[start:end]
         label = query_labels[start]
@@ -206,8 +209,8 @@ def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig, *, o
         places = np.flatnonzero(ranked) + 1
         precision = np.arange(1, len(places) + 1) / places
         values = {f"mAP@{k}": float(precision.sum() / min(total, len(ranked)))}
-        values |= {f"P@{cut}": precision_at_k(ranked, cut) for cut in config.ks}
-        values |= {f"recall@{cut}": recall_at_k(ranked, cut) for cut in config.recall_ks}
+        values |= {f"P@{cut}": precision_at_k(ranked, cut) for cut in ks}
+        values |= {f"recall@{cut}": recall_at_k(ranked, cut) for cut in recall_ks}
         if total + config.count_query <= len(ranked):
             values["R-precision"] = r_precision(ranked, total, count_query=config.count_query)
             values["MAP@R"] = map_at_r(ranked, total, count_query=config.count_query)
@@ -227,6 +230,8 @@ def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig, *, o
 
 def _write(out: Path, evaluation: Evaluation) -> None:
     (out / "metrics.json").write_text(json.dumps(evaluation.measures, indent=1) + "\n")
+    if not evaluation.curves:  # of hits alone there is no curve over the radius
+        return
     drawn = {}
     for protocol, (recall, precision) in evaluation.curves.items():
         found = np.isfinite(precision)  # a radius that retrieves nothing has no precision

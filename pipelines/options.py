@@ -15,10 +15,10 @@ class JobOptions:
     """Common to all jobs.
 
     Attributes:
-        address: Ray cluster: 'local' starts one on this machine, 'auto' or HOST:PORT joins a running one. Default: RAY_ADDRESS where it
+        address: Ray cluster, for jobs that run on one: 'local' starts one on this machine, 'auto' or HOST:PORT joins a running one. Default: RAY_ADDRESS where it
             is set (as inside a submitted job), else local.
-        tracking_uri: MLflow tracking address; default an sqlite file mlflow.db in the folder that holds the output.
-        seed: Of all chance in the job.
+        tracking_uri: MLflow tracking address, for jobs that measure; default an sqlite file mlflow.db in the folder that holds the output.
+        seed: Of all chance in the job (training has some, encoding and searching none).
         dry_run: Check everything, print what would be done and an estimate, start nothing.
     """
 
@@ -30,11 +30,18 @@ class JobOptions:
     def problems(self) -> list[str]:
         """What is impossible in these options, one sentence each; empty where the job can start."""
         found = []
+        if self.seed < 0:
+            found.append(f"--seed {self.seed}: use 0 or more")
         for name in vars(self):
             group = getattr(self, name)
             if hasattr(group, "problems"):
                 found += group.problems()
         return found
+
+    def local_only(self, *names: str) -> list[str]:
+        """A problem for each of these fields that is a URI: the job reads and writes it as a local path."""
+        values = {name: getattr(self, name) for name in names}
+        return [f"--{name} {value}: give a local path, or a mounted one" for name, value in values.items() if value and "://" in value]
 
     @property
     def ray_address(self) -> str:

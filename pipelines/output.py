@@ -1,5 +1,6 @@
 """What a job writes: small files on any store, and the resolved config beside every output."""
 
+import os
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -11,7 +12,13 @@ from eet.gallery import resolve, whole_file
 
 def inside(folder: str, name: str) -> str:
     """The location of `name` in a folder, a local path or a URI."""
-    return f"{str(folder).rstrip('/')}/{name}"
+    folder, mark, options = str(folder).partition("?") if "://" in str(folder) else (str(folder), "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{options}"
+
+
+def absolute(location: str | None) -> str | None:
+    """A local path from the root of the file system; a URI, or None, as it is."""
+    return location if location is None or "://" in location else os.path.abspath(location)
 
 
 def exists(location: str) -> bool:

@@ -46,35 +46,45 @@ class ProgressBoard:
 
 
 class BoardReader:
-    """Reads a board in a thread while the driver waits in `fit()`, and hands each event to a listener."""
+    """Reads a board in a thread while the driver waits in `fit()`, and hands each event to a listener.
+
+    Progress is not the work: what goes wrong with showing or logging it is told once, and training goes on.
+    """
 
     def __init__(self, board: Any, listener: Callable[[Any], None], interval_s: float = 0.5) -> None:
         self._board, self._listener, self._interval_s = board, listener, interval_s
         self._done = Event()
-        self._error: BaseException | None = None
+        self._told = False
         self._thread = Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "BoardReader":
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        if self._error is not None and kind is None:
-            raise self._error
 
     def _run(self) -> None:
-        try:
-            while not self._done.wait(self._interval_s):
-                self._hand_over()
+        while not self._done.wait(self._interval_s):
             self._hand_over()
-        except BaseException as error:
-            self._error = error
+        self._hand_over()
 
     def _hand_over(self) -> None:
-        for event in ray.get(self._board.take.remote()):
-            self._listener(event)
+        try:
+            events = ray.get(self._board.take.remote())
+        except Exception as error:
+            return self._tell(error)
+        for event in events:
+            try:
+                self._listener(event)
+            except Exception as error:
+                self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if not self._told:
+            print(f"note: progress could not be shown or logged ({type(error).__name__}: {error}); training goes on", file=sys.stderr)
+            self._told = True
 
 
 class TrainingDisplay:

@@ -1,6 +1,7 @@
 """`eet quickstart`: the whole way on one machine, ending in a table and a page to look at."""
 
 import json
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eet.datasets import synthetic
+from eet.datasets import load_dataset, synthetic
 from eet.distillation import PUBLISHED_BETA
 from eet.figures import Paragraph, Picture, Section, Table, render_report
 from eet.gallery import fixed_binary_to_numpy, open_gallery
@@ -20,6 +21,7 @@ from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptio
 from pipelines.output import write_config
 from pipelines.progress import duration
 from pipelines.report import REPORT_FILE, hit_blocks, kept_blocks, spread_queries
+from pipelines.training import CHECKPOINTS
 
 SYNTHETIC_LABELS, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 8, 200, 25, 96
 SHOWN_QUERIES, SHOWN_HITS = 16, 5
@@ -108,22 +110,25 @@ def run(config: QuickstartConfig) -> QuickstartResult:
     started = time.monotonic()
     out = Path(config.out)
     drawn = config.data.root is None and config.data.table is None
-    data = _data(config, out)
-    if config.dry_run:
-        distill.run(_distill_config(config, data, out, dry_run=True))
-        return QuickstartResult(out / REPORT_FILE, {}, {})
     if (out / REPORT_FILE).exists():
         raise ValueError(f"{out} holds a finished quickstart: open {out / REPORT_FILE}, or choose another --out")
+    if config.dry_run:
+        return _dry_run(config, out, drawn)
+    data = _data(config, out)
+    load_dataset(data.name, data.root, table=data.table).select("test")  # said before training, not behind it
     write_config(config.out, config)
+    model, gallery, hits = str(out / "model"), str(out / "gallery"), str(out / "hits.parquet")
+    tracking = _tracking_uri(config, out)
     with connected(config.ray_address):
-        trained = distill.run(_distill_config(config, data, out))
-        model, gallery, hits = str(out / "model"), str(out / "gallery"), str(out / "hits.parquet")
-        tracking = _tracking_uri(config, out)
-        encode.run(encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512))
+        if not (out / "model" / "model.json").exists():  # a quickstart that was cut off goes on where it was
+            begun = (out / "model" / CHECKPOINTS).exists()
+            distill.run(_distill_config(config, data, out, resume=begun))
+        if not search.is_gallery(gallery):
+            encode.run(encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512))
     search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=model, k=100, out=hits))
     evaluation = evaluate.run(evaluate.EvaluateConfig(gallery=gallery, model=model, out=str(out / "evaluation"), tracking_uri=tracking))
     creature = creature_shares(gallery, data.root, load_bundle(model).grid) if drawn else {}
-    report = _write_report(out, config, trained.history, evaluation, creature, hits, gallery, model)
+    report = _write_report(out, evaluation, creature, hits, gallery, model)
     if creature:
         print(
             f"the creature covers {creature['image']:.0%} of a picture and {creature['last_stage']:.0%} of the last stage's kept tokens "
@@ -154,7 +159,17 @@ def _tracking_uri(config: QuickstartConfig, out: Path) -> str:
     return config.tracking_uri or f"sqlite:///{out.absolute() / 'mlflow.db'}"
 
 
-def _distill_config(config: QuickstartConfig, data: DataOptions, out: Path, *, dry_run: bool = False) -> distill.DistillConfig:
+def _dry_run(config: QuickstartConfig, out: Path, drawn: bool) -> QuickstartResult:
+    """The training's own dry run; pictures that would be drawn are drawn into a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = _data(config, Path(folder)) if drawn else config.data
+        distill.run(_distill_config(config, data, out, dry_run=True))
+    return QuickstartResult(out / REPORT_FILE, {}, {})
+
+
+def _distill_config(
+    config: QuickstartConfig, data: DataOptions, out: Path, *, dry_run: bool = False, resume: bool = False
+) -> distill.DistillConfig:
     return distill.DistillConfig(
         out=str(out / "model"),
         weights=config.weights,
@@ -166,6 +181,7 @@ def _distill_config(config: QuickstartConfig, data: DataOptions, out: Path, *, d
         tracking_uri=_tracking_uri(config, out),
         address=config.address,
         dry_run=dry_run,
+        resume=resume,
     )
 
 
@@ -204,8 +220,6 @@ def _patch_shares(mask_HW: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def _write_report(
     out: Path,
-    config: QuickstartConfig,
-    history: list[dict[str, float]],
     evaluation: evaluate.Evaluation,
     creature: dict[str, float],
     hits_path: str,
@@ -218,6 +232,7 @@ def _write_report(
     names = list(dict.fromkeys(name for values in evaluation.measures.values() for name in values))
     rows: list[list[Any]] = [[name, *(values.get(name) for values in evaluation.measures.values())] for name in names]
     teacher = json.loads((out / "model" / "test.json").read_text()).get("teacher", {})
+    history = json.loads((out / "model" / "history.json").read_text())
     summary: list[Any] = [
         Table(["measure", *evaluation.measures], rows, caption="The student on the test split, under both protocols"),
         Table(

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from eet.gallery import Gallery, PartEncoder, open_gallery, read_plan_part, resolve, write_hits
+from eet.gallery import Gallery, open_gallery, resolve, write_hits
 from eet.search import HammingIndex
-from eet.vit import load_bundle
-from pipelines.encode import MANIFEST_FILE, EncodeConfig, images_of
+from eet.vit import read_bundle_record
+from pipelines.encode import MANIFEST_FILE, EncodeConfig
 from pipelines.encode import run as encode
 from pipelines.options import JobOptions
 from pipelines.output import exists, inside, write_config
@@ -89,7 +89,7 @@ def run(config: SearchConfig) -> pa.Table:
         if config.dry_run:
             _print_plan(gallery, config)
             return pa.table({})
-        queries, query_hash = _encode_queries(config)
+        queries, query_hash = _encode_queries(config, gallery)
     check_same_model(gallery, queries)
     if config.dry_run:
         _print_plan(gallery, config)
@@ -108,24 +108,26 @@ def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
     )
 
 
-def _encode_queries(config: SearchConfig) -> tuple[Gallery, np.ndarray]:
-    """The query images as a gallery beside the hits, and their real-valued hashes, which order the hits inside a distance."""
+def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np.ndarray]:
+    """The query images as a gallery beside the hits, and their real-valued hashes, which order the hits inside a distance.
+
+    Encoded anew each time, in place of those of an earlier search into the same hits: a picture may have changed under its name.
+    """
     assert config.model is not None
+    record = read_bundle_record(config.model)
+    if record.digest != gallery.manifest.model_digest:
+        raise ValueError(
+            f"--gallery {config.gallery} was encoded by model {gallery.manifest.model_digest[:12]}, --model {config.model} is "
+            f"{record.digest[:12]}: encode both with one model"
+        )
     out = queries_gallery(config.out)
+    if is_gallery(out):
+        filesystem, folder = resolve(out)
+        filesystem.delete_dir_contents(folder)
+    hashes: list[np.ndarray] = []
     wanted = EncodeConfig(model=config.model, images=config.queries, out=out, tokens=True, engine="local", max_error_ratio=1.0)
-    if not is_gallery(out):
-        encode(wanted)
-    queries = open_gallery(out)
-    images = images_of(wanted)
-    there = queries.table(["item_id", "uri"])
-    if set(zip(there["item_id"].to_pylist(), there["uri"].to_pylist(), strict=True)) != set(zip(images.item_ids, images.uris, strict=True)):
-        raise ValueError(f"{out} holds the codes of other queries ({queries.manifest.input}): remove it, or choose another --out")
-    encoder = PartEncoder(load_bundle(config.model))
-    hashes = []
-    for part in range(queries.manifest.num_parts):
-        encoded = encoder.encode(read_plan_part(out, part))
-        hashes.append(encoded.hash[np.asarray(encoded.table["status"]) == "ok"])
-    return queries, np.concatenate(hashes)
+    encode(wanted, hashes=hashes)
+    return open_gallery(out), np.concatenate(hashes)
 
 
 def search_gallery(gallery: Gallery, queries: Gallery, *, k: int, query_hash: np.ndarray | None = None) -> pa.Table:

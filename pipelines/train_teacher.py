@@ -53,6 +53,9 @@ class TrainTeacherConfig(JobOptions):
     student: TeacherOptions = field(default_factory=TeacherOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
+    def problems(self) -> list[str]:
+        return super().problems() + self.local_only("out", "weights")
+
 
 def run(config: TrainTeacherConfig) -> TrainingResult:
     """Trains, and writes the bundle that `--teacher` takes into config.out."""

@@ -1,5 +1,6 @@
 """The driver side of training, shared by distill and train-teacher: checks, Ray Train, progress, tracking, bundles."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eet.datasets import ImageTable, hold_out_validation, load_dataset
 from eet.figures import save_png, training_curves_figure
@@ -19,13 +21,26 @@ from eet.vit import PruningSchedule, Student, build_student, save_bundle, scaled
 from pipelines.cli import JobFailed
 from pipelines.cluster import connected
 from pipelines.options import DataOptions, StudentOptions
-from pipelines.output import config_values, read_written_config, write_config
+from pipelines.output import absolute, config_values, flat_values, read_written_config, write_config
 from pipelines.progress import BoardReader, EpochDone, ProgressBoard, StepDone, TrainingDisplay, duration
 from pipelines.tracking import tracked
 from pipelines.training_data import unreadable_images
 from pipelines.training_worker import TrainingPlan, objective_of, train_worker
 
 CHECKPOINTS, RUN_NAME = "checkpoints", "run"
+SKIPPED_FILE = "skipped.csv"
+# What a resumed run may say anew: where and with how many it runs does not change the result.
+FREE_ON_RESUME = (
+    "resume",
+    "address",
+    "tracking_uri",
+    "dry_run",
+    "out",
+    "train.workers",
+    "train.cpus_per_worker",
+    "train.loader_workers",
+    "train.max_failures",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,8 @@ def read_labelled_images(data: DataOptions, *, validation_share: float, seed: in
 
     Unlabelled training images are refused. An unreadable image raises ValueError naming it, or is left out with --data.on_error skip.
     """
-    table = load_dataset(data.name, data.root, table=data.table)
+    # Absolute: Ray's workers have another working directory.
+    table = load_dataset(data.name, absolute(data.root), table=absolute(data.table))
     bad = unreadable_images(table, threads=os.cpu_count() or 1)
     skipped = tuple((table.location(row), reason) for row, reason in bad)
     if bad and data.on_error == "stop":
@@ -72,7 +88,9 @@ def read_labelled_images(data: DataOptions, *, validation_share: float, seed: in
     if not present.all():
         missing = [table.label_names[label] for label in np.flatnonzero(~present)]
         raise ValueError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
-    splits = {name: table.select(name) if (table.splits == name).any() else None for name in ("val", "test")}
+    # An image without a label cannot be judged.
+    judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
+    splits = {name: table.take(rows) if len(rows) else None for name, rows in judged.items()}
     return LabelledImages(train, splits["val"], splits["test"], skipped)
 
 
@@ -93,7 +111,7 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
     prune_after = options.prune_after
     if prune_after is None:
         prune_after = scaled_prune_after(len(network.trunk.blocks), len(options.keep_ratios)) if options.keep_ratios else ()
-    return Student(
+    student = Student(
         network.trunk,
         num_bits=options.bits,
         schedule=PruningSchedule(prune_after, options.keep_ratios),
@@ -101,6 +119,8 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
         backbone=network.backbone,
         backbone_options=network.backbone_options,
     )
+    student.head_hash.load_state_dict(network.head_hash.state_dict())  # a new Student's own would not be drawn from the seed
+    return student
 
 
 def target_codes_of(train: ImageTable, *, num_bits: int, seed: int) -> np.ndarray:
@@ -119,17 +139,22 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
     out = Path(config.out).absolute()
     options = plan.options
     _check_steps(plan)
+    _check_output(out, config)
     _print_plan(plan, images, title)
     if config.dry_run:
         _print_estimate(plan)
         return TrainingResult(out, [], {}, 0)
-    _check_output(out, config)
     write_config(config.out, config)
+    if images.skipped:
+        with (out / SKIPPED_FILE).open("w", newline="") as file:
+            csv.writer(file).writerows([("image", "reason"), *images.skipped])
     with tracked(f"{title} {out.name}", config.tracking_uri, config.out, config_values(config)) as run:
         with connected(config.ray_address) as resources:
             threads = options.cpus_per_worker or resources.cpus_per_worker(options.workers)
             use_gpu = resources.gpus > 0
-            board = ProgressBoard.remote()
+            # On the driver's own node: a lost worker node must not take the board with it.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+            board = ProgressBoard.options(scheduling_strategy=here).remote()
             plan = dataclasses.replace(plan, threads=threads, board=board)
             trainer = _trainer(plan, out, threads=threads, use_gpu=use_gpu)
             display = TrainingDisplay(title, options.epochs)
@@ -147,13 +172,18 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
             finally:
                 display.close()
             returned = result.return_value
+            if "failure" in returned:
+                raise JobFailed(returned["failure"])
         finished = _write_result(out, plan, returned)
         for network, protocols in finished.test.items():
             for protocol, measures in protocols.items():
                 run.log_metrics({f"test_{network}_{protocol}_{name}".replace("@", "_at_"): value for name, value in measures.items()}, 0)
         for name in ("model.safetensors", "model.json"):
             run.log_artifact(out / name, "bundle")
-        for name in ("history.json", "test.json", "training.png", "config.yaml"):
+        for name in plan.trained:
+            if name != plan.chosen:
+                run.log_artifact(out / name, name)
+        for name in ("history.json", "test.json", "training.png", "config.yaml", SKIPPED_FILE):
             if (out / name).is_file():
                 run.log_artifact(out / name)
     print_test(finished.test)
@@ -203,11 +233,10 @@ def _check_output(out: Path, config: Any) -> None:
     written = read_written_config(str(out))
     if not begun or written is None:
         return
-    free = ("resume", "address", "tracking_uri", "dry_run", "out")
-    now = config_values(config)
-    changed = [key for key in now if key not in free and now[key] != written.get(key)]
+    now, then = flat_values(config_values(config)), flat_values(written)
+    changed = [key for key in now if key not in FREE_ON_RESUME and now[key] != then.get(key)]
     if changed:
-        told = "; ".join(f"{key}: {written.get(key)} then, {now[key]} now" for key in changed)
+        told = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
         raise ValueError(f"{out} was begun with other options ({told}): resume with the same, or choose another --out")
 
 

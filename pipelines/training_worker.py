@@ -121,9 +121,16 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
     """The loop that TorchTrainer runs in every worker.
 
     config: {"plan": reference to a TrainingPlan in the object store}.
-    Returns on rank 0 the weights of each trained network (of the chosen epoch), the history and the test measures.
+    Returns on rank 0 the weights of each trained network (of the chosen epoch), the history and the test measures; or {"failure": why}.
     """
-    return _Worker(ray.get(config["plan"])).run()
+    try:
+        return _Worker(ray.get(config["plan"])).run()
+    except Diverged as error:
+        return {"failure": str(error)}  # raised, it would be retried like a lost worker
+
+
+class Diverged(Exception):
+    """The loss is no number any more, on every worker alike: training again from the checkpoint would end the same way."""
 
 
 class _Worker:
@@ -207,7 +214,6 @@ class _Worker:
         batches = iter(loader)
         started = time.monotonic()
         for step in range(sampler.steps):
-            told = StepDone(epoch, step, sampler.steps, {}, 0.0)
             for number, size in enumerate(sizes):
                 images, labels = next(batches)
                 images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
@@ -224,19 +230,18 @@ class _Worker:
             self.schedule.step()
             if self.rank == 0 and (step + 1 == sampler.steps or step % max(1, sampler.steps // 50) == 0):
                 rate = (step + 1) * self.plan.options.batch_size / (time.monotonic() - started)
-                told = StepDone(epoch, step, sampler.steps, {name: value.item() / (step + 1) for name, value in sums.items()}, rate)
-                self.plan.board.put.remote(told)
-        total = sums["total"]
-        if not bool(torch.isfinite(total)):
-            raise ValueError(
-                f"the loss is {total.item()} in epoch {epoch + 1}: lower --train.learning_rate or lengthen --train.warmup_steps"
-            )
+                losses_so_far = {name: value.item() / (step + 1) for name, value in sums.items()}
+                self.plan.board.put.remote(StepDone(epoch, step, sampler.steps, losses_so_far, rate))
         values = torch.stack([sums[name] for name in sums]) / sampler.steps
         if self.world > 1:
             dist.all_reduce(values)
             values /= self.world
         seconds = time.monotonic() - started
         means = dict(zip(sums, values.tolist(), strict=True))
+        if not math.isfinite(means["total"]):
+            raise Diverged(
+                f"the loss is {means['total']} in epoch {epoch + 1}: lower --train.learning_rate or lengthen --train.warmup_steps"
+            )
         rate = sampler.steps * self.plan.options.batch_size / seconds
         return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"], "images_per_s": rate}
 
@@ -266,7 +271,6 @@ class _Worker:
             "networks": {name: self.plan.networks[name].state_dict() for name in self.plan.trained},
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
-            "rng": torch.get_rng_state(),
             "history": self.history,
             "best": self.best,
         }
@@ -276,12 +280,11 @@ class _Worker:
         if checkpoint is None:
             return
         with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / CHECKPOINT_FILE, map_location=self.device, weights_only=True)
+            state = torch.load(Path(folder) / CHECKPOINT_FILE, map_location="cpu", weights_only=True)
         for name, weights in state["networks"].items():
             self.plan.networks[name].load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
-        torch.set_rng_state(state["rng"].cpu())
         self.history, self.best, self.first_epoch = state["history"], state["best"], state["epoch"] + 1
         for group, rate in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
             group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)

@@ -66,10 +66,10 @@ def _timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pr
         )
     try:
         trunk = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, global_pool="token", **options)
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"backbone {backbone!r} with options {dict(options)} cannot be built: {error}. It must be a ViT with a CLS token, "
-            "and the options must be ones that timm's VisionTransformer takes"
+            "timm must have weights of it where they are asked for, and the options must be ones that timm's VisionTransformer takes"
         ) from error
     if not isinstance(trunk, VisionTransformer):
         raise ValueError(f"backbone {backbone!r} is a {type(trunk).__name__}, not a timm VisionTransformer; choose a deit_* or vit_* model")

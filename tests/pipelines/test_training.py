@@ -344,6 +344,22 @@ def test_warm_up_is_500_steps_or_a_ninth(steps, asked, expected, tiny_birds, run
     assert (plan.total_steps, plan.warmup_steps) == (steps, expected)
 
 
+def test_networks_come_from_the_seed_with_one_backbone_and_heads_of_their_own(tiny_birds, runs):
+    images = distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=0)
+    plans = [distill.plan_of(config_of(runs / "x", tiny_birds, seed=seed), images) for seed in (1, 1, 2)]
+    states = [{name: network.state_dict() for name, network in plan.networks.items()} for plan in plans]
+    for name in ("student", "teacher"):
+        first, again, other = (state[name] for state in states)
+        assert all(torch.equal(value, again[key]) for key, value in first.items())
+        for head in ("head_hash", "trunk.head"):
+            assert not torch.equal(first[f"{head}.weight"], other[f"{head}.weight"])
+            assert not first[f"{head}.bias"].any() and first[f"{head}.weight"].abs().max() < 0.1  # trunc_normal(0.02)
+    student, teacher = states[0]["student"], states[0]["teacher"]
+    heads = {key for key in student if "head" in key}
+    assert all(torch.equal(student[key], teacher[key]) for key in student.keys() - heads)
+    assert not any(torch.equal(student[key], teacher[key]) for key in heads if key.endswith("weight"))
+
+
 def test_heads_have_a_learning_rate_of_their_own(tiny_birds, runs):
     from pipelines.training_worker import objective_of
 
