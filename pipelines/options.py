@@ -15,8 +15,8 @@ class JobOptions:
     """Common to all jobs.
 
     Attributes:
-        address: Ray cluster, for jobs that run on one: 'local' starts one on this machine, 'auto' or HOST:PORT joins a running one. Default: RAY_ADDRESS where it
-            is set (as inside a submitted job), else local.
+        address: Ray cluster, for jobs that run on one: 'local' starts one on this machine, 'auto' or HOST:PORT joins a running one.
+            Default: RAY_ADDRESS where it is set (as inside a submitted job), else local.
         tracking_uri: MLflow tracking address, for jobs that measure; default an sqlite file mlflow.db in the folder that holds the output.
         seed: Of all chance in the job (training has some, encoding and searching none).
         dry_run: Check everything, print what would be done and an estimate, start nothing.

@@ -150,7 +150,10 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
             csv.writer(file).writerows([("image", "reason"), *images.skipped])
     with tracked(f"{title} {out.name}", config.tracking_uri, config.out, config_values(config)) as run:
         with connected(config.ray_address) as resources:
-            threads = options.cpus_per_worker or resources.cpus_per_worker(options.workers)
+            share = resources.cpus_per_worker(options.workers)
+            threads = options.cpus_per_worker or share
+            if threads > share:  # Ray would wait for ever
+                raise ValueError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
             use_gpu = resources.gpus > 0
             # On the driver's own node: a lost worker node must not take the board with it.
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)

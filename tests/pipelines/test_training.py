@@ -301,9 +301,17 @@ def test_training_that_cannot_be_is_refused_before_anything_is_written(tiny_bird
     assert not (tmp_path / "out").exists()
 
 
-def test_more_workers_than_the_cluster_has_are_refused(ray_session, tiny_birds, tmp_path):
-    with pytest.raises(ValueError, match="--train.workers 8: the cluster has 4 CPUs"):
-        distill.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, workers=8)))
+@pytest.mark.timeout(60)  # Ray itself would wait for ever
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"workers": 8}, "8 workers do not fit the cluster"),
+        ({"workers": 2, "cpus_per_worker": 3}, "--train.cpus_per_worker 3: 2 workers can have 2 each"),
+    ],
+)
+def test_workers_that_the_cluster_cannot_hold_are_refused(ray_session, tiny_birds, tmp_path, changes, told):
+    with pytest.raises(ValueError, match=told):
+        distill.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, **changes)))
 
 
 def test_a_finished_folder_is_neither_overwritten_nor_resumed(reference, runs, tiny_birds):
