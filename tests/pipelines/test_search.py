@@ -173,17 +173,18 @@ def test_pictures_are_encoded_beside_the_hits_and_ordered_by_their_hash(tiny_mod
                 assert asymmetric[place[before["item_id"]]] >= asymmetric[place[after["item_id"]]] - 1e-3
 
 
-def test_other_pictures_under_the_same_name_are_not_mixed_up(tiny_model, birds_gallery, pictures, tmp_path):
+def test_a_changed_picture_under_the_same_name_is_encoded_anew(tiny_model, birds_gallery, pictures, tmp_path):
     config = search.SearchConfig(
         gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet")
     )
     search.run(config)
-    search.run(config)  # the same again is no mistake
     others = tmp_path / "others"
     others.mkdir()
-    shutil.copy(pictures / "00.png", others / "00.png")
-    with pytest.raises(ValueError, match="codes of other queries"):
-        search.run(dataclasses.replace(config, queries=str(others)))
+    shutil.copy(pictures / "05.png", others / "00.png")  # the name of one query, the picture of another
+    hits = search.run(dataclasses.replace(config, queries=str(others)))
+    expected = search.run(dataclasses.replace(config, queries=str(pictures / "05.png"), out=str(tmp_path / "alone.parquet")))
+    assert set(hits["query_id"].to_pylist()) == {"00.png"}
+    assert hits.drop_columns("query_id").equals(expected.drop_columns("query_id"))
 
 
 def test_pictures_for_a_gallery_of_another_model_are_refused(tiny_model, birds_gallery, pictures, tmp_path):
@@ -193,7 +194,7 @@ def test_pictures_for_a_gallery_of_another_model_are_refused(tiny_model, birds_g
     config = search.SearchConfig(
         gallery=birds_gallery, queries=str(pictures), model=str(tmp_path / "other"), out=str(tmp_path / "hits.parquet")
     )
-    with pytest.raises(ValueError, match="encoded differently"):
+    with pytest.raises(ValueError, match="encode both with one model"):
         search.run(config)
 
 
