@@ -139,6 +139,7 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
     out = Path(config.out).absolute()
     options = plan.options
     _check_steps(plan)
+    objective_of(plan)  # refuses networks that do not fit each other, which workers would find out only one by one
     _check_output(out, config)
     _print_plan(plan, images, title)
     if config.dry_run:

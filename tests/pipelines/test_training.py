@@ -81,7 +81,8 @@ def test_history_has_every_loss_term_and_the_cosine_ends_at_zero(reference):
     names = set(reference.history[0]) - {"epoch"}
     assert {"total", "learning_rate", "images_per_s"} < names and len(names) > 5
     assert all(np.isfinite(list(record.values())).all() for record in reference.history)
-    assert reference.history[-1]["total"] < reference.history[0]["total"]
+    for name in ("teacher_hashing", "teacher_classification", "learning_rate"):
+        assert reference.history[-1][name] < reference.history[0][name], name
     assert reference.history[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
     assert reference.epoch == EPOCHS  # nothing held out: the last is taken
 
@@ -253,7 +254,9 @@ def test_staged_training_leaves_the_teacher_as_it_is(teacher, tiny_birds, runs):
     assert set(result.test) == {"student", "teacher"}
     student = load_bundle(runs / "staged")
     assert student.schedule.keep_ratios == (0.5, 0.5, 0.25)
-    assert read_bundle_record(runs / "staged").training["joint"] is False
+    record, of_teacher = read_bundle_record(runs / "staged"), read_bundle_record(runs / "teacher")
+    assert record.training["joint"] is False
+    assert np.array_equal(record.target_codes, of_teacher.target_codes)  # the codes that the teacher was taught, not new ones
 
 
 def test_an_unreadable_image_stops_the_job_before_training_naming_it(tiny_birds, tmp_path, monkeypatch):
@@ -325,15 +328,27 @@ def test_a_finished_folder_is_neither_overwritten_nor_resumed(reference, runs, t
 
 def test_a_teacher_of_other_labels_is_refused(teacher, tmp_path, runs):
     synthetic.write(tmp_path / "more", num_labels=5, images_per_label=4, test_per_label=0, image_size=48)
-    with pytest.raises(ValueError, match="knows 4 labels, the dataset has 5"):
+    with pytest.raises(ValueError, match="learned other labels than this dataset's 5"):
         distill.run(config_of(tmp_path / "out", tmp_path / "more", teacher=str(runs / "teacher")))
 
 
-def test_a_teacher_of_another_length_of_code_is_refused(teacher, tiny_birds, tmp_path, runs):
-    longer = StudentOptions(**NETWORK, image_size=48, bits=24)
-    with pytest.raises(ValueError, match="bits"):
-        distill.run(config_of(tmp_path / "out", tiny_birds, student=longer, teacher=str(runs / "teacher")))
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"bits": 24}, "the student has 24 bits, the teacher 16"),
+        ({"backbone_options": {**NETWORK["backbone_options"], "patch_size": 16}}, "same patch and image size"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_the_student_is_refused_before_anything_starts(teacher, tiny_birds, tmp_path, runs, changes, told):
+    student = StudentOptions(**{**NETWORK, "image_size": 48, "bits": 16, **changes})
+    with pytest.raises(ValueError, match=told):
+        distill.run(config_of(tmp_path / "out", tiny_birds, student=student, teacher=str(runs / "teacher")))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_student_is_no_teacher(reference, tiny_birds, tmp_path, runs):
+    with pytest.raises(ValueError, match="is a student"):
+        distill.run(config_of(tmp_path / "out", tiny_birds, teacher=str(runs / "reference")))
 
 
 def test_the_learning_rate_rises_in_line_and_falls_as_a_cosine():
