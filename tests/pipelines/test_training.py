@@ -25,7 +25,7 @@ from pipelines.training import TrainingResult
 from pipelines.training_worker import learning_rate_factor, optimizer_of
 
 NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
-EPOCHS = 8
+EPOCHS = 5
 # One thread, so that sums are added in one order and runs can be compared bit by bit.
 TRAIN = TrainOptions(epochs=EPOCHS, batch_size=16, cpus_per_worker=1, validation_share=0, max_failures=1, micro_batch_size=6)
 
@@ -287,14 +287,14 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
     monkeypatch.setattr("pipelines.training.connected", None)
     distill.run(config_of(tmp_path / "deep" / "out", tiny_birds, dry_run=True))
     told = capsys.readouterr().out
-    assert "4 labels, 32 training" in told and "8 epochs of 2 steps of 16" in told and "nothing was started" in told
+    assert "4 labels, 32 training" in told and "5 epochs of 2 steps of 16" in told and "nothing was started" in told
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("train", "told"),
     [
-        ({"warmup_steps": 17}, "--train.warmup_steps 17 is more than the 16 steps"),
+        ({"warmup_steps": 11}, "--train.warmup_steps 11 is more than the 10 steps"),
         ({"batch_size": 64, "warmup_steps": 0}, "more than the 32 training images"),
     ],
 )

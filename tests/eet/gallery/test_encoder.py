@@ -99,6 +99,15 @@ def test_a_row_depends_on_its_place_and_picture_alone(student, rows, encoded):
         assert others.table.slice(row, 1).equals(encoded.table.slice(row, 1)), row
 
 
+def test_the_network_sees_batches_of_one_size_only(student, rows):
+    """Also at the end of a part: with the size of a batch a hash moves in its last digits, and a bit with it."""
+    sizes: list[int] = []
+    hook = student.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    PartEncoder(student, batch_size=4).encode(rows)
+    hook.remove()
+    assert sizes == [4, 4, 4]
+
+
 def test_columns_are_those_asked_for(student, rows):
     plain = PartEncoder(student, batch_size=4).encode(rows.slice(0, 2)).table
     assert "tokens" not in plain.schema.names and "embedding" not in plain.schema.names
