@@ -31,8 +31,8 @@ def test_take_by_position_and_by_mask():
 def test_location_joins_relative_paths_only():
     table = make(paths=("a/b.jpg", "/abs/c.jpg", "s3://bucket/d.jpg"))
     assert [table.location(row) for row in range(3)] == ["/data/a/b.jpg", "/abs/c.jpg", "s3://bucket/d.jpg"]
-    remote = ImageTable("s3://bucket/root/", table.paths, table.labels, table.splits, table.label_names)
-    assert remote.location(0) == "s3://bucket/root/a/b.jpg"
+    remote = ImageTable("s3://bucket/birds/", table.paths, table.labels, table.splits, table.label_names)
+    assert remote.location(0) == "s3://bucket/birds/a/b.jpg"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def test_parts_are_slices_of_the_sorted_items(tmp_path):
     gallery = str(tmp_path / "gallery")
     ids = [f"b/{n}.jpg" for n in range(11)] + ["a/é.jpg", "Z.jpg", "a/z.jpg"]
     np.random.default_rng(0).shuffle(ids)
-    uris = [f"/root/{item}" for item in ids]
+    uris = [f"/photos/{item}" for item in ids]
     labels = [None if n % 5 == 0 else n for n in range(len(ids))]
     assert write_plan(gallery, ids, uris, labels, 4) == plan_parts(gallery) == 4
     expected = sorted(zip(ids, uris, labels, strict=True), key=lambda item: item[0].encode())
