@@ -61,7 +61,7 @@ class QuickstartConfig(JobOptions):
     loss: LossOptions = field(default_factory=lambda: LossOptions(beta=0.5))
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            epochs=9, batch_size=16, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, min_crop_area=0.5
+            epochs=6, batch_size=16, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, min_crop_area=0.5
         )
     )
 
