@@ -49,11 +49,10 @@ class BenchmarkConfig(JobOptions):
     json: str | None = None
 
     def problems(self) -> list[str]:
-        found = [
-            f"--{name} {value}: use 1 or more"
-            for name in ("repeats", "threads")
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
+        found = super().problems()
+        for name in ("repeats", "threads"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                found.append(f"--{name} {value}: use 1 or more")
         if min(self.batch_sizes, default=0) < 1:
             found.append(f"--batch_sizes {list(self.batch_sizes)}: give one or more, each at least 1")
         if self.device == "cuda" and not torch.cuda.is_available():

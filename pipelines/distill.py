@@ -7,7 +7,15 @@ import torch
 
 from eet.vit import Student, load_bundle, read_bundle_record
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.training import LabelledImages, TrainingResult, new_network, read_labelled_images, run_training, target_codes_of
+from pipelines.training import (
+    LabelledImages,
+    TrainingResult,
+    check_output,
+    new_network,
+    read_labelled_images,
+    run_training,
+    target_codes_of,
+)
 from pipelines.training_worker import TrainingPlan
 
 
@@ -41,6 +49,7 @@ class DistillConfig(JobOptions):
 
 def run(config: DistillConfig) -> TrainingResult:
     """Trains, and writes the bundle that `--model` takes into config.out."""
+    check_output(config)
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
     return run_training(config, plan_of(config, images), images, title="distill")
 

@@ -38,12 +38,12 @@ from eet.gallery import (
 from eet.vit import BundleRecord, Student, load_bundle, read_bundle_record
 from pipelines.cli import JobFailed
 from pipelines.cluster import ClusterResources, connected
+from pipelines.galleries import is_gallery
 from pipelines.options import DataOptions, JobOptions
 from pipelines.output import absolute, exists, inside, read_text, remove, write_config, write_text
 from pipelines.progress import duration
 
 BEGUN_FILE = "begun.json"  # what a gallery under way is made with; the manifest takes its place
-MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(kw_only=True)
@@ -85,10 +85,8 @@ class EncodeConfig(JobOptions):
     data: DataOptions = field(default_factory=DataOptions)
 
     def problems(self) -> list[str]:
-        found = []
-        if self.images is None:
-            found += self.data.problems()
-        elif self.data != DataOptions():
+        found = super().problems(leave=() if self.images is None else ("data",))
+        if self.images is not None and self.data != DataOptions():
             found.append("--images and --data.* are both given: choose one")
         for name in ("rows_per_part", "batch_size", "threads", "workers", "max_pixels"):
             value = getattr(self, name)
@@ -145,7 +143,7 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
     images = images_of(config)
     config = replace(config, out=str(absolute(config.out)))  # Ray's workers have another working directory
     out = config.out
-    if exists(inside(out, MANIFEST_FILE)):
+    if is_gallery(out):
         raise ValueError(f"{out} is a finished gallery already; choose another --out, or remove it")
     print(f"encode: {len(images.uris)} images ({images.description})" + (f", {images.ignored} other files left" if images.ignored else ""))
     if config.dry_run:

@@ -23,9 +23,9 @@ from eet.metrics import (
     recall_at_k,
 )
 from eet.vit import read_bundle_record
+from pipelines.galleries import check_made_by, check_same_model, labels_in, same_folder
 from pipelines.options import JobOptions
 from pipelines.output import config_values, write_config
-from pipelines.search import check_same_model, labels_in, same_gallery
 from pipelines.tracking import tracked
 
 GALLERY_BLOCK = 65_536  # codes that the PR curve takes at once
@@ -61,7 +61,7 @@ class EvaluateConfig(JobOptions):
     count_query: bool = False
 
     def problems(self) -> list[str]:
-        found = []
+        found = super().problems()
         if self.protocol == "published" and self.model is None:
             found.append("--protocol published needs --model: its bundle keeps the target codes")
         if self.hits is not None and self.protocol == "published":
@@ -97,7 +97,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     measures: dict[str, dict[str, float]] = {}
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     query_codes, query_labels, query_rows = _labelled(queries)
-    own = query_rows if same_gallery(gallery, queries) else None
+    own = query_rows if same_folder(gallery.path, queries.path) else None
     if "encoded" in protocols:
         codes, _ = gallery.codes()
         labels = _known_labels(gallery)
@@ -115,8 +115,7 @@ def run(config: EvaluateConfig) -> Evaluation:
         record = read_bundle_record(config.model)
         if record.target_codes is None or record.label_counts is None:
             raise ValueError(f"--model {config.model} keeps no target codes, so the published protocol cannot be measured")
-        if record.digest != queries.manifest.model_digest:
-            raise ValueError(f"the queries were encoded by model {queries.manifest.model_digest[:12]}, --model is {record.digest[:12]}")
+        check_made_by(queries, record, f"--model {config.model}")
         labels = _labels_of_model(queries, query_labels, record.label_names)
         codes, gallery_labels = published_gallery(record.target_codes, record.label_counts)
         measures["published"] = ranked_metrics(
@@ -129,7 +128,7 @@ def run(config: EvaluateConfig) -> Evaluation:
         _write(out, evaluation)
         for protocol, values in measures.items():
             prefix = protocol.replace(", ", "_")
-            run_.log_metrics({f"{prefix}_{name}".replace("@", "_at_"): value for name, value in values.items()}, 0)
+            run_.log_metrics({f"{prefix}_{name}": value for name, value in values.items()}, 0)
         run_.log_artifact(out)
     print_measures(measures)
     return evaluation

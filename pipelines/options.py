@@ -27,14 +27,13 @@ class JobOptions:
     seed: int = 42
     dry_run: bool = False
 
-    def problems(self) -> list[str]:
-        """What is impossible in these options, one sentence each; empty where the job can start."""
+    def problems(self, *, leave: tuple[str, ...] = ()) -> list[str]:
+        """What is impossible in these options, one sentence each; empty where the job can start. leave: groups that are not used."""
         found = []
         if self.seed < 0:
             found.append(f"--seed {self.seed}: use 0 or more")
-        for name in vars(self):
-            group = getattr(self, name)
-            if hasattr(group, "problems"):
+        for name, group in vars(self).items():
+            if name not in leave and hasattr(group, "problems"):
                 found += group.problems()
         return found
 

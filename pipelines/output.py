@@ -1,6 +1,8 @@
 """What a job writes: small files on any store, and the resolved config beside every output."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -44,6 +46,27 @@ def remove(location: str) -> None:
     """Deletes one file."""
     filesystem, path = resolve(location)
     filesystem.delete_file(path)
+
+
+@contextmanager
+def replace_folder(location: str) -> Iterator[str]:
+    """Gives an empty folder beside `location` to write flat files into; they take the place of what is there when the block ends well.
+
+    After an error `location` is as it was.
+    """
+    fresh = f"{location.rstrip('/')}.new"
+    filesystem, source = resolve(fresh)
+    _, target = resolve(location)
+    filesystem.create_dir(source, recursive=True)
+    filesystem.delete_dir_contents(source)
+    try:
+        yield fresh
+        filesystem.create_dir(target, recursive=True)
+        filesystem.delete_dir_contents(target)
+        for file in filesystem.get_file_info(pafs.FileSelector(source)):
+            filesystem.move(file.path, f"{target}/{file.base_name}")
+    finally:
+        filesystem.delete_dir(source)
 
 
 def config_values(config: Any) -> dict[str, Any]:

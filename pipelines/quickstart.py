@@ -17,6 +17,7 @@ from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.vit import PUBLISHED_KEEP_RATIOS, load_bundle
 from pipelines import distill, encode, evaluate, search
 from pipelines.cluster import connected
+from pipelines.galleries import is_gallery
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.output import write_config
 from pipelines.progress import duration
@@ -123,7 +124,7 @@ def run(config: QuickstartConfig) -> QuickstartResult:
         if not (out / "model" / "model.json").exists():  # a quickstart that was cut off goes on where it was
             begun = (out / "model" / CHECKPOINTS).exists()
             distill.run(_distill_config(config, data, out, resume=begun))
-        if not search.is_gallery(gallery):
+        if not is_gallery(gallery):
             encode.run(encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512))
     search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=model, k=100, out=hits))
     evaluation = evaluate.run(evaluate.EvaluateConfig(gallery=gallery, model=model, out=str(out / "evaluation"), tracking_uri=tracking))

@@ -14,9 +14,9 @@ from eet.figures import Paragraph, Picture, Section, hits_panel, kept_tokens_ove
 from eet.gallery import Gallery, open_gallery, read_hits
 from eet.images import DecodeFailure, read_image
 from eet.vit import Student, load_bundle
+from pipelines.galleries import is_gallery, queries_gallery
 from pipelines.options import JobOptions
 from pipelines.output import read_written_config, write_config
-from pipelines.search import is_gallery, queries_gallery
 
 REPORT_FILE = "report.html"
 
@@ -44,7 +44,8 @@ class ReportConfig(JobOptions):
     top: int = 5
 
     def problems(self) -> list[str]:
-        return [f"--{name} {value}: use 1 or more" for name in ("num_queries", "top") if (value := getattr(self, name)) < 1]
+        few = [f"--{name} {value}: use 1 or more" for name in ("num_queries", "top") if (value := getattr(self, name)) < 1]
+        return super().problems() + few
 
 
 def run(config: ReportConfig) -> Path:

@@ -1,19 +1,18 @@
 """`eet search`: for every query, the nearest items of a gallery."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
-from eet.gallery import Gallery, open_gallery, resolve, write_hits
+from eet.gallery import Gallery, open_gallery, write_hits
 from eet.search import HammingIndex
 from eet.vit import read_bundle_record
-from pipelines.encode import MANIFEST_FILE, EncodeConfig
+from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
+from pipelines.galleries import check_made_by, check_same_model, is_gallery, labels_in, queries_gallery, same_folder
 from pipelines.options import JobOptions
-from pipelines.output import exists, inside, write_config
-
-QUERIES_SUFFIX = ".queries"
+from pipelines.output import replace_folder, write_config
 
 
 @dataclass(kw_only=True)
@@ -36,45 +35,12 @@ class SearchConfig(JobOptions):
     k: int = 100
 
     def problems(self) -> list[str]:
-        found = [] if self.k >= 1 else [f"--k {self.k}: ask for 1 hit or more"]
+        found = super().problems()
+        if self.k < 1:
+            found.append(f"--k {self.k}: ask for 1 hit or more")
         if not self.out.endswith(".parquet"):
             found.append(f"--out {self.out}: hits are one Parquet file, so its name ends in .parquet")
         return found
-
-
-def is_gallery(path: str) -> bool:
-    return exists(inside(path, MANIFEST_FILE))
-
-
-def queries_gallery(hits: str) -> str:
-    """Where the encoded query images of `hits` lie."""
-    return hits.removesuffix(".parquet") + QUERIES_SUFFIX
-
-
-def check_same_model(gallery: Gallery, queries: Gallery) -> None:
-    """ValueError where two galleries were made by different models or preprocessing: their codes mean nothing to each other."""
-    for name in ("model_digest", "preprocessing_digest", "num_bits"):
-        ours, theirs = getattr(gallery.manifest, name), getattr(queries.manifest, name)
-        if ours != theirs:
-            raise ValueError(f"gallery and queries were encoded differently ({name} {ours} and {theirs}): encode both with one model")
-
-
-def same_gallery(one: Gallery, other: Gallery) -> bool:
-    """Whether two galleries are one folder, so that a query is an item too."""
-    return resolve(one.path) == resolve(other.path)
-
-
-def labels_in(gallery: Gallery, queries: Gallery) -> np.ndarray:
-    """The queries' labels (Q,) in the gallery's numbering, matched by name; a name that the gallery lacks gets a number behind all of its
-    own, and -1 stays unknown. Without names on either side the numbers are taken as they are.
-    """
-    labels = queries.labels()
-    names, ours = queries.manifest.label_names, gallery.manifest.label_names
-    if not names or not ours or names == ours:
-        return labels
-    places = {name: place for place, name in enumerate(ours)}
-    numbers = [places.get(name, len(ours) + place) for place, name in enumerate(names)]
-    return np.array([*numbers, -1], np.int32)[labels]
 
 
 def run(config: SearchConfig) -> pa.Table:
@@ -111,22 +77,19 @@ def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
 def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np.ndarray]:
     """The query images as a gallery beside the hits, and their real-valued hashes, which order the hits inside a distance.
 
-    Encoded anew each time, in place of those of an earlier search into the same hits: a picture may have changed under its name.
+    Encoded anew each time, since a picture may have changed under its name; those of an earlier search into the same hits stay until the
+    new ones are whole.
     """
     assert config.model is not None
-    record = read_bundle_record(config.model)
-    if record.digest != gallery.manifest.model_digest:
-        raise ValueError(
-            f"--gallery {config.gallery} was encoded by model {gallery.manifest.model_digest[:12]}, --model {config.model} is "
-            f"{record.digest[:12]}: encode both with one model"
-        )
+    check_made_by(gallery, read_bundle_record(config.model), f"--model {config.model}")
     out = queries_gallery(config.out)
-    if is_gallery(out):
-        filesystem, folder = resolve(out)
-        filesystem.delete_dir_contents(folder)
+    if same_folder(out, config.gallery):
+        raise ValueError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")
     hashes: list[np.ndarray] = []
-    wanted = EncodeConfig(model=config.model, images=config.queries, out=out, tokens=True, engine="local", max_error_ratio=1.0)
-    encode(wanted, hashes=hashes)
+    with replace_folder(out) as fresh:
+        wanted = EncodeConfig(model=config.model, images=config.queries, out=fresh, tokens=True, engine="local", max_error_ratio=1.0)
+        encode(wanted, hashes=hashes)
+    write_config(out, replace(wanted, out=out))  # it was written for the folder that took its place
     return open_gallery(out), np.concatenate(hashes)
 
 
@@ -140,7 +103,7 @@ def search_gallery(gallery: Gallery, queries: Gallery, *, k: int, query_hash: np
     codes, item_ids = gallery.codes()
     query_codes, query_ids = queries.codes()
     labels, query_labels = gallery.labels(), labels_in(gallery, queries)
-    same = same_gallery(gallery, queries)
+    same = same_folder(gallery.path, queries.path)
     index = HammingIndex.build(codes, num_bits=gallery.manifest.num_bits)
     distances, rows = index.search(query_codes, k + 1 if same else k, query_hash=query_hash)
     query_of = np.repeat(np.arange(len(rows)), rows.shape[1])

@@ -26,8 +26,9 @@ class TrackedRun:
         self.run_id = run_id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """One point of each metric. MLflow allows no @ in a name: P@1 is P_at_1 there."""
         for name, value in metrics.items():
-            self.client.log_metric(self.run_id, name, float(value), step=step)
+            self.client.log_metric(self.run_id, name.replace("@", "_at_"), float(value), step=step)
 
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
         """A file, or a folder with all in it."""

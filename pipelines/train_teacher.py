@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.training import TrainingResult, new_network, read_labelled_images, run_training, target_codes_of
+from pipelines.training import TrainingResult, check_output, new_network, read_labelled_images, run_training, target_codes_of
 from pipelines.training_worker import TrainingPlan
 
 
@@ -59,6 +59,7 @@ class TrainTeacherConfig(JobOptions):
 
 def run(config: TrainTeacherConfig) -> TrainingResult:
     """Trains, and writes the bundle that `--teacher` takes into config.out."""
+    check_output(config)
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
     network = config.student.as_student()
     plan = TrainingPlan(

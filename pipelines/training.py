@@ -140,7 +140,6 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
     options = plan.options
     _check_steps(plan)
     objective_of(plan)  # refuses networks that do not fit each other, which workers would find out only one by one
-    _check_output(out, config)
     _print_plan(plan, images, title)
     if config.dry_run:
         _print_estimate(plan)
@@ -181,7 +180,7 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
         finished = _write_result(out, plan, returned)
         for network, protocols in finished.test.items():
             for protocol, measures in protocols.items():
-                run.log_metrics({f"test_{network}_{protocol}_{name}".replace("@", "_at_"): value for name, value in measures.items()}, 0)
+                run.log_metrics({f"test_{network}_{protocol}_{name}": value for name, value in measures.items()}, 0)
         for name in ("model.safetensors", "model.json"):
             run.log_artifact(out / name, "bundle")
         for name in plan.trained:
@@ -225,8 +224,11 @@ def _check_steps(plan: TrainingPlan) -> None:
         )
 
 
-def _check_output(out: Path, config: Any) -> None:
-    """A folder with training in it is continued with --resume by the same config, and never overwritten."""
+def check_output(config: Any) -> None:
+    """A folder with training in it is continued with --resume by the same config, and never overwritten: else ValueError. For the start of
+    a job, before any image is read.
+    """
+    out = Path(config.out).absolute()
     begun = (out / CHECKPOINTS / RUN_NAME).exists()
     if not config.resume:
         if begun or (out / "model.json").exists():

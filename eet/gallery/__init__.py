@@ -3,7 +3,7 @@
 from eet.gallery.encoder import EncodedPart, PartEncoder, student_schema, student_token_shape
 from eet.gallery.hits import HITS_SCHEMA, read_hits, write_hits
 from eet.gallery.locations import whole_file
-from eet.gallery.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_manifest
+from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from eet.gallery.parts import finished_parts, part_name, write_part
 from eet.gallery.plan import PLAN_SCHEMA, plan_parts, read_plan_part, write_plan
 from eet.gallery.reader import Gallery, open_gallery
@@ -12,6 +12,7 @@ from eet.images.decoding import resolve
 
 __all__ = [
     "HITS_SCHEMA",
+    "MANIFEST_NAME",
     "OK",
     "PLAN_SCHEMA",
     "SCHEMA_VERSION",

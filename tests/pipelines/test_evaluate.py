@@ -107,7 +107,7 @@ def test_the_published_protocol_needs_a_bundle_with_target_codes_that_encoded_th
     save_bundle(
         student, tmp_path / "other", label_names=record.label_names, target_codes=record.target_codes, label_counts=record.label_counts
     )
-    with pytest.raises(ValueError, match="encoded by model"):
+    with pytest.raises(ValueError, match="was encoded with model"):
         evaluate.run(dataclasses.replace(config, model=str(tmp_path / "other")))
 
 

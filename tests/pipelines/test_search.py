@@ -119,7 +119,7 @@ def test_labels_of_queries_are_matched_by_name(bits, tmp_path):
 
 def test_queries_of_another_model_are_refused(gallery, bits, tmp_path):
     other = hand_made(tmp_path / "queries", bits[:2], [0, 0], digest="other")
-    with pytest.raises(ValueError, match="model_digest m and other"):
+    with pytest.raises(ValueError, match="encoded with model m, .* has other"):
         search.run(search.SearchConfig(gallery=gallery.path, queries=other.path, out=str(tmp_path / "hits.parquet")))
     assert not (tmp_path / "hits.parquet").exists()
 
@@ -185,6 +185,27 @@ def test_a_changed_picture_under_the_same_name_is_encoded_anew(tiny_model, birds
     expected = search.run(dataclasses.replace(config, queries=str(pictures / "05.png"), out=str(tmp_path / "alone.parquet")))
     assert set(hits["query_id"].to_pylist()) == {"00.png"}
     assert hits.drop_columns("query_id").equals(expected.drop_columns("query_id"))
+
+
+def test_a_search_that_fails_leaves_the_queries_of_the_one_before(tiny_model, birds_gallery, pictures, tmp_path):
+    config = search.SearchConfig(
+        gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet")
+    )
+    search.run(config)
+    before = open_gallery(str(tmp_path / "hits.queries")).codes()[1].to_pylist()
+    with pytest.raises(ValueError, match="holds no image"):
+        search.run(dataclasses.replace(config, queries=str(tiny_model)))
+    assert open_gallery(str(tmp_path / "hits.queries")).codes()[1].to_pylist() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "hits.parquet", "hits.config.yaml", "hits.queries"}
+
+
+def test_queries_never_take_the_place_of_the_gallery(tiny_model, birds_gallery, pictures, tmp_path):
+    gallery = tmp_path / "hits.queries"
+    shutil.copytree(birds_gallery, gallery)
+    config = search.SearchConfig(gallery=str(gallery), queries=str(pictures), model=str(tiny_model), out=str(tmp_path / "hits.parquet"))
+    with pytest.raises(ValueError, match="is --gallery itself"):
+        search.run(config)
+    assert len(open_gallery(str(gallery)).codes()[0]) == len(open_gallery(birds_gallery).codes()[0])
 
 
 def test_pictures_for_a_gallery_of_another_model_are_refused(tiny_model, birds_gallery, pictures, tmp_path):
