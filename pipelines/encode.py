@@ -1,49 +1,42 @@
 """`eet encode`: images to a gallery. Ray Data hands planned parts to actors that read, decode, hash and write each part whole."""
 
-import hashlib
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import ray
 import torch
 from ray.exceptions import RayError
 
-from eet.datasets import IMAGE_SUFFIXES, list_image_files, load_dataset
+from eet.datasets import ImageTable, load_dataset
+from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.gallery import (
     OK,
     Manifest,
-    PartEncoder,
+    PlannedPart,
     finished_parts,
-    open_gallery,
-    part_name,
-    plan_parts,
-    read_plan_part,
-    resolve,
+    items_table,
+    planned_parts,
+    read_manifest,
     student_schema,
     student_token_shape,
     write_manifest,
-    write_part,
-    write_plan,
 )
+from eet.images import join_location
 from eet.vit import BundleRecord, Student, load_bundle, read_bundle_record
 from pipelines.cli import JobFailed
-from pipelines.cluster import ClusterResources, connected
+from pipelines.encode_parts import EncoderOptions, PartDone, encode_here, encode_on_ray, read_part_done
 from pipelines.galleries import is_gallery
+from pipelines.gallery_job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
 from pipelines.options import DataOptions, JobOptions
-from pipelines.output import absolute, exists, inside, read_text, remove, write_config, write_text
+from pipelines.output import absolute, remove, write_config
 from pipelines.progress import duration
 
-BEGUN_FILE = "begun.json"  # what a gallery under way is made with; the manifest takes its place
+READS_AHEAD = 16
 
 
 @dataclass(kw_only=True)
@@ -53,10 +46,14 @@ class EncodeConfig(JobOptions):
     Attributes:
         model: Bundle that `eet distill` or `eet train-teacher` wrote.
         out: Folder of the gallery.
-        images: Folder of images (recursive), or one image. Or give --data.*.
+        images: What to encode, local or any URI: a folder of images (recursive), one image, a table (.csv, .parquet) of paths, a Parquet
+            file with the images' bytes, a .tar shard (webdataset), or a glob of any of these, in quotes. Or give --data.*.
+        columns: Names of a table's columns.
+        images_root: What a table's paths are relative to; default the table's own folder.
         split: With --data.*: train, val, test or all.
         tokens: Store the kept patch tokens, their positions and mass (for re-ranking).
         embedding: Store the final CLS vector.
+        mode: resume goes on with a job that was cut off; append adds images that a gallery lacks, by item_id; overwrite begins anew.
         engine: ray runs on the cluster; local in this process, quicker for a few thousand images.
         rows_per_part: Images in one Parquet file, the unit of work and of resuming.
         batch_size: Images the network takes at once; default 32 on a CPU, 256 on a GPU.
@@ -71,9 +68,12 @@ class EncodeConfig(JobOptions):
     model: str
     out: str
     images: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    images_root: str | None = None
     split: Literal["train", "val", "test", "all"] = "all"
     tokens: bool = False
     embedding: bool = False
+    mode: Mode = "resume"
     engine: Literal["ray", "local"] = "ray"
     rows_per_part: int = 2048
     batch_size: int | None = None
@@ -99,39 +99,11 @@ class EncodeConfig(JobOptions):
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """The gallery and how it went: rows/s over the parts encoded now (0 where none were)."""
+    """The gallery, its manifest (None after a dry run of a new one), and rows/s over the parts encoded now (0 where none were)."""
 
     gallery: str
-    manifest: Manifest
+    manifest: Manifest | None
     rate: float
-
-
-@dataclass(frozen=True)
-class ImageList:
-    """What is to be encoded. labels: (n,) or None. ignored: files of the folder that are no images."""
-
-    item_ids: list[str]
-    uris: list[str]
-    labels: np.ndarray | None
-    label_names: tuple[str, ...] | None
-    ignored: int
-    description: str
-
-
-def images_of(config: EncodeConfig) -> ImageList:
-    """The images that the config names. ValueError where there are none."""
-    if config.images is None:
-        table = load_dataset(config.data.name, config.data.root, table=config.data.table).select(config.split)
-        uris = [str(absolute(location)) for location in map(table.location, range(len(table)))]
-        described = f"dataset {config.data.name} at {config.data.root or config.data.table}, split {config.split}"
-        return ImageList(list(table.paths), uris, table.labels, table.label_names, 0, described)
-    if Path(config.images).is_file():
-        return ImageList([Path(config.images).name], [os.path.abspath(config.images)], None, None, 0, config.images)
-    paths, ignored = list_image_files(config.images)
-    if not paths:
-        raise ValueError(f"--images {config.images} holds no image ({ignored} other files): give a folder of {', '.join(IMAGE_SUFFIXES)}")
-    root = str(absolute(config.images))
-    return ImageList(paths, [inside(root, path) for path in paths], None, None, ignored, config.images)
 
 
 def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> EncodeResult:
@@ -140,221 +112,168 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
     hashes: with engine 'local', takes the real-valued hash (rows that are ok, bits) float32 of each part encoded now, in order.
     """
     student, record = load_bundle(config.model), read_bundle_record(config.model)
+    # Absolute: Ray's workers have another working directory.
+    config = replace(config, out=str(absolute(config.out)))
     images = images_of(config)
-    config = replace(config, out=str(absolute(config.out)))  # Ray's workers have another working directory
-    out = config.out
-    if is_gallery(out):
-        raise ValueError(f"{out} is a finished gallery already; choose another --out, or remove it")
-    print(f"encode: {len(images.uris)} images ({images.description})" + (f", {images.ignored} other files left" if images.ignored else ""))
+    made_with = _made_with(config, student, record)
+    job = read_job(config.out)
+    manifest = read_manifest(config.out) if is_gallery(config.out) else None
+    if config.mode == "overwrite" and (job is None or job.mode != "overwrite"):
+        job = manifest = None  # replaced when the new images are listed and planned
+    if job is not None:
+        job.check(made_with, images.description, config.out)
+    elif manifest is not None:
+        theirs = {name: getattr(manifest, name) for name in made_with}
+        made_with["rows_per_part"] = manifest.rows_per_part  # of what is there; appended parts are cut alike
+        refuse_difference(theirs, made_with, f"{config.out} is a gallery made differently")
+        if config.mode != "append":
+            return _nothing_to_do(config, manifest, images)
     if config.dry_run:
         _print_estimate(config, student, images)
-        return EncodeResult(config.out, _manifest(config, student, record, images, Counter({OK: 0}), 0), 0.0)
-    _begin(config, student, record, images)
-    write_config(out, config)
-    num_parts = plan_parts(out)
-    done = set(finished_parts(out))
-    pending = [part for part in range(num_parts) if part not in done]
-    if done:
-        print(f"{len(done)} of {num_parts} parts are there already; {len(pending)} to encode")
+        return EncodeResult(config.out, manifest, 0.0)
+    if job is None:
+        print(f"encode: listing {images.description}", flush=True)
+        job = begin(config.out, images, made_with, config.mode, manifest)
+        if manifest is not None and not job.num_rows:
+            print(f"nothing to append: all {job.num_known} images are in {config.out} already")
+            return EncodeResult(config.out, manifest, 0.0)
+        write_config(config.out, config)
+    told = [f"encode: {job.num_rows} images ({job.input})"]
+    told += [f"{job.num_known} are in the gallery already"] if job.base else []
+    told += [f"{job.ignored} other files left"] if job.ignored else []
+    print(", ".join(told), flush=True)
+    return _finish(config, student, job, hashes)
+
+
+def _made_with(config: EncodeConfig, student: Student, record: BundleRecord) -> dict[str, Any]:
+    """What every row of a gallery shares: fields of its manifest."""
+    return {
+        "model_digest": record.digest,
+        "preprocessing_digest": record.preprocessing_digest,
+        "num_bits": student.num_bits,
+        "token_shape": student_token_shape(student) if config.tokens else None,
+        "token_dtype": "float16" if config.tokens else None,
+        "embedding_dim": student.trunk.embed_dim if config.embedding else None,
+        "precision": config.precision,
+        "rows_per_part": config.rows_per_part,
+    }
+
+
+def images_of(config: EncodeConfig) -> ImageList:
+    """The images that the config names. ValueError or FileNotFoundError where there are none."""
+    if config.images is not None:
+        return list_images(str(absolute(config.images)), columns=config.columns, root=absolute(config.images_root))
+    table = load_dataset(config.data.name, absolute(config.data.root), table=absolute(config.data.table)).select(config.split)
+    return _DatasetImages(table, f"dataset {config.data.name} at {absolute(config.data.root or config.data.table)}, split {config.split}")
+
+
+class _DatasetImages(ImageList):
+    def __init__(self, table: ImageTable, description: str) -> None:
+        super().__init__(description)
+        self.table, self.label_names = table, table.label_names
+
+    def __iter__(self) -> Iterator[ListedImages]:
+        yield ListedImages(list(self.table.paths), [self.table.location(row) for row in range(len(self.table))], self.table.labels)
+
+
+def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) -> EncodeResult:
+    if images.description not in manifest.inputs:
+        raise ValueError(
+            f"{config.out} is a finished gallery of {', '.join(manifest.inputs)}: use --mode append to add {images.description} to it, "
+            "--mode overwrite to replace it, or another --out"
+        )
+    print(f"{config.out} is finished: nothing to do (--mode append encodes images that are new)")
+    return _result(config, manifest, 0.0)
+
+
+def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: list[np.ndarray] | None) -> EncodeResult:
+    """Encodes what is pending of a job and writes the manifest."""
+    out = config.out
+    planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
+    assert sum(part.num_rows for part in planned) == job.num_rows, (planned, job)
+    there = set(finished_parts(out))
+    pending = [part for part in planned if part.part not in there]
+    if len(pending) < len(planned):
+        print(f"{len(planned) - len(pending)} of {len(planned)} parts are there already; {len(pending)} to encode", flush=True)
     started = time.monotonic()
-    left = sum(min(config.rows_per_part, len(images.uris) - part * config.rows_per_part) for part in pending)
+    done: dict[int, PartDone] = {}
     try:
-        rows = sum(_encode_parts(config, student, pending, left, hashes))
+        for part in _encode(config, student, pending, hashes):
+            done[part.part] = part
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
-    rate = rows / (time.monotonic() - started) if rows else 0.0
-    manifest = _finish(config, student, record, images, num_parts)
+    seconds = time.monotonic() - started
+    rate = sum(part.rows for part in done.values() if part.encoded) / seconds if done else 0.0
+    with ThreadPoolExecutor(READS_AHEAD) as pool:
+        found = pool.map(lambda part: read_part_done(out, part.part), (part for part in planned if part.part not in done))
+        statuses: Counter[str] = Counter()
+        for part in (*done.values(), *found):
+            statuses.update(part.statuses)
+    if sum(statuses.values()) != job.num_rows:
+        raise JobFailed(f"{out} is damaged: its parts hold {sum(statuses.values())} rows, the plan {job.num_rows}. Use --mode overwrite")
+    manifest = job.manifest(statuses, ok=OK)
+    write_manifest(out, manifest)
+    remove(join_location(out, BEGUN_FILE))
+    sweep(out)
+    return _result(config, manifest, rate)
+
+
+def _encode(config: EncodeConfig, student: Student, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> Iterator[PartDone]:
+    options = encoder_options(config)
+    if not pending:
+        return iter(())
+    if config.engine == "local":
+        return encode_here(student, options, config.out, pending, hashes)
+    return encode_on_ray(student, options, config.out, pending, address=config.ray_address, workers=config.workers)
+
+
+def encoder_options(config: EncodeConfig) -> EncoderOptions:
+    """What a worker needs to know of the config."""
+    return EncoderOptions(
+        tokens=config.tokens,
+        embedding=config.embedding,
+        precision=config.precision,
+        max_pixels=config.max_pixels,
+        batch_size=config.batch_size,
+        threads=config.threads,
+    )
+
+
+def _result(config: EncodeConfig, manifest: Manifest, rate: float) -> EncodeResult:
+    """Says what the gallery holds. ValueError where too many of its images are bad."""
     bad = manifest.num_rows - manifest.num_ok
     reasons = ", ".join(f"{count} {status}" for status, count in manifest.errors.items())
-    print(f"{out}: {manifest.num_ok} codes of {manifest.num_bits} bits" + (f"; {bad} images failed ({reasons})" if bad else ""))
+    print(f"{config.out}: {manifest.num_ok} codes of {manifest.num_bits} bits" + (f"; {bad} images failed ({reasons})" if bad else ""))
     if bad > config.max_error_ratio * manifest.num_rows:
         raise ValueError(
             f"{bad} of {manifest.num_rows} images failed ({reasons}), more than "
             f"--max-error-ratio {config.max_error_ratio}; the gallery is kept, its rows say why"
         )
-    return EncodeResult(out, manifest, rate)
-
-
-def _begin(config: EncodeConfig, student: Student, record: BundleRecord, images: ImageList) -> None:
-    """Writes the plan, or checks that the one that is there was made for the same model, columns and images."""
-    out = config.out
-    made_with: dict[str, Any] = {
-        "model_digest": record.digest,
-        "preprocessing_digest": record.preprocessing_digest,
-        "columns": student_schema(student, tokens=config.tokens, embedding=config.embedding).names,
-        "rows_per_part": config.rows_per_part,
-        "precision": config.precision,
-        "num_rows": len(images.uris),
-        "images_digest": _digest(images),
-    }
-    begun = inside(out, BEGUN_FILE)
-    if exists(begun):
-        before = json.loads(read_text(begun))
-        changed = [f"{key}: {before.get(key)} then, {value} now" for key, value in made_with.items() if before.get(key) != value]
-        if changed:
-            raise ValueError(
-                f"{out} was begun differently ({'; '.join(changed)}): finish it with the same command, or choose another --out"
-            )
-        return
-    if finished_parts(config.out):
-        raise ValueError(
-            f"{out} holds parts of a gallery, but not what they were made with ({BEGUN_FILE}): choose another --out, or empty it"
-        )
-    write_plan(config.out, images.item_ids, images.uris, images.labels, config.rows_per_part)
-    write_text(begun, json.dumps(made_with, indent=1) + "\n")
-
-
-def _digest(images: ImageList) -> str:
-    """sha256 over ids, places and labels: two lists of images with one digest make the same plan."""
-    digest = hashlib.sha256()
-    for values in (images.item_ids, images.uris, images.label_names or ()):
-        digest.update("\0".join(values).encode(errors="surrogateescape") + b"\1")
-    digest.update(b"" if images.labels is None else images.labels.tobytes())
-    return digest.hexdigest()
-
-
-def _encode_parts(config: EncodeConfig, student: Student, pending: list[int], total: int, hashes: list[np.ndarray] | None) -> Iterator[int]:
-    """Encodes and writes the pending parts; yields the rows of each as it is finished, in any order."""
-    if not pending:
-        return
-    told = _Progress(total)
-    if config.engine == "local":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        threads = config.threads or os.cpu_count() or 1
-        encoder = _encoder(config, student, device, threads)
-        for part in pending:
-            rows, failed, hashes_nb = _encode_part(encoder, config.out, part)
-            if hashes is not None:
-                hashes.append(hashes_nb)
-            told.add(rows, failed)
-            yield rows
-        return
-    with connected(config.ray_address) as resources:
-        pool = _pool(config, resources, len(pending))
-        parts = ray.data.from_items([{"part": part} for part in pending], override_num_blocks=len(pending))
-        encoded = parts.map_batches(
-            _PartActor,
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool["workers"]),
-            num_cpus=pool["cpus"],
-            num_gpus=1 if pool["gpu"] else 0,
-            fn_constructor_kwargs={"config": config, "student": ray.put(student), "gpu": pool["gpu"], "threads": pool["threads"]},
-        )
-        for row in encoded.iter_rows():
-            told.add(int(row["rows"]), int(row["failed"]))
-            yield int(row["rows"])
-
-
-def _pool(config: EncodeConfig, resources: ClusterResources, num_parts: int) -> dict[str, Any]:
-    """How many actors, and what each takes. A CPU beside each is left to Ray Data where its node has more than one."""
-    gpu = resources.gpus > 0
-    workers = min(config.workers or resources.gpus or len(resources.nodes), num_parts)
-    share = resources.cpus_per_worker(workers)
-    return {"workers": workers, "cpus": max(1, share - 1), "gpu": gpu, "threads": config.threads or share}
-
-
-def _encoder(config: EncodeConfig, student: Student, device: str, threads: int) -> PartEncoder:
-    torch.set_num_threads(threads)
-    return PartEncoder(
-        student,
-        device=device,
-        batch_size=config.batch_size or (256 if device == "cuda" else 32),
-        threads=threads,
-        tokens=config.tokens,
-        embedding=config.embedding,
-        precision=config.precision,
-        max_pixels=config.max_pixels,
-    )
-
-
-def _encode_part(encoder: PartEncoder, gallery: str, part: int) -> tuple[int, int, np.ndarray]:
-    """(rows, failed rows, hashes of the good rows) of a part, which is on disk when this returns."""
-    encoded = encoder.encode(read_plan_part(gallery, part))
-    write_part(gallery, part, encoded.table)
-    good = np.asarray(encoded.table["status"]) == OK
-    return len(good), int((~good).sum()), encoded.hash[good]
-
-
-class _PartActor:
-    """A Ray Data actor: one model, one part after another."""
-
-    def __init__(self, config: EncodeConfig, student: Any, gpu: bool, threads: int) -> None:
-        self.config = config
-        self.encoder = _encoder(config, ray.get(student), "cuda" if gpu else "cpu", threads)
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        told = [_encode_part(self.encoder, self.config.out, int(part)) for part in batch["part"]]
-        return {"rows": np.array([rows for rows, _, _ in told]), "failed": np.array([failed for _, failed, _ in told])}
-
-
-def _finish(config: EncodeConfig, student: Student, record: BundleRecord, images: ImageList, num_parts: int) -> Manifest:
-    counts: Counter[str] = Counter()
-    filesystem, folder = resolve(config.out)
-    provisional = _manifest(config, student, record, images, Counter({OK: 0}), num_parts)
-    for part in range(num_parts):
-        column = pq.read_table(inside(folder, part_name(part)), columns=["status"], filesystem=filesystem)["status"]
-        counts.update({item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()})
-    assert sum(counts.values()) == provisional.num_rows, (counts, provisional.num_rows)
-    manifest = _manifest(config, student, record, images, counts, num_parts)
-    write_manifest(config.out, manifest)
-    remove(inside(config.out, BEGUN_FILE))
-    return open_gallery(config.out).manifest
-
-
-def _manifest(config: EncodeConfig, student: Student, record: BundleRecord, images: ImageList, counts: Counter, num_parts: int) -> Manifest:
-    return Manifest(
-        model_digest=record.digest,
-        preprocessing_digest=record.preprocessing_digest,
-        num_bits=student.num_bits,
-        num_rows=len(images.uris),
-        num_ok=counts[OK],
-        num_parts=num_parts,
-        rows_per_part=config.rows_per_part,
-        token_shape=student_token_shape(student) if config.tokens else None,
-        token_dtype="float16" if config.tokens else None,
-        embedding_dim=student.trunk.embed_dim if config.embedding else None,
-        label_names=images.label_names,
-        errors={status: count for status, count in sorted(counts.items()) if status != OK},
-        input=images.description,
-    )
-
-
-class _Progress:
-    """Done of total, failures, rows/s and time left: a line at the first part, then one every half minute, and at the end."""
-
-    EVERY_S = 30.0
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.failed = total, 0, 0
-        self.started = time.monotonic()
-        self.told = self.started - self.EVERY_S
-
-    def add(self, rows: int, failed: int) -> None:
-        self.done += rows
-        self.failed += failed
-        now = time.monotonic()
-        if now - self.told >= self.EVERY_S or self.done >= self.total:
-            self.told = now
-            rate = self.done / (now - self.started)
-            left = duration((self.total - self.done) / rate)
-            print(f"encoded {self.done}/{self.total}  {self.failed} failed  {rate:.1f} images/s  {left} left", flush=True)
+    return EncodeResult(config.out, manifest, rate)
 
 
 def _print_estimate(config: EncodeConfig, student: Student, images: ImageList) -> None:
-    """Encodes the first images in this process and scales the time; counts the bytes that the columns will take."""
+    """Counts the images, encodes the first in this process and scales the time; counts the bytes that the columns will take."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = _encoder(config, student, device, config.threads or os.cpu_count() or 1)
-    sample = min(len(images.uris), 2 * encoder.batch_size)
-    rows = pa.table({"item_id": images.item_ids[:sample], "uri": images.uris[:sample], "label": pa.nulls(sample, pa.int32())})
+    encoder = encoder_options(config).encoder(student, device=device, threads=os.cpu_count() or 1)
+    sample: list[str] = []
+    num_images = 0
+    for batch in images:
+        sample += batch.uris[: 2 * encoder.batch_size - len(sample)]
+        num_images += len(batch.uris)
+    rows = items_table([str(row) for row in range(len(sample))], sample)
     encoder.encode(rows)  # warms up
     started = time.monotonic()
     encoded = encoder.encode(rows).table
-    rate = sample / (time.monotonic() - started)
-    per_row = encoded.nbytes / sample
+    rate = len(sample) / (time.monotonic() - started)
+    per_row = encoded.nbytes / len(sample)
     workers = config.workers or 1
+    columns = ", ".join(student_schema(student, tokens=config.tokens, embedding=config.embedding).names)
     print(
-        f"dry run: model {config.model} on {device}, {student.num_bits} bits; about {per_row * len(images.uris) / 1e6:.1f} MB "
-        f"({per_row:.0f} bytes a row); {rate:.1f} images/s measured for one worker, so about "
-        f"{duration(len(images.uris) / rate / workers)} with {workers}; nothing was started"
+        f"dry run: {num_images} images ({images.description})"
+        + (f", {images.ignored} other files left" if images.ignored else "")
+        + f"; model {config.model} on {device}, {student.num_bits} bits; about {per_row * num_images / 1e6:.1f} MB "
+        f"({per_row:.0f} bytes a row: {columns}); {rate:.1f} images/s measured for one worker, so about "
+        f"{duration(num_images / rate / workers)} with {workers}; nothing was started"
     )

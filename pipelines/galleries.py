@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from eet.gallery import MANIFEST_NAME, Gallery, resolve
+from eet.gallery import MANIFEST_NAME, Gallery
+from eet.images import join_location, resolve
 from eet.vit import BundleRecord
-from pipelines.output import exists, inside
+from pipelines.output import exists
 
 QUERIES_SUFFIX = ".queries"
 
 
 def is_gallery(path: str) -> bool:
     """Whether a finished gallery lies at `path`."""
-    return exists(inside(path, MANIFEST_NAME))
+    return exists(join_location(path, MANIFEST_NAME))
 
 
 def queries_gallery(hits: str) -> str:

@@ -9,13 +9,8 @@ from typing import Any
 import pyarrow.fs as pafs
 import yaml
 
-from eet.gallery import resolve, whole_file
-
-
-def inside(folder: str, name: str) -> str:
-    """The location of `name` in a folder, a local path or a URI."""
-    folder, mark, options = str(folder).partition("?") if "://" in str(folder) else (str(folder), "", "")
-    return f"{folder.rstrip('/')}/{name}{mark}{options}"
+from eet.gallery import whole_file
+from eet.images import join_location, resolve
 
 
 def absolute(location: str | None) -> str | None:
@@ -97,7 +92,7 @@ def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def config_location(out: str) -> str:
     """config.yaml in an output folder, NAME.config.yaml beside NAME.parquet."""
     out = str(out)
-    return f"{out.removesuffix('.parquet')}.config.yaml" if out.endswith(".parquet") else inside(out, "config.yaml")
+    return f"{out.removesuffix('.parquet')}.config.yaml" if out.endswith(".parquet") else join_location(out, "config.yaml")
 
 
 def write_config(out: str, config: Any) -> None:

@@ -103,25 +103,38 @@ def _read_splits(table: str, columns: pyarrow.Table, paths: Sequence[str], label
 
 def _read_labels(table: str, columns: pyarrow.Table, paths: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     cells = columns["label"].to_pylist() if "label" in columns.column_names else [None] * len(paths)
+    labels, names = number_labels(table, cells)
+    numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
+    return labels, (folder_label_names(paths, labels, len(names)) if numbers else None) or names
+
+
+def number_labels(table: str, cells: Sequence[object], *, rows: bool = True) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels (N,) int32 as 0 .. C-1 in sorted order of names or of whole numbers, -1 where a cell is null or -1; and the C names.
+
+    rows: whether cells are a table's rows, which an error counts; else they are its distinct labels. Raises ValueError for what is neither
+    a name nor a whole number, and for a mixture.
+    """
     # pandas writes whole numbers as 3.0 as soon as one label is missing, and Parquet may hold that as NaN.
     numbers = [_whole_number(cell) for cell in cells]
     known = [row for row, cell in enumerate(cells) if cell is not None and cell == cell and numbers[row] != UNKNOWN_LABEL]
-    labels = np.full(len(paths), UNKNOWN_LABEL, dtype=np.int32)
+    labels = np.full(len(cells), UNKNOWN_LABEL, dtype=np.int32)
     known_numbers = [number for row in known if (number := numbers[row]) is not None]
     if len(known_numbers) == len(known):
         negative = [row for row, number in zip(known, known_numbers, strict=True) if number < 0]
         if negative:
             raise ValueError(
-                f"{table}: {_rows(negative)} {cells[negative[0]]} in column label; whole numbers from 0 are allowed, "
+                f"{table}: {_rows(negative) if rows else 'it has'} {cells[negative[0]]} in column label; whole numbers from 0 are allowed, "
                 f"and {UNKNOWN_LABEL} for unknown"
             )
         labels[known], used = contiguous_labels(known_numbers)
-        return labels, folder_label_names(paths, labels, len(used)) or tuple(str(number) for number in used)
-    names = [str(cells[row]) for row in known]
+        return labels, tuple(str(number) for number in used)
     wrong = [row for row in known if not isinstance(cells[row], str)]
     if wrong:
-        raise ValueError(f"{table}: {_rows(wrong)} {cells[wrong[0]]!r} in column label; allowed are names, or whole numbers throughout")
-    labels[known], used_names = contiguous_labels(names)
+        raise ValueError(
+            f"{table}: {_rows(wrong) if rows else 'it has'} {cells[wrong[0]]!r} in column label; allowed are names, "
+            "or whole numbers throughout"
+        )
+    labels[known], used_names = contiguous_labels([str(cells[row]) for row in known])
     return labels, tuple(used_names)
 
 

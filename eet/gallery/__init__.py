@@ -5,31 +5,46 @@ from eet.gallery.hits import HITS_SCHEMA, read_hits, write_hits
 from eet.gallery.locations import whole_file
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from eet.gallery.parts import finished_parts, part_name, write_part
-from eet.gallery.plan import PLAN_SCHEMA, plan_parts, read_plan_part, write_plan
+from eet.gallery.plan import (
+    ITEM_SCHEMA,
+    PLAN_SCHEMA,
+    PlannedPart,
+    items_table,
+    plan_name,
+    planned_ids,
+    planned_parts,
+    read_planned_part,
+    write_plan,
+)
 from eet.gallery.reader import Gallery, open_gallery
 from eet.gallery.schema import OK, fixed_binary_to_numpy, gallery_schema, part_table
-from eet.images.decoding import resolve
+from eet.images.locations import resolve
 
 __all__ = [
     "HITS_SCHEMA",
+    "ITEM_SCHEMA",
     "MANIFEST_NAME",
     "OK",
     "PLAN_SCHEMA",
+    "PlannedPart",
     "SCHEMA_VERSION",
     "EncodedPart",
     "Gallery",
     "Manifest",
     "PartEncoder",
     "finished_parts",
+    "items_table",
     "fixed_binary_to_numpy",
     "gallery_schema",
     "open_gallery",
     "part_name",
     "part_table",
-    "plan_parts",
+    "plan_name",
+    "planned_ids",
+    "planned_parts",
     "read_hits",
     "read_manifest",
-    "read_plan_part",
+    "read_planned_part",
     "resolve",
     "student_schema",
     "student_token_shape",

@@ -6,7 +6,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from eet.gallery.locations import whole_file
-from eet.images.decoding import resolve
+from eet.images.locations import resolve
 
 HITS_SCHEMA = pa.schema(
     [

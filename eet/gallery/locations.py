@@ -3,24 +3,26 @@
 import contextlib
 import os
 import posixpath
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import IO
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")
+_HELD_BYTES = 64 * 2**20
 
 
 @contextlib.contextmanager
-def whole_file(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes] | pa.BufferOutputStream]:
+def whole_file(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
     """A binary file to write, which appears at `path` complete or, after an exception or a kill, not at all. Replaces
     an older one.
 
     On a local disk: written under a temporary name that starts with '.' and ends in '.tmp', flushed to the disk, then
-    renamed; the folder is made. Elsewhere: collected in memory and sent as one object when the block ends, for a stream
-    that is closed early leaves a short object.
+    renamed; the folder is made. Elsewhere: collected here (in memory, a large file on the disk) and sent as one object
+    when the block ends, for a stream that is closed early leaves a short object.
     """
     folder, name = posixpath.split(path)
     if isinstance(filesystem, pafs.LocalFileSystem):
@@ -37,9 +39,10 @@ def whole_file(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes] | p
                 os.unlink(temporary)
             raise
         return
-    buffer = pa.BufferOutputStream()
-    yield buffer
-    if filesystem.type_name not in _OBJECT_STORES:
-        filesystem.create_dir(folder, recursive=True)
-    with filesystem.open_output_stream(path, compression=None) as stream:
-        stream.write(buffer.getvalue())
+    with tempfile.SpooledTemporaryFile(_HELD_BYTES) as held:
+        yield held
+        if filesystem.type_name not in _OBJECT_STORES:
+            filesystem.create_dir(folder, recursive=True)
+        held.seek(0)
+        with filesystem.open_output_stream(path, compression=None) as stream:
+            shutil.copyfileobj(held, stream, _HELD_BYTES)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from eet.gallery.locations import whole_file
 from eet.gallery.schema import gallery_schema
-from eet.images.decoding import resolve
+from eet.images.locations import resolve
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -17,11 +17,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """model_digest and preprocessing_digest: of the bundle that encoded the gallery, so that a query made with another
-    is refused. num_bits: length of a code. token_shape: (K, D) or None; token_dtype: "float16" or None. embedding_dim:
-    D or None. label_names: the name of label i at i, or None. num_rows: all rows; num_ok: those with a code. errors:
-    status -> number of rows, bad rows only. num_parts: the parts are 0..num_parts-1. rows_per_part: of every part but
-    the last. input: what was encoded, for a person.
+    """model_digest and preprocessing_digest: of the bundle that encoded the gallery, so that a query made with another is
+    refused. precision: what it was encoded with: auto, fp32 or bf16. num_bits: length of a code. token_shape: (K, D) or None; token_dtype:
+    "float16" or None. embedding_dim: D or None. label_names: the name of label i at i, or None. num_rows: all rows; num_ok: those with a
+    code. errors: status -> number of rows, bad rows only. num_parts: the parts are 0..num_parts-1. rows_per_part: of every part but
+    the last, and the last before something was appended. inputs: what was encoded, as it was given.
     """
 
     model_digest: str
@@ -36,7 +36,8 @@ class Manifest:
     embedding_dim: int | None = None
     label_names: tuple[str, ...] | None = None
     errors: dict[str, int] = field(default_factory=dict)
-    input: str = ""
+    inputs: tuple[str, ...] = ()
+    precision: str = "auto"
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -69,7 +70,7 @@ class Manifest:
         unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
         if missing or unknown:
             raise ValueError(f"The manifest is damaged: missing fields {missing}, unknown fields {unknown}.")
-        for name in ("token_shape", "label_names"):
+        for name in ("token_shape", "label_names", "inputs"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -7,7 +7,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from eet.gallery.locations import whole_file
-from eet.images.decoding import resolve
+from eet.images.locations import resolve
 
 _PART_NAME = re.compile(r"part-(\d{6,})\.parquet")
 _ROWS_WITHOUT_TOKENS = 1_000_000

@@ -1,142 +1,264 @@
 """The plan of a gallery: which items make up which part, fixed before the first is encoded.
 
 A part is known by its number, so a job that was cut off knows what is left by listing the finished parts, and two
-workers that encode the same part write the same bytes under the same name.
+workers that encode the same part write the same bytes under the same name. `plan.parquet` names the parts from 0 on; what
+is appended to a finished gallery is planned in a file of its own, plan-NNNNNN.parquet, named after its first part.
 """
 
-import contextlib
 import functools
 import os
+import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from eet.gallery.external_sort import merge_by_id, sorted_by_id
 from eet.gallery.locations import whole_file
 from eet.gallery.schema import Labels, label_column
-from eet.images.decoding import resolve
+from eet.images.locations import resolve
 
-PLAN_NAME = "plan.parquet"
-PLAN_SCHEMA = pa.schema(
+ITEM_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("label", pa.int32()),
-        pa.field("part", pa.int32(), nullable=False),
     ]
 )
+PLAN_SCHEMA = ITEM_SCHEMA.append(pa.field("part", pa.int32(), nullable=False))
+_PLAN_NAME = re.compile(r"plan(?:-(\d{6,}))?\.parquet")
+_EXAMPLES = 5
+
+
+class PlannedPart(NamedTuple):
+    """Where the items of a part stand: row group `row_group` of the plan file `file`."""
+
+    part: int
+    file: str
+    row_group: int
+    num_rows: int
+
+
+class PlanSummary(NamedTuple):
+    """What a plan holds, and how many of the given items were left out because the gallery has them."""
+
+    num_rows: int
+    num_parts: int
+    num_known: int
+
+
+def plan_name(first_part: int) -> str:
+    """The file that plans the parts from `first_part` on."""
+    return "plan.parquet" if first_part == 0 else f"plan-{first_part:06d}.parquet"
+
+
+def items_table(item_ids: Sequence[str], uris: Sequence[str], labels: Labels | None = None) -> pa.Table:
+    """Items to plan, in the columns of ITEM_SCHEMA.
+
+    labels: None, or one per item, None or negative where unknown. A name that is not UTF-8 (lone surrogates, as
+    `os.fsdecode` makes them) cannot be a Parquet string: its id is stored with backslash escapes, its uri as a
+    `file://` URI with percent escapes, which `eet.images` opens. Raises ValueError for lengths that differ.
+    """
+    if len(uris) != len(item_ids):
+        raise ValueError(f"There are {len(uris)} uris for {len(item_ids)} items; give one each.")
+    try:
+        ids, places = pa.array(item_ids, pa.string()), pa.array(uris, pa.string())
+    except UnicodeEncodeError:
+        ids = pa.array([item_id.encode("utf-8", "backslashreplace").decode() for item_id in item_ids], pa.string())
+        places = pa.array([_stored_uri(uri) for uri in uris], pa.string())
+    return pa.table([ids, places, label_column(labels, len(ids))], schema=ITEM_SCHEMA)
 
 
 def write_plan(
     gallery: str,
-    item_ids: Sequence[str] | pa.Array,
-    uris: Sequence[str] | pa.Array,
-    labels: Labels | None,
+    items: Iterable[pa.Table],
     rows_per_part: int,
-) -> int:
-    """Write `plan.parquet` into the gallery: items in the order of their ids (by UTF-8 bytes), `rows_per_part` to a
-    part; gives the number of parts.
+    *,
+    first_part: int = 0,
+    known_ids: Iterable[Iterator[pa.Table]] = (),
+) -> PlanSummary:
+    """Write a plan into the gallery: items in the order of their ids (by UTF-8 bytes), `rows_per_part` to a part.
 
-    labels: None, or one per item, None or negative where unknown. A name that is not UTF-8 (lone surrogates, as
-    `os.fsdecode` makes them) cannot be a Parquet string: its id is stored with backslash escapes, its uri as a
-    `file://` URI with percent escapes, which `eet.images` opens.
+    items: tables in the columns of ITEM_SCHEMA, any order; they are sorted on disk where memory does not hold them. known_ids: runs of
+    tables with a column item_id, each run sorted: what the gallery holds; items with such an id are left out. Where nothing is left
+    to plan, no file is written.
 
-    Raises ValueError for no items, ids given twice, lengths that differ, or rows_per_part below 1.
+    Raises ValueError for ids given twice, naming some, a null id or location, and rows_per_part below 1; the plan is then not there.
     """
     if rows_per_part < 1:
         raise ValueError(f"rows_per_part is {rows_per_part}; give at least 1.")
-    num_items = len(item_ids)
-    if num_items == 0:
-        raise ValueError("There is no item to plan; give at least one.")
-    if len(uris) != num_items:
-        raise ValueError(f"There are {len(uris)} uris for {num_items} items; give one each.")
-    # 64-bit offsets: the ids of a large gallery pass 2 GiB, which a pyarrow string array cannot hold.
-    ids = _large_strings(item_ids, _stored_id)
-    order = pc.sort_indices(ids)
-    ids = ids.take(order)
-    _refuse_duplicates(ids)
-    items = pa.table(
-        {
-            "item_id": ids,
-            "uri": _large_strings(uris, _stored_uri).take(order),
-            "label": label_column(labels, num_items).take(order),
-        }
-    )
-
+    known = (map(_as_known, run) for run in known_ids)
+    fresh = _FreshItems(merge_by_id([*known, map(_as_new, sorted_by_id(map(_checked, items)))]))
+    first = next(fresh, None)
+    if first is None:
+        fresh.refuse_repeats()
+        return PlanSummary(0, 0, fresh.num_known)
     filesystem, path = resolve(gallery)
     # No statistics and no dictionaries: they would make the footer, which every reader of a part parses, three times as
     # long.
     options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
-    with (
-        whole_file(filesystem, f"{path}/{PLAN_NAME}") as file,
-        pq.ParquetWriter(file, PLAN_SCHEMA, **options) as writer,
-    ):
-        for part, start in enumerate(range(0, num_items, rows_per_part)):
-            rows = items.slice(start, rows_per_part)
-            rows = rows.append_column("part", pa.array([part] * len(rows), pa.int32())).cast(PLAN_SCHEMA)
-            writer.write_table(rows, row_group_size=rows_per_part)
-    return -(-num_items // rows_per_part)
+    num_rows = num_parts = 0
+    with whole_file(filesystem, f"{path}/{plan_name(first_part)}") as file:
+        with pq.ParquetWriter(file, PLAN_SCHEMA, **options) as writer:
+            for rows in _regrouped(first, fresh, rows_per_part):
+                part = pa.array(np.full(len(rows), first_part + num_parts, np.int32))
+                writer.write_table(rows.append_column(PLAN_SCHEMA.field("part"), part), row_group_size=rows_per_part)
+                num_rows, num_parts = num_rows + len(rows), num_parts + 1
+        fresh.refuse_repeats()
+    return PlanSummary(num_rows, num_parts, fresh.num_known)
 
 
-def plan_parts(gallery: str) -> int:
-    """The number of planned parts. Raises FileNotFoundError where the gallery has no plan."""
-    with _open_plan(gallery) as plan:
-        return plan.metadata.num_row_groups
+def planned_parts(gallery: str) -> list[PlannedPart]:
+    """All parts of all plan files, ascending. Raises FileNotFoundError where the gallery has no plan."""
+    filesystem, path = resolve(gallery)
+    entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    found = [(match, entry) for entry in entries if (match := _PLAN_NAME.fullmatch(entry.base_name))]
+    if not found:
+        raise FileNotFoundError(f"{gallery} has no plan.parquet; `eet encode` writes it before it encodes.")
+    parts = []
+    for match, entry in found:
+        metadata = _footer(gallery, entry)
+        first = int(match[1] or 0)
+        parts += [PlannedPart(first + n, entry.base_name, n, metadata.row_group(n).num_rows) for n in range(metadata.num_row_groups)]
+    return sorted(parts)
 
 
-def read_plan_part(gallery: str, part: int) -> pa.Table:
+def planned_ids(gallery: str, *, before: int) -> list[Iterator[pa.Table]]:
+    """The ids of the parts below `before`, those of each plan file a run of sorted tables, as `write_plan` takes them for `known_ids`."""
+    runs: dict[str, list[PlannedPart]] = {}
+    for planned in planned_parts(gallery):
+        if planned.part < before:
+            runs.setdefault(planned.file, []).append(planned)
+    return [map(lambda planned: _read(gallery, planned, ["item_id"]), parts) for parts in runs.values()]
+
+
+def read_planned_part(gallery: str, planned: PlannedPart) -> pa.Table:
     """The items of one part in order, in the columns of PLAN_SCHEMA. Reads that part's row group only.
 
-    Raises FileNotFoundError where the gallery has no plan, ValueError where the plan has no such part.
+    Raises FileNotFoundError where the gallery has no such plan, ValueError where the plan has another part there.
     """
-    with _open_plan(gallery) as plan:
-        if not 0 <= part < plan.metadata.num_row_groups:
-            raise ValueError(f"Part {part} is not in the plan of {gallery}; it has the parts 0 to {plan.metadata.num_row_groups - 1}.")
-        return plan.read_row_group(part, use_threads=False)
+    table = _read(gallery, planned, None)
+    if len(table) != planned.num_rows or pc.any(pc.not_equal(table["part"], planned.part)).as_py():
+        raise ValueError(f"{gallery}/{planned.file} is not the plan that names part {planned.part}; start the encode job anew.")
+    return table
 
 
-@contextlib.contextmanager
-def _open_plan(gallery: str) -> Iterator[pq.ParquetFile]:
+def _read(gallery: str, planned: PlannedPart, columns: list[str] | None) -> pa.Table:
     filesystem, path = resolve(gallery)
-    info = filesystem.get_file_info(f"{path}/{PLAN_NAME}")
+    info = filesystem.get_file_info(f"{path}/{planned.file}")
     if info.type != pafs.FileType.File:
-        raise FileNotFoundError(f"{gallery} has no {PLAN_NAME}; `eet encode` writes it before it encodes.")
-    # Some stores have no times, and then nothing tells a plan from the one that replaced it.
-    parse = _metadata if info.mtime_ns is not None else _metadata.__wrapped__
-    metadata = parse(gallery, info.size, info.mtime_ns)
+        raise FileNotFoundError(f"{gallery} has no {planned.file}; `eet encode` writes it before it encodes.")
     with filesystem.open_input_file(info.path) as file:
-        yield pq.ParquetFile(file, metadata=metadata)
+        return pq.ParquetFile(file, metadata=_footer(gallery, info)).read_row_group(planned.row_group, columns=columns, use_threads=False)
 
 
-@functools.lru_cache(maxsize=2)
-def _metadata(gallery: str, size: int, mtime_ns: int | None) -> pq.FileMetaData:
+def _footer(gallery: str, info: pafs.FileInfo) -> pq.FileMetaData:
+    # Some stores have no times, and then nothing tells a plan from the one that replaced it.
+    parse = _parsed_footer if info.mtime_ns is not None else _parsed_footer.__wrapped__
+    return parse(gallery, info.base_name, info.size, info.mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed_footer(gallery: str, name: str, size: int, mtime_ns: int | None) -> pq.FileMetaData:
     """The footer grows with the number of parts (214 bytes each): a worker that reads one part after another parses it
     once.
     """
     filesystem, path = resolve(gallery)
-    with filesystem.open_input_file(f"{path}/{PLAN_NAME}") as file:
+    with filesystem.open_input_file(f"{path}/{name}") as file:
         return pq.read_metadata(file)
 
 
-def _large_strings(values: Sequence[str] | pa.Array, stored: Callable[[str], str]) -> pa.Array:
-    if not isinstance(values, (pa.Array, pa.ChunkedArray)):
-        try:
-            values = pa.array(values, pa.large_string())
-        except UnicodeEncodeError:
-            values = pa.array([stored(value) for value in values], pa.large_string())
-    column = values.cast(pa.large_string())
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if column.null_count:
-        raise ValueError(f"{column.null_count} items have no id or no uri; every item needs both.")
-    return column
+def _checked(items: pa.Table) -> pa.Table:
+    for name in ("item_id", "uri"):
+        if items[name].null_count:
+            raise ValueError(f"{items[name].null_count} items have no {name}; every item needs one.")
+    return items.cast(ITEM_SCHEMA)
 
 
-def _stored_id(item_id: str) -> str:
-    return item_id.encode("utf-8", "backslashreplace").decode()
+_SORTED_SCHEMA = ITEM_SCHEMA.append(pa.field("known", pa.bool_()))
+
+
+def _as_new(items: pa.Table) -> pa.Table:
+    return pa.table([*items.columns, pa.array(np.zeros(len(items), bool))], schema=_SORTED_SCHEMA)
+
+
+def _as_known(ids: pa.Table) -> pa.Table:
+    columns = [ids["item_id"], pa.repeat("", len(ids)), pa.nulls(len(ids), pa.int32()), pa.array(np.ones(len(ids), bool))]
+    return pa.table(columns, schema=_SORTED_SCHEMA)
+
+
+class _FreshItems:
+    """Of items sorted by id, those whose id is not known, each id once; keeps count of the others.
+
+    Among rows of one id the known one comes first.
+    """
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables = tables
+        self._last_id: str | None = None
+        self._last_known = False
+        self.num_known = 0
+        self.num_repeated = 0
+        self._repeated: list[str] = []
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self
+
+    def __next__(self) -> pa.Table:
+        while True:
+            fresh = self._fresh(next(self._tables))
+            if len(fresh):
+                return fresh
+
+    def _fresh(self, table: pa.Table) -> pa.Table:
+        ids = table["item_id"].combine_chunks()
+        known = table["known"].to_numpy()
+        repeats = np.empty(len(ids), bool)
+        repeats[0] = ids[0].as_py() == self._last_id
+        repeats[1:] = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)
+        # Whether the id of each row is known: as its first row says, which may lie in the table before.
+        starts = np.maximum.accumulate(np.where(repeats, -1, np.arange(len(ids))))
+        of_known = np.where(starts >= 0, known[starts], self._last_known)
+        self._last_id, self._last_known = ids[-1].as_py(), bool(of_known[-1])
+        self.num_known += int((of_known & ~known).sum())
+        twice = repeats & ~of_known
+        if twice.any():
+            names = ids.filter(pa.array(twice)).unique().to_pylist()
+            self._repeated += [name for name in names if name not in self._repeated[-1:]][: _EXAMPLES + 1 - len(self._repeated)]
+            self.num_repeated += int(twice.sum())
+        return table.filter(pa.array(~of_known & ~repeats)).select(ITEM_SCHEMA.names)
+
+    def refuse_repeats(self) -> None:
+        if self.num_repeated:
+            examples = ", ".join(map(repr, self._repeated[:_EXAMPLES]))
+            more = ", ..." if len(self._repeated) > _EXAMPLES else ""
+            raise ValueError(
+                f"{self.num_repeated} items have an id that another one has: {examples}{more}. Every item needs an id of its own."
+            )
+
+
+def _regrouped(first: pa.Table, rest: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly `rows`, the last one shorter."""
+    waiting, count = [first], len(first)
+    while True:
+        while count >= rows:
+            table = pa.concat_tables(waiting).combine_chunks()
+            for start in range(0, count - rows + 1, rows):
+                yield table.slice(start, rows)
+            done = count - count % rows
+            waiting, count = [table.slice(done)], count - done
+        following = next(rest, None)
+        if following is None:
+            if count:
+                yield pa.concat_tables(waiting).combine_chunks()
+            return
+        waiting.append(following)
+        count += len(following)
 
 
 def _stored_uri(uri: str) -> str:
@@ -145,15 +267,3 @@ def _stored_uri(uri: str) -> str:
         return uri
     except UnicodeEncodeError:
         return "file://" + urllib.parse.quote(os.fsencode(os.path.abspath(uri)))
-
-
-def _refuse_duplicates(sorted_ids: pa.Array) -> None:
-    repeats = pc.equal(sorted_ids.slice(1), sorted_ids.slice(0, len(sorted_ids) - 1))
-    if not pc.any(repeats).as_py():
-        return
-    repeated = sorted_ids.slice(1).filter(repeats).unique()
-    examples = ", ".join(repr(item_id) for item_id in repeated.slice(0, 5).to_pylist())
-    raise ValueError(
-        f"{len(repeated)} item ids are given more than once: {examples}{', ...' if len(repeated) > 5 else ''}. "
-        "Every item needs an id of its own."
-    )

@@ -9,17 +9,14 @@ import errno
 import functools
 import io
 import logging
-import os
 import re
-import stat
-import urllib.parse
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.fs as pafs
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from eet.images.locations import one_line, read_bytes
 
 DEFAULT_MAX_PIXELS = 200_000_000
 
@@ -27,8 +24,6 @@ DEFAULT_MAX_PIXELS = 200_000_000
 # their choice.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM")
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least, so that a Windows drive is a path
-_BUCKET_SCHEMES = ("s3", "gs", "gcs")
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -109,7 +104,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image 
     except MemoryError:
         return DecodeFailure("too-large", "There is not enough memory to decode the picture.")
     except Exception as error:  # Pillow's readers raise almost anything on damaged data, AssertionError included
-        line = _one_line(error)
+        line = one_line(error)
         cut_off = isinstance(error, EOFError) or "truncated" in line.lower()
         return DecodeFailure("truncated" if cut_off else "decode-error", line)
 
@@ -122,83 +117,8 @@ def read_image(location: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
     try:
         data = read_bytes(location)
     except OSError as error:
-        return DecodeFailure(_read_status(error), _one_line(error))
+        return DecodeFailure(_read_status(error), one_line(error))
     return decode(data, max_pixels=max_pixels)
-
-
-def read_bytes(location: str) -> bytes:
-    """The contents of the file at a local path or URI (see `resolve`).
-
-    Raises OSError, in the fitting subclass where the store says (FileNotFoundError, PermissionError,
-    IsADirectoryError), and with errno EINVAL where `location` is none that can be opened.
-    """
-    try:
-        filesystem, path = resolve(location)
-        if isinstance(filesystem, pafs.LocalFileSystem):
-            # Not through pyarrow, which cannot open a name that is not UTF-8; and a pipe or a device would block for
-            # ever.
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise IsADirectoryError(errno.EISDIR, "Is a folder, not a file", path)
-            if not stat.S_ISREG(mode):
-                raise OSError(errno.ENODEV, "Is not a regular file", path)
-            with open(path, "rb") as file:
-                return file.read()
-        with filesystem.open_input_file(path) as stream:
-            return stream.read()
-    except OSError:
-        raise
-    except ValueError as error:
-        raise OSError(errno.EINVAL, _one_line(error), location) from error
-    except Exception as error:  # fsspec backends raise whatever their client library does
-        raise OSError(errno.EIO, f"{type(error).__name__}: {_one_line(error)}", location) from error
-
-
-def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
-    """The file system that a location lies on, and its path there.
-
-    location: a local path (made absolute), a `file://` URI (percent escapes are decoded, so that a URI can name a file
-    whose name is not UTF-8), or any URI that pyarrow (s3, gs, abfs, hdfs) or else an installed fsspec backend opens.
-    Options such as `?region=` follow pyarrow. Nothing is looked up: the file need not exist.
-
-    Raises ValueError where nothing installed opens the scheme, or the URI is malformed.
-    """
-    text = os.fspath(location)
-    if not _URI.match(text):
-        return pafs.LocalFileSystem(), os.path.abspath(text)
-    scheme, rest = text.split("://", 1)
-    scheme = scheme.lower()
-    if scheme == "file":
-        return pafs.LocalFileSystem(), os.path.abspath(os.fsdecode(urllib.parse.unquote_to_bytes("/" + rest.partition("/")[2])))
-    try:
-        if scheme in _BUCKET_SCHEMES:
-            body, _, query = rest.partition("?")
-            bucket, _, key = body.partition("/")
-            filesystem, root = _bucket(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
-            return filesystem, f"{root}/{urllib.parse.unquote(key)}" if key else root
-        return pafs.FileSystem.from_uri(text)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as refusal:
-        return _resolve_with_fsspec(text, refusal)
-
-
-@functools.lru_cache(maxsize=64)
-def _bucket(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Opening a bucket asks the network for its region: once per bucket, not once per picture."""
-    return pafs.FileSystem.from_uri(uri)
-
-
-def _resolve_with_fsspec(uri: str, refusal: Exception) -> tuple[pafs.FileSystem, str]:
-    scheme = uri.split("://", 1)[0]
-    try:
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"{uri} cannot be opened: pyarrow says '{_one_line(refusal)}', fsspec says '{_one_line(error)}'. Give a "
-            f"local path, or install the fsspec backend for {scheme}://."
-        ) from error
-    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 
 @functools.cache
@@ -264,7 +184,3 @@ def _read_status(error: OSError) -> str:
     if isinstance(error, IsADirectoryError) or error.errno == errno.ENODEV:
         return "not-a-file"
     return "bad-location" if error.errno == errno.EINVAL else "unreadable"
-
-
-def _one_line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,7 +1,6 @@
 """Encoding a folder into a gallery: on Ray and in this process, with bad pictures, cut off and gone on with."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -9,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from eet.datasets import synthetic
-from eet.gallery import Gallery, open_gallery, part_name
+from eet.datasets.listing import Columns
+from eet.gallery import Gallery, open_gallery, part_name, write_part
 from eet.vit import load_bundle, read_bundle_record, save_bundle
-from pipelines import encode
+from pipelines import encode, encode_parts
 from pipelines.options import DataOptions
 
 pytestmark = pytest.mark.timeout(180)
@@ -38,8 +38,9 @@ def folder(tiny_birds, tmp_path_factory) -> Path:
 
 
 def config_of(out: Path, model: Path, folder: Path | None, **changes) -> encode.EncodeConfig:
-    options = {"rows_per_part": 5, "batch_size": 4, "threads": 2, "engine": "local", "tokens": True, "max_error_ratio": 0.2, **changes}
-    return encode.EncodeConfig(model=str(model), out=str(out), images=None if folder is None else str(folder), **options)
+    options = {"rows_per_part": 5, "batch_size": 4, "threads": 2, "engine": "local", "tokens": True, "max_error_ratio": 0.2}
+    images = None if folder is None else str(folder)
+    return encode.EncodeConfig(**{"model": str(model), "out": str(out), "images": images, **options, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -95,57 +96,187 @@ def test_ray_gives_the_same_parts(ray_session, local, tiny_model, folder, tmp_pa
     assert "3 images failed" in told and "1 truncated" in told
 
 
-def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, folder, tmp_path, monkeypatch, capsys):
-    config = config_of(tmp_path / "gallery", tiny_model, folder)
-    write, written = encode.write_part, []
+def cut_after(monkeypatch, parts: int) -> list[int]:
+    """Writing stops as Ctrl-C would when `parts` are written; returns the list of those that are."""
+    written: list[int] = []
 
     def cut(gallery: str, part: int, table: pa.Table) -> None:
-        if len(written) == 2:
+        if len(written) == parts:
             raise KeyboardInterrupt
         written.append(part)
-        write(gallery, part, table)
+        write_part(gallery, part, table)
 
-    monkeypatch.setattr(encode, "write_part", cut)
+    monkeypatch.setattr(encode_parts, "write_part", cut)
+    return written
+
+
+def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, folder, tmp_path, monkeypatch, capsys):
+    config = config_of(tmp_path / "gallery", tiny_model, folder)
+    written = cut_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         encode.run(config)
     with pytest.raises(ValueError, match="not a finished gallery"):
         open_gallery(config.out)
     begun = Path(config.out, "config.yaml").read_text()
 
-    for changes in ({"tokens": False}, {"rows_per_part": 6}):
+    for changes in ({"tokens": False}, {"rows_per_part": 6}, {"images": str(folder / "a")}, {"precision": "bf16"}):
         with pytest.raises(ValueError, match="begun differently"):
             encode.run(dataclasses.replace(config, **changes))
     assert Path(config.out, "config.yaml").read_text() == begun, "a refused job must leave the config of the one that began"
 
-    again: list[int] = []
-    monkeypatch.setattr(encode, "write_part", lambda gallery, part, table: (again.append(part), write(gallery, part, table)))
+    Path(config.out, ".part-000003.parquet.0123.tmp").write_bytes(b"of a writer that was killed")
+    again = cut_after(monkeypatch, 99)
     capsys.readouterr()
     encode.run(config)
     assert again == [2, 3, 4] and written == [0, 1]
     assert "2 of 5 parts are there already; 3 to encode" in capsys.readouterr().out
     resumed = open_gallery(config.out)
     assert resumed.table().equals(local.table()) and resumed.manifest == local.manifest
+    assert {path.name for path in Path(config.out).iterdir()} == {path.name for path in Path(local.path).iterdir()}
 
 
 def test_a_gallery_begun_with_another_model_is_not_gone_on_with(tiny_model, folder, tmp_path, monkeypatch):
     config = config_of(tmp_path / "gallery", tiny_model, folder)
-    write = encode.write_part
-    monkeypatch.setattr(encode, "write_part", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    cut_after(monkeypatch, 0)
     with pytest.raises(KeyboardInterrupt):
         encode.run(config)
-    monkeypatch.setattr(encode, "write_part", write)
+    monkeypatch.undo()
     other = load_bundle(tiny_model)
     other.head_hash.bias.data += 1
     save_bundle(other, tmp_path / "other")
-    with pytest.raises(ValueError, match="model_digest"):
+    digests = [read_bundle_record(model).digest for model in (tiny_model, tmp_path / "other")]
+    with pytest.raises(ValueError, match=f"model_digest: {digests[0]} then, {digests[1]} now"):
         encode.run(dataclasses.replace(config, model=str(tmp_path / "other")))
+    encode.run(config)
+    for mode in ("resume", "append"):  # neither when it is finished
+        with pytest.raises(ValueError, match=f"made differently .*model_digest: {digests[0]} then, {digests[1]} now"):
+            encode.run(dataclasses.replace(config, model=str(tmp_path / "other"), mode=mode))
 
 
-def test_a_finished_gallery_is_not_written_again(local, tiny_model, folder):
-    before = Path(local.path, part_name(0)).stat().st_mtime_ns
-    with pytest.raises(ValueError, match="finished gallery already"):
-        encode.run(config_of(Path(local.path), tiny_model, folder))
-    assert Path(local.path, part_name(0)).stat().st_mtime_ns == before
+def test_a_finished_gallery_has_nothing_to_do(local, tiny_model, folder, capsys):
+    before = {path.name: path.stat().st_mtime_ns for path in Path(local.path).iterdir()}
+    assert encode.run(config_of(Path(local.path), tiny_model, folder)).manifest == local.manifest
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="use --mode append to add"):
+        encode.run(config_of(Path(local.path), tiny_model, folder / "a"))
+    assert {path.name: path.stat().st_mtime_ns for path in Path(local.path).iterdir()} == before
+
+
+@pytest.fixture
+def grown(folder, tmp_path) -> Path:
+    """The folder before and after six more pictures came."""
+    root = tmp_path / "photos"
+    shutil.copytree(folder, root)
+    return root
+
+
+def add_pictures(root: Path) -> set[str]:
+    names = {f"{place}/new{number}.png" for number, place in enumerate(("a", "b", "c", "z", "a", "0"))}
+    for number, name in enumerate(sorted(names)):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / "a" / f"{4 * (number % 4):02d}.png", root / name)
+    return names
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_append_encodes_what_is_new_and_nothing_else(ray_session, tiny_model, grown, tmp_path, monkeypatch, capsys, engine):
+    config = config_of(tmp_path / "gallery", tiny_model, grown, engine=engine)
+    encode.run(config)
+    before = {path.name: path.read_bytes() for path in Path(config.out).glob("part-*")}
+    encode.run(dataclasses.replace(config, mode="append"))
+    assert "nothing to append: all 23 images" in capsys.readouterr().out
+    new = add_pictures(grown)
+    encode.run(config)  # resuming a finished gallery does not look for new ones
+    assert open_gallery(config.out).manifest.num_rows == 23
+
+    encode.run(dataclasses.replace(config, mode="append"))
+    assert "encode: 6 images" in capsys.readouterr().out
+    gallery = open_gallery(config.out)
+    assert all(Path(config.out, name).read_bytes() == data for name, data in before.items())
+    ids = gallery.table(["item_id"])["item_id"].to_pylist()
+    assert len(ids) == 29 and set(ids[23:]) == new and ids[23:] == sorted(new)
+    assert (gallery.manifest.num_rows, gallery.manifest.num_ok, gallery.manifest.num_parts) == (29, 26, 7)
+    assert gallery.manifest.errors == {"empty": 1, "not-an-image": 1, "truncated": 1}
+    whole = config_of(tmp_path / "whole", tiny_model, grown)
+    encode.run(whole)
+    codes = {row["item_id"]: row["code"] for row in open_gallery(whole.out).table(["item_id", "code"]).to_pylist()}
+    assert {row["item_id"]: row["code"] for row in gallery.table(["item_id", "code"]).to_pylist()} == codes
+
+
+def test_an_append_that_was_cut_off_leaves_the_gallery_readable_and_goes_on(tiny_model, grown, tmp_path, monkeypatch):
+    config = config_of(tmp_path / "gallery", tiny_model, grown)
+    encode.run(config)
+    before = open_gallery(config.out).table()
+    add_pictures(grown)
+    append = dataclasses.replace(config, mode="append")
+    written = cut_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        encode.run(append)
+    assert written == [5]
+    assert open_gallery(config.out).table().equals(before)
+    monkeypatch.undo()
+    encode.run(append)
+    gallery = open_gallery(config.out)
+    assert gallery.manifest.num_rows == 29 == len(set(gallery.table(["item_id"])["item_id"].to_pylist()))
+    encode.run(append)
+    assert open_gallery(config.out).manifest == gallery.manifest
+
+
+def test_a_manifest_that_was_written_before_the_kill_is_written_again_the_same(local, tiny_model, folder, tmp_path, monkeypatch):
+    config = config_of(tmp_path / "gallery", tiny_model, folder)
+    monkeypatch.setattr(encode, "remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        encode.run(config)
+    monkeypatch.undo()
+    assert Path(config.out, "begun.json").exists() and Path(config.out, "manifest.json").exists()
+    encode.run(config)
+    assert open_gallery(config.out).manifest == local.manifest and not Path(config.out, "begun.json").exists()
+
+
+def test_overwrite_replaces_a_gallery_when_the_new_one_is_planned_and_goes_on_itself(local, tiny_model, folder, tmp_path, monkeypatch):
+    config = config_of(tmp_path / "gallery", tiny_model, folder)
+    encode.run(config)
+    (tmp_path / "gallery" / "notes.md").write_text("mine")
+    replace = dataclasses.replace(config, images=str(folder / "z"), mode="overwrite", rows_per_part=2)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="holds no image"):
+        encode.run(dataclasses.replace(replace, images=str(tmp_path / "none")))
+    assert open_gallery(config.out).table().equals(local.table())
+    written = cut_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        encode.run(replace)
+    with pytest.raises(ValueError, match="not a finished gallery"):
+        open_gallery(config.out)
+    more = cut_after(monkeypatch, 99)
+    encode.run(replace)
+    assert written == [0] and more == [1, 2]
+    ids = open_gallery(config.out).table(["item_id"])["item_id"].to_pylist()
+    assert ids == sorted(path.name for path in (folder / "z").iterdir() if path.suffix == ".png")
+    assert (tmp_path / "gallery" / "notes.md").read_text() == "mine"
+
+
+def test_appended_labels_are_numbered_by_name(tiny_model, tiny_birds, tmp_path):
+    table = synthetic.load(str(tiny_birds)).select("test")
+    rows = [(table.location(row), table.label_names[label]) for row, label in enumerate(table.labels.tolist())]
+
+    def write(name: str, some) -> str:
+        lines = [f"{name}-{number}.png,{path},{label}" for number, (path, label) in enumerate(some)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["id,file,species", *lines]) + "\n")
+        return str(tmp_path / f"{name}.csv")
+
+    columns = Columns(path="file", item_id="id", label="species")
+    first = write("first", [row for row in rows if row[1] in table.label_names[1:3]])
+    second = write("second", rows)
+    config = config_of(tmp_path / "gallery", tiny_model, None, images=first, columns=columns)
+    encode.run(config)
+    assert open_gallery(config.out).manifest.label_names == table.label_names[1:3]
+    encode.run(dataclasses.replace(config, images=second, mode="append"))
+    gallery = open_gallery(config.out)
+    assert gallery.manifest.label_names == (*table.label_names[1:3], table.label_names[0], table.label_names[3])
+    name_of = dict(rows)
+    for row in gallery.table(["uri", "label"]).to_pylist():
+        assert gallery.manifest.label_names[row["label"]] == name_of[row["uri"]]
+    assert gallery.manifest.inputs == (first, second)
 
 
 def test_too_many_bad_pictures_fail_the_job_and_keep_the_rows(tiny_model, folder, tmp_path):
@@ -155,7 +286,7 @@ def test_too_many_bad_pictures_fail_the_job_and_keep_the_rows(tiny_model, folder
 
 
 def test_a_dry_run_starts_and_writes_nothing(tiny_model, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(encode, "connected", None)
+    monkeypatch.setattr(encode_parts, "connected", None)
     encode.run(config_of(tmp_path / "gallery", tiny_model, folder, engine="ray", dry_run=True))
     told = capsys.readouterr().out
     assert "23 images" in told and "bytes a row" in told and "nothing was started" in told
@@ -183,11 +314,3 @@ def test_one_image_is_a_gallery_of_one(tiny_model, folder, tmp_path):
 def test_more_workers_than_the_cluster_has_are_refused(ray_session, tiny_model, folder, tmp_path):
     with pytest.raises(ValueError, match="do not fit the cluster"):
         encode.run(config_of(tmp_path / "gallery", tiny_model, folder, engine="ray", workers=9, rows_per_part=1))
-
-
-def test_begun_says_what_it_is_made_with(tiny_model, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "_encode_parts", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        encode.run(config_of(tmp_path / "gallery", tiny_model, folder))
-    begun = json.loads((tmp_path / "gallery" / "begun.json").read_text())
-    assert begun["num_rows"] == 23 and begun["rows_per_part"] == 5 and "tokens" in begun["columns"]

@@ -215,6 +215,26 @@ def test_a_killed_worker_is_replaced_and_a_cut_run_resumed_to_the_last_bit(refer
     assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED"]
 
 
+def test_a_run_cut_between_its_last_epoch_and_its_bundle_is_finished_by_resume(reference, runs, tiny_birds, capsys):
+    out = runs / "unwritten"
+    shutil.copytree(runs / "reference", out)
+    for name in ("model.safetensors", "model.json", "test.json", "history.json"):
+        (out / name).unlink()
+    shutil.rmtree(out / "teacher")
+    resumed = distill.run(config_of(out, tiny_birds, resume=True))
+    assert epochs_told(capsys.readouterr().out) == []  # nothing is trained again
+    for bundle in (".", "teacher"):
+        assert weights_of(out / bundle) == weights_of(runs / "reference" / bundle)
+    assert (resumed.history, resumed.test) == (reference.history, reference.test)
+
+
+def test_a_loss_that_is_no_number_any_more_ends_the_run_at_once_saying_what_to_do(ray_session, runs, tiny_birds):
+    wild = dataclasses.replace(TRAIN, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(JobFailed, match=r"the loss is (nan|inf) in epoch 1: lower --train.learning_rate"):
+        distill.run(config_of(runs / "wild", tiny_birds, train=wild))
+    assert not (runs / "wild" / "model.json").exists()
+
+
 @pytest.fixture(scope="module")
 def teacher(ray_session, tiny_birds, runs) -> tuple[TrainingResult, str]:
     """A teacher alone, on birds of which one picture is broken, with a part held out."""

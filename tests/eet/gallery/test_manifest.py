@@ -19,7 +19,7 @@ def manifest(**changes) -> Manifest:
         "errors": {"missing": 2},
         "num_parts": 3,
         "rows_per_part": 4,
-        "input": "folder x",
+        "inputs": ("photos",),
     }
     return Manifest(**{**values, **changes})
 
@@ -51,7 +51,7 @@ def test_no_manifest_says_what_was_looked_for_and_who_writes_it(tmp_path):
         ("[]", "not the manifest of a gallery"),
         ('{"num_bits": 3}', "no schema_version"),
         ('{"schema_version": 1}', "missing fields.*num_bits"),
-        (manifest().to_json().replace('"input"', '"colour"'), "unknown fields.*colour"),
+        (manifest().to_json().replace('"inputs"', '"colour"'), "unknown fields.*colour"),
     ],
 )
 def test_what_is_refused(tmp_path, text, message):

@@ -7,7 +7,7 @@ import pytest
 
 from eet.gallery import finished_parts, gallery_schema, part_name, part_table, write_part
 from eet.gallery.locations import whole_file
-from eet.images.decoding import resolve
+from eet.images.locations import resolve
 
 
 def table(num_rows: int, *, dim: int | None) -> pa.Table:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from eet.images.decoding import DecodeFailure, decode, read_bytes, read_image, resolve
+from eet.images.decoding import DecodeFailure, decode, read_image
+from eet.images.locations import read_bytes, resolve
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:

@@ -1,0 +1,81 @@
+"""Picture files: one, all under a folder, or those that a glob matches."""
+
+import re
+from collections.abc import Iterator
+
+from eet.datasets.image_files import IMAGE_SUFFIXES, is_image_file, iter_files
+from eet.datasets.listing.image_list import ImageList, ListedImages, in_batches
+from eet.images import join_location
+
+_WILD = re.compile(r"[*?\[]")
+
+
+class SingleFile(ImageList):
+    """One picture, called by its file name."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+
+    def __iter__(self) -> Iterator[ListedImages]:
+        name = self.description.partition("?")[0] if "://" in self.description else self.description
+        yield ListedImages([name.rpartition("/")[2]], [self.description], None)
+
+
+class FilesUnder(ImageList):
+    """Every file under a folder with an image suffix, at any depth; item_id is the path relative to it.
+
+    matching: a pattern that the relative path must match; files that do not are neither listed nor counted as ignored.
+    """
+
+    def __init__(self, root: str, *, matching: re.Pattern[str] | None = None, description: str | None = None) -> None:
+        super().__init__(description or root)
+        self.root = root
+        self._matching = matching
+
+    def __iter__(self) -> Iterator[ListedImages]:
+        yield from in_batches(self._pairs())
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        ignored = listed = 0
+        for path in iter_files(self.root):
+            if self._matching is not None and not self._matching.fullmatch(path):
+                continue
+            if is_image_file(path):
+                listed += 1
+                yield path, join_location(self.root, path)
+            else:
+                ignored += 1
+        self.ignored = ignored
+        if not listed:
+            raise ValueError(
+                f"{self.description} holds no image ({ignored} other files): give a folder of {', '.join(IMAGE_SUFFIXES)} files, "
+                "a glob, a table (.csv, .parquet), or tar shards ('FOLDER/*.tar')"
+            )
+
+
+def is_glob(location: str) -> bool:
+    """Whether a location has wildcards: *, ?, [...] or **. In a URI, what follows a '?' is options."""
+    return bool(_WILD.search(location.partition("?")[0] if "://" in location else location))
+
+
+def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
+    """The folder in front of the first wildcard, and what a path relative to it must match.
+
+    * and ? stand for characters of one name, ** for any number of folders, [...] for one of the characters.
+    """
+    location, mark, options = pattern.partition("?") if "://" in pattern else (pattern, "", "")
+    wild = _WILD.search(location)
+    assert wild is not None, pattern
+    folder, _, _ = location[: wild.start()].rpartition("/")
+    rest = location[len(folder) + 1 :] if folder or location.startswith("/") else location
+    root = folder or ("/" if location.startswith("/") else ".")
+    return f"{root}{mark}{options}", re.compile(_regex(rest), re.DOTALL)
+
+
+def _regex(glob: str) -> str:
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        meaning.get(part) or (f"[{part[1:-1].replace('!', '^', 1)}]" if part.startswith("[") and part.endswith("]") else re.escape(part))
+        for part in parts
+    )

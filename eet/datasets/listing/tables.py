@@ -1,0 +1,190 @@
+"""Tables: of paths (CSV, Parquet), or with the pictures' bytes in them (Parquet)."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from eet.datasets.listing.image_list import BATCH_ROWS, Columns, ImageList, ListedImages
+from eet.datasets.table_file import NULLS, number_labels
+from eet.images import join_location, resolve
+from eet.images.members import Member
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+
+class _TableFile:
+    """One CSV or Parquet file, read in batches."""
+
+    def __init__(self, name: str, location: str) -> None:
+        self.name, self.location = name, location
+        self._filesystem, self._path = resolve(location)
+        self._csv = self._path.lower().endswith(".csv")
+        self.schema = self._read_schema()
+
+    def _read_schema(self) -> pa.Schema:
+        try:
+            with self._filesystem.open_input_file(self._path) as file:
+                if self._csv:
+                    with pyarrow.csv.open_csv(file) as reader:
+                        return reader.schema
+                return pq.read_schema(file)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{self.location} cannot be read: {error}") from error
+
+    def spans(self, columns: Sequence[str]) -> Iterator["_Span"]:
+        """Runs of rows with these columns, in order. A CSV is one row group."""
+        with self._filesystem.open_input_file(self._path) as file:
+            if self._csv:
+                # All text: a label such as 007 or a path that is a number must not be read as a number first.
+                convert = pyarrow.csv.ConvertOptions(
+                    include_columns=list(columns),
+                    column_types=dict.fromkeys(columns, pa.string()),
+                    strings_can_be_null=True,
+                    null_values=NULLS,
+                )
+                first = 0
+                with pyarrow.csv.open_csv(file, convert_options=convert) as reader:
+                    for batch in reader:
+                        yield _Span(0, first, first, len(batch), batch)
+                        first += len(batch)
+                return
+            parquet = pq.ParquetFile(file)
+            before = 0
+            for group in range(parquet.metadata.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                first = 0
+                if not columns:
+                    for first in range(0, rows, BATCH_ROWS):
+                        yield _Span(group, first, before + first, min(BATCH_ROWS, rows - first), None)
+                else:
+                    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False):
+                        yield _Span(group, first, before + first, len(batch), batch)
+                        first += len(batch)
+                before += rows
+
+    def num_rows(self) -> int:
+        """Of a Parquet file."""
+        with self._filesystem.open_input_file(self._path) as file:
+            return pq.read_metadata(file).num_rows
+
+
+class _Span(NamedTuple):
+    """Rows of a row group: `first` counts within it, `row` within the file. batch: the columns asked for, None where none was."""
+
+    group: int
+    first: int
+    row: int
+    rows: int
+    batch: pa.RecordBatch | None
+
+
+class TableList(ImageList):
+    """The pictures that tables list, by a column of paths or by a column of bytes.
+
+    files: (name, location) of each table, all with the same columns. root: what paths are relative to; default each table's own folder.
+    Absolute paths and URIs stay as they are. Labels are names or whole numbers, numbered 0 .. C-1 in sorted order, over all files.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str]], description: str, columns: Columns, *, root: str | None = None) -> None:
+        super().__init__(description)
+        self.columns = columns
+        self._root = root
+        self._files = [_TableFile(name, location) for name, location in sorted(files)]
+        present = self._files[0].schema.names
+        for file in self._files[1:]:
+            if file.schema.names != present:
+                raise ValueError(
+                    f"{file.location} has columns {', '.join(file.schema.names)}, {self._files[0].location} {', '.join(present)}: "
+                    "give tables of the same columns"
+                )
+        self._bytes_column = None if columns.path in present else _bytes_column(self._files[0], columns)
+        self._id_column = columns.item_id
+        if self._id_column is not None and self._id_column not in present:
+            raise ValueError(f"{description} has no column {self._id_column} for item ids; it has {', '.join(present)}")
+        self._label_column = columns.label if columns.label in present else None
+        self._label_of: dict[object, int] = {}
+        if self._label_column is not None:
+            self._label_of, self.label_names = self._number_labels()
+
+    def _number_labels(self) -> tuple[dict[object, int], tuple[str, ...] | None]:
+        assert self._label_column is not None
+        found: dict[object, None] = {}
+        for file in self._files:
+            for span in file.spans([self._label_column]):
+                assert span.batch is not None
+                found |= dict.fromkeys(pc.unique(span.batch.column(0)).to_pylist())
+        labels, names = number_labels(self.description, list(found), rows=False)
+        return dict(zip(found, labels.tolist(), strict=True)), names or None
+
+    def __iter__(self) -> Iterator[ListedImages]:
+        listed = 0
+        for file in self._files:
+            for batch in self._of_paths(file) if self._bytes_column is None else self._of_bytes(file, self._bytes_column):
+                listed += len(batch.item_ids)
+                yield batch
+        if not listed:
+            raise ValueError(f"{self.description} lists no image: it has no row")
+
+    def _of_paths(self, file: _TableFile) -> Iterator[ListedImages]:
+        root = self._root if self._root is not None else _folder_of(file.location)
+        path_column = self.columns.path
+        for span in file.spans(self._wanted(path_column)):
+            assert span.batch is not None
+            paths = span.batch.column(path_column).to_pylist()
+            wrong = next((row for row, path in enumerate(paths) if not isinstance(path, str) or not path), None)
+            if wrong is not None:
+                raise ValueError(f"{file.location}: row {span.row + wrong + 1} has no path (text) in column {path_column}")
+            uris = [path if path.startswith("/") or "://" in path else join_location(root, path) for path in paths]
+            yield ListedImages(self._ids(file, span, paths), uris, self._labels(span))
+
+    def _of_bytes(self, file: _TableFile, column: str) -> Iterator[ListedImages]:
+        width = len(str(max(1, file.num_rows()) - 1))
+        for span in file.spans(self._wanted()):
+            uris = [str(Member(file.location, span.group, row, column)) for row in range(span.first, span.first + span.rows)]
+            ids = [f"{file.name}/{row:0{width}d}" for row in range(span.row, span.row + span.rows)]
+            yield ListedImages(self._ids(file, span, ids), uris, self._labels(span))
+
+    def _wanted(self, *more: str) -> list[str]:
+        return list(dict.fromkeys([*more, *filter(None, (self._id_column, self._label_column))]))
+
+    def _ids(self, file: _TableFile, span: _Span, default: list[str]) -> list[str]:
+        if self._id_column is None:
+            return default
+        assert span.batch is not None
+        ids = span.batch.column(self._id_column)
+        if ids.null_count:
+            row = ids.is_null().to_pylist().index(True)
+            raise ValueError(f"{file.location}: row {span.row + row + 1} has no item id in column {self._id_column}")
+        return [str(item_id) for item_id in ids.to_pylist()]
+
+    def _labels(self, span: _Span) -> np.ndarray | None:
+        if self._label_column is None:
+            return None
+        assert span.batch is not None
+        return np.array([self._label_of[cell] for cell in span.batch.column(self._label_column).to_pylist()], np.int32)
+
+
+def _bytes_column(file: _TableFile, columns: Columns) -> str:
+    """The column, or the field of a struct column, that holds the pictures."""
+    if columns.image in file.schema.names:
+        kind = file.schema.field(columns.image).type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return columns.image
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return f"{columns.image}.bytes"
+        raise ValueError(f"{file.location}: column {columns.image} is {kind}; pictures are bytes, or a struct with a field bytes")
+    raise ValueError(
+        f"{file.location} has columns {', '.join(file.schema.names)}: it needs one of paths ({columns.path}; --columns.path says another "
+        f"name) or of pictures' bytes ({columns.image}; --columns.image)"
+    )
+
+
+def _folder_of(location: str) -> str:
+    head, mark, options = location.partition("?") if "://" in location else (location, "", "")
+    folder = head.rpartition("/")[0] or ("/" if head.startswith("/") else ".")
+    return f"{folder}{mark}{options}"

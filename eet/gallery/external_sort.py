@@ -1,0 +1,82 @@
+"""Sorting more items than memory holds: sorted runs on disk, merged block by block.
+
+Tables here have a string column `item_id`; the order is that of its UTF-8 bytes.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+RUN_ROWS = 2_000_000
+"""Rows sorted in memory at once: a few hundred MB with their locations."""
+
+BLOCK_ROWS = 16_384
+"""Rows of a run that the merge holds: with 150 runs (300 million items) about as much as one run."""
+
+
+def sorted_by_id(tables: Iterable[pa.Table], *, run_rows: int = RUN_ROWS) -> Iterator[pa.Table]:
+    """All rows of `tables` (of one schema), in the order of item_id, as tables of some thousand rows; rows of one id come as they came.
+
+    Up to `run_rows` rows stay in memory; more go to a temporary folder (TMPDIR), about as many bytes as the tables hold.
+    """
+    with tempfile.TemporaryDirectory(prefix="eet-sort-") as folder:
+        runs: list[str] = []
+        gathered: list[pa.Table] = []
+        rows = 0
+        for table in tables:
+            gathered.append(table)
+            rows += len(table)
+            if rows >= run_rows:
+                runs.append(_spill(_sorted(gathered), os.path.join(folder, f"{len(runs)}.arrow")))
+                gathered, rows = [], 0
+        rest = [_blocks(_sorted(gathered))] if gathered else []
+        yield from merge_by_id([*map(_read_back, runs), *rest])
+
+
+def merge_by_id(runs: Iterable[Iterator[pa.Table]]) -> Iterator[pa.Table]:
+    """Merges runs that are sorted by item_id each. Where ids are equal, rows of an earlier run come first."""
+    heads = [(head, run) for run in runs if (head := _next_block(run)) is not None]
+    while heads:
+        # What is not behind the least of the heads' last ids cannot be preceded by anything that is still unread.
+        bound = min(head["item_id"][-1].as_py() for head, _ in heads)
+        taken, left = [], []
+        for head, run in heads:
+            count = pc.sum(pc.less_equal(head["item_id"], bound)).as_py()
+            taken.append(head.slice(0, count))
+            remaining: pa.Table | None = head.slice(count)
+            if not len(remaining):
+                remaining = _next_block(run)
+            if remaining is not None:
+                left.append((remaining, run))
+        yield _sorted(taken) if len(taken) > 1 else taken[0]
+        heads = left
+
+
+def _sorted(tables: list[pa.Table]) -> pa.Table:
+    table = pa.concat_tables(tables)
+    return table.take(pc.sort_indices(table["item_id"]))  # stable
+
+
+def _blocks(table: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, len(table), BLOCK_ROWS):
+        yield table.slice(start, BLOCK_ROWS)
+
+
+def _next_block(run: Iterator[pa.Table]) -> pa.Table | None:
+    return next((block for block in run if len(block)), None)
+
+
+def _spill(table: pa.Table, path: str) -> str:
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=BLOCK_ROWS)
+    return path
+
+
+def _read_back(path: str) -> Iterator[pa.Table]:
+    with pa.OSFile(path, "rb") as file, pa.ipc.open_file(file) as reader:
+        for number in range(reader.num_record_batches):
+            yield pa.Table.from_batches([reader.get_batch(number)])

@@ -1,0 +1,105 @@
+"""Where a picture lies: a local path, a URI, or a place inside a file that holds many."""
+
+import errno
+import functools
+import os
+import re
+import stat
+import urllib.parse
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from eet.images.members import Member, read_member
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least, so that a Windows drive is a path
+_BUCKET_SCHEMES = ("s3", "gs", "gcs")
+
+
+def join_location(folder: str, name: str) -> str:
+    """The location of `name` in a folder, a local path or a URI, whose options (`?region=`) stay at the end."""
+    folder, mark, options = folder.partition("?") if _URI.match(folder) else (folder, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{options}"
+
+
+def read_bytes(location: str) -> bytes:
+    """The contents of the file at a local path or URI (see `resolve`), or of a picture inside a tar or Parquet file (see
+    `eet.images.members`).
+
+    Raises OSError, in the fitting subclass where the store says (FileNotFoundError, PermissionError,
+    IsADirectoryError), and with errno EINVAL where `location` is none that can be opened.
+    """
+    try:
+        if (member := Member.parse(location)) is not None:
+            return read_member(*resolve(member.container), member)
+        filesystem, path = resolve(location)
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            # Not through pyarrow, which cannot open a name that is not UTF-8; and a pipe or a device would block for
+            # ever.
+            mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, "Is a folder, not a file", path)
+            if not stat.S_ISREG(mode):
+                raise OSError(errno.ENODEV, "Is not a regular file", path)
+            with open(path, "rb") as file:
+                return file.read()
+        with filesystem.open_input_file(path) as stream:
+            return stream.read()
+    except OSError:
+        raise
+    except ValueError as error:
+        raise OSError(errno.EINVAL, one_line(error), location) from error
+    except Exception as error:  # fsspec backends raise whatever their client library does
+        raise OSError(errno.EIO, f"{type(error).__name__}: {one_line(error)}", location) from error
+
+
+def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
+    """The file system that a location lies on, and its path there.
+
+    location: a local path (made absolute), a `file://` URI (percent escapes are decoded, so that a URI can name a file
+    whose name is not UTF-8), or any URI that pyarrow (s3, gs, abfs, hdfs) or else an installed fsspec backend opens.
+    Options such as `?region=` follow pyarrow. Nothing is looked up: the file need not exist.
+
+    Raises ValueError where nothing installed opens the scheme, or the URI is malformed.
+    """
+    text = os.fspath(location)
+    if not _URI.match(text):
+        return pafs.LocalFileSystem(), os.path.abspath(text)
+    scheme, rest = text.split("://", 1)
+    scheme = scheme.lower()
+    if scheme == "file":
+        return pafs.LocalFileSystem(), os.path.abspath(os.fsdecode(urllib.parse.unquote_to_bytes("/" + rest.partition("/")[2])))
+    try:
+        if scheme in _BUCKET_SCHEMES:
+            body, _, query = rest.partition("?")
+            bucket, _, key = body.partition("/")
+            filesystem, root = _bucket(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
+            return filesystem, f"{root}/{urllib.parse.unquote(key)}" if key else root
+        return pafs.FileSystem.from_uri(text)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as refusal:
+        return _resolve_with_fsspec(text, refusal)
+
+
+@functools.lru_cache(maxsize=64)
+def _bucket(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Opening a bucket asks the network for its region: once per bucket, not once per picture."""
+    return pafs.FileSystem.from_uri(uri)
+
+
+def _resolve_with_fsspec(uri: str, refusal: Exception) -> tuple[pafs.FileSystem, str]:
+    scheme = uri.split("://", 1)[0]
+    try:
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"{uri} cannot be opened: pyarrow says '{one_line(refusal)}', fsspec says '{one_line(error)}'. Give a "
+            f"local path, or install the fsspec backend for {scheme}://."
+        ) from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message as one line of at most 300 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

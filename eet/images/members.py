@@ -1,0 +1,116 @@
+"""Pictures inside files that hold many: members of a tar shard, cells of a Parquet file.
+
+Each has a location of its own, so that a plan can name it and a worker read it alone:
+
+    LOCATION.tar#OFFSET+SIZE            the bytes from OFFSET on
+    LOCATION.parquet#GROUP/ROW/COLUMN   the cell of row ROW of row group GROUP; COLUMN may be a path such as image.bytes
+"""
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+T = TypeVar("T")
+
+_TAR = re.compile(r"(?P<container>.+\.tar(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
+_PARQUET = re.compile(r"(?P<container>.+\.parquet(?:\?[^#]*)?)#(?P<group>\d+)/(?P<row>\d+)/(?P<column>.+)", re.DOTALL)
+
+# Items are planned in the order of their ids, so that a part's neighbours lie in one file or two.
+_OPEN_FILES = 8
+_ROW_GROUPS = 2
+
+
+@dataclass(frozen=True)
+class Member:
+    """A picture's place in the file `container`: (offset, size) in a tar, (row group, row) and a column in a Parquet file."""
+
+    container: str
+    first: int
+    second: int
+    column: str | None = None
+
+    @classmethod
+    def parse(cls, location: str) -> "Member | None":
+        """The place that `location` names; None where it is a file of its own."""
+        if "#" not in location:
+            return None
+        if match := _TAR.fullmatch(location):
+            return cls(match["container"], int(match["offset"]), int(match["size"]))
+        if match := _PARQUET.fullmatch(location):
+            return cls(match["container"], int(match["group"]), int(match["row"]), match["column"])
+        return None
+
+    def __str__(self) -> str:
+        if self.column is None:
+            return f"{self.container}#{self.first}+{self.second}"
+        return f"{self.container}#{self.first}/{self.second}/{self.column}"
+
+
+def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes:
+    """The bytes of a member of the container at `path`; safe in several threads, which share open files and row groups.
+
+    Raises OSError where it cannot be read, ValueError where the container holds no such member.
+    """
+    if member.column is None:
+        data = _files.get((member.container,), lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
+        if len(data) < member.second:
+            raise ValueError(f"{member.container} ends within the picture at byte {member.first}: it was replaced after it was listed")
+        return data
+    key = (member.container, member.first, member.column)
+    cells = _groups.get(key, lambda: _read_group(filesystem, path, member))
+    if member.second >= len(cells):
+        raise ValueError(f"{member.container} has {len(cells)} rows in row group {member.first}: it was replaced after it was listed")
+    return cells[member.second].as_py() or b""
+
+
+def _read_group(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Array:
+    assert member.column is not None
+    with filesystem.open_input_file(path) as file:
+        parquet = pq.ParquetFile(file)
+        if member.first >= parquet.metadata.num_row_groups:
+            raise ValueError(f"{member.container} has no row group {member.first}: it was replaced after it was listed")
+        column = parquet.read_row_group(member.first, columns=[member.column], use_threads=False).column(0)
+    for name in member.column.split(".")[1:]:
+        column = pc.struct_field(column, name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+class _Recent(Generic[T]):
+    """The last few values by key; each is made by one thread while others that want it wait. A failure is not kept."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Any, Future[T]] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], T]) -> T:
+        with self._lock:
+            future = self._values.get(key)
+            mine = future is None
+            if future is None:
+                future = self._values[key] = Future()
+                while len(self._values) > self._size:
+                    self._values.popitem(last=False)
+            else:
+                self._values.move_to_end(key)
+        if mine:
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                with self._lock:
+                    self._values.pop(key, None)
+                future.set_exception(error)
+        return future.result()
+
+
+_files: _Recent[pa.NativeFile] = _Recent(_OPEN_FILES)
+_groups: _Recent[pa.Array] = _Recent(_ROW_GROUPS)

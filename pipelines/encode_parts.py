@@ -1,0 +1,183 @@
+"""How planned parts are encoded: in this process, or by Ray Data actors, each part read, hashed and written whole by one."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from eet.gallery import OK, PartEncoder, PlannedPart, part_name, read_planned_part, write_part
+from eet.images import join_location, resolve
+from eet.vit import Student
+from pipelines.cluster import ClusterResources, connected
+from pipelines.output import exists
+from pipelines.progress import BoardReader, ProgressBoard, duration
+
+MOST_BLOCKS = 1024
+"""Ray Data holds something for every block on the driver: a gallery of many parts has several to a block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """How a worker encodes. Fields as in EncodeConfig; threads, batch_size: None for what fits the machine."""
+
+    tokens: bool
+    embedding: bool
+    precision: str
+    max_pixels: int
+    batch_size: int | None
+    threads: int | None
+
+    def encoder(self, student: Student, *, device: str, threads: int) -> PartEncoder:
+        """threads: of this worker, where the options leave it open."""
+        threads = self.threads or threads
+        torch.set_num_threads(threads)
+        return PartEncoder(
+            student,
+            device=device,
+            batch_size=self.batch_size or (256 if device == "cuda" else 32),
+            threads=threads,
+            tokens=self.tokens,
+            embedding=self.embedding,
+            precision=self.precision,
+            max_pixels=self.max_pixels,
+        )
+
+
+class PartDone(NamedTuple):
+    """A part that is on disk, and how many of its rows have each status. encoded: by this job; else it was there already."""
+
+    part: int
+    statuses: dict[str, int]
+    encoded: bool
+
+    @property
+    def rows(self) -> int:
+        return sum(self.statuses.values())
+
+
+def encode_here(
+    student: Student, options: EncoderOptions, gallery: str, pending: list[PlannedPart], hashes: list[np.ndarray] | None
+) -> Iterator[PartDone]:
+    """In this process, part after part. hashes: takes the real-valued hash (rows that are ok, bits) of each."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = options.encoder(student, device=device, threads=os.cpu_count() or 1)
+    told = Progress(sum(planned.num_rows for planned in pending))
+    for planned in pending:
+        done, hash_nb = _encode(encoder, gallery, planned)
+        if hashes is not None:
+            hashes.append(hash_nb)
+        told(done)
+        yield done
+
+
+def encode_on_ray(
+    student: Student, options: EncoderOptions, gallery: str, pending: list[PlannedPart], *, address: str, workers: int | None
+) -> Iterator[PartDone]:
+    """On the cluster at `address`, by an autoscaling pool of `workers` actors at most; parts in any order, each once."""
+    with connected(address) as resources:
+        pool = _pool(resources, len(pending), workers)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board = ProgressBoard.options(scheduling_strategy=here).remote()
+        rows = [planned._asdict() for planned in pending]
+        parts = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
+        encoded = parts.map_batches(
+            _PartActor,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.workers),
+            num_cpus=pool.cpus,
+            num_gpus=1 if pool.gpu else 0,
+            fn_constructor_kwargs={
+                "student": ray.put(student),
+                "options": options,
+                "gallery": gallery,
+                "gpu": pool.gpu,
+                "threads": pool.threads,
+                "board": board,
+            },
+        )
+        with BoardReader(board, Progress(sum(planned.num_rows for planned in pending))):
+            for row in encoded.iter_rows():
+                yield PartDone(int(row["part"]), json.loads(row["statuses"]), bool(row["encoded"]))
+
+
+class _Pool(NamedTuple):
+    workers: int
+    cpus: int
+    threads: int
+    gpu: bool
+
+
+def _pool(resources: ClusterResources, num_parts: int, asked: int | None) -> _Pool:
+    """How many actors, and what each takes. A CPU beside each is left to Ray Data where its node has more than one."""
+    gpu = resources.gpus > 0
+    workers = min(asked or resources.gpus or len(resources.nodes), num_parts)
+    share = resources.cpus_per_worker(workers)
+    return _Pool(workers, max(1, share - 1), share, gpu)
+
+
+class _PartActor:
+    """A Ray Data actor: one model, one part after another."""
+
+    def __init__(self, student: Any, options: EncoderOptions, gallery: str, gpu: bool, threads: int, board: Any) -> None:
+        self.gallery, self.board = gallery, board
+        self.encoder = options.encoder(ray.get(student), device="cuda" if gpu else "cpu", threads=threads)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        ((part, file, row_group, num_rows),) = zip(*(batch[name] for name in PlannedPart._fields), strict=True)
+        planned = PlannedPart(int(part), str(file), int(row_group), int(num_rows))
+        # A block that a lost worker had begun comes again as a whole.
+        if exists(join_location(self.gallery, part_name(planned.part))):
+            done = read_part_done(self.gallery, planned.part)
+        else:
+            done, _ = _encode(self.encoder, self.gallery, planned)
+        self.board.put.remote(done)
+        return {"part": [done.part], "statuses": [json.dumps(done.statuses)], "encoded": [done.encoded]}
+
+
+def _encode(encoder: PartEncoder, gallery: str, planned: PlannedPart) -> tuple[PartDone, np.ndarray]:
+    """Encodes a part, which is on disk when this returns; and the hashes of its good rows."""
+    encoded = encoder.encode(read_planned_part(gallery, planned))
+    write_part(gallery, planned.part, encoded.table)
+    statuses = np.asarray(encoded.table["status"])
+    return PartDone(planned.part, dict(Counter(statuses.tolist())), True), encoded.hash[statuses == OK]
+
+
+def read_part_done(gallery: str, part: int) -> PartDone:
+    """What a part that is on disk holds."""
+    filesystem, path = resolve(join_location(gallery, part_name(part)))
+    with filesystem.open_input_file(path) as file:
+        statuses = pq.ParquetFile(file).read(columns=["status"], use_threads=False)["status"]
+    return PartDone(part, dict(Counter(statuses.to_pylist())), False)
+
+
+class Progress:
+    """Done of total, failures, rows/s and time left: a line at the first part, then one every half minute, and at the end."""
+
+    EVERY_S = 30.0
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.failed, self.seen = total, 0, 0, set[int]()
+        self.started = time.monotonic()
+        self.told = self.started - self.EVERY_S
+
+    def __call__(self, event: PartDone) -> None:
+        if event.part in self.seen:  # done again after a worker was lost
+            return
+        self.seen.add(event.part)
+        self.done += event.rows
+        self.failed += event.rows - event.statuses.get(OK, 0)
+        now = time.monotonic()
+        if now - self.told >= self.EVERY_S or self.done >= self.total:
+            self.told = now
+            rate = self.done / max(1e-9, now - self.started)
+            left = duration((self.total - self.done) / rate)
+            print(f"encoded {self.done}/{self.total}  {self.failed} failed  {rate:.1f} images/s  {left} left", flush=True)
