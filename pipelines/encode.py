@@ -26,7 +26,7 @@ from eet.gallery import (
     student_token_shape,
     write_manifest,
 )
-from eet.images import join_location
+from eet.images import join_location, without_secrets
 from eet.vit import BundleRecord, Student, load_bundle, read_bundle_record
 from pipelines.cli import JobFailed
 from pipelines.encode_parts import EncoderOptions, PartDone, encode_here, encode_on_ray, read_part_done
@@ -135,7 +135,7 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
         print(f"encode: listing {images.description}", flush=True)
         job = begin(config.out, images, made_with, config.mode, manifest)
         if manifest is not None and not job.num_rows:
-            print(f"nothing to append: all {job.num_known} images are in {config.out} already")
+            print(f"nothing to append: all {job.num_known} images are in {without_secrets(config.out)} already")
             return EncodeResult(config.out, manifest, 0.0)
         write_config(config.out, config)
     told = [f"encode: {job.num_rows} images ({job.input})"]
@@ -182,7 +182,7 @@ def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) 
             f"{config.out} is a finished gallery of {', '.join(manifest.inputs)}: use --mode append to add {images.description} to it, "
             "--mode overwrite to replace it, or another --out"
         )
-    print(f"{config.out} is finished: nothing to do (--mode append encodes images that are new)")
+    print(f"{without_secrets(config.out)} is finished: nothing to do (--mode append encodes images that are new)")
     return _result(config, manifest, 0.0)
 
 
@@ -244,7 +244,10 @@ def _result(config: EncodeConfig, manifest: Manifest, rate: float) -> EncodeResu
     """Says what the gallery holds. ValueError where too many of its images are bad."""
     bad = manifest.num_rows - manifest.num_ok
     reasons = ", ".join(f"{count} {status}" for status, count in manifest.errors.items())
-    print(f"{config.out}: {manifest.num_ok} codes of {manifest.num_bits} bits" + (f"; {bad} images failed ({reasons})" if bad else ""))
+    print(
+        f"{without_secrets(config.out)}: {manifest.num_ok} codes of {manifest.num_bits} bits"
+        + (f"; {bad} images failed ({reasons})" if bad else "")
+    )
     if bad > config.max_error_ratio * manifest.num_rows:
         raise ValueError(
             f"{bad} of {manifest.num_rows} images failed ({reasons}), more than "

@@ -3,7 +3,7 @@
 import numpy as np
 
 from eet.gallery import MANIFEST_NAME, Gallery
-from eet.images import join_location, resolve
+from eet.images import join_location, resolve, with_suffix
 from eet.vit import BundleRecord
 from pipelines.output import exists
 
@@ -17,7 +17,7 @@ def is_gallery(path: str) -> bool:
 
 def queries_gallery(hits: str) -> str:
     """Where the encoded query images of `hits` lie."""
-    return hits.removesuffix(".parquet") + QUERIES_SUFFIX
+    return with_suffix(hits, QUERIES_SUFFIX, instead_of=".parquet")
 
 
 def same_folder(one: str, other: str) -> bool:

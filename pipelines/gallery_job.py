@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 
 from eet.datasets.listing import ImageList
 from eet.gallery import Manifest, finished_parts, items_table, plan_name, planned_ids, write_plan
-from eet.images import join_location, resolve
+from eet.images import join_location, resolve, with_suffix
 from pipelines.output import exists, read_text, write_text
 
 BEGUN_FILE = "begun.json"
@@ -104,7 +104,9 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
             yield items_table(item_ids, uris, labels if labels is None or numbers is None else numbers[labels])
 
     known = planned_ids(out, before=first_part) if base else []
-    planned_in = f"{out}.new" if mode == "overwrite" else out  # what is there stays until the images that replace it are planned
+    planned_in = (
+        with_suffix(out, ".new") if mode == "overwrite" else out
+    )  # what is there stays until the images that replace it are planned
     summary = write_plan(planned_in, items(), made_with["rows_per_part"], first_part=first_part, known_ids=known)
     if base is None and not summary.num_rows:
         raise ValueError(f"{images.description} lists no image")

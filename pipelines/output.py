@@ -10,7 +10,12 @@ import pyarrow.fs as pafs
 import yaml
 
 from eet.gallery import whole_file
-from eet.images import join_location, resolve
+from eet.images import join_location, resolve, split_options, with_suffix
+
+
+def is_table(out: str) -> bool:
+    """Whether an output is one Parquet file, not a folder."""
+    return split_options(out)[0].endswith(".parquet")
 
 
 def absolute(location: str | None) -> str | None:
@@ -49,7 +54,7 @@ def replace_folder(location: str) -> Iterator[str]:
 
     After an error `location` is as it was.
     """
-    fresh = f"{location.rstrip('/')}.new"
+    fresh = with_suffix(location, ".new")
     filesystem, source = resolve(fresh)
     _, target = resolve(location)
     filesystem.create_dir(source, recursive=True)
@@ -91,8 +96,7 @@ def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def config_location(out: str) -> str:
     """config.yaml in an output folder, NAME.config.yaml beside NAME.parquet."""
-    out = str(out)
-    return f"{out.removesuffix('.parquet')}.config.yaml" if out.endswith(".parquet") else join_location(out, "config.yaml")
+    return with_suffix(out, ".config.yaml", instead_of=".parquet") if is_table(out) else join_location(out, "config.yaml")
 
 
 def write_config(out: str, config: Any) -> None:

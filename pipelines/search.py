@@ -12,7 +12,7 @@ from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
 from pipelines.galleries import check_made_by, check_same_model, is_gallery, labels_in, queries_gallery, same_folder
 from pipelines.options import JobOptions
-from pipelines.output import replace_folder, write_config
+from pipelines.output import is_table, replace_folder, write_config
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,7 @@ class SearchConfig(JobOptions):
         found = super().problems()
         if self.k < 1:
             found.append(f"--k {self.k}: ask for 1 hit or more")
-        if not self.out.endswith(".parquet"):
+        if not is_table(self.out):
             found.append(f"--out {self.out}: hits are one Parquet file, so its name ends in .parquet")
         return found
 

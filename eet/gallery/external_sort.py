@@ -46,11 +46,9 @@ def merge_by_id(runs: Iterable[Iterator[pa.Table]]) -> Iterator[pa.Table]:
         for head, run in heads:
             count = pc.sum(pc.less_equal(head["item_id"], bound)).as_py()
             taken.append(head.slice(0, count))
-            remaining: pa.Table | None = head.slice(count)
-            if not len(remaining):
-                remaining = _next_block(run)
-            if remaining is not None:
-                left.append((remaining, run))
+            following = head.slice(count) if count < len(head) else _next_block(run)
+            if following is not None:
+                left.append((following, run))
         yield _sorted(taken) if len(taken) > 1 else taken[0]
         heads = left
 

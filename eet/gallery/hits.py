@@ -6,7 +6,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from eet.gallery.locations import whole_file
-from eet.images.locations import resolve
+from eet.images.locations import resolve, split_options, without_secrets
 
 HITS_SCHEMA = pa.schema(
     [
@@ -28,8 +28,8 @@ def write_hits(path: str, table: pa.Table) -> None:
     null where unknown, and may be left out. Raises ValueError where a column is missing, unknown, of another type, or
     null where it may not be.
     """
-    if not path.endswith(".parquet"):
-        raise ValueError(f"Hits go into one file whose name ends in .parquet; {path} does not.")
+    if not split_options(path)[0].endswith(".parquet"):
+        raise ValueError(f"Hits go into one file whose name ends in .parquet; {without_secrets(path)} does not.")
     unknown = [name for name in table.column_names if name not in HITS_SCHEMA.names]
     if unknown:
         raise ValueError(f"Hits have the columns {', '.join(HITS_SCHEMA.names)}; not {', '.join(unknown)}.")

@@ -1,7 +1,18 @@
 """Pictures: decoding (an error is a value) and the preprocessing record."""
 
 from eet.images.decoding import DecodeFailure, decode, read_image
-from eet.images.locations import join_location, read_bytes, resolve
+from eet.images.locations import join_location, read_bytes, resolve, split_options, with_suffix, without_secrets
 from eet.images.preprocessing import Preprocessing
 
-__all__ = ["DecodeFailure", "Preprocessing", "decode", "join_location", "read_bytes", "read_image", "resolve"]
+__all__ = [
+    "DecodeFailure",
+    "Preprocessing",
+    "decode",
+    "join_location",
+    "read_bytes",
+    "read_image",
+    "resolve",
+    "split_options",
+    "with_suffix",
+    "without_secrets",
+]

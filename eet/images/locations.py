@@ -16,10 +16,27 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least, so tha
 _BUCKET_SCHEMES = ("s3", "gs", "gcs")
 
 
+def split_options(location: str) -> tuple[str, str]:
+    """A location without, and the options of a URI with their question mark (`?region=...`), '' where there are none."""
+    path, mark, options = location.partition("?") if _URI.match(location) else (location, "", "")
+    return path, mark + options
+
+
 def join_location(folder: str, name: str) -> str:
-    """The location of `name` in a folder, a local path or a URI, whose options (`?region=`) stay at the end."""
-    folder, mark, options = folder.partition("?") if _URI.match(folder) else (folder, "", "")
-    return f"{folder.rstrip('/')}/{name}{mark}{options}"
+    """The location of `name` in a folder, a local path or a URI, whose options stay at the end."""
+    path, options = split_options(folder)
+    return f"{path.rstrip('/')}/{name}{options}"
+
+
+def with_suffix(location: str, suffix: str, *, instead_of: str = "") -> str:
+    """The location beside this one whose name ends in `suffix`, in place of the ending `instead_of` where it has that."""
+    path, options = split_options(location)
+    return f"{path.rstrip('/').removesuffix(instead_of)}{suffix}{options}"
+
+
+def without_secrets(location: str) -> str:
+    """A location as it may be shown: a URI's user name and password are left out."""
+    return re.sub(r"(?<=://)[^/@]*@", "", location)
 
 
 def read_bytes(location: str) -> bytes:

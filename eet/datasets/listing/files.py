@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from eet.datasets.image_files import IMAGE_SUFFIXES, is_image_file, iter_files
 from eet.datasets.listing.image_list import ImageList, ListedImages, in_batches
-from eet.images import join_location
+from eet.images import join_location, split_options
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -15,10 +15,10 @@ class SingleFile(ImageList):
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
+        self.location = location
 
     def __iter__(self) -> Iterator[ListedImages]:
-        name = self.description.partition("?")[0] if "://" in self.description else self.description
-        yield ListedImages([name.rpartition("/")[2]], [self.description], None)
+        yield ListedImages([split_options(self.location)[0].rpartition("/")[2]], [self.location], None)
 
 
 class FilesUnder(ImageList):
@@ -55,7 +55,7 @@ class FilesUnder(ImageList):
 
 def is_glob(location: str) -> bool:
     """Whether a location has wildcards: *, ?, [...] or **. In a URI, what follows a '?' is options."""
-    return bool(_WILD.search(location.partition("?")[0] if "://" in location else location))
+    return bool(_WILD.search(split_options(location)[0]))
 
 
 def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
@@ -63,13 +63,13 @@ def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
 
     * and ? stand for characters of one name, ** for any number of folders, [...] for one of the characters.
     """
-    location, mark, options = pattern.partition("?") if "://" in pattern else (pattern, "", "")
+    location, options = split_options(pattern)
     wild = _WILD.search(location)
     assert wild is not None, pattern
     folder, _, _ = location[: wild.start()].rpartition("/")
     rest = location[len(folder) + 1 :] if folder or location.startswith("/") else location
     root = folder or ("/" if location.startswith("/") else ".")
-    return f"{root}{mark}{options}", re.compile(_regex(rest), re.DOTALL)
+    return f"{root}{options}", re.compile(_regex(rest), re.DOTALL)
 
 
 def _regex(glob: str) -> str:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eet.images import without_secrets
+
 BATCH_ROWS = 50_000
 
 
@@ -43,7 +45,7 @@ class ImageList(abc.ABC):
     label_names: tuple[str, ...] | None = None
 
     def __init__(self, description: str) -> None:
-        self.description = description
+        self.description = without_secrets(description)
         self.ignored = 0
         """Files of the last whole iteration that are no pictures."""
 

@@ -9,7 +9,7 @@ from eet.datasets.listing.files import FilesUnder, SingleFile, is_glob, split_gl
 from eet.datasets.listing.image_list import Columns, ImageList
 from eet.datasets.listing.tables import TABLE_SUFFIXES, TableList
 from eet.datasets.listing.tar_shards import TarShards
-from eet.images import join_location, resolve
+from eet.images import join_location, resolve, split_options
 
 
 def list_images(location: str, *, columns: Columns | None = None, root: str | None = None) -> ImageList:
@@ -41,8 +41,7 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
 
 def _of_glob(pattern: str, columns: Columns, root: str | None) -> ImageList:
     folder, matching = split_glob(pattern)
-    suffix = pattern.partition("?")[0].lower() if "://" in pattern else pattern.lower()
-    if not suffix.endswith((*TABLE_SUFFIXES, ".tar")):
+    if not split_options(pattern)[0].lower().endswith((*TABLE_SUFFIXES, ".tar")):
         return FilesUnder(folder, matching=matching, description=pattern)
     found = [(path, join_location(folder, path)) for path in iter_files(folder) if matching.fullmatch(path)]
     if not found:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from eet.datasets.listing.image_list import BATCH_ROWS, Columns, ImageList, ListedImages
 from eet.datasets.table_file import NULLS, number_labels
-from eet.images import join_location, resolve
+from eet.images import join_location, resolve, split_options
 from eet.images.members import Member
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -185,6 +185,6 @@ def _bytes_column(file: _TableFile, columns: Columns) -> str:
 
 
 def _folder_of(location: str) -> str:
-    head, mark, options = location.partition("?") if "://" in location else (location, "", "")
-    folder = head.rpartition("/")[0] or ("/" if head.startswith("/") else ".")
-    return f"{folder}{mark}{options}"
+    path, options = split_options(location)
+    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+    return folder + options
