@@ -140,3 +140,12 @@ def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, phot
     assert sorted(part.part for part in done) == list(range(PARTS)) and not any(part.encoded for part in done)
     assert sum(part.rows for part in done) == len(expected)
     assert {path.name: path.stat().st_mtime_ns for path in finished(out)} == written
+
+
+def test_a_lost_node_neither_loses_nor_repeats_a_row_nor_hangs_the_job(tiny_model, photos, expected, tmp_path):
+    out = tmp_path / "gallery"
+    command = [sys.executable, Path(__file__).parent / "cluster_job.py", tiny_model, photos, out, "2", "3"]
+    job = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200)
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert "lost a node after" in job.stdout and "1 of 2 nodes are alive" in job.stdout
+    assert open_gallery(str(out)).table().equals(expected)
