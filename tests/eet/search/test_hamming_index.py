@@ -34,12 +34,13 @@ def make_case(rng: np.random.Generator, bits: int, num_items: int, num_values: i
 @pytest.mark.parametrize("bits", [5, 12, 16, 24, 48, 64, 72, 128])
 @pytest.mark.parametrize("num_values", [1, 6, 40, 400])
 @pytest.mark.parametrize("with_hash", [False, True])
-def test_answers_equal_a_plain_sort(bits: int, num_values: int, with_hash: bool) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", pytest.param("cuda", marks=pytest.mark.gpu)])  # cpu:0 is torch's way, on the CPU
+def test_answers_equal_a_plain_sort(bits: int, num_values: int, with_hash: bool, device: str) -> None:
     rng = np.random.default_rng([bits, num_values])
     items, queries, query_hash = make_case(rng, bits, 150, num_values)
     index = HammingIndex.build(items, num_bits=bits)
     for k in (1, 4, 37, 150, 500):
-        distances, rows = index.search(queries, k, query_hash=query_hash if with_hash else None)
+        distances, rows = index.search(queries, k, query_hash=query_hash if with_hash else None, device=device)
         assert distances.dtype == np.int32 and rows.dtype == np.int64
         expected_distances, expected_rows = slow_search(queries, items, k, bits, query_hash if with_hash else None)
         np.testing.assert_array_equal(distances, expected_distances)
@@ -86,16 +87,54 @@ def test_form_follows_the_share_of_distinct_codes() -> None:
     assert distances.tolist() == [[0, 0]] and rows.tolist() == [[3, 90]]
 
 
-def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     rng = np.random.default_rng(5)
     items, queries, query_hash = make_case(rng, 16, 400, 60)
     index = HammingIndex.build(items)
     whole = index.search(queries, 9, query_hash=query_hash)
-    monkeypatch.setattr("eet.search.hamming_index._PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr("eet.search.device_scan._PAIRS_AT_ONCE", 50)
     monkeypatch.setattr("eet.search.hamming_index._QUERIES_AT_ONCE", 2)
-    blocked = index.search(queries, 9, query_hash=query_hash)
-    np.testing.assert_array_equal(blocked[0], whole[0])
-    np.testing.assert_array_equal(blocked[1], whole[1])
+    monkeypatch.setattr("eet.search.scan.TILE", 2)
+    for threads in (1, 3):
+        blocked = index.search(queries, 9, query_hash=query_hash, device=device, threads=threads)
+        np.testing.assert_array_equal(blocked[0], whole[0])
+        np.testing.assert_array_equal(blocked[1], whole[1])
+
+
+@pytest.mark.parametrize("bits", [16, 64, 100])
+def test_more_candidates_than_the_scan_first_has_room_for(bits: int) -> None:
+    """Thousands of codes at one distance, behind thousands that are farther and come first."""
+    rng = np.random.default_rng(bits)
+    far = pack(rng.integers(0, 2, size=(9000, bits)))
+    near = np.zeros((6000, bits), dtype=np.int64)
+    near[np.arange(6000)[:, None], rng.permuted(np.tile(np.arange(bits), (6000, 1)), axis=1)[:, :3]] = 1
+    items = np.concatenate([far, pack(near)])
+    query = np.zeros((2, items.shape[1]), dtype=np.uint8)
+    all_distances = hamming_distances(query[:1], items)[0]
+    for k in (5, 6000, 15_000):
+        distances, rows = HammingIndex.build(items).search(query, k)
+        expected = np.lexsort((np.arange(len(items)), all_distances))[:k]
+        np.testing.assert_array_equal(rows, np.stack([expected, expected]))
+        np.testing.assert_array_equal(distances[0], all_distances[expected])
+
+
+@pytest.mark.parametrize("num_values", [40, 100_000])
+@pytest.mark.parametrize("bits", [12, 48, 72])
+def test_a_saved_index_answers_the_same(tmp_path, bits: int, num_values: int) -> None:  # type: ignore[no-untyped-def]
+    items, queries, query_hash = make_case(np.random.default_rng(3), bits, 500, num_values)
+    built = HammingIndex.build(items, num_bits=bits)
+    built.save(tmp_path / "index")
+    loaded = HammingIndex.load(tmp_path / "index")
+    assert (loaded.num_items, loaded.num_codes, loaded.num_bits) == (500, built.num_codes, bits)
+    for found, expected in zip(
+        loaded.search(queries, 20, query_hash=query_hash), built.search(queries, 20, query_hash=query_hash), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(loaded.packed_codes(), items)
+    np.testing.assert_array_equal(built.packed_codes(), items)
+    with pytest.raises(FileNotFoundError):
+        HammingIndex.load(tmp_path / "nowhere")
 
 
 def test_empty_sides() -> None:

@@ -1,0 +1,204 @@
+"""The compiled loops of Hamming search on a CPU: one pass over the codes, then the order of what it found.
+
+Shape suffixes: U codes, W words of a code, N items, T queries of a tile, B bytes of a code.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+TILE = 16
+"""Queries that share a pass over the codes: a block of codes stays in the first-level cache for all of them."""
+
+_BLOCK = 2048  # codes
+
+
+class Kernels(NamedTuple):
+    """nearest: (codes_UW, offsets, queries_TW, k, num_bits) -> (starts, codes, distances), the candidates of query t being
+    codes[starts[t] : starts[t + 1]], ascending: every code no farther than the least radius within which k items lie.
+
+    rank: (codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances_Tk, out_rows_Tk): the first k items of those
+    candidates by distance, then asymmetric score (where there are tables), then row.
+
+    offsets (U + 1,): items of code u are rows_N[offsets[u] : offsets[u + 1]], ascending; empty where item u has code u.
+    """
+
+    nearest: Callable[..., Any]
+    rank: Callable[..., Any]
+
+
+@functools.cache
+def kernels() -> Kernels:
+    """Compiled at the first call (some seconds; kept on disk beside this file where that can be written)."""
+    from numba import njit
+
+    from eet.hashing.popcount import compiled_popcount
+
+    popcount = compiled_popcount()
+
+    @njit(nogil=True, cache=True)
+    def nearest(codes_UW, offsets, queries_TW, k, num_bits):  # type: ignore[no-untyped-def]
+        num_codes, words = codes_UW.shape
+        flat_codes = codes_UW.reshape(-1)
+        num_queries = len(queries_TW)
+        grouped = len(offsets) > 0
+        radius = np.full(num_queries, num_bits, np.int64)
+        within = np.zeros(num_queries, np.int64)
+        counts = np.zeros((num_queries, num_bits + 1), np.int64)
+        found = np.zeros(num_queries, np.int64)
+        room = 4096
+        found_codes = np.empty((num_queries, room), np.int64)
+        found_distances = np.empty((num_queries, room), np.uint16)
+        distances = np.empty(_BLOCK, np.uint16)
+        for start in range(0, num_codes, _BLOCK):
+            size = min(_BLOCK, num_codes - start)
+            for t in range(num_queries):
+                limit = radius[t]
+                near = 0
+                if words == 1:
+                    query = queries_TW[t, 0]
+                    for i in range(size):
+                        distance = popcount(flat_codes[start + i] ^ query)
+                        distances[i] = distance
+                        near += distance <= limit
+                else:
+                    for i in range(size):
+                        distance = popcount(codes_UW[start + i, 0] ^ queries_TW[t, 0])
+                        for w in range(1, words):
+                            distance += popcount(codes_UW[start + i, w] ^ queries_TW[t, w])
+                        distances[i] = distance
+                        near += distance <= limit
+                if near == 0:
+                    continue
+                if found[t] + near > room:
+                    # What the radius has left behind goes first; only ties beyond that take more room.
+                    kept = 0
+                    for i in range(found[t]):
+                        if found_distances[t, i] <= limit:
+                            found_codes[t, kept] = found_codes[t, i]
+                            found_distances[t, kept] = found_distances[t, i]
+                            kept += 1
+                    found[t] = kept
+                    if kept + near > room:
+                        more = max(2 * room, kept + near)
+                        wider_codes = np.empty((num_queries, more), np.int64)
+                        wider_distances = np.empty((num_queries, more), np.uint16)
+                        wider_codes[:, :room] = found_codes
+                        wider_distances[:, :room] = found_distances
+                        found_codes, found_distances, room = wider_codes, wider_distances, more
+                last = found[t]
+                inside = within[t]
+                for i in range(size):
+                    distance = distances[i]
+                    if distance <= limit:
+                        found_codes[t, last] = start + i
+                        found_distances[t, last] = distance
+                        last += 1
+                        items = offsets[start + i + 1] - offsets[start + i] if grouped else 1
+                        counts[t, distance] += items
+                        inside += items
+                        while limit > 0 and inside - counts[t, limit] >= k:
+                            inside -= counts[t, limit]
+                            limit -= 1
+                found[t], within[t], radius[t] = last, inside, limit
+        starts = np.zeros(num_queries + 1, np.int64)
+        for t in range(num_queries):
+            kept = 0
+            for i in range(found[t]):
+                kept += found_distances[t, i] <= radius[t]
+            starts[t + 1] = starts[t] + kept
+        all_codes = np.empty(starts[-1], np.int64)
+        all_distances = np.empty(starts[-1], np.uint16)
+        for t in range(num_queries):
+            place = starts[t]
+            for i in range(found[t]):
+                if found_distances[t, i] <= radius[t]:
+                    all_codes[place] = found_codes[t, i]
+                    all_distances[place] = found_distances[t, i]
+                    place += 1
+        return starts, all_codes, all_distances
+
+    @njit(nogil=True, cache=True)
+    def sift_down(rows, members, size, place):  # type: ignore[no-untyped-def]
+        """Restores a heap of `size` rows, the least first, whose `place` may be too great; members move along."""
+        while True:
+            child = 2 * place + 1
+            if child >= size:
+                return
+            if child + 1 < size and rows[child + 1] < rows[child]:
+                child += 1
+            if rows[place] <= rows[child]:
+                return
+            rows[place], rows[child] = rows[child], rows[place]
+            members[place], members[child] = members[child], members[place]
+            place = child
+
+    @njit(nogil=True, cache=True)
+    def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances, out_rows):  # type: ignore[no-untyped-def]
+        grouped = len(offsets) > 0
+        num_bytes = tables_TB256.shape[1]
+        word_bytes = codes_UW.itemsize
+        for t in range(len(starts) - 1):
+            first, count = starts[t], starts[t + 1] - starts[t]
+            keys = np.empty(count, np.int64)
+            penalties = np.zeros(count, np.float32)
+            if len(tables_TB256):
+                for i in range(count):
+                    score = np.float32(0)
+                    for b in range(num_bytes):
+                        word = np.uint64(codes_UW[codes[first + i], b // word_bytes])
+                        score += tables_TB256[t, b, np.int64((word >> np.uint64(8 * (b % word_bytes))) & np.uint64(255))]
+                    penalties[i] = np.float32(0) - score
+            # An integer that rises with the penalty, as the bits of a float do once negative ones are turned round.
+            bits = penalties.view(np.int32)
+            for i in range(count):
+                rising = np.int64(bits[i]) if bits[i] >= 0 else -(np.int64(bits[i]) & np.int64(0x7FFFFFFF))
+                keys[i] = (np.int64(distances[first + i]) << np.int64(33)) + rising
+            order = np.argsort(keys, kind="mergesort")  # stable: inside a tie the codes ascend
+            filled, place = 0, 0
+            while filled < k and place < count:
+                end = place + 1
+                while end < count and keys[order[end]] == keys[order[place]]:
+                    end += 1
+                distance = np.int32(distances[first + order[place]])
+                if not grouped:
+                    for i in range(place, min(end, place + k - filled)):
+                        out_distances[t, filled] = distance
+                        out_rows[t, filled] = codes[first + order[i]]
+                        filled += 1
+                elif end == place + 1:
+                    code = codes[first + order[place]]
+                    for item in range(offsets[code], min(offsets[code + 1], offsets[code] + k - filled)):
+                        out_distances[t, filled] = distance
+                        out_rows[t, filled] = rows_N[item]
+                        filled += 1
+                else:
+                    # The rows of each code ascend: merge them until there are k.
+                    size = end - place
+                    heap_rows = np.empty(size, np.int64)
+                    members = np.arange(size)
+                    following = np.empty(size, np.int64)
+                    ends = np.empty(size, np.int64)
+                    for i in range(size):
+                        code = codes[first + order[place + i]]
+                        following[i], ends[i] = offsets[code], offsets[code + 1]
+                        heap_rows[i] = rows_N[following[i]]
+                    for i in range(size // 2 - 1, -1, -1):
+                        sift_down(heap_rows, members, size, i)
+                    while size > 0 and filled < k:
+                        out_distances[t, filled] = distance
+                        out_rows[t, filled] = heap_rows[0]
+                        filled += 1
+                        member = members[0]
+                        following[member] += 1
+                        if following[member] < ends[member]:
+                            heap_rows[0] = rows_N[following[member]]
+                        else:
+                            size -= 1
+                            heap_rows[0], members[0] = heap_rows[size], members[size]
+                        sift_down(heap_rows, members, size, 0)
+                place = end
+
+    return Kernels(nearest, rank)
