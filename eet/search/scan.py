@@ -12,7 +12,7 @@ import numpy as np
 TILE = 16
 """Queries that share a pass over the codes: a block of codes stays in the first-level cache for all of them."""
 
-_BLOCK = 2048  # codes
+_BLOCK = 128  # codes; more would be looked at again for one that is near
 
 
 class Kernels(NamedTuple):
@@ -38,6 +38,13 @@ def kernels() -> Kernels:
 
     popcount = compiled_popcount()
 
+    @njit(nogil=True, cache=True, inline="always")
+    def distance_of(block, i, query_W):  # type: ignore[no-untyped-def]
+        distance = np.int64(0)
+        for w in range(len(query_W)):
+            distance += np.int64(popcount(block[i * len(query_W) + w] ^ query_W[w]))
+        return distance
+
     @njit(nogil=True, cache=True)
     def nearest(codes_UW, offsets, queries_TW, k, num_bits):  # type: ignore[no-untyped-def]
         num_codes, words = codes_UW.shape
@@ -51,25 +58,24 @@ def kernels() -> Kernels:
         room = 4096
         found_codes = np.empty((num_queries, room), np.int64)
         found_distances = np.empty((num_queries, room), np.uint16)
-        distances = np.empty(_BLOCK, np.uint16)
         for start in range(0, num_codes, _BLOCK):
             size = min(_BLOCK, num_codes - start)
+            block = flat_codes[start * words : (start + size) * words]
             for t in range(num_queries):
                 limit = radius[t]
+                # Counting alone runs several codes to an instruction; what is near, mostly nothing, is looked at again below.
                 near = 0
                 if words == 1:
                     query = queries_TW[t, 0]
                     for i in range(size):
-                        distance = popcount(flat_codes[start + i] ^ query)
-                        distances[i] = distance
-                        near += distance <= limit
+                        near += np.int64(popcount(block[i] ^ query)) <= limit
+                elif words == 2:
+                    low, high = queries_TW[t, 0], queries_TW[t, 1]
+                    for i in range(size):
+                        near += np.int64(popcount(block[2 * i] ^ low) + popcount(block[2 * i + 1] ^ high)) <= limit
                 else:
                     for i in range(size):
-                        distance = popcount(codes_UW[start + i, 0] ^ queries_TW[t, 0])
-                        for w in range(1, words):
-                            distance += popcount(codes_UW[start + i, w] ^ queries_TW[t, w])
-                        distances[i] = distance
-                        near += distance <= limit
+                        near += distance_of(block, i, queries_TW[t]) <= limit
                 if near == 0:
                     continue
                 if found[t] + near > room:
@@ -91,7 +97,7 @@ def kernels() -> Kernels:
                 last = found[t]
                 inside = within[t]
                 for i in range(size):
-                    distance = distances[i]
+                    distance = distance_of(block, i, queries_TW[t])
                     if distance <= limit:
                         found_codes[t, last] = start + i
                         found_distances[t, last] = distance
