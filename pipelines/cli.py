@@ -23,6 +23,7 @@ JOBS: dict[str, Job] = {
     "train-teacher": Job("pipelines.train_teacher", "TrainTeacherConfig", "train an unpruned teacher alone, for staged distillation"),
     "distill": Job("pipelines.distill", "DistillConfig", "train a pruned student: joint without --teacher, staged with one"),
     "encode": Job("pipelines.encode", "EncodeConfig", "images to a gallery of hash codes in Parquet"),
+    "index": Job("pipelines.index", "IndexConfig", "a gallery's codes as files that a search maps into memory"),
     "search": Job("pipelines.search", "SearchConfig", "nearest items of a gallery in Hamming space"),
     "evaluate": Job("pipelines.evaluate", "EvaluateConfig", "mAP, P@k, recall@k, R-precision, MAP@R, under both protocols"),
     "report": Job("pipelines.report", "ReportConfig", "a self-contained HTML page of hits"),

@@ -1,18 +1,26 @@
 """`eet search`: for every query, the nearest items of a gallery."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import torch
 
-from eet.gallery import Gallery, open_gallery, write_hits
-from eet.search import HammingIndex
+from eet.gallery import HITS_SCHEMA, Gallery, open_gallery, write_hits
 from eet.vit import read_bundle_record
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
 from pipelines.galleries import check_made_by, check_same_model, is_gallery, labels_in, queries_gallery, same_folder
+from pipelines.gallery_index import GalleryIndex, parts_behind
 from pipelines.options import JobOptions
 from pipelines.output import is_table, replace_folder, write_config
+from pipelines.search_shards import sharded_search
+
+QUERIES_AT_ONCE = 1024
 
 
 @dataclass(kw_only=True)
@@ -25,6 +33,8 @@ class SearchConfig(JobOptions):
             its own hit.
         model: Bundle that encodes query images; not needed where the queries are a gallery.
         k: Hits for each query.
+        index: Folder that `eet index` wrote of the gallery: the search begins at once.
+        shards: Ray actors that hold the gallery's parts between them, where it is too big for one machine; 1 searches in this process.
         out: Parquet file of hits. Query images are encoded into a small gallery beside it, NAME.queries.
     """
 
@@ -33,11 +43,17 @@ class SearchConfig(JobOptions):
     out: str
     model: str | None = None
     k: int = 100
+    index: str | None = None
+    shards: int = 1
 
     def problems(self) -> list[str]:
         found = super().problems()
         if self.k < 1:
             found.append(f"--k {self.k}: ask for 1 hit or more")
+        if self.shards < 1:
+            found.append(f"--shards {self.shards}: use 1 or more")
+        if self.index is not None and self.shards > 1:
+            found.append("--index and --shards are both given: an index is searched in one process; choose one")
         if not is_table(self.out):
             found.append(f"--out {self.out}: hits are one Parquet file, so its name ends in .parquet")
         return found
@@ -60,7 +76,8 @@ def run(config: SearchConfig) -> pa.Table:
     if config.dry_run:
         _print_plan(gallery, config)
         return pa.table({})
-    hits = search_gallery(gallery, queries, k=config.k, query_hash=query_hash)
+    with opened_search(config, gallery) as search:
+        hits = search_gallery(gallery, queries, k=config.k, query_hash=query_hash, search=search)
     write_config(config.out, config)
     write_hits(config.out, hits)
     print(f"{config.out}: {len(hits)} hits for {queries.manifest.num_ok} queries")
@@ -93,43 +110,76 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np
     return open_gallery(out), np.concatenate(hashes)
 
 
-def search_gallery(gallery: Gallery, queries: Gallery, *, k: int, query_hash: np.ndarray | None = None) -> pa.Table:
+Search = Callable[..., pa.Table]
+"""(codes, k, query_hash=...) -> items in the columns and order of FOUND_SCHEMA."""
+
+
+@contextmanager
+def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[Search]:
+    """The search that the config asks for: over an index on disk, over shards on Ray, or over the gallery read into this process."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if config.index is not None:
+        behind = parts_behind(config.index, gallery)
+        if behind:
+            raise ValueError(
+                f"--index {config.index} lacks {len(behind)} of the gallery's {gallery.manifest.num_parts} parts: extend it with "
+                f"`eet index --gallery {config.gallery} --out {config.index}`"
+            )
+        yield partial(GalleryIndex.load(config.index).search, device=device)
+    elif config.shards > 1:
+        with sharded_search(gallery, config.shards, address=config.ray_address) as search:
+            yield search
+    else:
+        yield partial(GalleryIndex.of_gallery(gallery).search, device=device)
+
+
+def search_gallery(
+    gallery: Gallery, queries: Gallery, *, k: int, query_hash: np.ndarray | None = None, search: Search | None = None
+) -> pa.Table:
     """Hits (in the columns of HITS_SCHEMA) of every query that has a code; ordered by query, then rank.
 
     Inside a distance: by the asymmetric score of query_hash (Q, bits) where it is given, then by item_id. score is minus the distance,
     plus, with query_hash, the asymmetric score scaled into -0.5..0.5: so it falls with the rank. Where queries and gallery are the same
-    folder, no item is its own hit.
+    folder, no item is its own hit. search: default over the gallery read into this process.
     """
-    codes, item_ids = gallery.codes()
-    query_codes, query_ids = queries.codes()
-    labels, query_labels = gallery.labels(), labels_in(gallery, queries)
+    search = search or GalleryIndex.of_gallery(gallery).search
+    query_codes, query_ids, _ = queries.coded_rows(labels=False)
+    query_labels = labels_in(gallery, queries)
     same = same_folder(gallery.path, queries.path)
-    index = HammingIndex.build(codes, num_bits=gallery.manifest.num_bits)
-    distances, rows = index.search(query_codes, k + 1 if same else k, query_hash=query_hash)
-    query_of = np.repeat(np.arange(len(rows)), rows.shape[1])
-    rank = np.tile(np.arange(rows.shape[1]), len(rows))
-    flat_rows, flat_distances = rows.ravel(), distances.ravel()
+    pieces = []
+    for start in range(0, len(query_codes), QUERIES_AT_ONCE):
+        block = slice(start, start + QUERIES_AT_ONCE)
+        hash_Qb = None if query_hash is None else query_hash[block]
+        found = search(query_codes[block], k + 1 if same else k, query_hash=hash_Qb)
+        pieces.append(_hits(found, query_ids.slice(start, QUERIES_AT_ONCE), query_labels[block], hash_Qb, k=k, same=same))
+    return pa.concat_tables(pieces) if pieces else HITS_SCHEMA.empty_table()
+
+
+def _hits(found: pa.Table, ids: pa.Array, labels: np.ndarray, query_hash: np.ndarray | None, *, k: int, same: bool) -> pa.Table:
+    """Hits of a block of queries from what a search found for them."""
     if same:
-        keep = flat_rows != query_of
-        before = np.concatenate([[0], np.cumsum(~keep)])[:-1].reshape(rows.shape)
-        rank = rank - (before - before[:, :1]).ravel()
-        keep &= rank < k
-        query_of, rank, flat_rows, flat_distances = query_of[keep], rank[keep], flat_rows[keep], flat_distances[keep]
-    scores = -flat_distances.astype(np.float32)
+        asked = ids.take(found["query"]).cast(pa.large_string())
+        found = found.filter(pc.not_equal(found["item_id"], asked))
+    query = found["query"].to_numpy()
+    starts = np.searchsorted(query, np.arange(len(ids)))
+    rank = np.arange(len(query)) - starts[query]
+    within = rank < k
+    found, query, rank = found.filter(pa.array(within)), query[within], rank[within]
+    scores = -found["distance"].to_numpy().astype(np.float32)
     if query_hash is not None:
-        signs = np.unpackbits(codes[flat_rows], axis=1, count=gallery.manifest.num_bits).astype(np.float32) * 2 - 1
-        asymmetric = np.einsum("nb,nb->n", signs, query_hash[query_of])
-        scores += 0.499 * asymmetric / np.maximum(np.abs(query_hash).sum(axis=1), 1e-12)[query_of]
+        scores += 0.499 * found["score"].to_numpy() / np.maximum(np.abs(query_hash).sum(axis=1), 1e-12)[query]
+    item_labels = found["label"].to_numpy()
     return pa.table(
-        {
-            "query_id": query_ids.take(pa.array(query_of)),
-            "rank": pa.array(rank + 1, pa.int32()),
-            "item_id": item_ids.take(pa.array(flat_rows)),
-            "distance": pa.array(flat_distances, pa.int32()),
-            "score": pa.array(scores, pa.float32()),
-            "query_label": _label_column(query_labels[query_of]),
-            "item_label": _label_column(labels[flat_rows]),
-        }
+        [
+            ids.take(pa.array(query)).cast(pa.string()),
+            pa.array(rank + 1, pa.int32()),
+            found["item_id"].cast(pa.string()),
+            found["distance"],
+            pa.array(scores, pa.float32()),
+            _label_column(labels[query]),
+            _label_column(item_labels),
+        ],
+        schema=HITS_SCHEMA,
     )
 
 

@@ -16,7 +16,7 @@ from eet.gallery.plan import (
     read_planned_part,
     write_plan,
 )
-from eet.gallery.reader import Gallery, open_gallery
+from eet.gallery.reader import CodedRows, Gallery, open_gallery
 from eet.gallery.schema import OK, fixed_binary_to_numpy, gallery_schema, part_table
 from eet.images.locations import resolve
 
@@ -28,6 +28,7 @@ __all__ = [
     "PLAN_SCHEMA",
     "PlannedPart",
     "SCHEMA_VERSION",
+    "CodedRows",
     "EncodedPart",
     "Gallery",
     "Manifest",

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,14 @@ def open_gallery(path: str) -> "Gallery":
     return Gallery(path, manifest)
 
 
+class CodedRows(NamedTuple):
+    """Packed codes uint8 (N, B), item ids (N,) and labels int32 (N,), -1 where unknown, of rows that have a code."""
+
+    codes_NB: np.ndarray
+    item_ids: pa.Array
+    labels_N: np.ndarray
+
+
 class Gallery:
     """A finished gallery. Made by `open_gallery`.
 
@@ -62,28 +70,39 @@ class Gallery:
         The ids are a `pa.string` array, or a `pa.large_string` one where they take more than 2 GiB. Raises ValueError
         where the parts hold another number of such rows than the manifest says.
         """
-        width = -(-self.manifest.num_bits // 8)
-        codes_NB = np.empty((self.manifest.num_ok, width), np.uint8)
-        ids: list[pa.Array] = []
-        start = 0
-        for table in self._ok_rows(["item_id", "code", "status"]):
-            part_nB = fixed_binary_to_numpy(table["code"], np.uint8, (width,))
-            if len(part_nB) != len(table):
-                raise ValueError(f"{self.path} is damaged: {len(table) - len(part_nB)} rows with status ok have no code.")
-            if start + len(part_nB) <= len(codes_NB):
-                codes_NB[start : start + len(part_nB)] = part_nB
-            start += len(part_nB)
-            ids += table["item_id"].chunks
-        self._check_num_ok(start)
-        kind = pa.string() if sum(chunk.nbytes for chunk in ids) <= _MAX_STRING_BYTES else pa.large_string()
-        return codes_NB, pa.concat_arrays([chunk.cast(kind) for chunk in ids]) if ids else pa.array([], kind)
+        coded = self.coded_rows(labels=False)
+        return coded.codes_NB, coded.item_ids
 
     def labels(self) -> np.ndarray:
         """Labels, int32 (N,), aligned with `codes`; -1 where unknown."""
-        pieces = [table["label"].fill_null(-1).to_numpy() for table in self._ok_rows(["label", "status"])]
-        labels_N = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
-        self._check_num_ok(len(labels_N))
-        return labels_N
+        return self.coded_rows(codes=False, ids=False).labels_N
+
+    def coded_rows(self, parts: Sequence[int] | None = None, *, codes: bool = True, ids: bool = True, labels: bool = True) -> "CodedRows":
+        """What there is to search of the rows whose status is "ok", of some parts or of all, in part order.
+
+        codes, ids, labels: leave out what is not wanted: it is then empty. Raises ValueError as `codes` does, and naming a part that is
+        not there.
+        """
+        width = -(-self.manifest.num_bits // 8)
+        wanted = {"code": codes, "item_id": ids, "label": labels}
+        columns = [*(name for name, asked in wanted.items() if asked), "status"]
+        code_pieces, id_chunks, label_pieces = [np.empty((0, width), np.uint8)], [], [np.empty(0, np.int32)]
+        num_ok = 0
+        for table in self._ok_rows(columns, parts):
+            num_ok += len(table)
+            if codes:
+                code_pieces.append(fixed_binary_to_numpy(table["code"], np.uint8, (width,)))
+                if len(code_pieces[-1]) != len(table):
+                    raise ValueError(f"{self.path} is damaged: {len(table) - len(code_pieces[-1])} rows with status ok have no code.")
+            if ids:
+                id_chunks += table["item_id"].chunks
+            if labels:
+                label_pieces.append(table["label"].fill_null(-1).to_numpy())
+        if parts is None:
+            self._check_num_ok(num_ok)
+        kind = pa.string() if sum(chunk.nbytes for chunk in id_chunks) <= _MAX_STRING_BYTES else pa.large_string()
+        item_ids = pa.concat_arrays([chunk.cast(kind) for chunk in id_chunks]) if id_chunks else pa.array([], kind)
+        return CodedRows(np.concatenate(code_pieces), item_ids, np.concatenate(label_pieces))
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Every part in order, bad rows included; columns: those to read, all when None. Two parts are read ahead.
@@ -153,19 +172,24 @@ class Gallery:
 
     @contextlib.contextmanager
     def _open_part(self, part: int) -> Iterator[pq.ParquetFile]:
-        with self._filesystem.open_input_file(f"{self._root}/{part_name(part)}") as file:
+        try:
+            file = self._filesystem.open_input_file(f"{self._root}/{part_name(part)}")
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.path} lacks {part_name(part)}. Run the `eet encode` that made it again.") from error
+        with file:
             yield pq.ParquetFile(file)
 
     def _read_part(self, part: int, columns: list[str]) -> pa.Table:
         with self._open_part(part) as file:
             return file.read(columns=columns, use_threads=False).select(columns)
 
-    def _stream(self, columns: list[str], ahead: int) -> Iterator[pa.Table]:
+    def _stream(self, columns: list[str], ahead: int, parts: Sequence[int] | None = None) -> Iterator[pa.Table]:
+        wanted = range(self.manifest.num_parts) if parts is None else parts
         with ThreadPoolExecutor(ahead) as pool:
-            yield from _in_order(pool, lambda part: self._read_part(part, columns), range(self.manifest.num_parts), ahead)
+            yield from _in_order(pool, lambda part: self._read_part(part, columns), wanted, ahead)
 
-    def _ok_rows(self, columns: list[str]) -> Iterator[pa.Table]:
-        for table in self._stream(columns, _NARROW_AHEAD):
+    def _ok_rows(self, columns: list[str], parts: Sequence[int] | None) -> Iterator[pa.Table]:
+        for table in self._stream(columns, _NARROW_AHEAD, parts):
             yield table.filter(pc.equal(table["status"], OK))
 
     def _parts_holding(self, ids: pa.Array) -> list[int]:

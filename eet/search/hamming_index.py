@@ -31,9 +31,9 @@ class HammingIndex:
 
     def __init__(self, words_UW: np.ndarray, offsets: np.ndarray, rows_N: np.ndarray, *, width: int, num_bits: int | None) -> None:
         """Use `build` or `load`. words_UW: uint32 or uint64. Empty `offsets` and `rows_N`: code i is item i (the flat form)."""
-        self._words_UW = words_UW
-        self._offsets = offsets
-        self._rows_N = rows_N
+        self._words_UW = _frozen(words_UW)
+        self._offsets = _frozen(offsets)
+        self._rows_N = _frozen(rows_N)
         self._width = width
         self.num_bits = num_bits
         self._on_device: Any = None
@@ -67,8 +67,7 @@ class HammingIndex:
         is_first[1:] = (sorted_words[1:] != sorted_words[:-1]).any(axis=1)
         firsts = np.flatnonzero(is_first)
         if len(firsts) >= FLAT_FROM_DISTINCT_SHARE * num_items:
-            nothing = np.empty(0, np.int64)
-            return cls(words_NW, nothing, nothing, width=width, num_bits=num_bits)
+            return cls(words_NW, np.empty(0, np.int64), np.empty(0, narrow), width=width, num_bits=num_bits)
         return cls(sorted_words[firsts], np.append(firsts, num_items), order, width=width, num_bits=num_bits)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -139,6 +138,21 @@ class HammingIndex:
         Raises:
             ValueError: k < 1, not packed codes, or widths that differ from the gallery's.
         """
+        distances_Qk, _, rows_Qk = self.search_scored(packed_QB, k, query_hash=query_hash, device=device, threads=threads)
+        return distances_Qk, rows_Qk
+
+    def search_scored(
+        self,
+        packed_QB: np.ndarray,
+        k: int,
+        *,
+        query_hash: np.ndarray | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`search`, with the asymmetric scores (float32, 0 without `query_hash`) between distances and rows: what answers of several
+        indexes are merged by.
+        """
         check_packed(packed_QB, "packed_QB")
         if packed_QB.shape[1] != self._width:
             raise ValueError(
@@ -151,9 +165,10 @@ class HammingIndex:
             self._check_hash(query_hash, len(packed_QB))
         num_queries, k = len(packed_QB), min(k, self.num_items)
         distances_Qk = np.empty((num_queries, k), dtype=np.int32)
+        scores_Qk = np.empty((num_queries, k), dtype=np.float32)
         rows_Qk = np.empty((num_queries, k), dtype=np.int64)
         if k == 0 or num_queries == 0:
-            return distances_Qk, rows_Qk
+            return distances_Qk, scores_Qk, rows_Qk
         words_QW = _wide_words(packed_QB)
         nearest, tile = self._nearest(device)
         from eet.search.scan import kernels
@@ -162,14 +177,15 @@ class HammingIndex:
         no_tables = np.empty((0, 0, 256), np.float32)
 
         def answer(block: slice) -> None:
-            tables = no_tables if query_hash is None else asymmetric_tables(query_hash[block])
-            candidates = nearest(words_QW[block], k)
-            rank(self._words_UW, self._offsets, self._rows_N, tables, *candidates, k, distances_Qk[block], rows_Qk[block])
+            tables = _frozen(no_tables if query_hash is None else asymmetric_tables(query_hash[block]))
+            candidates = nearest(_frozen(words_QW[block]), k)
+            found = distances_Qk[block], scores_Qk[block], rows_Qk[block]
+            rank(self._words_UW, self._offsets, self._rows_N, tables, *candidates, k, *found)
 
         with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
             for done in [pool.submit(answer, slice(start, start + tile)) for start in range(0, num_queries, tile)]:
                 done.result()
-        return distances_Qk, rows_Qk
+        return distances_Qk, scores_Qk, rows_Qk
 
     def _nearest(self, device: str) -> tuple[Any, int]:
         """The function (query words, k) -> candidates on a device, and how many queries it takes at once."""
@@ -191,6 +207,15 @@ class HammingIndex:
         if not fits or len(query_hash) != num_queries:
             allowed = self.num_bits if self.num_bits is not None else f"{8 * self._width - 7} to {8 * self._width}"
             raise ValueError(f"query_hash has shape {query_hash.shape}; give ({num_queries}, {allowed}), one hash for each query code.")
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to. A mapped index and what comes from another process is like that; were the rest not, every loop
+    would be compiled for both.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _wide_words(packed_NB: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ class Kernels(NamedTuple):
     """nearest: (codes_UW, offsets, queries_TW, k, num_bits) -> (starts, codes, distances), the candidates of query t being
     codes[starts[t] : starts[t + 1]], ascending: every code no farther than the least radius within which k items lie.
 
-    rank: (codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances_Tk, out_rows_Tk): the first k items of those
-    candidates by distance, then asymmetric score (where there are tables), then row.
+    rank: (codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances_Tk, out_scores_Tk, out_rows_Tk): the first k
+    items of those candidates by distance, then asymmetric score (0 where there are no tables), then row.
 
     offsets (U + 1,): items of code u are rows_N[offsets[u] : offsets[u + 1]], ascending; empty where item u has code u.
     """
@@ -142,7 +142,7 @@ def kernels() -> Kernels:
             place = child
 
     @njit(nogil=True, cache=True)
-    def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances, out_rows):  # type: ignore[no-untyped-def]
+    def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances, out_scores, out_rows):  # type: ignore[no-untyped-def]
         grouped = len(offsets) > 0
         num_bytes = tables_TB256.shape[1]
         word_bytes = codes_UW.itemsize
@@ -169,15 +169,18 @@ def kernels() -> Kernels:
                 while end < count and keys[order[end]] == keys[order[place]]:
                     end += 1
                 distance = np.int32(distances[first + order[place]])
+                score = np.float32(0) - penalties[order[place]]
                 if not grouped:
                     for i in range(place, min(end, place + k - filled)):
                         out_distances[t, filled] = distance
+                        out_scores[t, filled] = score
                         out_rows[t, filled] = codes[first + order[i]]
                         filled += 1
                 elif end == place + 1:
                     code = codes[first + order[place]]
                     for item in range(offsets[code], min(offsets[code + 1], offsets[code] + k - filled)):
                         out_distances[t, filled] = distance
+                        out_scores[t, filled] = score
                         out_rows[t, filled] = rows_N[item]
                         filled += 1
                 else:
@@ -195,6 +198,7 @@ def kernels() -> Kernels:
                         sift_down(heap_rows, members, size, i)
                     while size > 0 and filled < k:
                         out_distances[t, filled] = distance
+                        out_scores[t, filled] = score
                         out_rows[t, filled] = heap_rows[0]
                         filled += 1
                         member = members[0]

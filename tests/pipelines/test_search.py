@@ -1,5 +1,6 @@
 """Search against a loop over every pair."""
 
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
@@ -12,7 +13,9 @@ from eet.datasets import synthetic
 from eet.gallery import Gallery, Manifest, open_gallery, part_table, read_hits, write_manifest, write_part
 from eet.images import read_image
 from eet.vit import load_bundle, save_bundle
-from pipelines import encode, search
+from pipelines import encode, index, search, search_shards
+from pipelines.cli import JobFailed
+from pipelines.gallery_index import GalleryIndex
 from pipelines.options import DataOptions
 
 BITS = 10
@@ -227,3 +230,121 @@ def test_a_dry_run_writes_nothing(tiny_model, birds_gallery, pictures, tmp_path,
     search.run(dataclasses.replace(config, queries=birds_gallery))
     assert capsys.readouterr().out.count("nothing was started") == 2
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory) -> Gallery:
+    """60 items in 9 parts, the second half appended: ids do not ascend over the parts, and many codes are the same."""
+    path = tmp_path_factory.mktemp("parted") / "gallery"
+    rng = np.random.default_rng(3)
+    values = rng.integers(0, 2, (12, BITS))
+    rows = values[rng.integers(0, 12, 60)]
+    ids = [f"{n:02d}" for n in [*range(0, 60, 2), *range(1, 60, 2)]]
+    manifest = Manifest(model_digest="m", preprocessing_digest="p", num_bits=BITS, num_rows=60, num_ok=60, num_parts=9, rows_per_part=7)
+    for part, places in enumerate(np.array_split(np.arange(60), 9)):
+        names = [ids[place] for place in places]
+        table = part_table(
+            names, names, places % 5, np.packbits(rows[places], axis=1), ["ok"] * len(names), [None] * len(names), schema=manifest.schema
+        )
+        write_part(str(path), part, table)
+    write_manifest(str(path), manifest)
+    return open_gallery(str(path))
+
+
+@pytest.fixture(scope="module")
+def asked(parted, tmp_path_factory) -> tuple[Gallery, np.ndarray]:
+    hashes = np.random.default_rng(4).integers(-8, 9, (23, BITS)).astype(np.float32) + 0.5
+    return hand_made(tmp_path_factory.mktemp("asked") / "queries", (hashes > 0).astype(np.uint8), [0] * 23, prefix="query"), hashes
+
+
+@pytest.mark.parametrize("with_hash", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_an_appended_gallery_an_index_and_blocks_of_queries_give_the_loops_hits(parted, asked, tmp_path, monkeypatch, with_hash, own):
+    monkeypatch.setattr(search, "QUERIES_AT_ONCE", 7)
+    queries, hashes = (parted, None) if own else asked
+    hashes = hashes if with_hash else None
+    index.run(index.IndexConfig(gallery=parted.path, out=str(tmp_path / "index")))
+    mapped = GalleryIndex.load(str(tmp_path / "index")).search
+    for k in (1, 8, 60):
+        plain = search.search_gallery(parted, queries, k=k, query_hash=hashes)
+        assert sorted_by_query(answered(plain)) == sorted_by_query(loop(parted, queries, k, hashes))
+        assert search.search_gallery(parted, queries, k=k, query_hash=hashes, search=mapped).equals(plain)
+
+
+def sorted_by_query(rows: list[tuple]) -> list[tuple]:
+    return sorted(rows, key=lambda row: (row[0], row[1]))
+
+
+def kill_a_shard() -> None:
+    """Of this session alone."""
+    import psutil  # Ray brings its own
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "ray::Shard" in " ".join(child.cmdline()):
+                child.kill()
+                child.wait(10)
+                return
+    raise AssertionError("no shard runs")
+
+
+@pytest.mark.timeout(200)
+def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewer(ray_session, parted, asked, tmp_path):
+    copy = tmp_path / "gallery"
+    shutil.copytree(parted.path, copy)
+    gallery = open_gallery(str(copy))
+    queries, hashes = asked
+    with search_shards.sharded_search(gallery, 2, address="local") as found:
+        for number, hash_Qb in enumerate((None, hashes)):
+            for k in (1, 11, 60):
+                expected = search.search_gallery(parted, queries, k=k, query_hash=hash_Qb)
+                assert search.search_gallery(gallery, queries, k=k, query_hash=hash_Qb, search=found).equals(expected)
+            if number == 0:
+                kill_a_shard()
+        (copy / "part-000005.parquet").unlink()
+        kill_a_shard()
+        kill_a_shard()
+        with pytest.raises(JobFailed, match=r"shard of parts 1, 3, 5, 7 cannot be built: .* lacks .*part-000005"):
+            search.search_gallery(gallery, queries, k=5, search=found)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5, 9])
+@pytest.mark.parametrize("with_hash", [False, True])
+def test_answers_of_shards_merge_into_the_answer_of_all(parted, asked, shards, with_hash):
+    """The merge alone, for any number of shards, one of which may be empty."""
+    queries, hashes = asked
+    hashes = hashes if with_hash else None
+    indexes = [GalleryIndex.of_gallery(parted, list(range(number, 9, shards))) for number in range(shards)]
+    indexes.append(GalleryIndex.of_gallery(parted, []))
+
+    def found(codes, k, query_hash=None):
+        return search_shards.merged([index.search(codes, k, query_hash=query_hash) for index in indexes], k)
+
+    for k in (1, 11, 60):
+        expected = search.search_gallery(parted, queries, k=k, query_hash=hashes)
+        assert search.search_gallery(parted, queries, k=k, query_hash=hashes, search=found).equals(expected)
+
+
+def test_an_index_older_than_its_gallery_is_refused_and_extended(parted, asked, tmp_path, capsys):
+    whole, copy, out = Path(parted.path), tmp_path / "gallery", tmp_path / "index"
+    shutil.copytree(whole, copy)
+    begun = dataclasses.replace(parted.manifest, num_parts=5, num_rows=35, num_ok=35)
+    write_manifest(str(copy), begun)
+    make = index.IndexConfig(gallery=str(copy), out=str(out))
+    index.run(make)
+    assert GalleryIndex.load(str(out)).codes.num_items == 35
+    index.run(make)
+    assert "nothing to do" in capsys.readouterr().out
+    write_manifest(str(copy), parted.manifest)
+    ask = search.SearchConfig(gallery=str(copy), queries=asked[0].path, k=4, index=str(out), out=str(tmp_path / "hits.parquet"))
+    with pytest.raises(ValueError, match="lacks 4 of the gallery's 9 parts: extend it with `eet index"):
+        search.run(ask)
+    index.run(make)
+    assert "(4 of 9 parts" in capsys.readouterr().out
+    assert answered(search.run(ask)) == answered(search.search_gallery(parted, asked[0], k=4))
+
+    write_part(str(copy), 2, open_gallery(str(copy)).table().slice(14, 7))  # the same rows, written anew
+    with pytest.raises(ValueError, match="index of another gallery"):
+        search.run(ask)
+    with pytest.raises(ValueError, match="is no index"):
+        search.run(dataclasses.replace(ask, index=str(copy)))
