@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 from eet.figures import precision_recall_figure, save_png
 from eet.gallery import Gallery, open_gallery, read_hits
 from eet.metrics import (
-    DistanceHistograms,
     map_at_r,
     precision_at_k,
     precision_recall_curve,
     published_gallery,
     r_precision,
-    ranked_metrics,
+    rank_gallery,
     recall_at_k,
 )
 from eet.vit import read_bundle_record
@@ -27,8 +26,6 @@ from pipelines.galleries import check_made_by, check_same_model, labels_in, same
 from pipelines.options import JobOptions
 from pipelines.output import config_values, write_config
 from pipelines.tracking import tracked
-
-GALLERY_BLOCK = 65_536  # codes that the PR curve takes at once
 
 
 @dataclass(kw_only=True)
@@ -99,17 +96,19 @@ def run(config: EvaluateConfig) -> Evaluation:
     query_codes, query_labels, query_rows = _labelled(queries)
     own = query_rows if same_folder(gallery.path, queries.path) else None
     if "encoded" in protocols:
-        codes, _ = gallery.codes()
-        labels = _known_labels(gallery)
+        codes, _, labels = gallery.coded_rows(ids=False)
+        if not (labels >= 0).any():
+            raise ValueError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
         query_labels_here = labels_in(gallery, queries)[query_rows]
         if config.hits is not None:
             measures["encoded, hits"] = hits_measures(read_hits(config.hits), gallery, config, own=own is not None)
         else:
-            measures["encoded"] = ranked_metrics(
+            ranked = rank_gallery(
                 query_codes, query_labels_here, codes, labels, num_bits=gallery.manifest.num_bits, query_rows=own,
                 ks=config.ks, recall_ks=config.recall_ks, count_query=config.count_query,
             )  # fmt: skip
-            curves["encoded"] = _curve(query_codes, query_labels_here, codes, labels, gallery.manifest.num_bits, own)
+            measures["encoded"] = ranked.measures
+            curves["encoded"] = precision_recall_curve(ranked.total_QH, ranked.relevant_QH)
     if "published" in protocols:
         assert config.model is not None
         record = read_bundle_record(config.model)
@@ -118,11 +117,12 @@ def run(config: EvaluateConfig) -> Evaluation:
         check_made_by(queries, record, f"--model {config.model}")
         labels = _labels_of_model(queries, query_labels, record.label_names)
         codes, gallery_labels = published_gallery(record.target_codes, record.label_counts)
-        measures["published"] = ranked_metrics(
+        ranked = rank_gallery(
             query_codes, labels, codes, gallery_labels, num_bits=record.num_bits,
             ks=config.ks, recall_ks=config.recall_ks, count_query=config.count_query,
         )  # fmt: skip
-        curves["published"] = _curve(query_codes, labels, codes, gallery_labels, record.num_bits, None)
+        measures["published"] = ranked.measures
+        curves["published"] = precision_recall_curve(ranked.total_QH, ranked.relevant_QH)
     evaluation = Evaluation(measures, curves)
     with tracked(f"evaluate {out.name}", config.tracking_uri, config.out, config_values(config)) as run_:
         _write(out, evaluation)
@@ -136,20 +136,11 @@ def run(config: EvaluateConfig) -> Evaluation:
 
 def _labelled(queries: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes, labels and rows of the queries that have a label. ValueError where none has."""
-    codes, _ = queries.codes()
-    labels = queries.labels()
+    codes, _, labels = queries.coded_rows(ids=False)
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
         raise ValueError(f"{queries.path} has no labels: encode it with --data.* to measure it")
     return codes[rows], labels[rows], rows
-
-
-def _known_labels(gallery: Gallery) -> np.ndarray:
-    """The gallery's labels, with a number that matches nothing where they are unknown."""
-    labels = gallery.labels().astype(np.int64)
-    if not (labels >= 0).any():
-        raise ValueError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
-    return labels
 
 
 def _labels_of_model(queries: Gallery, labels: np.ndarray, model_names: tuple[str, ...]) -> np.ndarray:
@@ -164,16 +155,6 @@ def _labels_of_model(queries: Gallery, labels: np.ndarray, model_names: tuple[st
             f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use --protocol encoded"
         )
     return np.array([places.get(name, -1) for name in names])[labels]
-
-
-def _curve(
-    query_codes: np.ndarray, query_labels: np.ndarray, codes: np.ndarray, labels: np.ndarray, num_bits: int, query_rows: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(recall, precision) at Hamming radii 0..bits, over blocks of the gallery."""
-    histograms = DistanceHistograms(query_codes, query_labels, num_bits, query_rows=query_rows)
-    for start in range(0, len(codes), GALLERY_BLOCK):
-        histograms.add(codes[start : start + GALLERY_BLOCK], labels[start : start + GALLERY_BLOCK], start)
-    return precision_recall_curve(histograms.total, histograms.relevant)
 
 
 def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig, *, own: bool) -> dict[str, float]:

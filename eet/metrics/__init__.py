@@ -2,16 +2,15 @@
 
 from eet.metrics.average_precision import average_precision
 from eet.metrics.distance_histogram import (
-    DistanceHistograms,
     expected_average_precision,
     precision_recall_curve,
 )
 from eet.metrics.protocols import encoded_protocol, published_gallery, published_protocol
-from eet.metrics.ranked_metrics import ranked_metrics
+from eet.metrics.ranked_metrics import RankedGallery, rank_gallery, ranked_metrics
 from eet.metrics.ranked_relevance import map_at_r, precision_at_k, r_precision, recall_at_k
 
 __all__ = [
-    "DistanceHistograms",
+    "RankedGallery",
     "average_precision",
     "encoded_protocol",
     "expected_average_precision",
@@ -21,6 +20,7 @@ __all__ = [
     "published_gallery",
     "published_protocol",
     "r_precision",
+    "rank_gallery",
     "ranked_metrics",
     "recall_at_k",
 ]

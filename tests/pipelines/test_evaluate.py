@@ -123,7 +123,7 @@ def hand_made(path: Path, codes: np.ndarray, labels: list[int | None], names, *,
         rows_per_part=len(codes),
         label_names=names,
     )
-    ids = [f"{prefix}{row}" for row in range(len(codes))]
+    ids = [f"{prefix}{row:03d}" for row in range(len(codes))]  # ties go by id, which is the order of rows here
     write_part(str(path), 0, part_table(ids, ids, labels, codes, ["ok"] * len(ids), [None] * len(ids), schema=manifest.schema))
     write_manifest(str(path), manifest)
     return open_gallery(str(path))

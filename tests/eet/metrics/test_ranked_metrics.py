@@ -43,7 +43,7 @@ def test_blocked_metrics_equal_one_query_at_a_time(bits: int, count_query: bool,
     queries, labels = gallery[5:40] ^ 4, gallery_labels[5:40]
     found = ranked_metrics(
         queries, labels, gallery, gallery_labels, num_bits=bits, query_rows=rows, ks=(1, 5), recall_ks=(1, 3),
-        count_query=count_query, block=8,
+        count_query=count_query,
     )  # fmt: skip
     expected = slow_metrics(queries, labels, gallery, gallery_labels, rows, count_query)
     assert expected["queries_without_relevant"] == same_gallery
