@@ -1,12 +1,12 @@
-"""`eet benchmark encoder`: MACs and latency beside timm, in one process, methods interleaved, medians."""
+"""`eet benchmark encoder` and `search`: beside their peers, in one process, methods interleaved, medians."""
 
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eet.vit import PruningSchedule, build_student, scaled_prune_after
+from pipelines.benchmark_search import SearchBenchmarkOptions, SearchTiming, measure
 from pipelines.options import JobOptions
 
 
@@ -25,7 +26,8 @@ class BenchmarkConfig(JobOptions):
     """Measures. Random weights: time does not depend on them.
 
     Attributes:
-        what: encoder: timm's ViT with fused attention, our unpruned teacher, our student at --keep_ratios.
+        what: encoder: MACs and latency of timm's ViT with fused attention, our unpruned teacher, our student at --keep_ratios. search: exact
+            Hamming search beside FAISS's flat index, by --search.*.
         device: auto takes CUDA where there is one.
         backbone: timm ViT.
         batch_sizes: Images at once.
@@ -35,9 +37,10 @@ class BenchmarkConfig(JobOptions):
         precision: auto is bf16 on CUDA and fp32 on a CPU.
         threads: CPU threads; default all.
         json: File for the figures.
+        search: Of `eet benchmark search`.
     """
 
-    what: Literal["encoder"] = "encoder"
+    what: Literal["encoder", "search"] = "encoder"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backbone: str = "vit_small_patch16_224"
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -47,6 +50,7 @@ class BenchmarkConfig(JobOptions):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = None
     json: str | None = None
+    search: SearchBenchmarkOptions = field(default_factory=SearchBenchmarkOptions)
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -73,8 +77,41 @@ class Timing:
     spread: float
 
 
-def run(config: BenchmarkConfig) -> list[Timing]:
+def run(config: BenchmarkConfig) -> list[Timing] | list[SearchTiming]:
     """Prints a table and, asked for, writes JSON with the machine and versions beside it."""
+    return _search(config) if config.what == "search" else _encoder(config)
+
+
+def _search(config: BenchmarkConfig) -> list[SearchTiming]:
+    import faiss
+    import numba
+
+    threads = config.threads or os.cpu_count() or 1
+    machine: dict[str, str | int] = {
+        "device": _cpu_name(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "numba": numba.__version__,
+        "faiss": faiss.__version__,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    if config.dry_run:
+        cases = len(config.search.sizes) * len(config.search.bits) * len(config.search.draws)
+        print(f"dry run: {cases} cases, {config.repeats} repeats, on {machine['device']}; nothing was started")
+        return []
+    print("  ".join(f"{key} {value}" for key, value in machine.items()))
+    timings = measure(config.search, threads=threads, repeats=config.repeats)
+    _write_json(config, machine, timings)
+    return timings
+
+
+def _write_json(config: BenchmarkConfig, machine: dict[str, str | int], timings: Sequence[Any]) -> None:
+    if config.json is not None:
+        record = {"what": config.what, "machine": machine, "config": asdict(config), "timings": [asdict(timing) for timing in timings]}
+        Path(config.json).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _encoder(config: BenchmarkConfig) -> list[Timing]:
     device = torch.device(
         "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu" if config.device == "auto" else config.device
     )
@@ -95,9 +132,7 @@ def run(config: BenchmarkConfig) -> list[Timing]:
         for batch_size in config.batch_sizes:
             timings += _time(runs, macs, batch_size, _input_size(networks["student"]), device, config.repeats)
     _print(timings, machine)
-    if config.json is not None:
-        record = {"what": config.what, "machine": machine, "config": asdict(config), "timings": [asdict(timing) for timing in timings]}
-        Path(config.json).write_text(json.dumps(record, indent=1) + "\n")
+    _write_json(config, machine, timings)
     return timings
 
 

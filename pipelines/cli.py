@@ -27,7 +27,7 @@ JOBS: dict[str, Job] = {
     "search": Job("pipelines.search", "SearchConfig", "nearest items of a gallery in Hamming space"),
     "evaluate": Job("pipelines.evaluate", "EvaluateConfig", "mAP, P@k, recall@k, R-precision, MAP@R, under both protocols"),
     "report": Job("pipelines.report", "ReportConfig", "a self-contained HTML page of hits"),
-    "benchmark": Job("pipelines.benchmark", "BenchmarkConfig", "measure the encoder against timm, interleaved"),
+    "benchmark": Job("pipelines.benchmark", "BenchmarkConfig", "measure the encoder against timm, and search against FAISS, interleaved"),
 }
 
 
