@@ -26,7 +26,7 @@ class BenchmarkConfig(JobOptions):
     """Measures. Random weights: time does not depend on them.
 
     Attributes:
-        what: encoder: MACs and latency of timm's ViT with fused attention, our unpruned teacher, our student at --keep_ratios. search: exact
+        what: encoder: MACs and latency of timm's ViT (fused attention), our teacher, our student at --keep_ratios. search: exact
             Hamming search beside FAISS's flat index, by --search.*.
         device: auto takes CUDA where there is one.
         backbone: timm ViT.
