@@ -121,10 +121,12 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
     if config.mode == "overwrite" and (job is None or job.mode != "overwrite"):
         job = manifest = None  # replaced when the new images are listed and planned
     if job is not None:
+        if job.base is not None:  # appended parts are cut as those that are there, whatever was asked
+            made_with["rows_per_part"] = job.base.rows_per_part
         job.check(made_with, images.description, config.out)
     elif manifest is not None:
         theirs = {name: getattr(manifest, name) for name in made_with}
-        made_with["rows_per_part"] = manifest.rows_per_part  # of what is there; appended parts are cut alike
+        made_with["rows_per_part"] = manifest.rows_per_part
         refuse_difference(theirs, made_with, f"{config.out} is a gallery made differently")
         if config.mode != "append":
             return _nothing_to_do(config, manifest, images)

@@ -77,13 +77,11 @@ def read_job(out: str) -> GalleryJob | None:
     if not exists(location):
         return None
     values = json.loads(read_text(location))
-    for name in ("token_shape",):
-        if values["made_with"].get(name) is not None:
-            values["made_with"][name] = tuple(values["made_with"][name])
-    if values["base"] is not None:
-        values["base"] = Manifest.from_json(json.dumps(values["base"]))
-    if values["label_names"] is not None:
-        values["label_names"] = tuple(values["label_names"])
+    made_with, base, label_names = values["made_with"], values["base"], values["label_names"]
+    if made_with["token_shape"] is not None:
+        made_with["token_shape"] = tuple(made_with["token_shape"])  # JSON knows lists only
+    values["base"] = None if base is None else Manifest.from_json(json.dumps(base))
+    values["label_names"] = None if label_names is None else tuple(label_names)
     return GalleryJob(**values)
 
 

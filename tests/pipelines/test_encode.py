@@ -208,7 +208,7 @@ def test_an_append_that_was_cut_off_leaves_the_gallery_readable_and_goes_on(tiny
     encode.run(config)
     before = open_gallery(config.out).table()
     add_pictures(grown)
-    append = dataclasses.replace(config, mode="append")
+    append = dataclasses.replace(config, mode="append", rows_per_part=2048)  # parts are cut as those that are there
     written = cut_after(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         encode.run(append)
