@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module.run(config)
     except (JobFailed, ValueError, OSError) as error:
-        print(f"eet {name}: {error}", file=sys.stderr)
+        from eet.images import without_secrets  # the job has loaded it
+
+        print(f"eet {name}: {without_secrets(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"eet {name}: stopped", file=sys.stderr)

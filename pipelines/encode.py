@@ -26,7 +26,7 @@ from eet.gallery import (
     student_token_shape,
     write_manifest,
 )
-from eet.images import join_location, without_secrets
+from eet.images import join_location, split_options, without_secrets
 from eet.vit import BundleRecord, Student, load_bundle, read_bundle_record
 from pipelines.cli import JobFailed
 from pipelines.encode_parts import EncoderOptions, PartDone, encode_here, encode_on_ray, read_part_done
@@ -114,11 +114,12 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
     student, record = load_bundle(config.model), read_bundle_record(config.model)
     # Absolute: Ray's workers have another working directory.
     config = replace(config, out=str(absolute(config.out)))
+    _refuse_images_in_out(config)
     images = images_of(config)
     made_with = _made_with(config, student, record)
     job = read_job(config.out)
     manifest = read_manifest(config.out) if is_gallery(config.out) else None
-    if config.mode == "overwrite" and (job is None or job.mode != "overwrite"):
+    if config.mode == "overwrite" and not (job is not None and job.mode == "overwrite" and job.is_of(made_with, images.description)):
         job = manifest = None  # replaced when the new images are listed and planned
     if job is not None:
         if job.base is not None:  # appended parts are cut as those that are there, whatever was asked
@@ -128,6 +129,8 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
         theirs = {name: getattr(manifest, name) for name in made_with}
         made_with["rows_per_part"] = manifest.rows_per_part
         refuse_difference(theirs, made_with, f"{config.out} is a gallery made differently")
+        if not config.dry_run:
+            _repair(config, student, manifest)
         if config.mode != "append":
             return _nothing_to_do(config, manifest, images)
     if config.dry_run:
@@ -178,6 +181,22 @@ class _DatasetImages(ImageList):
         yield ListedImages(list(self.table.paths), [self.table.location(row) for row in range(len(self.table))], self.table.labels)
 
 
+def _refuse_images_in_out(config: EncodeConfig) -> None:
+    """ValueError where the pictures lie in the folder of the gallery, whose files would be taken for each other."""
+    out = split_options(config.out)[0].rstrip("/")
+    images = "" if config.images is None else split_options(str(absolute(config.images)))[0]
+    if images == out or images.startswith(f"{out}/"):
+        raise ValueError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery a folder of its own")
+
+
+def _repair(config: EncodeConfig, student: Student, manifest: Manifest) -> None:
+    """Encodes parts of a finished gallery that somebody took away."""
+    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(config.out)))
+    if missing:
+        print(f"{len(missing)} of {manifest.num_parts} parts are missing: encoding them again", flush=True)
+        _encoded(config, student, [part for part in planned_parts(config.out) if part.part in missing], None)
+
+
 def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) -> EncodeResult:
     if images.description not in manifest.inputs:
         raise ValueError(
@@ -198,13 +217,7 @@ def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: lis
     if len(pending) < len(planned):
         print(f"{len(planned) - len(pending)} of {len(planned)} parts are there already; {len(pending)} to encode", flush=True)
     started = time.monotonic()
-    done: dict[int, PartDone] = {}
-    try:
-        for part in _encode(config, student, pending, hashes):
-            done[part.part] = part
-    except RayError as error:
-        cause = getattr(error, "cause", None) or error
-        raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
+    done = _encoded(config, student, pending, hashes)
     seconds = time.monotonic() - started
     rate = sum(part.rows for part in done.values() if part.encoded) / seconds if done else 0.0
     with ThreadPoolExecutor(READS_AHEAD) as pool:
@@ -213,12 +226,29 @@ def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: lis
         for part in (*done.values(), *found):
             statuses.update(part.statuses)
     if sum(statuses.values()) != job.num_rows:
-        raise JobFailed(f"{out} is damaged: its parts hold {sum(statuses.values())} rows, the plan {job.num_rows}. Use --mode overwrite")
+        raise JobFailed(
+            f"{out} is damaged: its parts hold {sum(statuses.values())} rows, the plan {job.num_rows}. Empty it and begin again"
+        )
     manifest = job.manifest(statuses, ok=OK)
     write_manifest(out, manifest)
     remove(join_location(out, BEGUN_FILE))
     sweep(out)
     return _result(config, manifest, rate)
+
+
+def _encoded(config: EncodeConfig, student: Student, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> dict[int, PartDone]:
+    """Encodes parts; JobFailed where that stops, or where they are not in the folder afterwards."""
+    try:
+        done = {part.part: part for part in _encode(config, student, pending, hashes)}
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
+    if absent := set(done) - set(finished_parts(config.out)):
+        raise JobFailed(
+            f"{len(absent)} parts that workers wrote are not in {config.out}, such as part {min(absent)}: --out must be a folder that all "
+            "nodes share, or a URI"
+        )
+    return done
 
 
 def _encode(config: EncodeConfig, student: Student, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> Iterator[PartDone]:

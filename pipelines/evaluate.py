@@ -23,6 +23,7 @@ from eet.metrics import (
 )
 from eet.vit import read_bundle_record
 from pipelines.galleries import check_made_by, check_same_model, labels_in, same_folder
+from pipelines.gallery_index import by_id
 from pipelines.options import JobOptions
 from pipelines.output import config_values, write_config
 from pipelines.tracking import tracked
@@ -96,10 +97,10 @@ def run(config: EvaluateConfig) -> Evaluation:
     query_codes, query_labels, query_rows = _labelled(queries)
     own = query_rows if same_folder(gallery.path, queries.path) else None
     if "encoded" in protocols:
-        codes, _, labels = gallery.coded_rows(ids=False)
+        codes, _, labels = by_id(gallery.coded_rows())
         if not (labels >= 0).any():
             raise ValueError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
-        query_labels_here = labels_in(gallery, queries)[query_rows]
+        query_labels_here = labels_in(gallery, queries, query_labels)
         if config.hits is not None:
             measures["encoded, hits"] = hits_measures(read_hits(config.hits), gallery, config, own=own is not None)
         else:
@@ -136,7 +137,7 @@ def run(config: EvaluateConfig) -> Evaluation:
 
 def _labelled(queries: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes, labels and rows of the queries that have a label. ValueError where none has."""
-    codes, _, labels = queries.coded_rows(ids=False)
+    codes, _, labels = by_id(queries.coded_rows())
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
         raise ValueError(f"{queries.path} has no labels: encode it with --data.* to measure it")

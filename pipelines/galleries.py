@@ -1,6 +1,9 @@
 """What jobs ask of galleries that meet each other: are they of one model, are they one folder, which number has a label in both."""
 
+import os
+
 import numpy as np
+from pyarrow.fs import LocalFileSystem
 
 from eet.gallery import MANIFEST_NAME, Gallery
 from eet.images import join_location, resolve, with_suffix
@@ -22,7 +25,10 @@ def queries_gallery(hits: str) -> str:
 
 def same_folder(one: str, other: str) -> bool:
     """Whether two galleries are one folder, so that a query is an item too."""
-    return resolve(one) == resolve(other)
+    (ours, path), (theirs, other_path) = resolve(one), resolve(other)
+    if isinstance(ours, LocalFileSystem) and isinstance(theirs, LocalFileSystem):
+        return os.path.realpath(path) == os.path.realpath(other_path)
+    return ours == theirs and path == other_path
 
 
 def check_same_model(gallery: Gallery, queries: Gallery) -> None:
@@ -43,11 +49,10 @@ def _check_alike(gallery: Gallery, theirs: tuple[str, str, int], told: str) -> N
             raise ValueError(f"{gallery.path} was encoded with {name} {mine}, {told} has {other}: encode both with one model")
 
 
-def labels_in(gallery: Gallery, queries: Gallery) -> np.ndarray:
-    """The queries' labels (Q,) in the gallery's numbering, matched by name; a name that the gallery lacks gets a number behind all of its
+def labels_in(gallery: Gallery, queries: Gallery, labels: np.ndarray) -> np.ndarray:
+    """Labels (Q,) of queries in the gallery's numbering, matched by name; a name that the gallery lacks gets a number behind all of its
     own, and -1 stays unknown. Without names on either side the numbers are taken as they are.
     """
-    labels = queries.labels()
     names, ours = queries.manifest.label_names, gallery.manifest.label_names
     if not names or not ours or names == ours:
         return labels

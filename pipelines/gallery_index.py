@@ -32,11 +32,8 @@ class GalleryIndex:
 
     @classmethod
     def of_rows(cls, rows: CodedRows, num_bits: int) -> "GalleryIndex":
-        """Sorts the rows by id where they are not yet: a gallery that was appended to is sorted part by part of its story only."""
-        codes_NB, item_ids, labels_N = rows
-        if len(item_ids) > 1 and not pc.all(pc.less(item_ids.slice(0, len(item_ids) - 1), item_ids.slice(1))).as_py():
-            order = pc.sort_indices(item_ids)
-            codes_NB, item_ids, labels_N = codes_NB[order.to_numpy()], item_ids.take(order), labels_N[order.to_numpy()]
+        """Of rows in any order."""
+        codes_NB, item_ids, labels_N = by_id(rows)
         return cls(HammingIndex.build(codes_NB, num_bits=num_bits), item_ids, labels_N)
 
     @classmethod
@@ -69,6 +66,15 @@ class GalleryIndex:
         ids = pa.ipc.open_file(source).read_all()["item_id"]
         labels = np.load(Path(folder) / LABELS_FILE, mmap_mode="r")
         return cls(HammingIndex.load(folder), ids, labels)
+
+
+def by_id(rows: CodedRows) -> CodedRows:
+    """The rows in the order of their ids: a gallery that was appended to is sorted piece by piece only."""
+    codes_NB, item_ids, labels_N = rows
+    if len(item_ids) < 2 or pc.all(pc.less(item_ids.slice(0, len(item_ids) - 1), item_ids.slice(1))).as_py():
+        return rows
+    order = pc.sort_indices(item_ids)
+    return CodedRows(codes_NB[order.to_numpy()], item_ids.take(order), labels_N[order.to_numpy()])
 
 
 def _record(gallery: Gallery, num_parts: int) -> dict[str, object]:

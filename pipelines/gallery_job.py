@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow.fs as pafs
 
 from eet.datasets.listing import ImageList
-from eet.gallery import Manifest, finished_parts, items_table, plan_name, planned_ids, write_plan
-from eet.images import join_location, resolve, with_suffix
-from pipelines.output import exists, read_text, write_text
+from eet.gallery import MANIFEST_NAME, Manifest, finished_parts, items_table, open_gallery, plan_name, planned_ids, write_plan
+from eet.images import join_location, resolve
+from pipelines.output import exists, hidden_beside, read_text, write_text
 
 BEGUN_FILE = "begun.json"
 _TEMPORARY_FILES = r"\..+\.tmp"
-_GALLERY_FILES = (r"manifest\.json", r"begun\.json", r"config\.yaml", r"plan.*\.parquet", r"part-\d+\.parquet", _TEMPORARY_FILES)
+_GALLERY_FILES = (r"manifest\.json", r"begun\.json", r"config\.yaml", r"plan(-\d{6,})?\.parquet", r"part-\d+\.parquet", _TEMPORARY_FILES)
 Mode = Literal["resume", "overwrite", "append"]
 
 
@@ -41,6 +41,10 @@ class GalleryJob:
     @property
     def first_part(self) -> int:
         return self.base.num_parts if self.base else 0
+
+    def is_of(self, made_with: Mapping[str, Any], described: str) -> bool:
+        """Whether this is the job of that model, those options and that input."""
+        return self.made_with == made_with and self.input == described
 
     def check(self, made_with: Mapping[str, Any], described: str, out: str) -> None:
         """ValueError where the job that is to go on is another than this."""
@@ -71,6 +75,11 @@ def refuse_difference(then: Mapping[str, Any], now: Mapping[str, Any], what: str
         raise ValueError(f"{what} ({'; '.join(changed)}): go on with the same options, choose another --out, or use --mode overwrite")
 
 
+def is_begun_or_whole(out: str) -> bool:
+    """Whether a folder is a gallery's, finished or not."""
+    return any(exists(join_location(out, name)) for name in (MANIFEST_NAME, BEGUN_FILE, plan_name(0)))
+
+
 def read_job(out: str) -> GalleryJob | None:
     """The job that was begun in `out` and is not finished; None where there is none."""
     location = join_location(out, BEGUN_FILE)
@@ -91,20 +100,22 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
     Killed before begun.json is there, it begins anew. ValueError for an id given twice, and where `out` holds parts of nobody knows what.
     """
     first_part = base.num_parts if base else 0
-    if base is None and mode != "overwrite" and finished_parts(out):
-        raise ValueError(
-            f"{out} holds parts of a gallery, but no {BEGUN_FILE}, so not what they are of: choose another --out, or use --mode overwrite"
-        )
+    if base is None and not is_begun_or_whole(out) and finished_parts(out):
+        raise ValueError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another --out")
+    _refuse_unnamed(out, base, images)
     names, numbers = joined_labels(base.label_names if base else None, images.label_names, first=base is None)
 
     def items() -> Iterator[Any]:
         for item_ids, uris, labels in images:
+            if labels is not None and images.label_names is None and names is not None and (labels >= 0).any():
+                raise ValueError(
+                    f"{images.description} has labels without names, {out} has named ones: give a table with a column of names"
+                )
             yield items_table(item_ids, uris, labels if labels is None or numbers is None else numbers[labels])
 
     known = planned_ids(out, before=first_part) if base else []
-    planned_in = (
-        with_suffix(out, ".new") if mode == "overwrite" else out
-    )  # what is there stays until the images that replace it are planned
+    # What is there stays until what replaces it is planned.
+    planned_in = hidden_beside(out) if mode == "overwrite" else out
     summary = write_plan(planned_in, items(), made_with["rows_per_part"], first_part=first_part, known_ids=known)
     if base is None and not summary.num_rows:
         raise ValueError(f"{images.description} lists no image")
@@ -120,6 +131,14 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
     if summary.num_rows:
         write_text(join_location(out, BEGUN_FILE), json.dumps(dataclasses.asdict(job), indent=1, ensure_ascii=False) + "\n")
     return job
+
+
+def _refuse_unnamed(out: str, base: Manifest | None, images: ImageList) -> None:
+    """ValueError where named labels would be appended to labels that are numbers only: what they stand for is not known."""
+    if base is None or base.label_names is not None or images.label_names is None:
+        return
+    if (open_gallery(out).labels() >= 0).any():
+        raise ValueError(f"{out} has labels without names, {images.description} has named ones: encode them into another gallery")
 
 
 def joined_labels(

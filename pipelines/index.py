@@ -46,7 +46,7 @@ def run(config: IndexConfig) -> GalleryIndex | None:
     if there:
         rows = _joined(GalleryIndex.load(config.out), rows)
     index = GalleryIndex.of_rows(rows, manifest.num_bits)
-    with replace_folder(str(absolute(config.out))) as fresh:
+    with replace_folder(str(absolute(config.out)), INDEX_FILE) as fresh:
         index.save(Path(fresh), gallery)
     write_config(config.out, config)
     print(f"{config.out}: {index.codes.num_items} items, {index.codes.num_codes} distinct codes ({told})")

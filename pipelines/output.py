@@ -1,6 +1,7 @@
 """What a job writes: small files on any store, and the resolved config beside every output."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -10,7 +11,7 @@ import pyarrow.fs as pafs
 import yaml
 
 from eet.gallery import whole_file
-from eet.images import join_location, resolve, split_options, with_suffix
+from eet.images import join_location, resolve, split_options, with_suffix, without_secrets
 
 
 def is_table(out: str) -> bool:
@@ -48,23 +49,34 @@ def remove(location: str) -> None:
     filesystem.delete_file(path)
 
 
-@contextmanager
-def replace_folder(location: str) -> Iterator[str]:
-    """Gives an empty folder beside `location` to write flat files into; they take the place of what is there when the block ends well.
+def hidden_beside(location: str) -> str:
+    """A hidden place beside a folder that nothing has yet."""
+    path, options = split_options(location.rstrip("/"))
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}.{name}.{uuid.uuid4().hex}{options}"
 
-    After an error `location` is as it was.
+
+@contextmanager
+def replace_folder(location: str, marker: str) -> Iterator[str]:
+    """Gives an empty folder to write flat files into; they take the place of those at `location` when the block ends well.
+
+    marker: the file that makes the folder what it is: it goes first and comes last, and a folder with files but without it is not ours
+    to replace: ValueError. After an error `location` is as it was.
     """
-    fresh = with_suffix(location, ".new")
-    filesystem, source = resolve(fresh)
-    _, target = resolve(location)
+    filesystem, target = resolve(location)
+    there = filesystem.get_file_info(pafs.FileSelector(target, allow_not_found=True))
+    if there and not any(entry.base_name == marker for entry in there):
+        raise ValueError(f"{without_secrets(location)} holds other files (and no {marker}): choose another name, or empty it")
+    fresh = hidden_beside(location)
+    _, source = resolve(fresh)
     filesystem.create_dir(source, recursive=True)
-    filesystem.delete_dir_contents(source)
     try:
         yield fresh
         filesystem.create_dir(target, recursive=True)
-        filesystem.delete_dir_contents(target)
-        for file in filesystem.get_file_info(pafs.FileSelector(source)):
-            filesystem.move(file.path, f"{target}/{file.base_name}")
+        for entry in sorted(there, key=lambda entry: entry.base_name != marker):
+            (filesystem.delete_dir if entry.type == pafs.FileType.Directory else filesystem.delete_file)(entry.path)
+        for entry in sorted(filesystem.get_file_info(pafs.FileSelector(source)), key=lambda entry: entry.base_name == marker):
+            filesystem.move(entry.path, f"{target}/{entry.base_name}")
     finally:
         filesystem.delete_dir(source)
 

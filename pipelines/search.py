@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from eet.gallery import HITS_SCHEMA, Gallery, open_gallery, write_hits
+from eet.gallery import HITS_SCHEMA, MANIFEST_NAME, Gallery, open_gallery, write_hits
 from eet.vit import read_bundle_record
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
@@ -103,7 +103,7 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np
     if same_folder(out, config.gallery):
         raise ValueError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")
     hashes: list[np.ndarray] = []
-    with replace_folder(out) as fresh:
+    with replace_folder(out, MANIFEST_NAME) as fresh:
         wanted = EncodeConfig(model=config.model, images=config.queries, out=fresh, tokens=True, engine="local", max_error_ratio=1.0)
         encode(wanted, hashes=hashes)
     write_config(out, replace(wanted, out=out))  # it was written for the folder that took its place
@@ -143,8 +143,8 @@ def search_gallery(
     folder, no item is its own hit. search: default over the gallery read into this process.
     """
     search = search or GalleryIndex.of_gallery(gallery).search
-    query_codes, query_ids, _ = queries.coded_rows(labels=False)
-    query_labels = labels_in(gallery, queries)
+    query_codes, query_ids, query_labels = queries.coded_rows()
+    query_labels = labels_in(gallery, queries, query_labels)
     same = same_folder(gallery.path, queries.path)
     pieces = []
     for start in range(0, len(query_codes), QUERIES_AT_ONCE):

@@ -44,8 +44,9 @@ def sharded_search(gallery: Gallery, shards: int, *, address: str) -> Iterator[C
     shards = min(shards, max(1, gallery.manifest.num_parts))
     with connected(address) as resources:
         gpu = resources.gpus >= shards
-        cpus = 1 if gpu else resources.cpus_per_worker(min(shards, resources.cpus))
-        options = {"num_cpus": cpus if shards <= resources.cpus else resources.cpus / shards, "num_gpus": 1 if gpu else 0}
+        # A search uses every core of its node for a moment; what is reserved only keeps shards off a head that takes no work. So one that
+        # is built again after its node was lost finds room on any other.
+        options = {"num_cpus": 0.01, "num_gpus": 1 if gpu else 0, "scheduling_strategy": "SPREAD"}
         held = [list(range(number, gallery.manifest.num_parts, shards)) for number in range(shards)]
         actors = [Shard.options(**options).remote(gallery.path, parts, gpu) for parts in held]
         try:

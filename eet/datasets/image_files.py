@@ -39,11 +39,16 @@ def iter_files(root: str) -> Iterator[str]:
     return _local_files(root, base) if isinstance(filesystem, fs.LocalFileSystem) else _remote_files(root, filesystem, base.rstrip("/"))
 
 
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed is an error: what lies in it would be missing without a word."""
+    raise error
+
+
 def _local_files(root: str, base: str) -> Iterator[str]:
     if not os.path.isdir(base):
         raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the images")
     seen: set[tuple[int, int]] = set()
-    for folder, subfolders, names in os.walk(base, followlinks=True):
+    for folder, subfolders, names in os.walk(base, followlinks=True, onerror=_refuse):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()

@@ -25,6 +25,8 @@ def split_options(location: str) -> tuple[str, str]:
 def join_location(folder: str, name: str) -> str:
     """The location of `name` in a folder, a local path or a URI, whose options stay at the end."""
     path, options = split_options(folder)
+    if _URI.match(folder):
+        name = name.replace("%", "%25").replace("?", "%3F")
     return f"{path.rstrip('/')}/{name}{options}"
 
 
@@ -91,8 +93,10 @@ def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
             body, _, query = rest.partition("?")
             bucket, _, key = body.partition("/")
             filesystem, root = _bucket(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
+            key = key.rstrip("/")
             return filesystem, f"{root}/{urllib.parse.unquote(key)}" if key else root
-        return pafs.FileSystem.from_uri(text)
+        filesystem, path = pafs.FileSystem.from_uri(text)
+        return filesystem, path.rstrip("/") or path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as refusal:
         return _resolve_with_fsspec(text, refusal)
 

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 T = TypeVar("T")
 
-_TAR = re.compile(r"(?P<container>.+\.tar(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
-_PARQUET = re.compile(r"(?P<container>.+\.parquet(?:\?[^#]*)?)#(?P<group>\d+)/(?P<row>\d+)/(?P<column>.+)", re.DOTALL)
+_TAR = re.compile(r"(?P<container>.+\.tar(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL | re.IGNORECASE)
+_PARQUET = re.compile(r"(?P<container>.+\.parquet(?:\?[^#]*)?)#(?P<group>\d+)/(?P<row>\d+)/(?P<column>.+)", re.DOTALL | re.IGNORECASE)
 
 # Items are planned in the order of their ids, so that a part's neighbours lie in one file or two.
 _OPEN_FILES = 8

@@ -314,3 +314,58 @@ def test_one_image_is_a_gallery_of_one(tiny_model, folder, tmp_path):
 def test_more_workers_than_the_cluster_has_are_refused(ray_session, tiny_model, folder, tmp_path):
     with pytest.raises(ValueError, match="do not fit the cluster"):
         encode.run(config_of(tmp_path / "gallery", tiny_model, folder, engine="ray", workers=9, rows_per_part=1))
+
+
+def test_a_part_that_somebody_took_away_is_encoded_again(local, tiny_model, folder, tmp_path, capsys):
+    config = config_of(tmp_path / "gallery", tiny_model, folder)
+    encode.run(config)
+    Path(config.out, part_name(3)).unlink()
+    with pytest.raises(ValueError, match="lacks 1 of its 5 parts"):
+        open_gallery(config.out)
+    encode.run(config)
+    assert "1 of 5 parts are missing" in capsys.readouterr().out
+    assert open_gallery(config.out).table().equals(local.table()) and open_gallery(config.out).manifest == local.manifest
+
+
+def test_an_overwrite_that_was_cut_off_can_be_overwritten_by_another(tiny_model, folder, tmp_path, monkeypatch):
+    config = config_of(tmp_path / "gallery", tiny_model, folder, mode="overwrite")
+    cut_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        encode.run(config)
+    monkeypatch.undo()
+    encode.run(dataclasses.replace(config, images=str(folder / "a")))
+    assert open_gallery(config.out).manifest.inputs == (str(folder / "a"),)
+
+
+def test_files_that_are_no_gallerys_are_never_cleared_away(tiny_model, folder, tmp_path):
+    out = tmp_path / "tables"
+    out.mkdir()
+    (out / "part-000000.parquet").write_bytes(b"somebody's")
+    (out / "planets.parquet").write_bytes(b"somebody's")
+    for mode in ("resume", "overwrite"):
+        with pytest.raises(ValueError, match="but is no gallery"):
+            encode.run(config_of(out, tiny_model, folder, mode=mode))
+    assert {path.name for path in out.iterdir()} == {"part-000000.parquet", "planets.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == {"tables"}
+    for images in (out, f"{out}/part-*.parquet"):
+        with pytest.raises(ValueError, match="give the gallery a folder of its own"):
+            encode.run(config_of(out, tiny_model, None, images=str(images), mode="overwrite"))
+
+
+def test_labels_with_names_and_without_are_not_mixed(tiny_model, tiny_birds, tmp_path):
+    import tarfile
+
+    table = synthetic.load(str(tiny_birds)).select("test")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for row in range(3):
+            (tmp_path / f"{row}.cls").write_text(str(row))
+            tar.add(table.location(row), f"{row}.png")
+            tar.add(tmp_path / f"{row}.cls", f"{row}.cls")
+    (tmp_path / "named.csv").write_text(f"path,label\n{table.location(5)},wren\n")
+    for first, second in (("shard.tar", "named.csv"), ("named.csv", "shard.tar")):
+        config = config_of(tmp_path / f"gallery-{first}", tiny_model, tmp_path / first)
+        encode.run(config)
+        before = open_gallery(config.out).table()
+        with pytest.raises(ValueError, match="labels without names"):
+            encode.run(dataclasses.replace(config, images=str(tmp_path / second), mode="append"))
+        assert open_gallery(config.out).table().equals(before)

@@ -347,3 +347,18 @@ def test_an_index_older_than_its_gallery_is_refused_and_extended(parted, asked, 
         search.run(ask)
     with pytest.raises(ValueError, match="is no index"):
         search.run(dataclasses.replace(ask, index=str(copy)))
+
+
+def test_an_index_never_takes_the_place_of_other_files(parted, tmp_path):
+    copy = tmp_path / "gallery"
+    shutil.copytree(parted.path, copy)
+    for out in (copy, tmp_path):
+        with pytest.raises(ValueError, match="holds other files"):
+            index.run(index.IndexConfig(gallery=str(copy), out=str(out)))
+    assert open_gallery(str(copy)).table().equals(parted.table()) and {path.name for path in tmp_path.iterdir()} == {"gallery"}
+
+
+def test_a_link_to_the_gallery_is_the_gallery(parted, tmp_path):
+    (tmp_path / "link").symlink_to(parted.path)
+    hits = search.search_gallery(parted, open_gallery(str(tmp_path / "link")), k=3)
+    assert all(query != item for query, _, item, _ in answered(hits))

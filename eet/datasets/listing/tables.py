@@ -117,7 +117,7 @@ class TableList(ImageList):
         for file in self._files:
             for span in file.spans([self._label_column]):
                 assert span.batch is not None
-                found |= dict.fromkeys(pc.unique(span.batch.column(0)).to_pylist())
+                found |= dict.fromkeys(map(_without_nan, pc.unique(span.batch.column(0)).to_pylist()))
         labels, names = number_labels(self.description, list(found), rows=False)
         return dict(zip(found, labels.tolist(), strict=True)), names or None
 
@@ -166,7 +166,12 @@ class TableList(ImageList):
         if self._label_column is None:
             return None
         assert span.batch is not None
-        return np.array([self._label_of[cell] for cell in span.batch.column(self._label_column).to_pylist()], np.int32)
+        return np.array([self._label_of[_without_nan(cell)] for cell in span.batch.column(self._label_column).to_pylist()], np.int32)
+
+
+def _without_nan(cell: object) -> object:
+    """NaN, which is equal to nothing, as None."""
+    return None if cell != cell else cell
 
 
 def _bytes_column(file: _TableFile, columns: Columns) -> str:

@@ -222,3 +222,31 @@ def test_threads_that_want_one_row_group_read_it_once(tmp_path, monkeypatch):
         found = list(pool.map(read_bytes, [f"{tmp_path}/p.parquet#{n // 25}/{n % 25}/image" for n in range(50)]))
     assert found == [str(n).encode() for n in range(50)] and sorted(reads) == [0, 1]
     assert np.array_equal(reads, sorted(reads))
+
+
+def test_names_that_mean_something_in_a_uri_and_suffixes_in_capitals(tmp_path):
+    names = ["a%20b.jpg", "what?.jpg", "c#1.jpg", "d e.jpg"]
+    (tmp_path / "odd").mkdir()
+    for name in names:
+        (tmp_path / "odd" / name).write_bytes(f"contents of {name}".encode())
+    for scheme in ("", "file://"):
+        assert listed(f"{scheme}{tmp_path}/odd") == contents(*names)
+    make_tar(tmp_path / "S.TAR", {"a.JPG": b"x"})
+    assert listed(tmp_path / "S.TAR") == {"S.TAR/a.JPG": (b"x", -1)}
+
+
+def test_a_label_that_is_nan_is_unknown(tmp_path):
+    pq.write_table(pa.table({"path": ["a.jpg", "b.jpg", "c.jpg"], "label": [1.0, float("nan"), 0.0]}), tmp_path / "t.parquet")
+    ((batch),) = list_images(str(tmp_path / "t.parquet"))
+    assert batch.labels.tolist() == [1, -1, 0]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_a_gap(tree, monkeypatch):
+    import os
+
+    scandir = os.scandir
+    monkeypatch.setattr(
+        os, "scandir", lambda path: scandir(path) if not str(path).endswith("/c") else (_ for _ in ()).throw(PermissionError(path))
+    )
+    with pytest.raises(PermissionError):
+        list(list_images(str(tree)))
