@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from eet.gallery import Gallery, open_gallery
+from eet.gallery import Gallery, read_manifest
 from pipelines.cli import JobFailed
 from pipelines.cluster import connected
 from pipelines.gallery_index import FOUND_SCHEMA, GalleryIndex
@@ -26,7 +26,8 @@ class Shard:
         self._device = "cuda" if gpu else "cpu"
         self._failure: str | None = None
         try:
-            self._index = GalleryIndex.of_gallery(open_gallery(gallery), parts)
+            # Not open_gallery: a part that is missing elsewhere is not this shard's failure.
+            self._index = GalleryIndex.of_gallery(Gallery(gallery, read_manifest(gallery)), parts)
         except (ValueError, OSError) as error:
             self._failure = str(error)
 
