@@ -73,7 +73,7 @@ def measure(options: SearchBenchmarkOptions, *, threads: int, repeats: int) -> l
         for bits in options.bits:
             for draw in options.draws:
                 timings.append(_case(options, size, bits, draw, threads=threads, repeats=repeats, faiss=faiss))
-                print_search([timings[-1]], heading=len(timings) == 1)
+                _print(timings[-1], heading=len(timings) == 1)
     return timings
 
 
@@ -127,11 +127,10 @@ def _draw(rng: np.random.Generator, number: int, bits: int, draw: str, targets: 
     return packed
 
 
-def print_search(timings: list[SearchTiming], *, heading: bool) -> None:
-    """Lines of a table, one a case, as they come: a case of 100 million codes takes a while."""
-    names = list(asdict(timings[0]))
+def _print(timing: SearchTiming, *, heading: bool) -> None:
+    """A line of the table as soon as it is known: a case of 100 million codes takes a while."""
+    values = asdict(timing)
     if heading:
-        print("  ".join(f"{name:>13}" for name in names), flush=True)
-    for timing in timings:
-        values = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in asdict(timing).values())
-        print("  ".join(f"{value:>13}" for value in values), flush=True)
+        print("  ".join(f"{name:>13}" for name in values), flush=True)
+    shown = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in values.values())
+    print("  ".join(f"{value:>13}" for value in shown), flush=True)

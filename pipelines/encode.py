@@ -15,7 +15,6 @@ from ray.exceptions import RayError
 from eet.datasets import ImageTable, load_dataset
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.gallery import (
-    OK,
     Manifest,
     PlannedPart,
     finished_parts,
@@ -229,7 +228,7 @@ def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: lis
         raise JobFailed(
             f"{out} is damaged: its parts hold {sum(statuses.values())} rows, the plan {job.num_rows}. Empty it and begin again"
         )
-    manifest = job.manifest(statuses, ok=OK)
+    manifest = job.manifest(statuses)
     write_manifest(out, manifest)
     remove(join_location(out, BEGUN_FILE))
     sweep(out)

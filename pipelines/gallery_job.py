@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.fs as pafs
 
 from eet.datasets.listing import ImageList
-from eet.gallery import MANIFEST_NAME, Manifest, finished_parts, items_table, open_gallery, plan_name, planned_ids, write_plan
+from eet.gallery import MANIFEST_NAME, OK, Manifest, finished_parts, items_table, open_gallery, plan_name, planned_ids, write_plan
 from eet.images import join_location, resolve
 from pipelines.output import exists, hidden_beside, read_text, write_text
 
@@ -50,17 +50,17 @@ class GalleryJob:
         """ValueError where the job that is to go on is another than this."""
         refuse_difference({**self.made_with, "input": self.input}, {**made_with, "input": described}, f"{out} was begun differently")
 
-    def manifest(self, statuses: Mapping[str, int], *, ok: str) -> Manifest:
+    def manifest(self, statuses: Mapping[str, int]) -> Manifest:
         """Of the finished gallery. statuses: rows of this job by status."""
         base = self.base
         errors = dict(base.errors) if base else {}
         for status, count in statuses.items():
-            if status != ok:
+            if status != OK:
                 errors[status] = errors.get(status, 0) + count
         return Manifest(
             **self.made_with,
             num_rows=self.num_rows + (base.num_rows if base else 0),
-            num_ok=statuses.get(ok, 0) + (base.num_ok if base else 0),
+            num_ok=statuses.get(OK, 0) + (base.num_ok if base else 0),
             num_parts=self.first_part + self.num_parts,
             label_names=self.label_names,
             errors=dict(sorted(errors.items())),
@@ -116,15 +116,18 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
     known = planned_ids(out, before=first_part) if base else []
     # What is there stays until what replaces it is planned.
     planned_in = hidden_beside(out) if mode == "overwrite" else out
-    summary = write_plan(planned_in, items(), made_with["rows_per_part"], first_part=first_part, known_ids=known)
-    if base is None and not summary.num_rows:
-        raise ValueError(f"{images.description} lists no image")
-    if mode == "overwrite":
-        clear(out)
-        filesystem, fresh = resolve(planned_in)
-        filesystem.create_dir(resolve(out)[1], recursive=True)
-        filesystem.move(f"{fresh}/{plan_name(0)}", f"{resolve(out)[1]}/{plan_name(0)}")
-        filesystem.delete_dir(fresh)
+    filesystem, fresh = resolve(planned_in)
+    try:
+        summary = write_plan(planned_in, items(), made_with["rows_per_part"], first_part=first_part, known_ids=known)
+        if base is None and not summary.num_rows:
+            raise ValueError(f"{images.description} lists no image")
+        if mode == "overwrite":
+            clear(out)
+            filesystem.create_dir(resolve(out)[1], recursive=True)
+            filesystem.move(f"{fresh}/{plan_name(0)}", f"{resolve(out)[1]}/{plan_name(0)}")
+    finally:
+        if mode == "overwrite" and exists(planned_in):
+            filesystem.delete_dir(fresh)
     job = GalleryJob(
         made_with, images.description, mode, base, summary.num_rows, summary.num_parts, summary.num_known, names, images.ignored
     )

@@ -241,6 +241,10 @@ def test_overwrite_replaces_a_gallery_when_the_new_one_is_planned_and_goes_on_it
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
         encode.run(dataclasses.replace(replace, images=str(tmp_path / "none")))
+    (tmp_path / "twice.csv").write_text(f"path,id\n{folder}/a/00.png,x\n{folder}/a/04.png,x\n")
+    with pytest.raises(ValueError, match="an id that another one has: 'x'"):
+        encode.run(dataclasses.replace(replace, images=str(tmp_path / "twice.csv"), columns=Columns(item_id="id")))
+    assert {path.name for path in tmp_path.iterdir()} == {"gallery", "none", "twice.csv"}
     assert open_gallery(config.out).table().equals(local.table())
     written = cut_after(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
