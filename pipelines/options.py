@@ -7,7 +7,7 @@ from typing import Any, Literal
 from eet.datasets import DATASETS
 from eet.distillation import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
-from eet.vit import PUBLISHED_KEEP_RATIOS, PruningSchedule
+from eet.vit import PUBLISHED_KEEP_RATIOS, HashInput, PruningSchedule
 
 
 @dataclass(kw_only=True)
@@ -82,6 +82,8 @@ class StudentOptions:
         backbone: Any timm ViT with a CLS token: deit_*, vit_*.
         backbone_options: Further arguments of timm's constructor, for example '{patch_size: 8, depth: 6}'.
         bits: Length of the hash code.
+        hash_input: What the hash head reads: logits as published, or probabilities (their softmax, the head starting at the labels' target
+            codes), which reaches far more in a short training with many labels.
         prune_after: Blocks (1-based) after whose attention patches are dropped; default the published 4, 8, 10 of 12, scaled to the depth.
         keep_ratios: Share of the living patches that each stage keeps.
         image_size: Side of the input in pixels; default the backbone's own.
@@ -90,6 +92,7 @@ class StudentOptions:
     backbone: str = "deit_small_patch16_224"
     backbone_options: dict[str, Any] = field(default_factory=dict)
     bits: int = 64
+    hash_input: HashInput = "logits"
     prune_after: tuple[int, ...] | None = None
     keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS
     image_size: int | None = None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from eet.vit import HashInput
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.training import TrainingResult, check_output, new_network, read_labelled_images, run_training, target_codes_of
 from pipelines.training_worker import TrainingPlan
@@ -15,18 +16,25 @@ class TeacherOptions:
         backbone: Any timm ViT with a CLS token: deit_*, vit_*. It may be larger than the student; patch and image size must be the same.
         backbone_options: Further arguments of timm's constructor.
         bits: Length of the hash code, the same as the student's.
+        hash_input: What the hash head reads: logits as published, or probabilities (see `eet distill --help`).
         image_size: Side of the input in pixels; default the backbone's own.
     """
 
     backbone: str = "deit_small_patch16_224"
     backbone_options: dict[str, object] = field(default_factory=dict)
     bits: int = 64
+    hash_input: HashInput = "logits"
     image_size: int | None = None
 
     def as_student(self) -> StudentOptions:
         """The same network without a pruning stage."""
         return StudentOptions(
-            backbone=self.backbone, backbone_options=self.backbone_options, bits=self.bits, keep_ratios=(), image_size=self.image_size
+            backbone=self.backbone,
+            backbone_options=self.backbone_options,
+            bits=self.bits,
+            hash_input=self.hash_input,
+            keep_ratios=(),
+            image_size=self.image_size,
         )
 
     def problems(self) -> list[str]:

@@ -104,6 +104,7 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
         image_size=options.image_size,
         weights=weights,
         backbone_options=options.backbone_options,
+        hash_input=options.hash_input,
         seed=seed,
     )
     if not pruned:
@@ -116,6 +117,7 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
         num_bits=options.bits,
         schedule=PruningSchedule(prune_after, options.keep_ratios),
         preprocessing=network.preprocessing,
+        hash_input=network.hash_input,
         backbone=network.backbone,
         backbone_options=network.backbone_options,
     )
@@ -141,6 +143,9 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
     _check_steps(plan)
     objective_of(plan)  # refuses networks that do not fit each other, which workers would find out only one by one
     _print_plan(plan, images, title)
+    for name in plan.trained:
+        if plan.networks[name].hash_input == "probabilities":
+            plan.networks[name].start_hash_at_codes(torch.from_numpy(plan.target_codes_Cb))
     if config.dry_run:
         _print_estimate(plan)
         return TrainingResult(out, [], {}, 0)

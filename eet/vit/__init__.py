@@ -3,12 +3,13 @@
 from eet.vit.backbone import build_student, read_state_dict, student_from_state_dict, timm_named_weights
 from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_bundle, weights_digest
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
-from eet.vit.student import HashOutput, Student
+from eet.vit.student import HashInput, HashOutput, Student
 
 __all__ = [
     "PUBLISHED_KEEP_RATIOS",
     "PUBLISHED_PRUNE_AFTER",
     "BundleRecord",
+    "HashInput",
     "HashOutput",
     "PruningSchedule",
     "Student",

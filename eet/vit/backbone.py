@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eet.images import Preprocessing
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
-from eet.vit.student import Student
+from eet.vit.student import HashInput, Student
 
 
 def build_student(
@@ -26,6 +26,7 @@ def build_student(
     image_size: int | None = None,
     weights: str = "timm",
     backbone_options: Mapping[str, Any] | None = None,
+    hash_input: HashInput = "logits",
     seed: int = 0,
 ) -> Student:
     """A student (or, with an empty schedule, a teacher) on the timm ViT called `backbone`, both heads drawn anew.
@@ -34,6 +35,7 @@ def build_student(
     weights: 'timm' (timm's pretrained ones, downloaded by timm), 'none' (random), or a file: .safetensors, or .pt / .pth opened with
     weights_only=True. Its classifier is dropped; patch and position embeddings are resized where they differ.
     backbone_options: further arguments of timm's constructor (patch_size, depth, embed_dim, num_heads, ...).
+    hash_input: what the hash head reads, see `Student`.
     seed: of random weights and heads.
     ValueError for an unknown name, a model without CLS token, options it does not take, or weights that do not fit.
     """
@@ -50,6 +52,7 @@ def build_student(
             num_bits=num_bits,
             schedule=schedule,
             preprocessing=preprocessing_of(trunk),
+            hash_input=hash_input,
             backbone=backbone,
             backbone_options=options,
         )
@@ -143,6 +146,7 @@ def student_from_state_dict(
     prune_after: tuple[int, ...] = PUBLISHED_PRUNE_AFTER,
     keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS,
     preprocessing: Preprocessing | None = None,
+    hash_input: HashInput = "logits",
 ) -> Student:
     """A student from weights alone: timm's ViT names plus head.* and head_hash.*; every size is read off the tensors.
 
@@ -196,6 +200,7 @@ def student_from_state_dict(
         num_bits=tensors["head_hash.weight"].shape[0],
         schedule=PruningSchedule(prune_after, keep_ratios),
         preprocessing=preprocessing or preprocessing_of(trunk),
+        hash_input=hash_input,
     )
     load_named_weights(student, tensors)
     return student.eval()

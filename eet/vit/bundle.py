@@ -16,11 +16,12 @@ from eet.vit.backbone import _timm_vit, load_named_weights, student_from_state_d
 from eet.vit.schedule import PruningSchedule
 from eet.vit.student import Student
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
+_FIELDS_SINCE = {"hash_input": (2, "logits")}  # fields that older versions lack: since when, and what they meant
 WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
 _FIELDS = (
     "bundle_version digest preprocessing_digest backbone backbone_options num_heads num_classes num_bits prune_after keep_ratios "
-    "preprocessing label_names target_codes label_counts training"
+    "preprocessing label_names target_codes label_counts training hash_input"
 ).split()
 
 
@@ -28,8 +29,8 @@ _FIELDS = (
 class BundleRecord:
     """What a bundle says of its model beside the weights.
 
-    digest: sha256 of the weights (names, shapes, dtypes, values), the schedule and num_heads: two bundles with one digest give the
-    same codes. preprocessing_digest: of the preprocessing alone. target_codes: (C, bits) in {-1, +1} or None. label_counts: training
+    digest: sha256 of the weights (names, shapes, dtypes, values), the schedule, num_heads and hash_input: two bundles with one
+    digest give the same codes. preprocessing_digest: of the preprocessing alone. target_codes: (C, bits) in {-1, +1} or None. label_counts: training
     images of each label, (C,) or None. training: how it was trained, as plain values.
     """
 
@@ -43,9 +44,10 @@ class BundleRecord:
 
 
 def weights_digest(student: Student) -> str:
-    """sha256 over what decides a code: every weight under its timm name, the schedule and the number of heads."""
+    """sha256 over what decides a code: every weight under its timm name, the schedule, the heads and what the hash reads."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([student.schedule.prune_after, student.schedule.keep_ratios, _num_heads(student)]).encode())
+    shape = [student.schedule.prune_after, student.schedule.keep_ratios, _num_heads(student)]
+    digest.update(json.dumps(shape if student.hash_input == "logits" else [*shape, student.hash_input]).encode())
     for name, value in sorted(timm_named_weights(student).items()):
         array = value.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -97,6 +99,7 @@ def save_bundle(
         "prune_after": list(student.schedule.prune_after),
         "keep_ratios": list(student.schedule.keep_ratios),
         "preprocessing": student.preprocessing.to_dict(),
+        "hash_input": student.hash_input,
         "label_names": list(label_names),
         "target_codes": None if codes is None else ["".join("1" if bit > 0 else "0" for bit in row) for row in codes],
         "label_counts": None if label_counts is None else [int(count) for count in label_counts],
@@ -134,6 +137,9 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{file} cannot be read: {error}") from error
     if version > BUNDLE_VERSION:
         raise ValueError(f"{file} is of bundle version {version}; this program reads up to {BUNDLE_VERSION}: update it")
+    for name, (since, meant) in _FIELDS_SINCE.items():
+        if version < since:
+            values[name] = meant
     missing = [name for name in _FIELDS if name not in values]
     if missing:
         raise ValueError(f"{file} cannot be read: it lacks {missing}")
@@ -166,6 +172,7 @@ def load_bundle(path: str | Path) -> Student:
             prune_after=schedule.prune_after,
             keep_ratios=schedule.keep_ratios,
             preprocessing=preprocessing,
+            hash_input=values["hash_input"],
         )
     else:
         trunk = _timm_vit(values["backbone"], values["backbone_options"], num_classes=values["num_classes"], pretrained=False)
@@ -174,6 +181,7 @@ def load_bundle(path: str | Path) -> Student:
             num_bits=values["num_bits"],
             schedule=schedule,
             preprocessing=preprocessing,
+            hash_input=values["hash_input"],
             backbone=values["backbone"],
             backbone_options=values["backbone_options"],
         )

@@ -4,7 +4,7 @@ Shapes: B images, D width, N patches of the image, K patches alive at the end, k
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from PIL import Image
@@ -16,6 +16,7 @@ from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.schedule import PruningSchedule
 
 HEAD_INIT_STD = 0.02  # published: trunc_normal(0.02) for both heads
+HashInput = Literal["logits", "probabilities"]
 
 
 class HashOutput(NamedTuple):
@@ -42,6 +43,10 @@ class Student(nn.Module):
 
     logits = head(CLS), hash = head_hash(logits). Prefix tokens (CLS, registers, distillation) are never pruned nor counted.
 
+    hash_input: what head_hash reads. 'logits' is published. 'probabilities' is softmax(logits): with weights at the target codes
+    (`start_hash_at_codes`) the hash is the expected target code given the image, which is what MSE asks for, and stays right when
+    training is too short for the logits of the many wrong labels to fall silent.
+
     trunk: a timm VisionTransformer with a CLS token; its own head is taken as the label head (`num_classes` of timm).
     num_bits: width of the hash, >= 1. schedule: pruning stages, empty for a teacher. preprocessing: how a picture becomes an input.
     backbone: timm name and options to build the trunk again, or None where it came from a bare state dict.
@@ -55,6 +60,7 @@ class Student(nn.Module):
         num_bits: int,
         schedule: PruningSchedule,
         preprocessing: Preprocessing,
+        hash_input: HashInput = "logits",
         backbone: str | None = None,
         backbone_options: dict[str, object] | None = None,
     ) -> None:
@@ -66,11 +72,14 @@ class Student(nn.Module):
             check_block(block, name)
         if num_bits < 1:
             raise ValueError(f"{num_bits} bits: a code needs at least 1")
+        if hash_input not in get_args(HashInput):
+            raise ValueError(f"hash_input {hash_input!r}: use {' or '.join(get_args(HashInput))}")
         schedule.check_depth(len(trunk.blocks))
         self.trunk = trunk
         self.head_hash = nn.Linear(trunk.head.out_features, num_bits)
         self.schedule = schedule
         self.preprocessing = preprocessing
+        self.hash_input = hash_input
         self.backbone = backbone
         self.backbone_options = dict(backbone_options or {})
         self._keep_after = dict(zip(schedule.prune_after, schedule.kept_counts(self.num_patches), strict=True))
@@ -110,6 +119,12 @@ class Student(nn.Module):
             nn.init.trunc_normal_(head.weight, std=HEAD_INIT_STD, generator=generator)
             nn.init.zeros_(head.bias)
 
+    @torch.no_grad()
+    def start_hash_at_codes(self, target_codes_Cb: Tensor) -> None:
+        """Sets head_hash to the labels' target codes (C, bits) in {-1, +1}, bias 0: the hash is the mean code under its input."""
+        self.head_hash.weight.copy_(target_codes_Cb.T)
+        self.head_hash.bias.zero_()
+
     def forward(self, images_BCHW: Tensor, *, tokens: bool = True, mass: bool | None = None) -> HashOutput:
         """Hashes a batch of preprocessed images.
 
@@ -147,7 +162,7 @@ class Student(nn.Module):
             token_mass = normalised_mass(importance_BK)
         return HashOutput(
             logits=logits,
-            hash=self.head_hash(logits),
+            hash=self.head_hash(logits if self.hash_input == "logits" else logits.softmax(dim=-1)),
             embedding=embedding_BD,
             tokens=x_BND[:, num_prefix:] if tokens else None,
             token_index=alive_BK if mass else None,

@@ -268,7 +268,8 @@ def test_a_teacher_alone_is_chosen_by_its_validation_map_and_skips_what_it_canno
 def test_staged_training_leaves_the_teacher_as_it_is(teacher, tiny_birds, runs):
     before = weights_of(runs / "teacher")
     train = dataclasses.replace(TRAIN, epochs=1)
-    result = distill.run(config_of(runs / "staged", tiny_birds, teacher=str(runs / "teacher"), train=train))
+    network = StudentOptions(**NETWORK, image_size=48, bits=16, hash_input="probabilities")
+    result = distill.run(config_of(runs / "staged", tiny_birds, teacher=str(runs / "teacher"), student=network, train=train))
     assert weights_of(runs / "teacher") == before
     assert not (runs / "staged" / "teacher").exists()
     assert set(result.test) == {"student", "teacher"}
@@ -277,6 +278,9 @@ def test_staged_training_leaves_the_teacher_as_it_is(teacher, tiny_birds, runs):
     record, of_teacher = read_bundle_record(runs / "staged"), read_bundle_record(runs / "teacher")
     assert record.training["joint"] is False
     assert np.array_equal(record.target_codes, of_teacher.target_codes)  # the codes that the teacher was taught, not new ones
+    assert student.hash_input == "probabilities"
+    learned = student.head_hash.weight.detach().numpy().T  # from the target codes on, where an epoch does not lead far
+    assert 0 < np.abs(learned - record.target_codes).max() < 0.1
 
 
 def test_an_unreadable_image_stops_the_job_before_training_naming_it(tiny_birds, tmp_path, monkeypatch):

@@ -91,6 +91,34 @@ def test_student_of_a_bare_state_dict_and_nothing_else_goes_to_disk_and_back(tmp
     assert record.label_names == () and record.target_codes is None and record.label_counts is None and dict(record.training) == {}
 
 
+@pytest.mark.parametrize("backbone", ["deit_tiny_patch16_224", None])
+def test_what_the_hash_reads_goes_to_disk_and_back(tmp_path: Path, backbone: str | None) -> None:
+    if backbone is None:
+        state = timm_named_weights(make_student(img_size=(32, 32)))
+        student = student_from_state_dict(state, num_heads=3, prune_after=(2,), keep_ratios=(0.5,), hash_input="probabilities")
+    else:
+        student = build_student(
+            backbone, num_classes=3, num_bits=10, schedule=PruningSchedule((), ()), weights="none", hash_input="probabilities",
+            backbone_options={**SMALL, "img_size": (24, 40)},
+        ).eval()  # fmt: skip
+    save_bundle(student, tmp_path)
+    assert load_bundle(tmp_path).hash_input == "probabilities"
+    assert_same_model(student, load_bundle(tmp_path))
+
+
+def test_a_bundle_of_the_first_version_hashes_logits(tmp_path: Path) -> None:
+    student = make_student()
+    save_bundle(student, tmp_path)
+
+    def as_first(record: dict[str, Any]) -> None:
+        record["bundle_version"] = 1
+        del record["hash_input"]
+
+    _change_record(as_first)(tmp_path)
+    assert load_bundle(tmp_path).hash_input == "logits"
+    assert_same_model(student, load_bundle(tmp_path))
+
+
 def test_teacher_goes_to_disk_and_back(tmp_path: Path) -> None:
     for number, teacher in enumerate(
         [
@@ -128,7 +156,10 @@ def test_digest_follows_what_decides_a_code() -> None:
         weights_digest(student_from_state_dict(state, num_heads=heads, prune_after=after, keep_ratios=ratios))
         for heads, after, ratios in [(3, (1,), (0.5,)), (3, (2,), (0.5,)), (3, (1,), (0.6,)), (3, (), ()), (2, (1,), (0.5,))]
     }
-    assert len(digests) == 5
+    digests.add(
+        weights_digest(student_from_state_dict(state, num_heads=3, prune_after=(1,), keep_ratios=(0.5,), hash_input="probabilities"))
+    )
+    assert len(digests) == 6
 
 
 @pytest.mark.parametrize(
@@ -171,7 +202,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "cannot be read"),
     "schedule changed": (_change_record(lambda values: values.update(keep_ratios=[0.5, 0.9])), "is not what model.json describes"),
     "depth changed": (_change_record(lambda values: values["backbone_options"].update(depth=2)), "weights that this student lacks"),
-    "newer version": (_change_record(lambda values: values.update(bundle_version=2)), "version 2; this program reads up to 1"),
+    "newer version": (_change_record(lambda values: values.update(bundle_version=3)), "version 3; this program reads up to 2"),
     "version not a number": (_change_record(lambda values: values.update(bundle_version="1.0")), "cannot be read"),
     "field missing": (_change_record(lambda values: values.pop("preprocessing")), "preprocessing"),
     "digest missing": (_change_record(lambda values: values.pop("digest")), "digest"),

@@ -220,6 +220,20 @@ def test_neighbours_in_the_batch_do_not_matter() -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_hash_of_probabilities_starts_as_the_expected_target_code() -> None:
+    student, published = make_student(), make_student()
+    student.hash_input = "probabilities"
+    codes = torch.from_numpy(np.where(np.random.default_rng(1).random((5, 12)) < 0.5, -1, 1))
+    student.start_hash_at_codes(codes)
+    out = student(images_for(student))
+    assert torch.equal(out.logits, published(images_for(student)).logits)
+    for logits, hashed in zip(out.logits, out.hash, strict=True):
+        weights = [float((logits[label].double() - logits.double().max()).exp()) for label in range(5)]
+        expected = sum(weight / sum(weights) * code for weight, code in zip(weights, codes.double(), strict=True))
+        torch.testing.assert_close(hashed.double(), expected, rtol=0, atol=1e-6)
+
+
 def test_mass_can_be_had_without_tokens_but_not_the_other_way_round() -> None:
     student = make_student(schedule=NO_PRUNING)
     images = images_for(student)
@@ -359,7 +373,12 @@ def test_images_of_another_size_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"num_bits": 0}, "at least 1"), ({"schedule": PruningSchedule((5,), (0.5,))}, "blocks 1 to 4"), ({"trunk": nn.Linear(2, 2)}, "CLS")],
+    [
+        ({"num_bits": 0}, "at least 1"),
+        ({"schedule": PruningSchedule((5,), (0.5,))}, "blocks 1 to 4"),
+        ({"trunk": nn.Linear(2, 2)}, "CLS"),
+        ({"hash_input": "embedding"}, "logits or probabilities"),
+    ],
 )
 def test_what_is_no_student_is_refused(change: dict[str, Any], said: str) -> None:
     given: dict[str, Any] = {
