@@ -1,0 +1,110 @@
+"""`ray job submit` to a head of its own on loopback, as the README says it: token authentication, the checkout as working directory."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from eet.gallery import open_gallery
+from pipelines import encode
+
+pytestmark = pytest.mark.timeout(300)
+
+CHECKOUT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+class Head(NamedTuple):
+    address: str
+    environment: dict[str, str]
+
+
+def free_ports(number: int) -> list[str]:
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [str(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A head in a process group of its own, ended by its id."""
+    folder = Path(tempfile.mkdtemp(prefix="r"))  # a short path: Ray's sockets lie below it
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    port, dashboard, agent = free_ports(3)
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats"]
+    command += [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+    command += ["--include-dashboard=true", f"--temp-dir={folder / 'ray'}"]
+    with (folder / "head.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        while not answers(address):
+            assert process.poll() is None, (folder / "head.log").read_text()
+            time.sleep(0.2)
+        yield Head(address, environment)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{address}/api/version", timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # it asks for the token
+    except OSError:
+        return False
+    return True
+
+
+def submit(head: Head, *job: str) -> subprocess.CompletedProcess[str]:
+    """`ray job submit --working-dir .` from the checkout; again while the head has no agent for jobs yet."""
+    command = [RAY, "job", "submit", "--address", head.address, "--working-dir", ".", "--", sys.executable, "-m", "pipelines", *job]
+    while True:
+        done = subprocess.run(command, cwd=CHECKOUT, env=head.environment, capture_output=True, text=True, timeout=200)
+        if "No available agent to submit job" not in done.stderr:
+            return done
+
+
+def test_jobs_are_submitted_from_the_checkout(head, tiny_model, tiny_birds, tmp_path):
+    """One that ends well and one that cannot: the gallery is that of an ordinary run, the failure has its message and exit code."""
+    good = ["encode", "--model", str(tiny_model), "--data.name", "synthetic", "--data.root", str(tiny_birds), "--split", "test"]
+    good += ["--out", str(tmp_path / "gallery"), "--rows-per-part", "8", "--batch_size", "8", "--threads", "1"]
+    bad = ["encode", "--model", str(tiny_model), "--images", str(tmp_path / "none"), "--out", str(tmp_path / "other")]
+    with ThreadPoolExecutor(2) as pool:
+        done, failed = pool.map(lambda job: submit(head, *job), (good, bad))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "16 codes of 16 bits" in done.stdout
+    here = encode.EncodeConfig(
+        model=str(tiny_model), out=str(tmp_path / "here"), split="test", engine="local", rows_per_part=8, batch_size=8, threads=1,
+        data=encode.DataOptions(name="synthetic", root=str(tiny_birds)),
+    )  # fmt: skip
+    encode.run(here)
+    assert open_gallery(str(tmp_path / "gallery")).table().equals(open_gallery(str(tmp_path / "here")).table())
+    assert failed.returncode == 1
+    assert str(tmp_path / "none") in failed.stdout + failed.stderr and "Traceback" not in failed.stdout
