@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eet.gallery.schema import OK, gallery_schema, part_table
-from eet.images import DecodeFailure, read_image
+from eet.images import DecodeFailure
 from eet.vit import HashOutput, Student
 
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
@@ -106,8 +106,8 @@ class PartEncoder:
             yield start, batch
 
     def _open(self, uri: str) -> Tensor | DecodeFailure:
-        image = read_image(uri, max_pixels=self.max_pixels)
-        return image if isinstance(image, DecodeFailure) else self.student.preprocessing(image)
+        view = self.student.preprocessing.read(uri, max_pixels=self.max_pixels)
+        return view if isinstance(view, DecodeFailure) else self.student.preprocessing.normalise(np.asarray(view))
 
     @torch.inference_mode()
     def _hash(self, batch_B3HW: Tensor, rows: int) -> dict[str, np.ndarray]:
