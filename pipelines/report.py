@@ -136,7 +136,7 @@ def kept_blocks(student: Student, queries: Gallery, shown: Sequence[str]) -> lis
         view = student.preprocessing.read(_uri_of(queries, query_id))
         if isinstance(view, DecodeFailure):
             continue
-        out = student(student.preprocessing.normalise(np.asarray(view)).unsqueeze(0))
+        out = student(student.preprocessing.normalise(np.array(view)).unsqueeze(0))
         kept = [stage[0].numpy() for stage in out.kept]
         if not kept:
             return [Paragraph("This model is an unpruned teacher: it keeps every patch.")]

@@ -60,7 +60,7 @@ class EvaluationImages(Dataset):
 
     def __getitem__(self, row: int) -> Tensor:
         view = _opened(self.preprocessing.read(self.table.location(row)), self.table, row)
-        return self.preprocessing.normalise(np.asarray(view))
+        return self.preprocessing.normalise(np.array(view)).contiguous()
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):

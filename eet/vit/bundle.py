@@ -30,8 +30,8 @@ class BundleRecord:
     """What a bundle says of its model beside the weights.
 
     digest: sha256 of the weights (names, shapes, dtypes, values), the schedule, num_heads and hash_input: two bundles with one digest
-    give the same codes. preprocessing_digest: of the preprocessing alone. target_codes: (C, bits) in {-1, +1} or None. label_counts: training
-    images of each label, (C,) or None. training: how it was trained, as plain values.
+    give the same codes. preprocessing_digest: of the preprocessing alone. target_codes: (C, bits) in {-1, +1} or None. label_counts:
+    training images of each label, (C,) or None. training: how it was trained, as plain values.
     """
 
     digest: str

@@ -80,7 +80,18 @@ def test_pixels_are_normalised_one_by_one() -> None:
 def test_call_normalises_what_view_shows() -> None:
     picture = noisy_picture(90, 70)
     small = replace(PUBLISHED, image_size=(32, 32))
-    assert torch.equal(small(picture), small.normalise(np.asarray(small.view(picture))))
+    assert torch.equal(small(picture), small.normalise(np.array(small.view(picture))))
+
+
+def test_a_batch_is_normalised_as_its_pictures_are() -> None:
+    """Bit for bit: a code must not depend on how pictures came together."""
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    batch = PUBLISHED.normalise(torch.from_numpy(pictures))
+    assert batch.shape == (3, 3, 5, 7) and batch.is_contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values).mul_(255).view(3, 1, 1) for values in (PUBLISHED.mean, PUBLISHED.std))
+    for got, picture in zip(batch, pictures, strict=True):
+        assert torch.equal(got, PUBLISHED.normalise(picture))
+        assert torch.equal(got, torch.from_numpy(picture).permute(2, 0, 1).float().sub_(mean).mul_(std.reciprocal()))
 
 
 def test_interpolation_is_the_one_named() -> None:
