@@ -1,9 +1,10 @@
-"""`eet benchmark encoder` and `search`: beside their peers, in one process, methods interleaved, medians."""
+"""`eet benchmark encoder`, `search` and `encode`: beside their peers, on the same machine, methods interleaved, medians."""
 
 import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from eet.vit import PruningSchedule, build_student, scaled_prune_after
+from eet.vit import PruningSchedule, Student, build_student, save_bundle, scaled_prune_after
+from pipelines import benchmark_encode
+from pipelines.benchmark_encode import EncodeBenchmarkOptions, EncodeTiming
 from pipelines.benchmark_search import SearchBenchmarkOptions, SearchTiming, measure
 from pipelines.options import JobOptions
 
@@ -27,20 +30,22 @@ class BenchmarkConfig(JobOptions):
 
     Attributes:
         what: encoder: MACs and latency of timm's ViT (fused attention), our teacher, our student at --keep_ratios. search: exact
-            Hamming search beside FAISS's flat index, by --search.*.
+            Hamming search beside FAISS's flat index, by --search.*. encode: images/s of `eet encode` on Ray, of the same encoder without
+            Ray and of a plain loop over torch's DataLoader, by --encode.*.
         device: auto takes CUDA where there is one.
         backbone: timm ViT.
         batch_sizes: Images at once.
         keep_ratios: The student's.
-        repeats: Timed runs of each method; the median is told.
+        repeats: Timed runs of each method, but of encode (--encode.rounds); the median is told.
         compile: Run every method, timm's too, through torch.compile.
         precision: auto is bf16 on CUDA and fp32 on a CPU.
         threads: CPU threads; default all.
         json: File for the figures.
         search: Of `eet benchmark search`.
+        encode: Of `eet benchmark encode`.
     """
 
-    what: Literal["encoder", "search"] = "encoder"
+    what: Literal["encoder", "search", "encode"] = "encoder"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backbone: str = "vit_small_patch16_224"
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -51,6 +56,7 @@ class BenchmarkConfig(JobOptions):
     threads: int | None = None
     json: str | None = None
     search: SearchBenchmarkOptions = field(default_factory=SearchBenchmarkOptions)
+    encode: EncodeBenchmarkOptions = field(default_factory=EncodeBenchmarkOptions)
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -61,6 +67,10 @@ class BenchmarkConfig(JobOptions):
             found.append(f"--batch_sizes {list(self.batch_sizes)}: give one or more, each at least 1")
         if self.device == "cuda" and not torch.cuda.is_available():
             found.append("--device cuda: torch finds no CUDA device here")
+        if self.what == "encode" and self.encode.images is None:
+            found.append("--encode.images is missing: give a folder or a table of images")
+        if self.what == "encode" and self.device != "auto":
+            found.append(f"--device {self.device}: `eet encode` takes CUDA where there is one; leave it out")
         return found
 
 
@@ -77,9 +87,9 @@ class Timing:
     spread: float
 
 
-def run(config: BenchmarkConfig) -> list[Timing] | list[SearchTiming]:
+def run(config: BenchmarkConfig) -> list[Timing] | list[SearchTiming] | list[EncodeTiming]:
     """Prints a table and, asked for, writes JSON with the machine and versions beside it."""
-    return _search(config) if config.what == "search" else _encoder(config)
+    return {"encoder": _encoder, "search": _search, "encode": _encode}[config.what](config)
 
 
 def _search(config: BenchmarkConfig) -> list[SearchTiming]:
@@ -111,13 +121,43 @@ def _write_json(config: BenchmarkConfig, machine: dict[str, str | int], timings:
         Path(config.json).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _encoder(config: BenchmarkConfig) -> list[Timing]:
-    device = torch.device(
-        "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu" if config.device == "auto" else config.device
-    )
+def _encode(config: BenchmarkConfig) -> list[EncodeTiming]:
+    machine = _machine(_prepared_device(config), config)
+    if config.dry_run:
+        print(
+            f"dry run: {len(benchmark_encode.METHODS)} methods, {config.encode.rows} rows of {config.encode.images}, "
+            f"{config.encode.rounds} rounds, on {machine['device']}; nothing was started"
+        )
+        return []
+    print("  ".join(f"{key} {value}" for key, value in machine.items()))
+    with tempfile.TemporaryDirectory(prefix="eet-benchmark-") as folder:
+        if config.encode.model is None:
+            save_bundle(_student(config), folder)
+        timings = benchmark_encode.measure(
+            config.encode,
+            model=config.encode.model or folder,
+            threads=torch.get_num_threads(),
+            precision=config.precision,
+            address=config.address,
+        )
+    benchmark_encode.print_table(timings)
+    _write_json(config, machine, timings)
+    return timings
+
+
+def _prepared_device(config: BenchmarkConfig) -> torch.device:
+    """The device that is measured; torch has the threads asked for."""
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
-    machine = _machine(device, bf16, config)
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device)
+
+
+def _bf16(device: torch.device, config: BenchmarkConfig) -> bool:
+    return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+
+
+def _encoder(config: BenchmarkConfig) -> list[Timing]:
+    device = _prepared_device(config)
+    machine = _machine(device, config)
     if config.dry_run:
         print(
             f"dry run: 3 methods at batch sizes {list(config.batch_sizes)}, "
@@ -126,7 +166,7 @@ def _encoder(config: BenchmarkConfig) -> list[Timing]:
         return []
     networks = _networks(config, device)
     timings: list[Timing] = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=_bf16(device, config)):
         macs = {name: _macs(network, device, name != "timm") for name, network in networks.items()}
         runs = {name: _runner(network, name != "timm", config.compile) for name, network in networks.items()}
         for batch_size in config.batch_sizes:
@@ -139,10 +179,15 @@ def _encoder(config: BenchmarkConfig) -> list[Timing]:
 def _networks(config: BenchmarkConfig, device: torch.device) -> dict[str, nn.Module]:
     theirs = timm.create_model(config.backbone, pretrained=False, num_classes=200)
     teacher = build_student(config.backbone, num_classes=200, num_bits=64, schedule=PruningSchedule((), ()), weights="none")
-    prune_after = scaled_prune_after(len(teacher.trunk.blocks), len(config.keep_ratios))
-    schedule = PruningSchedule(prune_after, config.keep_ratios)
-    student = build_student(config.backbone, num_classes=200, num_bits=64, schedule=schedule, weights="none")
-    return {name: network.eval().to(device) for name, network in {"timm": theirs, "teacher": teacher, "student": student}.items()}
+    networks = {"timm": theirs, "teacher": teacher, "student": _student(config)}
+    return {name: network.eval().to(device) for name, network in networks.items()}
+
+
+def _student(config: BenchmarkConfig) -> Student:
+    """Random weights."""
+    depth = len(timm.create_model(config.backbone, pretrained=False).blocks)
+    schedule = PruningSchedule(scaled_prune_after(depth, len(config.keep_ratios)), config.keep_ratios)
+    return build_student(config.backbone, num_classes=200, num_bits=64, schedule=schedule, weights="none")
 
 
 def _input_size(student: nn.Module) -> tuple[int, int]:
@@ -199,12 +244,12 @@ def _settle(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def _machine(device: torch.device, bf16: bool, config: BenchmarkConfig) -> dict[str, str | int]:
+def _machine(device: torch.device, config: BenchmarkConfig) -> dict[str, str | int]:
     name = torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name()
     return {
         "device": name,
         "threads": torch.get_num_threads(),
-        "precision": "bf16" if bf16 else "fp32",
+        "precision": "bf16" if _bf16(device, config) else "fp32",
         "compiled": str(config.compile),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from eet.gallery import OK, PartEncoder, PlannedPart, part_name, read_planned_part, write_part
 from eet.images import join_location, resolve
 from eet.vit import Student
+from pipelines.cli import SLEEPING_THREADS
 from pipelines.cluster import ClusterResources, connected
 from pipelines.output import exists
 from pipelines.progress import BoardReader, ProgressBoard, duration
@@ -95,6 +96,7 @@ def encode_on_ray(
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.workers),
             num_cpus=pool.cpus,
             num_gpus=1 if pool.gpu else 0,
+            runtime_env={"env_vars": SLEEPING_THREADS},  # of a cluster that was joined, workers do not have this process's environment
             fn_constructor_kwargs={
                 "student": ray.put(student),
                 "options": options,

@@ -86,8 +86,12 @@ def spread_queries(hits: pa.Table, number: int) -> list[str]:
 
 def picture_of(gallery: Gallery, item_id: str) -> Image.Image | None:
     """The item's picture, or None where it cannot be read any more."""
-    image = read_image(gallery.rows([item_id], columns=["item_id", "uri"])["uri"][0].as_py())
+    image = read_image(_uri_of(gallery, item_id))
     return None if isinstance(image, DecodeFailure) else image
+
+
+def _uri_of(gallery: Gallery, item_id: str) -> str:
+    return gallery.rows([item_id], columns=["item_id", "uri"])["uri"][0].as_py()
 
 
 def hit_blocks(hits: pa.Table, shown: Sequence[str], gallery: Gallery, queries: Gallery, *, top: int) -> list[Paragraph | Picture]:
@@ -129,11 +133,10 @@ def kept_blocks(student: Student, queries: Gallery, shown: Sequence[str]) -> lis
     """For each query, the patches that each pruning stage kept, drawn over what the network saw."""
     blocks: list[Paragraph | Picture] = []
     for query_id in shown:
-        picture = picture_of(queries, query_id)
-        if picture is None:
+        view = student.preprocessing.read(_uri_of(queries, query_id))
+        if isinstance(view, DecodeFailure):
             continue
-        out = student(student.preprocess(picture).unsqueeze(0))
-        view = student.preprocessing.view(picture)
+        out = student(student.preprocessing.normalise(np.array(view)).unsqueeze(0))
         kept = [stage[0].numpy() for stage in out.kept]
         if not kept:
             return [Paragraph("This model is an unpruned teacher: it keeps every patch.")]

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -58,7 +59,8 @@ class EvaluationImages(Dataset):
         return len(self.table)
 
     def __getitem__(self, row: int) -> Tensor:
-        return self.preprocessing(open_image(self.table, row))
+        view = _opened(self.preprocessing.read(self.table.location(row)), self.table, row)
+        return self.preprocessing.normalise(np.array(view)).contiguous()
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
@@ -111,9 +113,12 @@ def _collate(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
 
 
-def open_image(table: ImageTable, row: int):  # type: ignore[no-untyped-def]  # PIL image
-    """The decoded image of a row. ValueError naming it where it cannot be read."""
-    image = read_image(table.location(row))
+def open_image(table: ImageTable, row: int) -> Image.Image:
+    """The decoded image of a row, at its full size. ValueError naming it where it cannot be read."""
+    return _opened(read_image(table.location(row)), table, row)
+
+
+def _opened(image: Image.Image | DecodeFailure, table: ImageTable, row: int) -> Image.Image:
     if isinstance(image, DecodeFailure):
         raise ValueError(f"{table.location(row)}: {image.error}")
     return image

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eet.gallery.schema import OK, gallery_schema, part_table
-from eet.images import DecodeFailure, read_image
+from eet.images import DecodeFailure
 from eet.vit import HashOutput, Student
 
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
@@ -30,7 +30,7 @@ class PartEncoder:
     """Turns rows of a plan into rows of a gallery with one model.
 
     Batches are fixed slices of the part in its order, always of `batch_size` images: a row that cannot be read, and the places behind
-    the last row, are zeros. So a code depends on its picture and its place in the part alone: not on who encodes, nor on a resume.
+    the last row, are black. So a code depends on its picture and its place in the part alone: not on who encodes, nor on a resume.
 
     student: in eval mode. device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'. threads: that read and decode.
     tokens, embedding: store the kept patch tokens with positions and mass; the final CLS vector. max_pixels: a larger picture becomes a
@@ -86,34 +86,36 @@ class PartEncoder:
         return EncodedPart(table, hashes)
 
     def _decoded_batches(self, uris: list[str], failures: dict[int, DecodeFailure]) -> Iterator[tuple[int, Tensor]]:
-        """(first row, batch (B, 3, H, W) float32) in order; decoding runs a few batches ahead of the consumer."""
-        waiting: list[tuple[int, list[Future]]] = []
+        """(first row, views (B, H, W, 3) uint8) in order; decoding runs a few batches ahead of the consumer."""
+        waiting: list[tuple[int, Tensor, list[Future]]] = []
         starts = iter(range(0, len(uris), self.batch_size))
         while True:
             while len(waiting) < BATCHES_AHEAD and (start := next(starts, None)) is not None:
-                waiting.append((start, [self._pool.submit(self._open, uri) for uri in uris[start : start + self.batch_size]]))
+                views_BHW3 = torch.zeros(self.batch_size, *self.student.preprocessing.image_size, 3, dtype=torch.uint8)
+                places = zip(uris[start : start + self.batch_size], views_BHW3.numpy(), strict=False)
+                waiting.append((start, views_BHW3, [self._pool.submit(self._open, uri, place) for uri, place in places]))
             if not waiting:
                 return
-            start, futures = waiting.pop(0)
-            height, width = self.student.preprocessing.image_size
-            batch = torch.zeros(self.batch_size, 3, height, width)
-            for place, future in enumerate(futures):
-                opened = future.result()
-                if isinstance(opened, DecodeFailure):
-                    failures[start + place] = opened
-                else:
-                    batch[place] = opened
-            yield start, batch
+            start, views_BHW3, futures = waiting.pop(0)
+            opened = (future.result() for future in futures)
+            failures.update((start + place, failure) for place, failure in enumerate(opened) if failure is not None)
+            yield start, views_BHW3
 
-    def _open(self, uri: str) -> Tensor | DecodeFailure:
-        image = read_image(uri, max_pixels=self.max_pixels)
-        return image if isinstance(image, DecodeFailure) else self.student.preprocessing(image)
+    def _open(self, uri: str, view_HW3: np.ndarray) -> DecodeFailure | None:
+        """Writes what the network sees of a picture into its place in a batch."""
+        view = self.student.preprocessing.read(uri, max_pixels=self.max_pixels)
+        if isinstance(view, DecodeFailure):
+            return view
+        view_HW3[:] = np.asarray(view)
+        return None
 
     @torch.inference_mode()
-    def _hash(self, batch_B3HW: Tensor, rows: int) -> dict[str, np.ndarray]:
+    def _hash(self, views_BHW3: Tensor, rows: int) -> dict[str, np.ndarray]:
         """The network's answer for the first `rows` of a batch, as the columns that are stored."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            out: HashOutput = self.student(batch_B3HW.to(self.device, non_blocking=True), tokens=self.tokens)
+            # As bytes to the device, where normalising them costs nothing.
+            images_B3HW = self.student.preprocessing.normalise(views_BHW3.to(self.device))
+            out: HashOutput = self.student(images_B3HW, tokens=self.tokens)
         columns = {"hash": out.hash}
         if self.tokens:
             assert out.tokens is not None and out.token_index is not None and out.token_mass is not None

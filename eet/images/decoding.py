@@ -12,9 +12,11 @@ import logging
 import re
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from eet.images.locations import one_line, read_bytes
 
@@ -58,6 +60,15 @@ class DecodeFailure:
     error: str
 
 
+class ReducedImage(NamedTuple):
+    """A picture, perhaps decoded at a fraction of its size. extent: (left, top, right, bottom) that it takes of the image, in the image's
+    pixels: at a half, a picture 1001 wide fills 500.5 of 501 columns.
+    """
+
+    image: Image.Image
+    extent: tuple[float, float, float, float]
+
+
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
     """Decode the bytes of a picture file into an 8-bit RGB image, as a viewer would show it.
 
@@ -72,6 +83,18 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image 
 
     Raises ValueError only for a `max_pixels` below 1.
     """
+    decoded = decode_reduced(data, None, max_pixels=max_pixels)
+    return decoded if isinstance(decoded, DecodeFailure) else decoded.image
+
+
+def decode_reduced(
+    data: bytes, least_size: tuple[int, int] | None, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> ReducedImage | DecodeFailure:
+    """As `decode`, but a JPEG at the least of 1, 1/2, 1/4 and 1/8 of its size that is not below `least_size` (width, height, upright).
+
+    The decoder then computes only so many pixels, from the low frequencies of each block (libjpeg's scaled inverse DCT). `max_pixels` is of
+    the full size. None, and any other format: the full size.
+    """
     if max_pixels < 1:
         raise ValueError(f"max_pixels is {max_pixels}; it is the largest width x height to decode, at least 1.")
     _silence_pillow()
@@ -84,13 +107,19 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image 
                 return DecodeFailure("too-large", f"{width} x {height} pixels; at most {max_pixels} are allowed.")
             if width < 1 or height < 1:
                 return DecodeFailure("decode-error", f"The picture has no pixels: {width} x {height}.")
+            reduced = None
+            if least_size is not None and isinstance(image, JpegImageFile):
+                reduced = image.draft(None, least_size[::-1] if _orientation(image) >= 5 else least_size)
             image.load()
-            upright = _turn_upright(image)
-            rgb = _to_rgb(upright)
+            # After load(): a PNG keeps its EXIF behind the pixels, and the TIFF reader turns the image itself and then clears the tag.
+            stored_width, stored_height = image.size if reduced is None else reduced[1][2:]
+            orientation = _orientation(image)
+            turn = _TRANSPOSITIONS.get(orientation)
+            rgb = _to_rgb(image if turn is None else image.transpose(turn))
         # Orientation and transparency are spent: left in place, the next reader of this image would apply them a second
         # time.
         rgb.info = {}
-        return rgb
+        return ReducedImage(rgb, _extent(rgb, stored_width, stored_height, orientation))
     except UnidentifiedImageError:
         if data.startswith(_SIGNATURES):
             return DecodeFailure(
@@ -114,11 +143,19 @@ def read_image(location: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
 
     Raises ValueError only for a `max_pixels` below 1.
     """
+    decoded = read_reduced(location, None, max_pixels=max_pixels)
+    return decoded if isinstance(decoded, DecodeFailure) else decoded.image
+
+
+def read_reduced(
+    location: str, least_size: tuple[int, int] | None, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> ReducedImage | DecodeFailure:
+    """As `read_image`, at the scale of `decode_reduced`."""
     try:
         data = read_bytes(location)
     except OSError as error:
         return DecodeFailure(_read_status(error), one_line(error))
-    return decode(data, max_pixels=max_pixels)
+    return decode_reduced(data, least_size, max_pixels=max_pixels)
 
 
 @functools.cache
@@ -138,15 +175,22 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-    # After load(): a PNG keeps its EXIF behind the pixels, and the TIFF reader turns the image itself and then clears
-    # the tag.
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, as EXIF counts them (EXIF 2.3, 4.6.4, tag 0x0112); 1, upright, where nothing says otherwise."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged metadata is no reason to lose a picture whose pixels are whole
-        return image
-    turn = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TRANSPOSITIONS else 1
+
+
+def _extent(image: Image.Image, width: float, height: float, orientation: int) -> tuple[float, float, float, float]:
+    """Of an upright image whose stored form is `width` x `height` from its first corner on, which turning may have moved."""
+    if orientation >= 5:
+        width, height = height, width
+    left = image.width - width if orientation in (2, 3, 6, 7) else 0.0
+    top = image.height - height if orientation in (3, 4, 7, 8) else 0.0
+    return left, top, left + width, top + height
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

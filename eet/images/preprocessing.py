@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eet.images.decoding import DEFAULT_MAX_PIXELS, DecodeFailure, read_reduced
+
 PUBLISHED_MIN_CROP_AREA = 0.08  # torchvision's RandomResizedCrop, as published
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -22,7 +24,8 @@ class Preprocessing:
 
     image_size: (height, width) of the input, pixels. crop_share: share of the picture's largest centred box of the input's shape
     that is kept; the published Resize(256) + CenterCrop(224) keeps 224/256 = 0.875. interpolation: 'bilinear' (published) or
-    'bicubic'. mean, std: per channel, of values in 0..1.
+    'bicubic'. mean, std: per channel, of values in 0..1. least_oversampling: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that
+    leaves this many of its pixels or more to a pixel of the input, along a side (so it never enlarges); None decodes all at full size.
     Calling it takes an RGB PIL image to a float32 tensor (3, height, width).
     """
 
@@ -31,10 +34,12 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    least_oversampling: float | None = None
 
     IMAGENET_MEAN: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     IMAGENET_STD: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
     PUBLISHED_CROP_SHARE: ClassVar[float] = 224 / 256
+    LEAST_OVERSAMPLING: ClassVar[float] = 2.0
 
     def __post_init__(self) -> None:
         if self.interpolation not in _FILTERS:
@@ -43,6 +48,8 @@ class Preprocessing:
             raise ValueError(f"crop_share {self.crop_share}: must be in (0, 1]")
         if min(self.image_size) < 1 or min(self.std) <= 0:
             raise ValueError(f"image_size {self.image_size} and std {self.std} must be positive")
+        if self.least_oversampling is not None and not self.least_oversampling >= 1:
+            raise ValueError(f"least_oversampling {self.least_oversampling}: use 1 or more, or None to decode at full size")
 
     @classmethod
     def published(
@@ -51,11 +58,20 @@ class Preprocessing:
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> "Preprocessing":
-        """The published evaluation form (specs/eet.md: Resize(256) + CenterCrop(224)), for any input size."""
+        """The published evaluation form (specs/eet.md: Resize(256) + CenterCrop(224)), for any input size; JPEGs are decoded at a reduced
+        scale where the input moves by a level or two of 255 at most.
+        """
         height, width = image_size
         red, green, blue = (float(value) for value in mean)
         std_red, std_green, std_blue = (float(value) for value in std)
-        return cls((int(height), int(width)), cls.PUBLISHED_CROP_SHARE, "bilinear", (red, green, blue), (std_red, std_green, std_blue))
+        return cls(
+            (int(height), int(width)),
+            cls.PUBLISHED_CROP_SHARE,
+            "bilinear",
+            (red, green, blue),
+            (std_red, std_green, std_blue),
+            cls.LEAST_OVERSAMPLING,
+        )
 
     @property
     def digest(self) -> str:
@@ -63,7 +79,8 @@ class Preprocessing:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """As plain values. Fields of None are left out, so that a record keeps the digest it had before there was such a field."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -74,13 +91,31 @@ class Preprocessing:
         except TypeError as error:
             raise ValueError(f"preprocessing record {dict(values)} cannot be read: {error}") from error
 
-    def centred_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+    @property
+    def least_size(self) -> tuple[int, int] | None:
+        """(width, height) that a picture decoded at a reduced scale has at least; None where it is not to be reduced."""
+        if self.least_oversampling is None:
+            return None
+        height, width = (math.ceil(side * self.least_oversampling / self.crop_share) for side in self.image_size)
+        return width, height
+
+    def read(self, location: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
+        """What the network sees of the picture at a location (see `read_image`), decoded at the scale that this record asks for."""
+        decoded = read_reduced(location, self.least_size, max_pixels=max_pixels)
+        if isinstance(decoded, DecodeFailure):
+            return decoded
+        left, top, right, bottom = decoded.extent
+        box = self.centred_box(right - left, bottom - top)
+        return self._resample(decoded.image, (left + box[0], top + box[1], left + box[2], top + box[3]))
+
+    def centred_box(self, width: float, height: float) -> tuple[float, float, float, float]:
         """(left, top, right, bottom) of the part of a width x height picture that the network sees, in its pixels."""
         input_height, input_width = self.image_size
         scale = self.crop_share * min(width / input_width, height / input_height)
         box_width, box_height = input_width * scale, input_height * scale
-        left, top = (width - box_width) / 2, (height - box_height) / 2
-        return left, top, left + box_width, top + box_height
+        # Rounding must not take the box of the whole picture beyond its edge, which Pillow refuses.
+        left, top = max(0.0, (width - box_width) / 2), max(0.0, (height - box_height) / 2)
+        return left, top, min(width, left + box_width), min(height, top + box_height)
 
     def view(self, image: Image.Image) -> Image.Image:
         """The part of the picture that the network sees, at its size, before normalisation."""
@@ -91,14 +126,20 @@ class Preprocessing:
         # One resampling straight from the box: as Resize then CenterCrop, without computing pixels that the crop throws away.
         return image.resize((width, height), _FILTERS[self.interpolation], box=box)
 
-    def normalise(self, pixels_HW3: np.ndarray) -> Tensor:
-        """uint8 (H, W, 3) -> float32 (3, H, W), (value / 255 - mean) / std."""
-        mean = torch.tensor(self.mean).mul_(255).view(3, 1, 1)
-        factor = torch.tensor(self.std).mul_(255).reciprocal_().view(3, 1, 1)
-        return torch.from_numpy(np.array(pixels_HW3)).permute(2, 0, 1).to(torch.float32).sub_(mean).mul_(factor).contiguous()
+    def normalise(self, pixels: np.ndarray | Tensor) -> Tensor:
+        """uint8 (..., H, W, 3) -> float32 (..., 3, H, W), (value / 255 - mean) / std, on the device of `pixels`; the channels stay last in
+        memory, as the patch embedding reads them fastest.
+        """
+        pixels_HWC = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
+        *_, width, channels = pixels_HWC.shape
+        # A whole row of pixels at once: a broadcast over three channels alone takes four times as long.
+        mean = torch.tensor(self.mean, device=pixels_HWC.device).mul_(255).repeat(width)
+        factor = torch.tensor(self.std, device=pixels_HWC.device).mul_(255).reciprocal_().repeat(width)
+        values = pixels_HWC.flatten(-2).to(torch.float32).sub_(mean).mul_(factor)
+        return values.unflatten(-1, (width, channels)).movedim(-1, -3)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        return self.normalise(np.asarray(self.view(image)))
+        return self.normalise(np.array(self.view(image))).contiguous()
 
     def augment(self, image: Image.Image, random: np.random.Generator, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA) -> Tensor:
         """The training form: a random resized crop (aspect 3/4 to 4/3) and a horizontal flip.
@@ -110,7 +151,7 @@ class Preprocessing:
         view = self._resample(image, _random_box(*image.size, random, min_crop_area))
         if random.random() < 0.5:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self.normalise(np.asarray(view))
+        return self.normalise(np.array(view)).contiguous()
 
 
 def _random_box(width: int, height: int, random: np.random.Generator, min_crop_area: float) -> tuple[float, float, float, float]:

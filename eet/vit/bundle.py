@@ -16,7 +16,7 @@ from eet.vit.backbone import _timm_vit, load_named_weights, student_from_state_d
 from eet.vit.schedule import PruningSchedule
 from eet.vit.student import Student
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 _FIELDS_SINCE = {"hash_input": (2, "logits")}  # fields that older versions lack: since when, and what they meant
 WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
 _FIELDS = (

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from eet.datasets import synthetic
-from eet.gallery import PartEncoder, fixed_binary_to_numpy, student_token_shape
+from eet.gallery import PartEncoder, fixed_binary_to_numpy, items_table, student_token_shape
 from eet.images import read_image
 from eet.vit import Student, load_bundle
 
@@ -65,6 +66,35 @@ def test_each_row_is_what_the_network_says_of_its_picture_alone(student, rows, e
         np.testing.assert_allclose(tokens[place], out.tokens[0].numpy(), atol=5e-3)
         np.testing.assert_allclose(mass[place], out.token_mass[0].numpy(), atol=1e-3)
         np.testing.assert_allclose(embedding[place], out.embedding[0].numpy(), atol=5e-3)
+
+
+@torch.inference_mode()
+def test_hashes_are_those_of_the_plain_loop_bit_for_bit(student, rows, encoded):
+    """Pictures normalised one by one and then stacked: how the encoder brings its batches together must not move a hash."""
+    uris = rows["uri"].to_pylist()
+    for start in range(0, ROWS, 4):
+        batch = torch.zeros(4, 3, 48, 48)
+        for place, uri in enumerate(uris[start : start + 4]):
+            if start + place not in BAD:
+                batch[place] = student.preprocess(read_image(uri))
+        hash_Bb = student(batch.contiguous(memory_format=torch.channels_last)).hash.numpy()
+        for place in range(min(4, ROWS - start)):
+            if start + place not in BAD:
+                assert np.array_equal(encoded.hash[start + place], hash_Bb[place]), start + place
+
+
+@torch.inference_mode()
+def test_large_jpegs_are_decoded_as_the_models_record_says(student, tmp_path):
+    large = str(tmp_path / "large.jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)).save(large)
+    assert student.preprocessing.least_oversampling is not None
+    encoded = PartEncoder(student, batch_size=1).encode(items_table(["large"], [large])).hash[0]
+    view = np.array(student.preprocessing.read(large))
+    reduced, whole = (
+        student(image[None]).hash[0].numpy() for image in (student.preprocessing.normalise(view), student.preprocess(read_image(large)))
+    )
+    np.testing.assert_allclose(encoded, reduced, atol=SURE)
+    assert np.abs(encoded - whole).max() > 10 * SURE
 
 
 def test_rows_keep_their_order_ids_and_labels(rows, encoded):

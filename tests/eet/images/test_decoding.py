@@ -1,5 +1,6 @@
 import io
 import logging
+import math
 import os
 import struct
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from eet.images.decoding import DecodeFailure, decode, read_image
+from eet.images.decoding import DecodeFailure, decode, decode_reduced, read_image
 from eet.images.locations import read_bytes, resolve
 
 
@@ -330,3 +331,87 @@ def test_resolve(tmp_path):
     assert (filesystem.type_name, path) == ("gcs", "bucket/folder/a b/100%.jpg")
     with pytest.raises(ValueError, match="install the fsspec backend for nosuchscheme://"):
         resolve("nosuchscheme://host/a")
+
+
+# ---- JPEGs decoded at a fraction of their size
+
+
+def waves(width: int, height: int) -> Image.Image:
+    """Detail of 64 pixels a wave, another in every direction, and no symmetry."""
+    y, x = np.mgrid[0:height, 0:width] / 64 * 2 * np.pi
+    return Image.fromarray(
+        np.rint(127 + 60 * np.stack([np.sin(x) + np.sin(y / 2), np.sin(x + y), np.cos(y) + np.sin(x / 3)], -1)).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "expected"),
+    [
+        ((800, 600), (100, 75), (100, 75)),
+        ((800, 600), (101, 75), (200, 150)),
+        ((800, 600), (100, 76), (200, 150)),
+        ((800, 600), (400, 10), (400, 300)),
+        ((800, 600), (401, 10), (800, 600)),
+        ((1601, 807), (100, 100), (201, 101)),  # a column and a row that the picture fills in part
+        ((30, 20), (400, 400), (30, 20)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_least_scale_that_is_not_below_the_size_asked_for(size, least, expected):
+    data = encoded(waves(*size), "JPEG", quality=95)
+    image, (left, top, right, bottom) = decode_reduced(data, least)
+    assert image.mode == "RGB" and image.size == expected
+    scale = round(size[0] / expected[0])
+    assert (left, top, right, bottom) == (0, 0, size[0] / scale, size[1] / scale)
+    if scale == 1:
+        np.testing.assert_array_equal(pixels(image), pixels(decode(data)))
+    else:
+        whole = size[0] // scale, size[1] // scale
+        means = np.asarray(decode(data).crop((0, 0, whole[0] * scale, whole[1] * scale)).reduce(scale)).astype(int)
+        assert np.abs(pixels(image)[: whole[1], : whole[0]] - means).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", SEEN)
+def test_a_reduced_jpeg_stands_upright_and_says_where_the_picture_lies_in_it(orientation):
+    """The mean of each reduced pixel's place in the whole picture, which begins where the extent says, not where the image does."""
+    data = encoded(waves(1005, 611), "JPEG", quality=95, exif=orientation_exif(orientation))
+    whole = pixels(decode(data)).astype(float)
+    least = (200, 80) if whole.shape[1] > whole.shape[0] else (80, 200)  # a quarter; a half, were width and height confused
+    image, (left, top, right, bottom) = decode_reduced(data, least)
+    reduced = pixels(image)
+    scale = 4
+    assert (right - left, bottom - top) == (whole.shape[1] / scale, whole.shape[0] / scale)
+    assert image.size == (math.ceil(right - left), math.ceil(bottom - top)) and min(left, top) >= 0
+    assert right <= image.width and bottom <= image.height
+    for row, column in ((20, 30), (60, 70), (90, 40)):
+        y, x = round((row - top) * scale), round((column - left) * scale)
+        expected = whole[y : y + scale, x : x + scale].mean(axis=(0, 1))
+        np.testing.assert_allclose(reduced[row, column], expected, atol=6)
+
+
+def test_a_reduced_jpeg_may_be_of_any_colour_space():
+    grey = decode_reduced(encoded(photo(400, 300, "L").resize((400, 300)), "JPEG"), (50, 30)).image
+    assert grey.size == (50, 38) and np.ptp(pixels(grey), axis=2).max() == 0
+    red = Image.new("CMYK", (800, 800), (0, 255, 255, 0))
+    cmyk = pixels(decode_reduced(encoded(red, "JPEG", quality=100), (100, 100)).image)
+    np.testing.assert_allclose(cmyk, np.broadcast_to([255, 0, 0], (100, 100, 3)), atol=4)
+    several = encoded(waves(640, 480), "MPO", save_all=True, append_images=[photo(640, 480)])
+    np.testing.assert_allclose(
+        pixels(decode_reduced(several, (80, 60)).image), pixels(decode_reduced(encoded(waves(640, 480), "JPEG"), (80, 60)).image)
+    )
+
+
+def test_limits_and_faults_of_a_reduced_jpeg_are_those_of_the_whole():
+    data = encoded(photo(400, 300), "JPEG")
+    assert decode_reduced(data, (50, 30), max_pixels=119_999) == decode(data, max_pixels=119_999)
+    assert decode_reduced(data, (50, 30), max_pixels=119_999).status == "too-large"
+    assert decode_reduced(data[: len(data) * 2 // 3], (50, 30)).status == "truncated"
+    for length in range(0, 600, 7):
+        assert decode_reduced(data[:length], (50, 30)) == decode(data[:length])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
+def test_other_formats_are_never_reduced(kind):
+    data = encoded(photo(400, 300), kind, **({} if kind == "GIF" else {"exif": orientation_exif(6)}))
+    image, extent = decode_reduced(data, (50, 30))
+    np.testing.assert_array_equal(pixels(image), pixels(decode(data)))
+    assert extent == (0, 0, *image.size) and image.size == ((400, 300) if kind == "GIF" else (300, 400))

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from eet.images import Preprocessing
+from eet.images import DecodeFailure, Preprocessing, read_image
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA, _random_box
 
 PUBLISHED = Preprocessing.published()
@@ -79,7 +80,18 @@ def test_pixels_are_normalised_one_by_one() -> None:
 def test_call_normalises_what_view_shows() -> None:
     picture = noisy_picture(90, 70)
     small = replace(PUBLISHED, image_size=(32, 32))
-    assert torch.equal(small(picture), small.normalise(np.asarray(small.view(picture))))
+    assert torch.equal(small(picture), small.normalise(np.array(small.view(picture))))
+
+
+def test_a_batch_is_normalised_as_its_pictures_are() -> None:
+    """Bit for bit: a code must not depend on how pictures came together."""
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    batch = PUBLISHED.normalise(torch.from_numpy(pictures))
+    assert batch.shape == (3, 3, 5, 7) and batch.is_contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values).mul_(255).view(3, 1, 1) for values in (PUBLISHED.mean, PUBLISHED.std))
+    for got, picture in zip(batch, pictures, strict=True):
+        assert torch.equal(got, PUBLISHED.normalise(picture))
+        assert torch.equal(got, torch.from_numpy(picture).permute(2, 0, 1).float().sub_(mean).mul_(std.reciprocal()))
 
 
 def test_interpolation_is_the_one_named() -> None:
@@ -87,6 +99,66 @@ def test_interpolation_is_the_one_named() -> None:
     for name, pillows in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         view = replace(PUBLISHED, image_size=(32, 32), interpolation=name).view(picture)
         np.testing.assert_array_equal(np.asarray(view), np.asarray(picture.resize((32, 32), pillows, box=box)))
+
+
+@pytest.mark.parametrize("width", [1019, 1021, 1033])
+def test_the_box_of_a_whole_picture_stays_inside_it(width: int) -> None:
+    whole = replace(PUBLISHED, crop_share=1.0)
+    left, top, right, bottom = whole.centred_box(width, 2000)
+    assert left >= 0 and right <= width
+    assert whole.view(Image.new("RGB", (width, 2000))).size == (224, 224)  # Pillow refuses a box that reaches beyond by any amount
+
+
+# ---- from a file
+
+
+@pytest.mark.parametrize(
+    ("oversampling", "image_size", "crop_share", "least"),
+    [
+        (2.0, (224, 224), 0.875, (512, 512)),
+        (1.5, (100, 200), 1.0, (300, 150)),
+        (1.0, (224, 224), 0.9, (249, 249)),
+        (None, (9, 9), 0.5, None),
+    ],
+)
+def test_least_size_by_numbers(
+    oversampling: float | None, image_size: tuple[int, int], crop_share: float, least: tuple[int, int] | None
+) -> None:
+    assert replace(PUBLISHED, image_size=image_size, crop_share=crop_share, least_oversampling=oversampling).least_size == least
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_decode_moves_the_input_by_little(orientation: int, tmp_path: Path) -> None:
+    """Sizes that no reduction divides, where a view from the image's corner instead of the picture's would be shifted."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    y, x = np.mgrid[0:603, 0:1101]
+    picture = Image.fromarray(np.rint(127 + 120 * np.stack([np.sin(x / 9), np.sin(y / 9), np.sin((x + y) / 12)], -1)).astype(np.uint8))
+    picture.save(tmp_path / "waves.jpg", quality=95, exif=exif)
+    small = replace(PUBLISHED, image_size=(64, 64))
+    seen, whole = (
+        np.asarray(each.read(str(tmp_path / "waves.jpg"))).astype(int) for each in (small, replace(small, least_oversampling=None))
+    )
+    assert (seen != whole).any(), "nothing was reduced"
+    assert np.abs(seen - whole).max() <= 8 and np.abs(seen - whole).mean() < 2
+
+
+def test_without_reduction_what_is_read_is_the_view_of_the_whole_picture(tmp_path: Path) -> None:
+    smooth_picture(900, 700).save(tmp_path / "large.jpg")
+    smooth_picture(900, 700).save(tmp_path / "large.png")
+    small = replace(PUBLISHED, image_size=(32, 32))
+    for name, preprocessing in (("large.jpg", replace(small, least_oversampling=None)), ("large.png", small)):
+        image = read_image(str(tmp_path / name))
+        assert isinstance(image, Image.Image)
+        np.testing.assert_array_equal(np.asarray(preprocessing.read(str(tmp_path / name))), np.asarray(preprocessing.view(image)))
+
+
+def test_what_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
+    smooth_picture(90, 70).save(tmp_path / "picture.jpg")
+    refused = PUBLISHED.read(str(tmp_path / "picture.jpg"), max_pixels=6299)
+    assert isinstance(refused, DecodeFailure) and refused.status == "too-large"
+    missing = PUBLISHED.read(str(tmp_path / "absent.jpg"))
+    assert isinstance(missing, DecodeFailure) and missing.status == "missing"
 
 
 # ---- training form
@@ -179,6 +251,7 @@ CHANGES: list[dict[str, Any]] = [
     {"interpolation": "bicubic"},
     {"mean": (0.485, 0.456, 0.4061)},
     {"std": (0.229, 0.224, 0.2251)},
+    {"least_oversampling": 3.0},
 ]
 
 
@@ -190,7 +263,7 @@ def test_digest_changes_with_every_field() -> None:
 
 def test_published_takes_what_timm_gives() -> None:
     preprocessing = Preprocessing.published((48, 80), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    assert preprocessing == Preprocessing((48, 80), 0.875, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert preprocessing == Preprocessing((48, 80), 0.875, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 2.0)
 
 
 @pytest.mark.parametrize(
@@ -202,11 +275,19 @@ def test_published_takes_what_timm_gives() -> None:
         ({"crop_share": float("nan")}, r"\(0, 1\]"),
         ({"image_size": (0, 224)}, "positive"),
         ({"std": (0.2, 0.0, 0.2)}, "positive"),
+        ({"least_oversampling": 0.9}, "1 or more"),
+        ({"least_oversampling": float("nan")}, "1 or more"),
     ],
 )
 def test_impossible_records_are_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(PUBLISHED, **change)
+
+
+def test_a_record_without_reduction_is_the_one_there_was_before_it_could_be_said() -> None:
+    whole = replace(PUBLISHED, least_oversampling=None)
+    assert "least_oversampling" not in whole.to_dict() and Preprocessing.from_dict(whole.to_dict()) == whole
+    assert whole.digest == "31ac44a1699e23ea4c3f7351adb5b7c5263870ab541605a4075a8218dd585909"  # of bundles of versions 1 and 2
 
 
 @pytest.mark.parametrize("spoil", [{"crop": 1.0}, None])

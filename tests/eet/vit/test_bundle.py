@@ -106,16 +106,19 @@ def test_what_the_hash_reads_goes_to_disk_and_back(tmp_path: Path, backbone: str
     assert_same_model(student, load_bundle(tmp_path))
 
 
-def test_a_bundle_of_the_first_version_hashes_logits(tmp_path: Path) -> None:
+def test_a_bundle_of_the_first_version_hashes_logits_of_pictures_decoded_whole(tmp_path: Path) -> None:
     student = make_student()
+    student.preprocessing = replace(student.preprocessing, least_oversampling=None)
     save_bundle(student, tmp_path)
 
     def as_first(record: dict[str, Any]) -> None:
         record["bundle_version"] = 1
         del record["hash_input"]
+        assert "least_oversampling" not in record["preprocessing"]
 
     _change_record(as_first)(tmp_path)
     assert load_bundle(tmp_path).hash_input == "logits"
+    assert load_bundle(tmp_path).preprocessing.least_oversampling is None
     assert_same_model(student, load_bundle(tmp_path))
 
 
@@ -202,7 +205,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "cannot be read"),
     "schedule changed": (_change_record(lambda values: values.update(keep_ratios=[0.5, 0.9])), "is not what model.json describes"),
     "depth changed": (_change_record(lambda values: values["backbone_options"].update(depth=2)), "weights that this student lacks"),
-    "newer version": (_change_record(lambda values: values.update(bundle_version=3)), "version 3; this program reads up to 2"),
+    "newer version": (_change_record(lambda values: values.update(bundle_version=4)), "version 4; this program reads up to 3"),
     "version not a number": (_change_record(lambda values: values.update(bundle_version="1.0")), "cannot be read"),
     "field missing": (_change_record(lambda values: values.pop("preprocessing")), "preprocessing"),
     "digest missing": (_change_record(lambda values: values.pop("digest")), "digest"),
