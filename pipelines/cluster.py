@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import ray
 
@@ -55,6 +56,26 @@ def largest_share(nodes: Sequence[Node], workers: int, *, gpu: bool) -> int | No
         if sum(min(node.cpus // share, node.gpus) if gpu else node.cpus // share for node in nodes) >= workers:
             return share
     return None
+
+
+class ActorPool(NamedTuple):
+    """Most actors of a Ray Data job. cpus: reserved by each; threads: that each may use; gpu: whether each has one."""
+
+    workers: int
+    cpus: int
+    threads: int
+    gpu: bool
+
+
+def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None) -> ActorPool:
+    """One actor a GPU, or a node on a cluster without, or as many as asked; no more than tasks.
+
+    A CPU beside each is left to Ray Data where its node has more than one.
+    """
+    gpu = resources.gpus > 0
+    workers = min(asked or resources.gpus or len(resources.nodes), num_tasks)
+    share = resources.cpus_per_worker(workers)
+    return ActorPool(workers, max(1, share - 1), share, gpu)
 
 
 @contextmanager

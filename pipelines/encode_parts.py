@@ -18,7 +18,7 @@ from eet.gallery import OK, PartEncoder, PlannedPart, part_name, read_planned_pa
 from eet.images import join_location, resolve
 from eet.vit import Student
 from pipelines.cli import SLEEPING_THREADS
-from pipelines.cluster import ClusterResources, connected
+from pipelines.cluster import actor_pool, connected
 from pipelines.output import exists
 from pipelines.progress import BoardReader, ProgressBoard, duration
 
@@ -85,7 +85,7 @@ def encode_on_ray(
 ) -> Iterator[PartDone]:
     """On the cluster at `address`, by an autoscaling pool of `workers` actors at most; parts in any order, each once."""
     with connected(address) as resources:
-        pool = _pool(resources, len(pending), workers)
+        pool = actor_pool(resources, len(pending), workers)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board = ProgressBoard.options(scheduling_strategy=here).remote()
         rows = [planned._asdict() for planned in pending]
@@ -109,21 +109,6 @@ def encode_on_ray(
         with BoardReader(board, Progress(sum(planned.num_rows for planned in pending))):
             for row in encoded.iter_rows():
                 yield PartDone(int(row["part"]), json.loads(row["statuses"]), bool(row["encoded"]))
-
-
-class _Pool(NamedTuple):
-    workers: int
-    cpus: int
-    threads: int
-    gpu: bool
-
-
-def _pool(resources: ClusterResources, num_parts: int, asked: int | None) -> _Pool:
-    """How many actors, and what each takes. A CPU beside each is left to Ray Data where its node has more than one."""
-    gpu = resources.gpus > 0
-    workers = min(asked or resources.gpus or len(resources.nodes), num_parts)
-    share = resources.cpus_per_worker(workers)
-    return _Pool(workers, max(1, share - 1), share, gpu)
 
 
 class _PartActor:

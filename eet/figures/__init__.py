@@ -2,17 +2,21 @@
 
 from eet.figures.curves import precision_recall_figure, save_png, training_curves_figure
 from eet.figures.kept_tokens import kept_tokens_overlay
+from eet.figures.matches import Line, Side, matches_panel
 from eet.figures.panels import hits_panel
 from eet.figures.report import Block, Paragraph, Picture, Section, Table, render_report
 
 __all__ = [
     "Block",
+    "Line",
     "Paragraph",
     "Picture",
     "Section",
+    "Side",
     "Table",
     "hits_panel",
     "kept_tokens_overlay",
+    "matches_panel",
     "precision_recall_figure",
     "render_report",
     "save_png",

@@ -42,41 +42,19 @@ def kept_tokens_overlay(
         ValueError: if a position is outside the grid, repeated, or was dropped by an earlier stage; if `mass` does not
             belong to the last stage; if the image has another aspect ratio than the grid; if `cell` is too small.
     """
-    rows, columns = grid
-    if rows < 1 or columns < 1:
-        raise ValueError(f"grid is {grid}; give (rows, columns) of patches, both at least 1")
-    if cell < 4 * max(grid):
-        raise ValueError(f"cell is {cell} pixels for {max(grid)} patches a side; give at least {4 * max(grid)}")
-    aspect = (image.width / columns) / (image.height / rows)
-    if not 0.97 < aspect < 1.03:
-        raise ValueError(
-            f"the image is {image.width} x {image.height} but the grid is {columns} patches wide and {rows} high, "
-            "so patches would not be square; give the resized and cropped picture that the network saw"
-        )
-    stages = _checked_stages(kept, rows * columns)
+    patches = PatchPicture(image, grid, cell)
+    stages = _checked_stages(kept, patches.number)
     if mass is not None:
         mass = _checked_mass(mass, stages)
-
-    edges_y = np.rint(np.linspace(0, cell * rows / max(grid), rows + 1)).astype(int)
-    edges_x = np.rint(np.linspace(0, cell * columns / max(grid), columns + 1)).astype(int)
-    height, width = int(edges_y[-1]), int(edges_x[-1])
-    patch_of_pixel = (
-        np.repeat(np.arange(rows), np.diff(edges_y))[:, None] * columns + np.repeat(np.arange(columns), np.diff(edges_x))[None, :]
-    )
-    seen = np.asarray(on_paper(image).resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
-
-    panels, captions = [seen], ["input"]
+    panels, captions = [patches.seen_HWC], ["input"]
     for number, stage in enumerate(stages, start=1):
-        living = np.zeros(rows * columns, dtype=bool)
-        living[stage] = True
-        panels.append(_faded(seen, living[patch_of_pixel]))
-        captions.append(f"stage {number}: {len(stage)} of {rows * columns}")
+        last = number == len(stages)
+        panels.append(patches.kept(stage, mass if last else None))
+        captions.append(f"stage {number}: {len(stage)} of {patches.number}")
     if mass is not None:
-        mass_of_patch = np.zeros(rows * columns)
-        mass_of_patch[stages[-1]] = mass
-        panels[-1] = _tinted(panels[-1], mass_of_patch[patch_of_pixel] / max(float(mass.max()), 1e-12))
         captions[-1] += f"\ntint: mass to {mass.max():.2g}"
 
+    height, width = patches.seen_HWC.shape[:2]
     gap = max(6, cell // 16)
     below = caption_height(captions, cell)
     canvas = Image.new("RGB", (gap + len(panels) * (width + gap), gap + height + below), PAPER)
@@ -85,6 +63,49 @@ def kept_tokens_overlay(
         canvas.paste(Image.fromarray(np.rint(panel).astype(np.uint8)), (left, gap))
         draw_caption(canvas, caption, left=left - gap // 2, top=gap + height, width=width + gap, cell=cell)
     return canvas
+
+
+class PatchPicture:
+    """A picture as the network saw it, drawn so that each patch covers whole pixels. Arguments and errors as `kept_tokens_overlay`.
+
+    number: of patches. seen_HWC: float32 RGB, its longer side `cell` pixels.
+    """
+
+    def __init__(self, image: Image.Image, grid: tuple[int, int], cell: int) -> None:
+        rows, columns = grid
+        if rows < 1 or columns < 1:
+            raise ValueError(f"grid is {grid}; give (rows, columns) of patches, both at least 1")
+        if cell < 4 * max(grid):
+            raise ValueError(f"cell is {cell} pixels for {max(grid)} patches a side; give at least {4 * max(grid)}")
+        aspect = (image.width / columns) / (image.height / rows)
+        if not 0.97 < aspect < 1.03:
+            raise ValueError(
+                f"the image is {image.width} x {image.height} but the grid is {columns} patches wide and {rows} high, "
+                "so patches would not be square; give the resized and cropped picture that the network saw"
+            )
+        self.number, self._columns = rows * columns, columns
+        self._edges_y = np.rint(np.linspace(0, cell * rows / max(grid), rows + 1)).astype(int)
+        self._edges_x = np.rint(np.linspace(0, cell * columns / max(grid), columns + 1)).astype(int)
+        size = (int(self._edges_x[-1]), int(self._edges_y[-1]))
+        self.seen_HWC = np.asarray(on_paper(image).resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
+        row_of, column_of = (np.repeat(np.arange(len(edges) - 1), np.diff(edges)) for edges in (self._edges_y, self._edges_x))
+        self._patch_HW = row_of[:, None] * columns + column_of[None, :]
+
+    def kept(self, positions_K: np.ndarray, mass_K: np.ndarray | None = None) -> np.ndarray:
+        """Patches at other positions faded, and these tinted by their mass, strongest at the largest: float32 (H, W, 3)."""
+        living = np.zeros(self.number, dtype=bool)
+        living[positions_K] = True
+        panel = _faded(self.seen_HWC, living[self._patch_HW])
+        if mass_K is None:
+            return panel
+        mass_of_patch = np.zeros(self.number)
+        mass_of_patch[positions_K] = mass_K
+        return _tinted(panel, mass_of_patch[self._patch_HW] / max(float(mass_K.max()), 1e-12))
+
+    def centre(self, position: int) -> tuple[float, float]:
+        """(x, y) of a patch's centre, in pixels."""
+        row, column = divmod(int(position), self._columns)
+        return float(self._edges_x[column : column + 2].mean()), float(self._edges_y[row : row + 2].mean())
 
 
 def _checked_stages(kept: Sequence[np.ndarray], patches: int) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
 
 from eet.gallery.encoder import EncodedPart, PartEncoder, student_schema, student_token_shape
-from eet.gallery.hits import HITS_SCHEMA, read_hits, write_hits
+from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, write_hits
 from eet.gallery.locations import whole_file
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from eet.gallery.parts import finished_parts, part_name, write_part
@@ -26,6 +26,7 @@ __all__ = [
     "MANIFEST_NAME",
     "OK",
     "PLAN_SCHEMA",
+    "RERANKED_SCHEMA",
     "PlannedPart",
     "SCHEMA_VERSION",
     "CodedRows",

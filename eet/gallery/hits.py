@@ -19,20 +19,22 @@ HITS_SCHEMA = pa.schema(
         pa.field("item_label", pa.int32()),
     ]
 )
+RERANKED_SCHEMA = pa.schema([*HITS_SCHEMA, pa.field("score_global", pa.float32()), pa.field("score_struct", pa.float32())])
+"""Hits that were re-ranked: what their score was made of; null for hits that kept their place."""
 
 
 def write_hits(path: str, table: pa.Table) -> None:
     """Write hits as one Parquet file (a local path or a URI ending in .parquet), whole or not at all.
 
     table: the columns of HITS_SCHEMA: rank from 1, distance in bits, score higher is better; query_label and item_label
-    null where unknown, and may be left out. Raises ValueError where a column is missing, unknown, of another type, or
-    null where it may not be.
+    null where unknown, and may be left out; or those of RERANKED_SCHEMA. Raises ValueError where a column is missing, unknown, of
+    another type, or null where it may not be.
     """
     if not split_options(path)[0].endswith(".parquet"):
         raise ValueError(f"Hits go into one file whose name ends in .parquet; {without_secrets(path)} does not.")
-    unknown = [name for name in table.column_names if name not in HITS_SCHEMA.names]
+    unknown = [name for name in table.column_names if name not in RERANKED_SCHEMA.names]
     if unknown:
-        raise ValueError(f"Hits have the columns {', '.join(HITS_SCHEMA.names)}; not {', '.join(unknown)}.")
+        raise ValueError(f"Hits have the columns {', '.join(RERANKED_SCHEMA.names)}; not {', '.join(unknown)}.")
     hits = _as_hits(table, path)
     filesystem, file_path = resolve(path)
     with whole_file(filesystem, file_path) as file:
@@ -40,7 +42,8 @@ def write_hits(path: str, table: pa.Table) -> None:
 
 
 def read_hits(path: str) -> pa.Table:
-    """Read hits in the columns of HITS_SCHEMA, in the file's order; columns that are not hits' are left out.
+    """Read hits in the columns of HITS_SCHEMA, or of RERANKED_SCHEMA where they were re-ranked, in the file's order; columns that are
+    not hits' are left out.
 
     Raises FileNotFoundError where there is no such file, ValueError where it does not hold hits.
     """
@@ -51,7 +54,7 @@ def read_hits(path: str) -> pa.Table:
     try:
         with filesystem.open_input_file(file_path) as file:
             parquet = pq.ParquetFile(file)
-            table = parquet.read(columns=[name for name in HITS_SCHEMA.names if name in parquet.schema_arrow.names])
+            table = parquet.read(columns=[name for name in RERANKED_SCHEMA.names if name in parquet.schema_arrow.names])
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a Parquet file: {error}.") from error
     return _as_hits(table, path)
@@ -59,7 +62,8 @@ def read_hits(path: str) -> pa.Table:
 
 def _as_hits(table: pa.Table, path: str) -> pa.Table:
     columns = []
-    for field in HITS_SCHEMA:
+    schema = RERANKED_SCHEMA if set(RERANKED_SCHEMA.names) <= set(table.column_names) else HITS_SCHEMA
+    for field in schema:
         if field.name not in table.column_names:
             if not field.nullable:
                 raise ValueError(f"{path} does not hold hits: it has no column {field.name}. Hits have {', '.join(HITS_SCHEMA.names)}.")
@@ -73,7 +77,7 @@ def _as_hits(table: pa.Table, path: str) -> pa.Table:
         if column.null_count and not field.nullable:
             raise ValueError(f"{path} does not hold hits: {column.null_count} rows have no {field.name}.")
         columns.append(column)
-    hits = pa.Table.from_arrays(columns, schema=HITS_SCHEMA)
+    hits = pa.Table.from_arrays(columns, schema=schema)
     if len(hits) and pc.min(hits["rank"]).as_py() < 1:
         raise ValueError(f"{path} does not hold hits: ranks count from 1, the least here is {pc.min(hits['rank']).as_py()}.")
     return hits

@@ -134,8 +134,7 @@ class Gallery:
         that the gallery does not have.
         """
         names = self._known_columns(columns)
-        wanted = item_ids if isinstance(item_ids, (pa.Array, pa.ChunkedArray)) else pa.array(item_ids, pa.string())
-        wanted = wanted.cast(pa.string())
+        wanted = _string_array(item_ids)
         unique = wanted.unique()
         read = names if "item_id" in names else ["item_id", *names]
         empty = pa.schema([self.manifest.schema.field(name) for name in read]).empty_table()
@@ -143,7 +142,7 @@ class Gallery:
             found = pa.concat_tables(
                 [
                     empty,
-                    *_in_order(pool, lambda part: self._read_rows(part, unique, read), self._parts_holding(unique), _WIDE_AHEAD),
+                    *_in_order(pool, lambda part: self.part_rows(part, unique, read), self.parts_holding(unique), _WIDE_AHEAD),
                 ]
             )
         order = pc.index_in(wanted, value_set=found["item_id"])
@@ -156,6 +155,45 @@ class Gallery:
                 "in the column item_id of its parts."
             )
         return found.take(order).select(names)
+
+    def parts_holding(self, item_ids: Sequence[str] | pa.Array) -> dict[int, np.ndarray]:
+        """The parts that may hold some of these ids, and for each the places (int64) in `item_ids` of those it may hold.
+
+        By the range of a part's ids. Of a gallery that was encoded at once an id is in one part's range; where ranges overlap after an
+        append, in several: `part_rows` says who has it.
+        """
+        if self._id_ranges is None:
+            with ThreadPoolExecutor(_NARROW_AHEAD) as pool:
+                self._id_ranges = list(_in_order(pool, self._id_range, range(self.manifest.num_parts), _NARROW_AHEAD))
+        ids = _string_array(item_ids)
+        order = pc.sort_indices(ids).to_numpy()
+        # Python orders strings by code point, which is the order of their UTF-8 bytes and so that of the statistics and of Arrow.
+        sorted_ids = ids.take(pa.array(order)).to_pylist()
+        holding = {}
+        for part, id_range in enumerate(self._id_ranges):
+            first, last = 0, len(sorted_ids)
+            if id_range is not None:
+                first, last = bisect.bisect_left(sorted_ids, id_range[0]), bisect.bisect_right(sorted_ids, id_range[1])
+            if first < last:
+                holding[part] = np.sort(order[first:last].astype(np.int64))
+        return holding
+
+    def part_rows(self, part: int, item_ids: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one part whose id is among `item_ids` (strings), in the part's order; only the row groups with such rows are read.
+
+        Raises ValueError for a column that the gallery does not have, or a part that is not there.
+        """
+        names = self._known_columns(columns)
+        with self._open_part(part) as file:
+            part_ids = file.read(columns=["item_id"], use_threads=False)["item_id"]
+            rows = np.flatnonzero(pc.is_in(part_ids, value_set=item_ids).to_numpy())
+            lengths = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            ends = np.cumsum([0, *lengths])
+            groups_of_rows = np.searchsorted(ends, rows, side="right") - 1
+            groups, position = np.unique(groups_of_rows, return_inverse=True)
+            starts_read = np.cumsum([0, *(lengths[group] for group in groups)])[:-1]
+            table = file.read_row_groups(groups.tolist(), columns=names, use_threads=False).select(names)
+        return table.take(pa.array(starts_read[position] + rows - ends[groups_of_rows], pa.int64()))
 
     def _known_columns(self, columns: Sequence[str] | None) -> list[str]:
         known = self.manifest.schema.names
@@ -192,24 +230,6 @@ class Gallery:
         for table in self._stream(columns, _NARROW_AHEAD, parts):
             yield table.filter(pc.equal(table["status"], OK))
 
-    def _parts_holding(self, ids: pa.Array) -> list[int]:
-        """The parts whose range of ids holds one of these; of a gallery whose plan was sorted, few."""
-        if self._id_ranges is None:
-            with ThreadPoolExecutor(_NARROW_AHEAD) as pool:
-                self._id_ranges = list(_in_order(pool, self._id_range, range(self.manifest.num_parts), _NARROW_AHEAD))
-        # Python orders strings by code point, which is the order of their UTF-8 bytes and so that of the statistics.
-        sorted_ids = sorted(ids.to_pylist())
-        holding = []
-        for part, id_range in enumerate(self._id_ranges):
-            if id_range is None:
-                holding.append(part)
-                continue
-            low, high = id_range
-            at = bisect.bisect_left(sorted_ids, low)
-            if at < len(sorted_ids) and sorted_ids[at] <= high:
-                holding.append(part)
-        return holding
-
     def _id_range(self, part: int) -> tuple[str, str] | None:
         """First and last id by the footer's statistics, or None where they do not say (ids above 4 KiB have none)."""
         with self._open_part(part) as file:
@@ -219,17 +239,10 @@ class Gallery:
             return None
         return min(s.min for s in statistics), max(s.max for s in statistics)
 
-    def _read_rows(self, part: int, ids: pa.Array, columns: list[str]) -> pa.Table:
-        with self._open_part(part) as file:
-            part_ids = file.read(columns=["item_id"], use_threads=False)["item_id"]
-            rows = np.flatnonzero(pc.is_in(part_ids, value_set=ids).to_numpy())
-            lengths = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-            ends = np.cumsum([0, *lengths])
-            groups_of_rows = np.searchsorted(ends, rows, side="right") - 1
-            groups, position = np.unique(groups_of_rows, return_inverse=True)
-            starts_read = np.cumsum([0, *(lengths[group] for group in groups)])[:-1]
-            table = file.read_row_groups(groups.tolist(), columns=columns, use_threads=False).select(columns)
-        return table.take(pa.array(starts_read[position] + rows - ends[groups_of_rows], pa.int64()))
+
+def _string_array(values: Sequence[str] | pa.Array | pa.ChunkedArray) -> pa.Array:
+    array = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, pa.string())
+    return (array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array).cast(pa.string())
 
 
 def _in_order(pool: ThreadPoolExecutor, read: Callable[[int], _T], parts: Iterable[int], ahead: int) -> Iterator[_T]:

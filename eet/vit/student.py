@@ -125,6 +125,11 @@ class Student(nn.Module):
         self.head_hash.weight.copy_(target_codes_Cb.T)
         self.head_hash.bias.zero_()
 
+    def heads(self, embedding_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and hash (B, bits) of final CLS vectors, such as a gallery stores."""
+        logits = self.trunk.head(self.trunk.head_drop(embedding_BD))
+        return logits, self.head_hash(logits if self.hash_input == "logits" else logits.softmax(dim=-1))
+
     def forward(self, images_BCHW: Tensor, *, tokens: bool = True, mass: bool | None = None) -> HashOutput:
         """Hashes a batch of preprocessed images.
 
@@ -155,14 +160,14 @@ class Student(nn.Module):
                 kept.append(alive_BK)
         x_BND = trunk.fc_norm(trunk.norm(x_BND))
         embedding_BD = x_BND[:, 0]
-        logits = trunk.head(trunk.head_drop(embedding_BD))
+        logits, hash_Bb = self.heads(embedding_BD)
         token_mass = None
         if mass:
             assert importance_BK is not None
             token_mass = normalised_mass(importance_BK)
         return HashOutput(
             logits=logits,
-            hash=self.head_hash(logits if self.hash_input == "logits" else logits.softmax(dim=-1)),
+            hash=hash_Bb,
             embedding=embedding_BD,
             tokens=x_BND[:, num_prefix:] if tokens else None,
             token_index=alive_BK if mass else None,

@@ -1,0 +1,80 @@
+"""Which regions of two pictures were matched: kept tokens, their mass, and lines between those that transport joined most."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from eet.figures.captions import PAPER, caption_height, draw_caption
+from eet.figures.kept_tokens import PatchPicture
+
+MUTUAL = (0, 119, 187)
+ONE_WAY = (238, 119, 51)
+SCALE = 3  # drawn larger, then reduced: ImageDraw does not smooth slanted lines
+
+
+class Side(NamedTuple):
+    """One of the two pictures. image: as the network saw it. positions_K: its tokens' places on the grid (row-major). mass_K: theirs."""
+
+    image: Image.Image
+    positions_K: np.ndarray
+    mass_K: np.ndarray
+
+
+class Line(NamedTuple):
+    """Two patches that were matched, by place on the grid. strength: above 0, drawn as width. mutual: each is the other's strongest."""
+
+    query: int
+    item: int
+    strength: float
+    mutual: bool
+
+
+def matches_panel(
+    query: Side, item: Side, grid: tuple[int, int], lines: Sequence[Line], *, captions: tuple[str, str] = ("query", "item"), cell: int = 224
+) -> Image.Image:
+    """Draw query and item side by side, patches without a token faded, tokens tinted by mass, lines between matched ones.
+
+    A mutual match is a blue line with full ends, another an orange one with open ends; the stronger, the wider.
+
+    Args:
+        grid: (rows, columns) of patches, of both pictures.
+        lines: drawn in order, the first on top.
+        captions: texts under the two.
+        cell: longer side of a picture in pixels, at least four for each patch.
+
+    Raises:
+        ValueError: a position outside the grid, or as `kept_tokens_overlay`.
+    """
+    sides, pictures = (query, item), []
+    for name, side in zip(("query", "item"), sides, strict=True):
+        outside = [position for position in side.positions_K if not 0 <= position < grid[0] * grid[1]]
+        if outside:
+            raise ValueError(f"the {name} has a token at {outside[0]}; the grid allows 0 to {grid[0] * grid[1] - 1}")
+        pictures.append(PatchPicture(side.image, grid, cell))
+    height, width = pictures[0].seen_HWC.shape[:2]
+    gap = max(8, cell // 8)
+    below = caption_height(list(captions), cell)
+    canvas = Image.new("RGB", (3 * gap + 2 * width, gap + height + max(below, gap)), PAPER)
+    lefts = (gap, 2 * gap + width)
+    for picture, side, left in zip(pictures, sides, lefts, strict=True):
+        canvas.paste(Image.fromarray(np.rint(picture.kept(side.positions_K, side.mass_K)).astype(np.uint8)), (left, gap))
+    drawn = canvas.resize((canvas.width * SCALE, canvas.height * SCALE), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(drawn)
+    strongest = max((line.strength for line in lines), default=1.0)
+    for line in reversed(lines):
+        ends = []
+        for picture, left, position in zip(pictures, lefts, (line.query, line.item), strict=True):
+            x, y = picture.centre(position)
+            ends.append(((left + x) * SCALE, (gap + y) * SCALE))
+        colour = MUTUAL if line.mutual else ONE_WAY
+        pen.line(ends, fill=colour, width=max(SCALE, round(cell / 64 * SCALE * line.strength / strongest)))
+        for x, y in ends:
+            radius = cell / 56 * SCALE
+            box = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(box, fill=colour if line.mutual else PAPER, outline=colour, width=SCALE)
+    canvas = drawn.resize(canvas.size, Image.Resampling.BOX)
+    for caption, left in zip(captions, lefts, strict=True):
+        draw_caption(canvas, caption, left=left - gap // 2, top=gap + height, width=width + gap, cell=cell)
+    return canvas

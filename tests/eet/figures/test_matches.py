@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from eet.figures import Line, Side, matches_panel
+from eet.figures.matches import MUTUAL, ONE_WAY
+
+GRID = (4, 4)
+
+
+def side(colour: tuple[int, int, int], positions: list[int], mass: list[float] | None = None) -> Side:
+    return Side(Image.new("RGB", (64, 64), colour), np.array(positions), np.array(mass or [0.0] * len(positions)))
+
+
+def pixels_of(panel: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
+    """(row, column) of every pixel that is nearly of this colour."""
+    away = np.abs(np.asarray(panel, dtype=int) - np.array(colour)).max(axis=2)
+    return np.argwhere(away <= 3)
+
+
+def test_a_line_joins_the_centres_of_its_two_patches() -> None:
+    query, item = side((200, 200, 0), [0, 5, 10]), side((0, 200, 200), [3, 15])
+    panel = matches_panel(query, item, GRID, [Line(0, 15, 0.2, True)], cell=160)
+    gap = 160 // 8
+    rows, columns = pixels_of(panel, MUTUAL).T
+    # From the middle of the query's first patch to the middle of the item's last, and nowhere else.
+    assert abs(columns.min() - (gap + 20)) <= 4 and abs(columns.max() - (2 * gap + 160 + 140)) <= 4
+    assert abs(rows.min() - (gap + 20)) <= 4 and abs(rows.max() - (gap + 140)) <= 4
+    assert not len(pixels_of(panel, ONE_WAY))
+
+
+def test_a_mutual_line_is_blue_another_orange_and_the_stronger_is_wider() -> None:
+    query, item = side((200, 200, 0), [0, 12]), side((0, 200, 200), [0, 12])
+    lines = [Line(0, 0, 0.4, True), Line(12, 12, 0.1, False)]
+    panel = matches_panel(query, item, GRID, lines, cell=640)
+    middle = panel.width // 2  # between the pictures only lines run
+    widths = [np.count_nonzero(pixels_of(panel, colour)[:, 1] == middle) for colour in (MUTUAL, ONE_WAY)]
+    assert widths[0] > widths[1] >= 1
+
+
+def test_patches_without_a_token_fade_and_mass_tints() -> None:
+    query, item = side((200, 60, 0), [0, 5], [0.9, 0.0]), side((0, 60, 200), [0])
+    panel = np.asarray(matches_panel(query, item, GRID, [], cell=160), dtype=int)
+    gap = 20
+
+    def patch(row: int, column: int) -> np.ndarray:
+        return panel[gap + row * 40 + 20, gap + column * 40 + 20]
+
+    assert np.array_equal(patch(1, 1), (200, 60, 0))  # a token without mass stays as it was
+    assert not np.array_equal(patch(0, 0), (200, 60, 0)) and patch(0, 0)[2] > 60  # tinted
+    assert patch(3, 3).min() > 150  # faded
+
+
+def test_a_token_outside_the_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="the item has a token at 16; the grid allows 0 to 15"):
+        matches_panel(side((0, 0, 0), [0]), side((0, 0, 0), [16]), GRID, [])
