@@ -1,17 +1,24 @@
-"""Matching image regions by optimal transport: marginals, Sinkhorn (full and partial), structural similarity."""
+"""Matching image regions by optimal transport: marginals, solvers (full and partial), scores of many pairs, rollout, correspondences."""
 
 from eet.matching.global_similarity import asymmetric_similarity, cosine_similarity, hamming_similarity
-from eet.matching.marginals import MARGINALS, importance, uniform
+from eet.matching.marginals import MARGINALS, Marginal, importance, uniform
+from eet.matching.pairs import match_pairs
 from eet.matching.similarity import structural_similarity
 from eet.matching.sinkhorn import Transport, sinkhorn
+from eet.matching.solvers import SOLVERS
+from eet.matching.token_set import TokenSet
 
 __all__ = [
     "MARGINALS",
+    "SOLVERS",
+    "Marginal",
+    "TokenSet",
     "Transport",
     "asymmetric_similarity",
     "cosine_similarity",
     "hamming_similarity",
     "importance",
+    "match_pairs",
     "sinkhorn",
     "structural_similarity",
     "uniform",

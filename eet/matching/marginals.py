@@ -1,11 +1,16 @@
-"""Marginals: how much each token of an image has to send or receive. Each is float32, positive or zero, and sums to 1.
+"""Marginals: how much each token of an image has to send or receive. Each is float32, positive or zero, and sums to 1 over the last axis.
 
-Every marginal takes the tokens' masses (..., K) and returns the same shape.
+Every marginal takes numbers of any shape (..., K) and returns the same shape. What they are is in `MARGINALS`: masses of the tokens, of the
+image alone, or correlations, the cosines of its tokens with the global vector ("centre") of the other image, so that they are of the pair.
+As in the published code of DIML (Zhao et al., ICCV 2021) and of vit-reranking, divided by their sum and not by 1e-5 more.
 """
 
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
+
+_TEMPERATURE = 0.1  # published
 
 
 def uniform(mass: torch.Tensor) -> torch.Tensor:
@@ -28,4 +33,39 @@ def importance(mass: torch.Tensor) -> torch.Tensor:
     return torch.where(usable, positive / positive.sum(dim=-1, keepdim=True), uniform(mass))
 
 
-MARGINALS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"uniform": uniform, "importance": importance}
+def cross_correlation(correlation: torch.Tensor) -> torch.Tensor:
+    """relu(correlation): what looks like the other image sends more (DIML). Uniform where nothing does."""
+    return importance(correlation.clamp(min=0))
+
+
+def inverse(correlation: torch.Tensor) -> torch.Tensor:
+    """1 - relu(correlation), `use_minus` in the published code: what the global vector does not tell sends more."""
+    return importance(1 - correlation.clamp(min=0))
+
+
+def exponential(correlation: torch.Tensor) -> torch.Tensor:
+    """exp(-relu(correlation) / 0.1), `use_inverse` in the published code: a sharper `inverse`."""
+    return importance(torch.exp(correlation.clamp(min=0) / -_TEMPERATURE))
+
+
+def softmax(correlation: torch.Tensor) -> torch.Tensor:
+    """softmax(correlation) at temperature 1: nearly uniform, as correlations lie between -1 and 1."""
+    return importance(torch.softmax(correlation, dim=-1))
+
+
+class Marginal(NamedTuple):
+    """weigh: the function. reads: what it is given: mass (of an image), correlation (of a pair), or anything, for its shape alone."""
+
+    weigh: Callable[[torch.Tensor], torch.Tensor]
+    reads: Literal["shape", "mass", "correlation"]
+
+
+MARGINALS: dict[str, Marginal] = {
+    "uniform": Marginal(uniform, "shape"),
+    "importance": Marginal(importance, "mass"),
+    "rollout": Marginal(importance, "mass"),  # the mass is a relevancy map (see `eet.matching.rollout`): named for the records of a run
+    "cross_correlation": Marginal(cross_correlation, "correlation"),
+    "inverse": Marginal(inverse, "correlation"),
+    "exponential": Marginal(exponential, "correlation"),
+    "softmax": Marginal(softmax, "correlation"),
+}

@@ -7,6 +7,7 @@ import torch
 
 from eet.matching.marginals import importance
 from eet.matching.sinkhorn import check_transport, sinkhorn
+from eet.matching.token_set import unit_length
 
 
 def structural_similarity(
@@ -52,17 +53,8 @@ def structural_similarity(
             f"masses are {tuple(query_mass_K.shape)} and {tuple(gallery_mass_PK.shape)}; give one for each token: "
             f"{tuple(query_KD.shape[:1])} and {tuple(gallery_PKD.shape[:2])}."
         )
-    query_KD, gallery_PKD = _unit_length(query_KD), _unit_length(gallery_PKD)
+    query_KD, gallery_PKD = unit_length(query_KD), unit_length(gallery_PKD)
     cosine_PKL = (gallery_PKD @ query_KD.mT).mT
     query_marginal_PK = importance(query_mass_K).expand(len(gallery_PKD), -1)
     plan_PKL = sinkhorn(1 - cosine_PKL, query_marginal_PK, importance(gallery_mass_PK), epsilon=epsilon, transported=transported).plan
     return (plan_PKL * cosine_PKL).sum(dim=(1, 2)), plan_PKL
-
-
-def _unit_length(tokens: torch.Tensor) -> torch.Tensor:
-    tokens = tokens.float()
-    broken = ~torch.isfinite(tokens).all(dim=-1, keepdim=True)
-    tokens = tokens.masked_fill(broken, 0.0)
-    # Dividing by the largest entry first keeps the norm of very large or small tokens inside float32.
-    tokens = tokens / tokens.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return torch.nn.functional.normalize(tokens, dim=-1)

@@ -1,0 +1,179 @@
+"""Scores of many pairs of images, for re-ranking.
+
+Shape suffixes: N images, K tokens (Kq of a query, Kg of a gallery image), D dimensions, P pairs.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from eet.matching.marginals import MARGINALS
+from eet.matching.sinkhorn import check_transport
+from eet.matching.solvers import SOLVERS
+from eet.matching.token_set import Array, TokenSet, checked, unit_length
+
+TOLERANCE = 2e-4
+"""L1 error of the row sums behind which the compiled loop updates once more and ends: scores are then within 5e-5 of converged ones."""
+
+MAX_ITERATIONS = 2000
+
+_PRODUCTS_AT_ONCE = 400_000  # entries of cosine matrices in a chunk: milliseconds of work
+_BYTES_AT_ONCE = 1 << 28  # of a chunk on a torch device
+
+
+def match_pairs(
+    queries: TokenSet,
+    gallery: TokenSet,
+    pairs_P2: Array,
+    *,
+    marginal: str = "importance",
+    epsilon: float = 0.05,
+    transported: float = 1.0,
+    solver: str = "sinkhorn",
+    threads: int | None = None,
+    device: str = "cpu",
+) -> torch.Tensor:
+    """Structural similarity of pairs of images: <plan, cosine> of the optimal transport between their tokens.
+
+    See `structural_similarity` for the definition. On a CPU, 'sinkhorn' runs compiled, each pair in the cache; a pair's score then is
+    the same to the last bit whatever the other pairs, their order and the threads.
+
+    Args:
+        queries, gallery: the two sides, with any number of tokens each; see `TokenSet`.
+        pairs_P2: int64, (row of queries, row of gallery) for each pair.
+        marginal: one of `eet.matching.MARGINALS`. Those of mass need mass_NK (uniform does not), those of correlation read the centres.
+        epsilon: strength of the entropy, at least 1e-4. Published: 0.05.
+        transported: share of the mass to move, in (0, 1]; scores are sums over that share, not divided by it.
+        solver: one of `eet.matching.SOLVERS`: sinkhorn, exact (no entropy) or pot.
+        threads: CPU threads of the compiled loop; default all.
+        device: torch device on which pairs are matched: "cpu" or such as "cuda".
+
+    Returns:
+        scores, float32 (P,) on the CPU, never NaN.
+
+    Raises:
+        ValueError: shapes that do not fit, rows that are not there, missing masses, an unknown name or a parameter out of range.
+    """
+    check_transport(epsilon, transported)
+    for kind, name, known in (("marginal", marginal, MARGINALS), ("solver", solver, SOLVERS)):
+        if name not in known:
+            raise ValueError(f"{kind} {name!r} is unknown; choose one of {', '.join(known)}.")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads={threads}; give at least 1.")
+    weigh, reads = MARGINALS[marginal]
+    queries, gallery = checked(queries, "queries", reads), checked(gallery, "gallery items", reads)
+    if queries.tokens_NKD.shape[2] != gallery.tokens_NKD.shape[2]:
+        raise ValueError(
+            f"query tokens have {queries.tokens_NKD.shape[2]} dimensions, gallery tokens {gallery.tokens_NKD.shape[2]}; "
+            "encode both with one model."
+        )
+    pairs_P2 = np.ascontiguousarray(pairs_P2, dtype=np.int64)
+    if pairs_P2.ndim != 2 or pairs_P2.shape[1] != 2:
+        raise ValueError(f"pairs have shape {pairs_P2.shape}; give (P, 2): query row, gallery row.")
+    rows = len(queries.tokens_NKD), len(gallery.tokens_NKD)
+    if len(pairs_P2) and (pairs_P2.min() < 0 or (pairs_P2.max(axis=0) >= rows).any()):
+        raise ValueError(
+            f"pairs reach from {pairs_P2.min(axis=0)} to {pairs_P2.max(axis=0)}; there are {rows[0]} queries and {rows[1]} items."
+        )
+    if solver == "sinkhorn" and torch.device(device).type == "cpu":
+        return match_compiled(queries, gallery, pairs_P2, weigh, epsilon=epsilon, transported=transported, threads=threads).scores_P
+    options = {"epsilon": epsilon, "transported": transported}
+    return _match_in_batches(queries, gallery, pairs_P2, weigh, functools.partial(SOLVERS[solver], **options), device)
+
+
+class Matches(NamedTuple):
+    """scores_P: float32. delivered_P: float32, mass that the plans move in fact; the requested share within 1e-3."""
+
+    scores_P: torch.Tensor
+    delivered_P: torch.Tensor
+
+
+def match_compiled(
+    queries: TokenSet,
+    gallery: TokenSet,
+    pairs_P2: np.ndarray,
+    weigh: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    epsilon: float,
+    transported: float,
+    threads: int | None,
+) -> Matches:
+    """`match_pairs` by compiled loops, of checked sides: `weigh` reads centres where these hold them, else masses."""
+    from eet.matching.compiled_sinkhorn import kernels
+
+    score, correlate = kernels()
+    num_pairs, num_query, num_gallery = len(pairs_P2), queries.tokens_NKD.shape[1], gallery.tokens_NKD.shape[1]
+    dims = queries.tokens_NKD.shape[2]
+    halves = queries.tokens_NKD.dtype == gallery.tokens_NKD.dtype == torch.float16
+    query_tokens, gallery_tokens = _flat(queries.tokens_NKD, halves), _flat(gallery.tokens_NKD, halves)
+    if queries.center_ND is not None:
+        query_centers, gallery_centers = _flat(queries.center_ND, False), _flat(gallery.center_ND, False)
+    else:
+        masses = weigh(queries.mass_NK).cpu().numpy(), weigh(gallery.mass_NK).cpu().numpy()
+    # Pairs of one query side by side: it is laid out once for all of them.
+    order = np.argsort(pairs_P2[:, 0], kind="stable")
+    scores, delivered = np.empty(num_pairs, np.float32), np.empty(num_pairs, np.float32)
+
+    def match(part: np.ndarray) -> None:
+        pairs = pairs_P2[part]
+        if queries.center_ND is not None:
+            of_query, of_gallery = np.empty((len(pairs), num_query), np.float32), np.empty((len(pairs), num_gallery), np.float32)
+            correlate(gallery_centers, query_tokens, num_query, dims, np.ascontiguousarray(pairs[:, ::-1]), of_query)
+            correlate(query_centers, gallery_tokens, num_gallery, dims, pairs, of_gallery)
+            marginals = weigh(torch.from_numpy(of_query)).numpy(), weigh(torch.from_numpy(of_gallery)).numpy()
+            rows = np.arange(len(pairs)), np.arange(len(pairs))
+        else:
+            marginals, rows = masses, (pairs[:, 0].copy(), pairs[:, 1].copy())
+        found = np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32)
+        score(
+            query_tokens, gallery_tokens, num_query, num_gallery, dims, pairs, marginals[0], rows[0], marginals[1], rows[1],
+            epsilon, transported, TOLERANCE, MAX_ITERATIONS, *found,
+        )  # fmt: skip
+        scores[part], delivered[part] = found
+
+    threads = threads or os.cpu_count() or 1
+    step = max(1, min(_PRODUCTS_AT_ONCE // (num_query * num_gallery), -(-num_pairs // threads)))
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(match, order[start : start + step]) for start in range(0, num_pairs, step)]:
+            done.result()
+    return Matches(torch.from_numpy(scores), torch.from_numpy(delivered))
+
+
+def _flat(tokens: torch.Tensor, halves: bool) -> np.ndarray:
+    """The numbers in a row, float16 ones as uint16, which numba takes. Not to be written to, whatever they are: one type to compile for."""
+    flat = tokens.cpu().numpy().view(np.uint16).reshape(-1) if halves else tokens.float().cpu().numpy().reshape(-1)
+    flat.flags.writeable = False
+    return flat
+
+
+def _match_in_batches(
+    queries: TokenSet,
+    gallery: TokenSet,
+    pairs_P2: np.ndarray,
+    weigh: Callable[[torch.Tensor], torch.Tensor],
+    solve: Callable[..., torch.Tensor],
+    device: str,
+) -> torch.Tensor:
+    """`match_pairs` by torch, a batch of pairs at once, for any solver and device."""
+    sides = [TokenSet(*(None if values is None else values.to(device) for values in side)) for side in (queries, gallery)]
+    num_query, dims = sides[0].tokens_NKD.shape[1:]
+    num_gallery = sides[1].tokens_NKD.shape[1]
+    step = max(1, _BYTES_AT_ONCE // (4 * ((num_query + num_gallery) * dims + 4 * num_query * num_gallery)))
+    scores = [torch.empty(0)]
+    for pairs in torch.from_numpy(pairs_P2).to(device).split(step):
+        query_PKD, gallery_PKD = (unit_length(side.tokens_NKD[rows]) for side, rows in zip(sides, pairs.unbind(1), strict=True))
+        if sides[0].center_ND is not None:
+            of_query, of_gallery = (
+                unit_length(side.center_ND[rows])[:, :, None] for side, rows in zip(sides, pairs.unbind(1), strict=True)
+            )
+            marginals = weigh((query_PKD @ of_gallery)[..., 0]), weigh((gallery_PKD @ of_query)[..., 0])
+        else:
+            marginals = tuple(weigh(side.mass_NK[rows]) for side, rows in zip(sides, pairs.unbind(1), strict=True))
+        cosine_PKL = query_PKD @ gallery_PKD.mT
+        scores.append((solve(1 - cosine_PKL, *marginals) * cosine_PKL).sum(dim=(1, 2)).cpu())
+    return torch.cat(scores)

@@ -1,0 +1,61 @@
+"""The tokens of some images, with what is known of them.
+
+Shape suffixes: N images, K tokens of each, D dimensions.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+Array: TypeAlias = torch.Tensor | np.ndarray
+
+
+class TokenSet(NamedTuple):
+    """Tokens of N images, arrays or tensors.
+
+    Attributes:
+        tokens_NKD: float16 (as galleries store them) or float32; of any length, they are scaled to 1.
+        mass_NK: importance of the tokens on any scale, or a relevancy map; None where the marginal does not read it.
+        center_ND: global vectors, of the tokens' space (the final CLS); None takes the mean of the unit-length tokens, as published for
+            models without CLS.
+    """
+
+    tokens_NKD: Array
+    mass_NK: Array | None = None
+    center_ND: Array | None = None
+
+
+def unit_length(tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens (..., D) as float32 of length 1; those with NaN or infinite entries become zeros, of cosine 0 to everything."""
+    tokens = tokens.float()
+    broken = ~torch.isfinite(tokens).all(dim=-1, keepdim=True)
+    tokens = tokens.masked_fill(broken, 0.0)
+    # Dividing by the largest entry first keeps the norm of very large or small tokens inside float32.
+    tokens = tokens / tokens.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.nn.functional.normalize(tokens, dim=-1)
+
+
+def checked(tokens: TokenSet, name: str, reads: str) -> TokenSet:
+    """`tokens` as tensors, with what a marginal reads: mass, correlation (centres) or shape. ValueError naming what does not fit."""
+    tokens_NKD = torch.as_tensor(tokens.tokens_NKD)
+    if tokens_NKD.ndim != 3 or 0 in tokens_NKD.shape[1:]:
+        raise ValueError(f"{name} tokens have shape {tuple(tokens_NKD.shape)}; give (N, K, D) with at least one token: encode with tokens.")
+    if tokens_NKD.dtype != torch.float16:
+        tokens_NKD = tokens_NKD.float()
+    num_images, num_tokens, dims = tokens_NKD.shape
+    if reads == "correlation":
+        center_ND = unit_length(tokens_NKD).mean(dim=1) if tokens.center_ND is None else torch.as_tensor(tokens.center_ND).float()
+        if center_ND.shape != (num_images, dims):
+            raise ValueError(
+                f"{name} centers are {tuple(center_ND.shape)}; give one for each image, as wide as its tokens: {(num_images, dims)}."
+            )
+        return TokenSet(tokens_NKD.contiguous(), center_ND=center_ND.contiguous())
+    if reads == "shape":
+        return TokenSet(tokens_NKD.contiguous(), mass_NK=torch.ones(num_images, num_tokens))
+    if tokens.mass_NK is None:
+        raise ValueError(f"{name} have no token mass; give mass_NK, or choose a marginal that does not read it (such as uniform).")
+    mass_NK = torch.as_tensor(tokens.mass_NK)
+    if mass_NK.shape != (num_images, num_tokens):
+        raise ValueError(f"{name} masses are {tuple(mass_NK.shape)}; give one for each token: {(num_images, num_tokens)}.")
+    return TokenSet(tokens_NKD.contiguous(), mass_NK=mass_NK)
