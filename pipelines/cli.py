@@ -25,6 +25,7 @@ JOBS: dict[str, Job] = {
     "encode": Job("pipelines.encode", "EncodeConfig", "images to a gallery of hash codes in Parquet"),
     "index": Job("pipelines.index", "IndexConfig", "a gallery's codes as files that a search maps into memory"),
     "search": Job("pipelines.search", "SearchConfig", "nearest items of a gallery in Hamming space"),
+    "rerank": Job("pipelines.rerank", "RerankConfig", "the first hits in a new order, by matching image regions with optimal transport"),
     "evaluate": Job("pipelines.evaluate", "EvaluateConfig", "mAP, P@k, recall@k, R-precision, MAP@R, under both protocols"),
     "report": Job("pipelines.report", "ReportConfig", "a self-contained HTML page of hits"),
     "benchmark": Job(

@@ -1,0 +1,174 @@
+"""Scoring pairs of query and hit where the hits lie: gallery part by part, in this process or by Ray Data actors, with the same result.
+
+Shape suffixes: P pairs, Q queries, B bytes of a code, D dimension.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from eet.gallery import Gallery, Manifest, fixed_binary_to_numpy, read_manifest
+from eet.matching import TokenSet, asymmetric_similarity, cosine_similarity, hamming_similarity, match_pairs
+from pipelines.cluster import actor_pool, connected
+
+GlobalSimilarity = Literal["hamming", "asymmetric", "embedding"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions:
+    """How a pair is scored; fields as in RerankConfig. embeddings: read the stored final CLS vectors. device: cpu or cuda."""
+
+    marginal: str
+    epsilon: float
+    transported: float
+    solver: str
+    global_similarity: GlobalSimilarity
+    embeddings: bool
+    device: str = "cpu"
+    threads: int | None = None
+
+
+class Queries(NamedTuple):
+    """Some queries, ready to travel: their tokens, packed codes, and where the options need them hashes (Q, bits) and final CLS vectors."""
+
+    tokens: TokenSet
+    codes_QB: np.ndarray
+    hash_Qb: np.ndarray | None
+    embedding_QD: np.ndarray | None
+
+
+class PartPairs(NamedTuple):
+    """Pairs whose item may lie in one part. pair_P: the pair's number. query_P: row of its query in `Queries`. item_ids: (P,)."""
+
+    part: int
+    pair_P: np.ndarray
+    query_P: np.ndarray
+    item_ids: pa.Array
+
+
+class ScoredPairs(NamedTuple):
+    """Pairs whose item the part holds. struct_P is NaN where the item has no tokens; then global_P is NaN too."""
+
+    pair_P: np.ndarray
+    global_P: np.ndarray
+    struct_P: np.ndarray
+
+
+def needed_columns(*, embeddings: bool) -> list[str]:
+    """What is read of a row."""
+    return ["item_id", "code", "tokens", "token_mass", *(["embedding"] if embeddings else [])]
+
+
+def token_set(rows: pa.Table, manifest: Manifest) -> TokenSet:
+    """The tokens of a gallery's rows, all of which have them."""
+    assert manifest.token_shape is not None
+    num_tokens, dim = manifest.token_shape
+    embedding = fixed_binary_to_numpy(rows["embedding"], "<f2", (manifest.embedding_dim,)) if "embedding" in rows.column_names else None
+    return TokenSet(
+        fixed_binary_to_numpy(rows["tokens"], "<f2", (num_tokens, dim)),
+        fixed_binary_to_numpy(rows["token_mass"], "<f2", (num_tokens,)),
+        embedding,
+    )
+
+
+def score_part(gallery: Gallery, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
+    """Scores of those pairs whose item the part holds. Of a pair alone: how pairs are grouped changes no bit of them."""
+    rows = gallery.part_rows(pairs.part, pairs.item_ids.unique(), needed_columns(embeddings=options.embeddings))
+    row_P = pc.index_in(pairs.item_ids, value_set=rows["item_id"].combine_chunks())
+    here = row_P.is_valid().to_numpy(zero_copy_only=False)
+    row_P = row_P.drop_null().to_numpy().astype(np.int64)
+    pair_P, query_P = pairs.pair_P[here], pairs.query_P[here]
+    global_P, struct_P = (np.full(len(pair_P), np.nan, np.float32) for _ in range(2))
+    with_tokens = pc.and_(rows["tokens"].is_valid(), rows["code"].is_valid()).to_numpy()
+    scored_P = with_tokens[row_P]
+    if scored_P.any():
+        place = np.cumsum(with_tokens) - 1
+        rows = rows.filter(pa.array(with_tokens))
+        item_P, query_P = place[row_P[scored_P]], query_P[scored_P]
+        tokens = token_set(rows, gallery.manifest)
+        global_P[scored_P] = _global(rows, item_P, query_P, queries, gallery.manifest, options)
+        struct_P[scored_P] = match_pairs(
+            queries.tokens, tokens, np.stack([query_P, item_P], axis=1),
+            marginal=options.marginal, epsilon=options.epsilon, transported=options.transported, solver=options.solver,
+            threads=options.threads, device=options.device,
+        ).numpy()  # fmt: skip
+    return ScoredPairs(pair_P, global_P, struct_P)
+
+
+def _global(
+    rows: pa.Table, item_P: np.ndarray, query_P: np.ndarray, queries: Queries, manifest: Manifest, options: MatchOptions
+) -> np.ndarray:
+    if options.global_similarity == "embedding":
+        assert queries.embedding_QD is not None
+        embedding = fixed_binary_to_numpy(rows["embedding"], "<f2", (manifest.embedding_dim,))
+        return cosine_similarity(queries.embedding_QD[query_P], embedding[item_P])
+    codes_PB = fixed_binary_to_numpy(rows["code"], np.uint8, (-(-manifest.num_bits // 8),))[item_P]
+    if options.global_similarity == "asymmetric":
+        assert queries.hash_Qb is not None
+        return asymmetric_similarity(queries.hash_Qb, query_P, codes_PB)
+    return hamming_similarity(queries.codes_QB[query_P], codes_PB, num_bits=manifest.num_bits)
+
+
+Scorer = Callable[[Queries, list[PartPairs]], Iterator[ScoredPairs]]
+"""Scores pairs, part by part, in any order of parts."""
+
+
+@contextmanager
+def scoring_here(gallery: Gallery, options: MatchOptions) -> Iterator[Scorer]:
+    """In this process."""
+    yield lambda queries, pairs: (score_part(gallery, part, queries, options) for part in pairs)
+
+
+@contextmanager
+def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, workers: int | None) -> Iterator[Scorer]:
+    """On the cluster at `address`: an autoscaling pool of actors, each of which scores one part's pairs at a time.
+
+    A lost one's part comes again.
+    """
+    with connected(address) as resources:
+
+        def score(queries: Queries, pairs: list[PartPairs]) -> Iterator[ScoredPairs]:
+            pool = actor_pool(resources, len(pairs), workers)
+            arguments = {
+                "gallery": gallery.path,
+                "options": options,
+                "queries": ray.put(queries),
+                "pairs": {part.part: ray.put(part) for part in pairs},
+                "gpu": pool.gpu,
+                "threads": pool.threads,
+            }
+            parts = ray.data.from_items([{"part": part.part} for part in pairs], override_num_blocks=len(pairs))
+            scored = parts.map_batches(
+                _ScoreActor,
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.workers),
+                num_cpus=pool.cpus,
+                num_gpus=1 if pool.gpu else 0,
+                fn_constructor_kwargs=arguments,
+            )
+            for row in scored.iter_rows():
+                yield ScoredPairs(
+                    np.frombuffer(row["pair"], np.int64), np.frombuffer(row["global"], np.float32), np.frombuffer(row["struct"], np.float32)
+                )
+
+        yield score
+
+
+class _ScoreActor:
+    """A Ray Data actor: the queries of a block, and one part of the gallery after another."""
+
+    def __init__(self, gallery: str, options: MatchOptions, queries: Any, pairs: dict[int, Any], gpu: bool, threads: int) -> None:
+        # Not open_gallery: it lists every part, which each actor would do again.
+        self.gallery = Gallery(gallery, read_manifest(gallery))
+        self.options = replace(options, device="cuda" if gpu else "cpu", threads=options.threads or threads)
+        self.queries, self.pairs = ray.get(queries), pairs
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        scored = score_part(self.gallery, ray.get(self.pairs[int(batch["part"][0])]), self.queries, self.options)
+        return {"pair": [scored.pair_P.tobytes()], "global": [scored.global_P.tobytes()], "struct": [scored.struct_P.tobytes()]}

@@ -1,0 +1,175 @@
+"""Re-ranking against a loop over every pair with POT."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import ot
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from eet.gallery import RERANKED_SCHEMA, Manifest, open_gallery, part_name, part_table, read_hits, write_hits, write_manifest, write_part
+from pipelines import rerank
+from pipelines.cli import JobFailed
+from pipelines.search import search_gallery
+
+BITS, TOKENS, DIM = 10, 6, 8
+ITEMS, QUERIES, TOP = 40, 5, 12
+
+
+def hand_made(path: Path, rows: int, prefix: str, seed: int, *, ids: list[str] | None = None, embedding: bool = True) -> str:
+    """A gallery of two parts whose ranges of ids overlap, as after an append."""
+    random = np.random.default_rng(seed)
+    manifest = Manifest(
+        model_digest="m", preprocessing_digest="p", num_bits=BITS, num_rows=rows, num_ok=rows, num_parts=2, rows_per_part=rows,
+        token_shape=(TOKENS, DIM), token_dtype="float16", embedding_dim=DIM if embedding else None,
+    )  # fmt: skip
+    ids = ids or [f"{prefix}{row:03d}" for row in range(rows)]
+    for part in range(2):
+        mine = ids[part::2]
+        count = len(mine)
+        table = part_table(
+            mine, mine, random.integers(0, 3, count), np.packbits(random.integers(0, 2, (count, BITS), np.uint8), axis=1), ["ok"] * count,
+            [None] * count, schema=manifest.schema, tokens=random.normal(size=(count, TOKENS, DIM)) + 0.5,
+            token_index=np.tile(np.arange(TOKENS), (count, 1)), token_mass=random.random((count, TOKENS)),
+            **({"embedding": random.normal(size=(count, DIM))} if embedding else {}),
+        )  # fmt: skip
+        write_part(str(path), part, table)
+    write_manifest(str(path), manifest)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def galleries(tmp_path_factory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("galleries")
+    return hand_made(folder / "items", ITEMS, "item", 0), hand_made(folder / "queries", QUERIES, "query", 1)
+
+
+@pytest.fixture
+def config(galleries, tmp_path) -> rerank.RerankConfig:
+    items, queries = galleries
+    hits = search_gallery(open_gallery(items), open_gallery(queries), k=20)
+    write_hits(str(tmp_path / "hits.parquet"), hits)
+    return rerank.RerankConfig(
+        hits=str(tmp_path / "hits.parquet"), gallery=items, queries=queries, out=str(tmp_path / "new.parquet"), top=TOP, engine="local"
+    )
+
+
+def rows_by_id(gallery: str) -> dict[str, dict[str, np.ndarray]]:
+    rows = open_gallery(gallery).table().to_pylist()
+    read = {"tokens": ("<f2", (TOKENS, DIM)), "token_mass": ("<f2", (TOKENS,)), "embedding": ("<f2", (DIM,)), "code": (np.uint8, (2,))}
+    return {
+        row["item_id"]: {name: np.frombuffer(row[name], kind).reshape(shape).astype(float) for name, (kind, shape) in read.items()}
+        for row in rows
+    }
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def struct_slowly(query: dict, item: dict) -> float:
+    q, g = (side["tokens"] / np.linalg.norm(side["tokens"], axis=1, keepdims=True) for side in (query, item))
+    u, v = (side["token_mass"] / side["token_mass"].sum() for side in (query, item))
+    plan = ot.sinkhorn(u, v, 1 - q @ g.T, 0.05, numItermax=20_000, stopThr=1e-12)
+    return float((plan * (q @ g.T)).sum())
+
+
+def global_slowly(query: dict, item: dict, measure: str) -> float:
+    if measure == "embedding":
+        return cosine(query["embedding"], item["embedding"])
+    bits = [np.unpackbits(side["code"].astype(np.uint8), count=BITS).astype(int) for side in (query, item)]
+    return 1 - 2 * float((bits[0] != bits[1]).sum()) / BITS
+
+
+@pytest.mark.parametrize("measure", ["hamming", "embedding"])
+def test_the_order_is_that_of_a_loop_over_every_pair(config, galleries, measure):
+    weight = 0.7
+    before = read_hits(config.hits)
+    new = rerank.run(dataclasses.replace(config, weight=weight, global_similarity=measure))
+    items, queries = map(rows_by_id, galleries)
+    for query_id, query in queries.items():
+        old = [row for row in before.to_pylist() if row["query_id"] == query_id]
+        head = {row["item_id"]: global_slowly(query, items[row["item_id"]], measure) for row in old[:TOP]}
+        struct = {item_id: struct_slowly(query, items[item_id]) for item_id in head}
+        wanted = sorted(head, key=lambda item_id: -(head[item_id] + weight * struct[item_id]))
+        found = [row for row in new.to_pylist() if row["query_id"] == query_id]
+        assert [row["rank"] for row in found] == list(range(1, 21))
+        assert [row["item_id"] for row in found] == wanted + [row["item_id"] for row in old[TOP:]]
+        for row in found[:TOP]:
+            assert row["score_global"] == pytest.approx(head[row["item_id"]], abs=1e-5)
+            assert row["score_struct"] == pytest.approx(struct[row["item_id"]], abs=1e-4)
+            assert row["score"] == pytest.approx(row["score_global"] + weight * row["score_struct"], abs=1e-6)
+        assert all(row["score_global"] is None and row["score_struct"] is None for row in found[TOP:])
+        scores = [row["score"] for row in found]
+        assert scores == sorted(scores, reverse=True)
+        of_item = {row["item_id"]: (row["distance"], row["item_label"], row["query_label"]) for row in old}
+        assert all((row["distance"], row["item_label"], row["query_label"]) == of_item[row["item_id"]] for row in found)
+    assert read_hits(config.out).equals(new) and new.schema.equals(RERANKED_SCHEMA)
+
+
+def test_ray_gives_the_same_hits_to_the_last_bit(ray_session, config, monkeypatch):
+    here = rerank.run(config)
+    monkeypatch.setattr(rerank, "QUERY_BYTES_AT_ONCE", 2 * 2 * TOKENS * DIM)  # two queries travel at a time
+    assert rerank.run(config).equals(here)
+    monkeypatch.undo()
+    assert rerank.run(dataclasses.replace(config, engine="ray")).equals(here)
+
+
+def test_hits_without_tokens_keep_their_place(config, galleries, tmp_path, capsys):
+    items = tmp_path / "items"
+    hand_made(items, ITEMS, "item", 0)
+    path = items / part_name(1)
+    part = pq.read_table(path)
+    without = [f"item{number:03d}" for number in (3, 11, 21)]
+    bare = pa.array([item_id.as_py() in without for item_id in part["item_id"]])
+    for name in ("tokens", "token_mass", "token_index"):
+        values = [None if left else value for left, value in zip(bare.to_pylist(), part[name].to_pylist(), strict=True)]
+        part = part.set_column(part.column_names.index(name), part.schema.field(name), pa.array(values, part[name].type))
+    pq.write_table(part, path)
+    config = dataclasses.replace(config, gallery=str(items))
+    before = read_hits(config.hits).to_pylist()
+    new = rerank.run(config).to_pylist()
+    kept = [(row["query_id"], row["rank"], row["item_id"]) for row in before if row["item_id"] in without and row["rank"] <= TOP]
+    assert kept and set(kept) <= {(row["query_id"], row["rank"], row["item_id"]) for row in new}
+    assert f"{len(kept)} hits without tokens kept their place" in capsys.readouterr().out
+    assert sorted((row["query_id"], row["item_id"]) for row in before) == sorted((row["query_id"], row["item_id"]) for row in new)
+    for one, other in zip(new, new[1:], strict=False):
+        assert one["query_id"] != other["query_id"] or one["score"] >= other["score"]
+
+
+def test_hits_of_another_gallery_are_refused(config, tmp_path):
+    other = hand_made(tmp_path / "other", ITEMS, "other", 0)
+    with pytest.raises(JobFailed, match="items of the hits, such as 'item.*are not in"):
+        rerank.run(dataclasses.replace(config, gallery=other))
+
+
+def test_galleries_that_lack_what_is_needed_are_refused(config, tmp_path):
+    bare = hand_made(tmp_path / "bare", ITEMS, "item", 0, embedding=False)
+    with pytest.raises(ValueError, match="bare has no embeddings.*--embedding"):
+        rerank.run(dataclasses.replace(config, gallery=bare, global_similarity="embedding"))
+    rerank.run(dataclasses.replace(config, gallery=bare, marginal="softmax"))  # centres of tokens, where one side has no embedding
+    manifest = dataclasses.replace(open_gallery(bare).manifest, token_shape=None, token_dtype=None)
+    write_manifest(bare, manifest)
+    with pytest.raises(ValueError, match="no tokens to match: encode it with --tokens"):
+        rerank.run(dataclasses.replace(config, gallery=bare))
+
+
+def test_impossible_options_are_told_at_once():
+    config = rerank.RerankConfig(
+        hits="h", gallery="g", out="folder", top=0, marginal="mass", solver="simplex", transported=0, epsilon=0, weight=-1,
+        global_similarity="asymmetric",
+    )  # fmt: skip
+    told = " | ".join(config.problems())
+    for part in (
+        "--top 0",
+        "--marginal mass",
+        "--solver simplex",
+        "--transported 0",
+        "--epsilon 0",
+        "--weight -1",
+        "--model",
+        "--out folder",
+    ):
+        assert part in told
