@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +18,19 @@ from eet.vit import Student, load_bundle
 from pipelines.galleries import is_gallery, queries_gallery
 from pipelines.options import JobOptions
 from pipelines.output import read_written_config, write_config
+from pipelines.report_matches import match_blocks
 
 REPORT_FILE = "report.html"
+MATCHED_QUERIES = 6
 
 
 @dataclass(kw_only=True)
 class ReportConfig(JobOptions):
-    """Shows queries and their first hits, right and wrong framed, and what the network kept of each query.
+    """Shows queries and their first hits, right and wrong framed, and what the network kept of each query. Of re-ranked hits, what was
+    before and after, and which regions were matched.
 
     Attributes:
-        hits: Hits that `eet search` wrote.
+        hits: Hits that `eet search` or `eet rerank` wrote.
         out: Folder for report.html.
         gallery: The gallery searched; default what the hits' config names.
         queries: The gallery of queries; default likewise.
@@ -51,13 +55,13 @@ class ReportConfig(JobOptions):
 def run(config: ReportConfig) -> Path:
     """Writes OUT/report.html and returns its path."""
     hits = read_hits(config.hits)
-    written = read_written_config(config.hits) or {}
+    written = described(config.hits)
     gallery_path = config.gallery or written.get("gallery")
     if gallery_path is None:
         raise ValueError(f"{config.hits} has no config beside it that names its gallery: give --gallery")
     gallery = open_gallery(gallery_path)
     asked = config.queries or written.get("queries") or gallery_path
-    queries = open_gallery(asked if is_gallery(asked) else queries_gallery(config.hits))
+    queries = open_gallery(asked if is_gallery(asked) else queries_gallery(written.get("hits") or config.hits))
     model = config.model or written.get("model")
     out = Path(config.out)
     if config.dry_run:
@@ -68,13 +72,30 @@ def run(config: ReportConfig) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_config(config.out, config)
     shown = spread_queries(hits, config.num_queries)
-    sections = [Section("Queries and their nearest items", hit_blocks(hits, shown, gallery, queries, top=config.top))]
+    found = hit_blocks(hits, shown, gallery, queries, top=config.top)
+    reranked = "hits" in written
+    sections = [Section("After re-ranking" if reranked else "Queries and their nearest items", found)]
+    if reranked:
+        before = hit_blocks(read_hits(written["hits"]), shown, gallery, queries, top=config.top)
+        sections.insert(0, Section("Before re-ranking", before))
     if model is not None:
-        sections.append(Section("What the network kept", kept_blocks(load_bundle(model), queries, shown[:8])))
+        student = load_bundle(model)
+        if reranked:
+            sections.append(Section("Matched regions", match_blocks(student, hits, shown[:MATCHED_QUERIES], gallery, queries, written)))
+        sections.append(Section("What the network kept", kept_blocks(student, queries, shown[:8])))
     page = render_report("Hits", sections, subtitle=f"{config.hits}, {gallery.manifest.num_ok} items, {gallery.manifest.num_bits} bits")
     (out / REPORT_FILE).write_text(page)
     print(out / REPORT_FILE)
     return out / REPORT_FILE
+
+
+def described(hits: str) -> dict[str, Any]:
+    """What the config beside hits says; of re-ranked ones, also what the config beside those says that they were made of."""
+    written = read_written_config(hits) or {}
+    source = written.get("hits")
+    if source is None:
+        return written
+    return (read_written_config(source) or {}) | {name: value for name, value in written.items() if value is not None}
 
 
 def spread_queries(hits: pa.Table, number: int) -> list[str]:

@@ -104,7 +104,9 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np
         raise ValueError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")
     hashes: list[np.ndarray] = []
     with replace_folder(out, MANIFEST_NAME) as fresh:
-        wanted = EncodeConfig(model=config.model, images=config.queries, out=fresh, tokens=True, engine="local", max_error_ratio=1.0)
+        wanted = EncodeConfig(
+            model=config.model, images=config.queries, out=fresh, tokens=True, embedding=True, engine="local", max_error_ratio=1.0
+        )
         encode(wanted, hashes=hashes)
     write_config(out, replace(wanted, out=out))  # it was written for the folder that took its place
     return open_gallery(out), np.concatenate(hashes)

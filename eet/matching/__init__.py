@@ -1,5 +1,6 @@
 """Matching image regions by optimal transport: marginals, solvers (full and partial), scores of many pairs, rollout, correspondences."""
 
+from eet.matching.correspondences import Correspondences, correspondences
 from eet.matching.global_similarity import asymmetric_similarity, cosine_similarity, hamming_similarity
 from eet.matching.marginals import MARGINALS, Marginal, importance, uniform
 from eet.matching.pairs import match_pairs
@@ -11,10 +12,12 @@ from eet.matching.token_set import TokenSet
 __all__ = [
     "MARGINALS",
     "SOLVERS",
+    "Correspondences",
     "Marginal",
     "TokenSet",
     "Transport",
     "asymmetric_similarity",
+    "correspondences",
     "cosine_similarity",
     "hamming_similarity",
     "importance",

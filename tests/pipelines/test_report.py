@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from eet.gallery import open_gallery, read_hits
-from pipelines import encode, report, search
+from pipelines import encode, report, report_matches, rerank, search
 from pipelines.options import DataOptions
 
 
@@ -76,3 +76,21 @@ def test_hits_without_a_config_beside_them_need_the_gallery(searched, tmp_path):
 def test_a_dry_run_writes_nothing(searched, tmp_path, capsys):
     report.run(report.ReportConfig(hits=str(searched / "hits.parquet"), out=str(tmp_path / "r"), dry_run=True))
     assert "nothing was started" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
+
+
+def test_of_re_ranked_hits_it_shows_before_after_and_what_was_matched(tiny_model, tiny_birds, tmp_path, monkeypatch):
+    data = DataOptions(name="synthetic", root=str(tiny_birds))
+    gallery, hits, new = str(tmp_path / "gallery"), str(tmp_path / "hits.parquet"), str(tmp_path / "new.parquet")
+    encode.run(encode.EncodeConfig(model=str(tiny_model), data=data, split="test", out=gallery, engine="local", tokens=True))
+    search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=str(tiny_model), k=6, out=hits))
+    rerank.run(rerank.RerankConfig(hits=hits, gallery=gallery, queries=gallery, out=new, engine="local", marginal="softmax"))
+    drawn, real = [], report_matches.matches_panel
+    monkeypatch.setattr(report_matches, "matches_panel", lambda *given, **more: (drawn.append((given, more)), real(*given, **more))[1])
+    html = report.run(report.ReportConfig(hits=new, out=str(tmp_path / "r"), num_queries=2, top=4)).read_text()
+    assert html.index("Before re-ranking") < html.index("After re-ranking") < html.index("Matched regions")
+    assert len(drawn) == 2 * 3 and html.count("<img") == 2 + 2 + 6 + 2
+    query, item, grid, lines = drawn[0][0]
+    assert grid == (6, 6) and 1 <= len(lines) <= report_matches.LINES
+    assert {line.query for line in lines} <= set(query.positions_K.tolist())
+    assert {line.item for line in lines} <= set(item.positions_K.tolist())
+    assert query.mass_K.sum() == pytest.approx(1, abs=1e-3)
