@@ -34,8 +34,8 @@ def match_blocks(
             item = _read(student, gallery, row["item_id"])
             if row["score_struct"] is None or query is None or item is None:
                 continue
-            panel = _panel(student, query, item, options, captions=(f"query {query_id}", f"rank {row['rank']}: {row['item_id']}"))
-            told = f"global {row['score_global']:.3f}, structural {row['score_struct']:.3f}"
+            panel = _panel(student, query, item, options, captions=("query", f"rank {row['rank']}"))
+            told = f"{query_id} and {row['item_id']}: global {row['score_global']:.3f}, structural {row['score_struct']:.3f}"
             blocks.append(Picture(panel, caption=told, alt=f"regions of {query_id} matched with {row['item_id']}"))
     return blocks or [Paragraph("None of the queries shown has hits with tokens and pictures that can still be read.")]
 

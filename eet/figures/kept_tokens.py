@@ -91,11 +91,13 @@ class PatchPicture:
         row_of, column_of = (np.repeat(np.arange(len(edges) - 1), np.diff(edges)) for edges in (self._edges_y, self._edges_x))
         self._patch_HW = row_of[:, None] * columns + column_of[None, :]
 
-    def kept(self, positions_K: np.ndarray, mass_K: np.ndarray | None = None) -> np.ndarray:
-        """Patches at other positions faded, and these tinted by their mass, strongest at the largest: float32 (H, W, 3)."""
+    def kept(self, positions_K: np.ndarray, mass_K: np.ndarray | None = None, *, fade: float = FADE) -> np.ndarray:
+        """Patches at other positions faded by the share `fade` of white, and these tinted by their mass, strongest at the largest:
+        float32 (H, W, 3).
+        """
         living = np.zeros(self.number, dtype=bool)
         living[positions_K] = True
-        panel = _faded(self.seen_HWC, living[self._patch_HW])
+        panel = _faded(self.seen_HWC, living[self._patch_HW], fade)
         if mass_K is None:
             return panel
         mass_of_patch = np.zeros(self.number)
@@ -141,10 +143,10 @@ def _checked_mass(mass: np.ndarray, stages: list[np.ndarray]) -> np.ndarray:
     return mass
 
 
-def _faded(panel_HWC: np.ndarray, living_HW: np.ndarray) -> np.ndarray:
+def _faded(panel_HWC: np.ndarray, living_HW: np.ndarray, fade: float) -> np.ndarray:
     """Grey and whiten what is not living; the outline lies on the dropped side, so kept pixels stay as they were."""
     grey = panel_HWC.mean(axis=2, keepdims=True)
-    faded = np.where(living_HW[:, :, None], panel_HWC, FADE * 255 + (1 - FADE) * grey)
+    faded = np.where(living_HW[:, :, None], panel_HWC, fade * 255 + (1 - fade) * grey)
     beside = np.zeros_like(living_HW)
     beside[1:] |= living_HW[:-1]
     beside[:-1] |= living_HW[1:]

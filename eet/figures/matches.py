@@ -11,6 +11,7 @@ from eet.figures.kept_tokens import PatchPicture
 
 MUTUAL = (0, 119, 187)
 ONE_WAY = (238, 119, 51)
+FADE = 0.45  # less than where kept tokens are shown: here the eye follows a line to what lies around its end
 SCALE = 3  # drawn larger, then reduced: ImageDraw does not smooth slanted lines
 
 
@@ -59,7 +60,7 @@ def matches_panel(
     canvas = Image.new("RGB", (3 * gap + 2 * width, gap + height + max(below, gap)), PAPER)
     lefts = (gap, 2 * gap + width)
     for picture, side, left in zip(pictures, sides, lefts, strict=True):
-        canvas.paste(Image.fromarray(np.rint(picture.kept(side.positions_K, side.mass_K)).astype(np.uint8)), (left, gap))
+        canvas.paste(Image.fromarray(np.rint(picture.kept(side.positions_K, side.mass_K, fade=FADE)).astype(np.uint8)), (left, gap))
     drawn = canvas.resize((canvas.width * SCALE, canvas.height * SCALE), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(drawn)
     strongest = max((line.strength for line in lines), default=1.0)
