@@ -1,5 +1,6 @@
-"""`eet benchmark encoder` and `search`: beside their peers, in one process, methods interleaved, medians."""
+"""`eet benchmark encoder`, `search` and `matching`: beside their peers, in one process, methods interleaved, medians."""
 
+import functools
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import timm
 import torch
@@ -17,8 +18,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eet.vit import PruningSchedule, build_student, scaled_prune_after
-from pipelines.benchmark_search import SearchBenchmarkOptions, SearchTiming, measure
+from pipelines import benchmark_matching, benchmark_search
+from pipelines.benchmark_matching import MatchingBenchmarkOptions, MatchingTiming
+from pipelines.benchmark_search import SearchBenchmarkOptions, SearchTiming
 from pipelines.options import JobOptions
+
+_T = TypeVar("_T")
 
 
 @dataclass(kw_only=True)
@@ -27,7 +32,8 @@ class BenchmarkConfig(JobOptions):
 
     Attributes:
         what: encoder: MACs and latency of timm's ViT (fused attention), our teacher, our student at --keep_ratios. search: exact
-            Hamming search beside FAISS's flat index, by --search.*.
+            Hamming search beside FAISS's flat index, by --search.*. matching: scores of pairs by optimal transport beside POT and torch,
+            by --matching.*.
         device: auto takes CUDA where there is one.
         backbone: timm ViT.
         batch_sizes: Images at once.
@@ -38,9 +44,10 @@ class BenchmarkConfig(JobOptions):
         threads: CPU threads; default all.
         json: File for the figures.
         search: Of `eet benchmark search`.
+        matching: Of `eet benchmark matching`.
     """
 
-    what: Literal["encoder", "search"] = "encoder"
+    what: Literal["encoder", "search", "matching"] = "encoder"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backbone: str = "vit_small_patch16_224"
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -51,6 +58,7 @@ class BenchmarkConfig(JobOptions):
     threads: int | None = None
     json: str | None = None
     search: SearchBenchmarkOptions = field(default_factory=SearchBenchmarkOptions)
+    matching: MatchingBenchmarkOptions = field(default_factory=MatchingBenchmarkOptions)
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -77,13 +85,31 @@ class Timing:
     spread: float
 
 
-def run(config: BenchmarkConfig) -> list[Timing] | list[SearchTiming]:
+def run(config: BenchmarkConfig) -> list[Timing] | list[SearchTiming] | list[MatchingTiming]:
     """Prints a table and, asked for, writes JSON with the machine and versions beside it."""
-    return _search(config) if config.what == "search" else _encoder(config)
+    if config.what == "encoder":
+        return _encoder(config)
+    return _search(config) if config.what == "search" else _matching(config)
 
 
 def _search(config: BenchmarkConfig) -> list[SearchTiming]:
     import faiss
+
+    cases = len(config.search.sizes) * len(config.search.bits) * len(config.search.draws)
+    measure = functools.partial(benchmark_search.measure, config.search)
+    return _on_threads(config, {"faiss": faiss.__version__}, cases, measure)
+
+
+def _matching(config: BenchmarkConfig) -> list[MatchingTiming]:
+    import ot
+
+    cases = len(config.matching.tokens) * len(config.matching.mean_cosines)
+    measure = functools.partial(benchmark_matching.measure, config.matching)
+    return _on_threads(config, {"pot": ot.__version__, "torch": torch.__version__}, cases, measure)
+
+
+def _on_threads(config: BenchmarkConfig, peers: dict[str, str], cases: int, measure: Callable[..., list[_T]]) -> list[_T]:
+    """A benchmark of compiled loops: says on what, measures, writes."""
     import numba
 
     threads = config.threads or os.cpu_count() or 1
@@ -92,15 +118,14 @@ def _search(config: BenchmarkConfig) -> list[SearchTiming]:
         "threads": threads,
         "python": platform.python_version(),
         "numba": numba.__version__,
-        "faiss": faiss.__version__,
+        **peers,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     if config.dry_run:
-        cases = len(config.search.sizes) * len(config.search.bits) * len(config.search.draws)
         print(f"dry run: {cases} cases, {config.repeats} repeats, on {machine['device']}; nothing was started")
         return []
     print("  ".join(f"{key} {value}" for key, value in machine.items()))
-    timings = measure(config.search, threads=threads, repeats=config.repeats)
+    timings = measure(threads=threads, repeats=config.repeats)
     _write_json(config, machine, timings)
     return timings
 

@@ -1,6 +1,6 @@
 """Pictures of results: hit panels, kept-token overlays, curves, and the self-contained HTML report."""
 
-from eet.figures.curves import precision_recall_figure, save_png, training_curves_figure
+from eet.figures.curves import patch_similarity_figure, precision_recall_figure, save_png, training_curves_figure
 from eet.figures.kept_tokens import kept_tokens_overlay
 from eet.figures.panels import hits_panel
 from eet.figures.report import Block, Paragraph, Picture, Section, Table, render_report
@@ -13,6 +13,7 @@ __all__ = [
     "Table",
     "hits_panel",
     "kept_tokens_overlay",
+    "patch_similarity_figure",
     "precision_recall_figure",
     "render_report",
     "save_png",

@@ -1,7 +1,10 @@
 """Matching image regions by optimal transport: marginals, solvers (full and partial), scores of many pairs, rollout, correspondences."""
 
+from eet.matching.correspondences import Correspondences, correspondences
 from eet.matching.marginals import MARGINALS, Marginal, importance, uniform
 from eet.matching.pairs import match_pairs
+from eet.matching.patch_similarity import patch_similarity
+from eet.matching.rollout import attention_rollout
 from eet.matching.similarity import structural_similarity
 from eet.matching.sinkhorn import Transport, sinkhorn
 from eet.matching.solvers import SOLVERS
@@ -10,11 +13,15 @@ from eet.matching.token_set import TokenSet
 __all__ = [
     "MARGINALS",
     "SOLVERS",
+    "Correspondences",
     "Marginal",
     "TokenSet",
     "Transport",
+    "attention_rollout",
+    "correspondences",
     "importance",
     "match_pairs",
+    "patch_similarity",
     "sinkhorn",
     "structural_similarity",
     "uniform",
