@@ -1,5 +1,6 @@
-"""`eet benchmark encoder`, `search` and `encode`: beside their peers, on the same machine, methods interleaved, medians."""
+"""`eet benchmark encoder`, `search`, `encode` and `matching`: beside their peers, on the same machine, methods interleaved, medians."""
 
+import functools
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import timm
 import torch
@@ -18,10 +19,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eet.vit import PruningSchedule, Student, build_student, save_bundle, scaled_prune_after
-from pipelines import benchmark_encode
+from pipelines import benchmark_encode, benchmark_matching, benchmark_search
 from pipelines.benchmark_encode import EncodeBenchmarkOptions, EncodeTiming
-from pipelines.benchmark_search import SearchBenchmarkOptions, SearchTiming, measure
+from pipelines.benchmark_matching import MatchingBenchmarkOptions, MatchingTiming
+from pipelines.benchmark_search import SearchBenchmarkOptions, SearchTiming
 from pipelines.options import JobOptions
+
+_T = TypeVar("_T")
 
 
 @dataclass(kw_only=True)
@@ -31,7 +35,8 @@ class BenchmarkConfig(JobOptions):
     Attributes:
         what: encoder: MACs and latency of timm's ViT (fused attention), our teacher, our student at --keep_ratios. search: exact
             Hamming search beside FAISS's flat index, by --search.*. encode: images/s of `eet encode` on Ray, of the same encoder without
-            Ray and of a plain loop over torch's DataLoader, by --encode.*.
+            Ray and of a plain loop over torch's DataLoader, by --encode.*. matching: scores of pairs by optimal transport beside POT and
+            torch, by --matching.*.
         device: auto takes CUDA where there is one.
         backbone: timm ViT.
         batch_sizes: Images at once.
@@ -43,9 +48,10 @@ class BenchmarkConfig(JobOptions):
         json: File for the figures.
         search: Of `eet benchmark search`.
         encode: Of `eet benchmark encode`.
+        matching: Of `eet benchmark matching`.
     """
 
-    what: Literal["encoder", "search", "encode"] = "encoder"
+    what: Literal["encoder", "search", "encode", "matching"] = "encoder"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backbone: str = "vit_small_patch16_224"
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -57,6 +63,7 @@ class BenchmarkConfig(JobOptions):
     json: str | None = None
     search: SearchBenchmarkOptions = field(default_factory=SearchBenchmarkOptions)
     encode: EncodeBenchmarkOptions = field(default_factory=EncodeBenchmarkOptions)
+    matching: MatchingBenchmarkOptions = field(default_factory=MatchingBenchmarkOptions)
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -87,13 +94,29 @@ class Timing:
     spread: float
 
 
-def run(config: BenchmarkConfig) -> list[Timing] | list[SearchTiming] | list[EncodeTiming]:
+def run(config: BenchmarkConfig) -> list[Timing] | list[SearchTiming] | list[EncodeTiming] | list[MatchingTiming]:
     """Prints a table and, asked for, writes JSON with the machine and versions beside it."""
-    return {"encoder": _encoder, "search": _search, "encode": _encode}[config.what](config)
+    return {"encoder": _encoder, "search": _search, "encode": _encode, "matching": _matching}[config.what](config)
 
 
 def _search(config: BenchmarkConfig) -> list[SearchTiming]:
     import faiss
+
+    cases = len(config.search.sizes) * len(config.search.bits) * len(config.search.draws)
+    measure = functools.partial(benchmark_search.measure, config.search)
+    return _on_threads(config, {"faiss": faiss.__version__}, cases, measure)
+
+
+def _matching(config: BenchmarkConfig) -> list[MatchingTiming]:
+    import ot
+
+    cases = len(config.matching.tokens) * len(config.matching.mean_cosines)
+    measure = functools.partial(benchmark_matching.measure, config.matching)
+    return _on_threads(config, {"pot": ot.__version__, "torch": torch.__version__}, cases, measure)
+
+
+def _on_threads(config: BenchmarkConfig, peers: dict[str, str], cases: int, measure: Callable[..., list[_T]]) -> list[_T]:
+    """A benchmark of compiled loops: says on what, measures, writes."""
     import numba
 
     threads = config.threads or os.cpu_count() or 1
@@ -102,15 +125,14 @@ def _search(config: BenchmarkConfig) -> list[SearchTiming]:
         "threads": threads,
         "python": platform.python_version(),
         "numba": numba.__version__,
-        "faiss": faiss.__version__,
+        **peers,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     if config.dry_run:
-        cases = len(config.search.sizes) * len(config.search.bits) * len(config.search.draws)
         print(f"dry run: {cases} cases, {config.repeats} repeats, on {machine['device']}; nothing was started")
         return []
     print("  ".join(f"{key} {value}" for key, value in machine.items()))
-    timings = measure(config.search, threads=threads, repeats=config.repeats)
+    timings = measure(threads=threads, repeats=config.repeats)
     _write_json(config, machine, timings)
     return timings
 

@@ -29,7 +29,7 @@ JOBS: dict[str, Job] = {
     "evaluate": Job("pipelines.evaluate", "EvaluateConfig", "mAP, P@k, recall@k, R-precision, MAP@R, under both protocols"),
     "report": Job("pipelines.report", "ReportConfig", "a self-contained HTML page of hits"),
     "benchmark": Job(
-        "pipelines.benchmark", "BenchmarkConfig", "measure the encoder against timm, search against FAISS, encode against a bare loop"
+        "pipelines.benchmark", "BenchmarkConfig", "measure the encoder, search, encoding and matching beside their peers, interleaved"
     ),
 }
 

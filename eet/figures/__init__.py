@@ -1,6 +1,6 @@
 """Pictures of results: hit panels, kept-token overlays, curves, and the self-contained HTML report."""
 
-from eet.figures.curves import precision_recall_figure, save_png, training_curves_figure
+from eet.figures.curves import patch_similarity_figure, precision_recall_figure, save_png, training_curves_figure
 from eet.figures.kept_tokens import kept_tokens_overlay
 from eet.figures.matches import Line, Side, matches_panel
 from eet.figures.panels import hits_panel
@@ -17,6 +17,7 @@ __all__ = [
     "hits_panel",
     "kept_tokens_overlay",
     "matches_panel",
+    "patch_similarity_figure",
     "precision_recall_figure",
     "render_report",
     "save_png",

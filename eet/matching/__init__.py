@@ -4,6 +4,8 @@ from eet.matching.correspondences import Correspondences, correspondences
 from eet.matching.global_similarity import asymmetric_similarity, cosine_similarity, hamming_similarity
 from eet.matching.marginals import MARGINALS, Marginal, importance, uniform
 from eet.matching.pairs import match_pairs
+from eet.matching.patch_similarity import patch_similarity
+from eet.matching.rollout import attention_rollout
 from eet.matching.similarity import structural_similarity
 from eet.matching.sinkhorn import Transport, sinkhorn
 from eet.matching.solvers import SOLVERS
@@ -17,11 +19,13 @@ __all__ = [
     "TokenSet",
     "Transport",
     "asymmetric_similarity",
+    "attention_rollout",
     "correspondences",
     "cosine_similarity",
     "hamming_similarity",
     "importance",
     "match_pairs",
+    "patch_similarity",
     "sinkhorn",
     "structural_similarity",
     "uniform",

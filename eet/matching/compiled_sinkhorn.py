@@ -27,12 +27,14 @@ _FLOOR = 1e-30  # of what is divided by: keeps 0 / 0, for tokens without mass th
 
 
 class Kernels(NamedTuple):
-    """score: (query_NKD, gallery_NKD, pairs_P2, query_marginal, query_marginal_rows_P, gallery_marginal, gallery_marginal_rows_P,
-    epsilon, transported, tolerance, max_iterations, scores_P, delivered_P): fills the last two; a pair's numbers depend on nothing but it.
+    """score: (query_NKD, query_halves, gallery_NKD, gallery_halves, Kq, Kg, D, pairs_P2, query_marginal, query_marginal_rows_P,
+    gallery_marginal, gallery_marginal_rows_P, epsilon, transported, tolerance, max_iterations, scores_P, delivered_P): fills the last two,
+    <plan, cosine> and the mass that the plan moves. What a pair gets depends on nothing but the pair.
 
-    correlate: (centers_ND, tokens_NKD, pairs_P2, out_PK): cosine of centre pairs[p, 0] with each token of image pairs[p, 1].
+    correlate: (centers_ND, tokens_NKD, halves, K, D, pairs_P2, out_PK): cosine of centre pairs[p, 0] with each token of image pairs[p, 1].
 
-    Tokens and centres are C-contiguous, float32 or, as uint16, float16. Those with NaN or infinite entries count as zeros.
+    Tokens and centres are flat arrays of uint16 that hold float16 (where halves is true) or float32. Those with NaN or infinite entries
+    count as zeros.
     """
 
     score: Callable[..., Any]
@@ -48,7 +50,8 @@ def kernels() -> Kernels:
     compiled = njit(nogil=True, cache=True, error_model="numpy")
     simd = vectors()
     lanes = num_lanes()
-    load, store, load4, store4, scalar = simd.load, simd.store, simd.load4, simd.store4, simd.scalar
+    load, store, load4, store4 = simd.load, simd.store, simd.load4, simd.store4
+    half, single, half1, single1 = simd.half, simd.single, simd.half1, simd.single1
     splat, splat4, lane, add, subtract = simd.splat, simd.splat4, simd.lane, simd.add, simd.subtract
     multiply, divide, larger, smaller = simd.multiply, simd.divide, simd.larger, simd.smaller
     multiply_add, absolute, exp2, row_sums = simd.multiply_add, simd.absolute, simd.exp2, simd.row_sums
@@ -71,7 +74,7 @@ def kernels() -> Kernels:
         return room[start : start + size + 16]
 
     @compiled
-    def unpack(tokens, first, num_tokens, dims, out, stride, scales):  # type: ignore[no-untyped-def]
+    def unpack(tokens, halves, first, num_tokens, dims, out, stride, scales):  # type: ignore[no-untyped-def]
         """Tokens as float32 rows of `stride`, and what makes each of unit length. Four at once; the last ones may be done twice."""
         whole = dims // lanes * lanes
         last = num_tokens - 1
@@ -79,16 +82,16 @@ def kernels() -> Kernels:
             k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
             squares_0, squares_1, squares_2, squares_3 = zero(), zero(), zero(), zero()
             for d in range(0, whole, lanes):
-                values = load(tokens, first + k * dims + d)
+                values = half(tokens, first + k * dims + d) if halves else single(tokens, first + k * dims + d)
                 store(out, k * stride + d, values)
                 squares_0 = multiply_add(values, values, squares_0)
-                values = load(tokens, first + k1 * dims + d)
+                values = half(tokens, first + k1 * dims + d) if halves else single(tokens, first + k1 * dims + d)
                 store(out, k1 * stride + d, values)
                 squares_1 = multiply_add(values, values, squares_1)
-                values = load(tokens, first + k2 * dims + d)
+                values = half(tokens, first + k2 * dims + d) if halves else single(tokens, first + k2 * dims + d)
                 store(out, k2 * stride + d, values)
                 squares_2 = multiply_add(values, values, squares_2)
-                values = load(tokens, first + k3 * dims + d)
+                values = half(tokens, first + k3 * dims + d) if halves else single(tokens, first + k3 * dims + d)
                 store(out, k3 * stride + d, values)
                 squares_3 = multiply_add(values, values, squares_3)
             sums = row_sums(squares_0, squares_1, squares_2, squares_3)
@@ -96,7 +99,7 @@ def kernels() -> Kernels:
                 store4(scales, k, sums)
                 for row in range(k, min(k + 4, num_tokens)):
                     for d in range(whole, dims):
-                        value = scalar(tokens, first + row * dims + d)
+                        value = half1(tokens, first + row * dims + d) if halves else single1(tokens, first + row * dims + d)
                         out[row * stride + d] = value
                         scales[row] += value * value
                 sums = load4(scales, k)
@@ -254,8 +257,11 @@ def kernels() -> Kernels:
             store(border_c, j, exp2(add(load(potentials_c, j), splat(dummy_potentials[0]))))
 
     @compiled
-    def score(query, gallery, num_query, num_gallery, dims, pairs, query_marginal, query_marginal_rows, gallery_marginal,
-              gallery_marginal_rows, epsilon, transported, tolerance, max_iterations, scores, delivered):  # type: ignore[no-untyped-def]  # fmt: skip
+    def score(
+        query, query_halves, gallery, gallery_halves, num_query, num_gallery, dims, pairs,
+        query_marginal, query_marginal_rows, gallery_marginal, gallery_marginal_rows,
+        epsilon, transported, tolerance, max_iterations, scores, delivered,
+    ):  # type: ignore[no-untyped-def]  # fmt: skip
         width = -(-num_query // lanes)
         lanes_q = width * lanes
         padded_rows = -(-num_gallery // 4) * 4
@@ -276,11 +282,11 @@ def kernels() -> Kernels:
                 previous = pairs[p, 0]
                 unpacked[:] = 0
                 scales[:] = 0
-                unpack(query, previous * num_query * dims, num_query, dims, unpacked, stride, scales)
+                unpack(query, query_halves, previous * num_query * dims, num_query, dims, unpacked, stride, scales)
                 lay_out_columns(unpacked, stride, scales, width, columns)
                 unpacked[:] = 0
                 scales[:] = 0
-            unpack(gallery, pairs[p, 1] * num_gallery * dims, num_gallery, dims, unpacked, stride, scales)
+            unpack(gallery, gallery_halves, pairs[p, 1] * num_gallery * dims, num_gallery, dims, unpacked, stride, scales)
             cosines(unpacked, stride, scales, columns, num_gallery, width, cosine)
 
             for i in range(num_gallery):
@@ -333,13 +339,13 @@ def kernels() -> Kernels:
             delivered[p] = total(moved)
 
     @compiled
-    def correlate(centers, tokens, num_tokens, dims, pairs, out):  # type: ignore[no-untyped-def]
+    def correlate(centers, tokens, halves, num_tokens, dims, pairs, out):  # type: ignore[no-untyped-def]
         stride = -(-dims // lanes) * lanes
         unpacked, scales = aligned(num_tokens * stride), aligned(num_tokens + 4)
         center, center_scale = aligned(stride), aligned(4)
         for p in range(len(pairs)):
-            unpack(centers, pairs[p, 0] * dims, 1, dims, center, stride, center_scale)
-            unpack(tokens, pairs[p, 1] * num_tokens * dims, num_tokens, dims, unpacked, stride, scales)
+            unpack(centers, False, pairs[p, 0] * dims, 1, dims, center, stride, center_scale)
+            unpack(tokens, halves, pairs[p, 1] * num_tokens * dims, num_tokens, dims, unpacked, stride, scales)
             for k in range(num_tokens):
                 product = zero()
                 for d in range(0, stride, lanes):

@@ -3,7 +3,6 @@
 Shape suffixes: N images, K tokens (Kq of a query, Kg of a gallery image), D dimensions, P pairs.
 """
 
-import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from eet.matching.fused_sinkhorn import LEAST_EPSILON, MOST_TOKENS, fused_scores
 from eet.matching.marginals import MARGINALS
 from eet.matching.sinkhorn import check_transport
 from eet.matching.solvers import SOLVERS
@@ -82,8 +82,7 @@ def match_pairs(
         )
     if solver == "sinkhorn" and torch.device(device).type == "cpu":
         return match_compiled(queries, gallery, pairs_P2, weigh, epsilon=epsilon, transported=transported, threads=threads).scores_P
-    options = {"epsilon": epsilon, "transported": transported}
-    return _match_in_batches(queries, gallery, pairs_P2, weigh, functools.partial(SOLVERS[solver], **options), device)
+    return _match_in_batches(queries, gallery, pairs_P2, weigh, solver, device, epsilon=epsilon, transported=transported)
 
 
 class Matches(NamedTuple):
@@ -109,10 +108,10 @@ def match_compiled(
     score, correlate = kernels()
     num_pairs, num_query, num_gallery = len(pairs_P2), queries.tokens_NKD.shape[1], gallery.tokens_NKD.shape[1]
     dims = queries.tokens_NKD.shape[2]
-    halves = queries.tokens_NKD.dtype == gallery.tokens_NKD.dtype == torch.float16
-    query_tokens, gallery_tokens = _flat(queries.tokens_NKD, halves), _flat(gallery.tokens_NKD, halves)
+    query_tokens, gallery_tokens = _raw(queries.tokens_NKD), _raw(gallery.tokens_NKD)
+    query_halves, gallery_halves = (side.tokens_NKD.dtype == torch.float16 for side in (queries, gallery))
     if queries.center_ND is not None:
-        query_centers, gallery_centers = _flat(queries.center_ND, False), _flat(gallery.center_ND, False)
+        query_centers, gallery_centers = _raw(queries.center_ND), _raw(gallery.center_ND)
     else:
         masses = weigh(queries.mass_NK).cpu().numpy(), weigh(gallery.mass_NK).cpu().numpy()
     # Pairs of one query side by side: it is laid out once for all of them.
@@ -123,16 +122,16 @@ def match_compiled(
         pairs = pairs_P2[part]
         if queries.center_ND is not None:
             of_query, of_gallery = np.empty((len(pairs), num_query), np.float32), np.empty((len(pairs), num_gallery), np.float32)
-            correlate(gallery_centers, query_tokens, num_query, dims, np.ascontiguousarray(pairs[:, ::-1]), of_query)
-            correlate(query_centers, gallery_tokens, num_gallery, dims, pairs, of_gallery)
+            correlate(gallery_centers, query_tokens, query_halves, num_query, dims, np.ascontiguousarray(pairs[:, ::-1]), of_query)
+            correlate(query_centers, gallery_tokens, gallery_halves, num_gallery, dims, pairs, of_gallery)
             marginals = weigh(torch.from_numpy(of_query)).numpy(), weigh(torch.from_numpy(of_gallery)).numpy()
             rows = np.arange(len(pairs)), np.arange(len(pairs))
         else:
             marginals, rows = masses, (pairs[:, 0].copy(), pairs[:, 1].copy())
         found = np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32)
         score(
-            query_tokens, gallery_tokens, num_query, num_gallery, dims, pairs, marginals[0], rows[0], marginals[1], rows[1],
-            epsilon, transported, TOLERANCE, MAX_ITERATIONS, *found,
+            query_tokens, query_halves, gallery_tokens, gallery_halves, num_query, num_gallery, dims, pairs,
+            marginals[0], rows[0], marginals[1], rows[1], epsilon, transported, TOLERANCE, MAX_ITERATIONS, *found,
         )  # fmt: skip
         scores[part], delivered[part] = found
 
@@ -144,11 +143,9 @@ def match_compiled(
     return Matches(torch.from_numpy(scores), torch.from_numpy(delivered))
 
 
-def _flat(tokens: torch.Tensor, halves: bool) -> np.ndarray:
-    """The numbers in a row, float16 ones as uint16, which numba takes. Not to be written to, whatever they are: one type to compile for."""
-    flat = tokens.cpu().numpy().view(np.uint16).reshape(-1) if halves else tokens.float().cpu().numpy().reshape(-1)
-    flat.flags.writeable = False
-    return flat
+def _raw(tokens: torch.Tensor) -> np.ndarray:
+    """The numbers as a flat array of uint16, which numba takes, whatever they are: one kind of argument to compile for."""
+    return tokens.cpu().numpy().reshape(-1).view(np.uint16)
 
 
 def _match_in_batches(
@@ -156,24 +153,35 @@ def _match_in_batches(
     gallery: TokenSet,
     pairs_P2: np.ndarray,
     weigh: Callable[[torch.Tensor], torch.Tensor],
-    solve: Callable[..., torch.Tensor],
+    solver: str,
     device: str,
+    *,
+    epsilon: float,
+    transported: float,
 ) -> torch.Tensor:
-    """`match_pairs` by torch, a batch of pairs at once, for any solver and device."""
-    sides = [TokenSet(*(None if values is None else values.to(device) for values in side)) for side in (queries, gallery)]
-    num_query, dims = sides[0].tokens_NKD.shape[1:]
-    num_gallery = sides[1].tokens_NKD.shape[1]
+    """`match_pairs` by torch, a batch of pairs at once, for any solver and device; few tokens on CUDA go to a program for each pair."""
+    units = [unit_length(side.tokens_NKD.to(device)) for side in (queries, gallery)]
+    centers = [None if side.center_ND is None else unit_length(side.center_ND.to(device)) for side in (queries, gallery)]
+    masses = [None if side.mass_NK is None else weigh(side.mass_NK.to(device)) for side in (queries, gallery)]
+    (num_query, dims), num_gallery = units[0].shape[1:], units[1].shape[1]
+    few = max(num_query, num_gallery) <= MOST_TOKENS and epsilon >= LEAST_EPSILON
+    fused = solver == "sinkhorn" and units[0].is_cuda and few
     step = max(1, _BYTES_AT_ONCE // (4 * ((num_query + num_gallery) * dims + 4 * num_query * num_gallery)))
     scores = [torch.empty(0)]
     for pairs in torch.from_numpy(pairs_P2).to(device).split(step):
-        query_PKD, gallery_PKD = (unit_length(side.tokens_NKD[rows]) for side, rows in zip(sides, pairs.unbind(1), strict=True))
-        if sides[0].center_ND is not None:
-            of_query, of_gallery = (
-                unit_length(side.center_ND[rows])[:, :, None] for side, rows in zip(sides, pairs.unbind(1), strict=True)
-            )
-            marginals = weigh((query_PKD @ of_gallery)[..., 0]), weigh((gallery_PKD @ of_query)[..., 0])
+        marginals = []
+        for own, other in ((0, 1), (1, 0)):
+            mass, center = masses[own], centers[other]
+            if mass is not None:
+                marginals.append(mass[pairs[:, own]])
+            else:
+                assert center is not None
+                marginals.append(weigh((units[own][pairs[:, own]] @ center[pairs[:, other], :, None])[..., 0]))
+        if fused:
+            options = {"epsilon": epsilon, "transported": transported, "tolerance": TOLERANCE, "max_iterations": MAX_ITERATIONS}
+            scores.append(fused_scores(*units, pairs, *marginals, **options).cpu())
         else:
-            marginals = tuple(weigh(side.mass_NK[rows]) for side, rows in zip(sides, pairs.unbind(1), strict=True))
-        cosine_PKL = query_PKD @ gallery_PKD.mT
-        scores.append((solve(1 - cosine_PKL, *marginals) * cosine_PKL).sum(dim=(1, 2)).cpu())
+            cosine_PKL = units[0][pairs[:, 0]] @ units[1][pairs[:, 1]].mT
+            plan_PKL = SOLVERS[solver](1 - cosine_PKL, *marginals, epsilon=epsilon, transported=transported)
+            scores.append((plan_PKL * cosine_PKL).sum(dim=(1, 2)).cpu())
     return torch.cat(scores)

@@ -20,7 +20,8 @@ def num_lanes() -> int:
 class Vectors(NamedTuple):
     """Functions for compiled code. `array` is a flat C-contiguous array, `at` an index into it; a vector starts there.
 
-    load, store: float32 arrays (load also widens float16, given as uint16). load4, store4: the same of four numbers. scalar: one number.
+    load, store: of float32 arrays; load4, store4: the same of four numbers. half, single: load of a uint16 array that holds float16, or
+    float32, `at` counting those; half1, single1: one number of it.
     splat, splat4: a vector of one number. lane: a vector of lane `k` (a literal) of four.
     add, subtract, multiply, divide, larger, smaller: by lanes. multiply_add(a, b, c): a * b + c. absolute.
     reciprocal_root: of four numbers, each above 0.
@@ -34,7 +35,10 @@ class Vectors(NamedTuple):
     store: Callable[..., Any]
     load4: Callable[..., Any]
     store4: Callable[..., Any]
-    scalar: Callable[..., Any]
+    half: Callable[..., Any]
+    single: Callable[..., Any]
+    half1: Callable[..., Any]
+    single1: Callable[..., Any]
     splat: Callable[..., Any]
     splat4: Callable[..., Any]
     lane: Callable[..., Any]
@@ -68,7 +72,7 @@ def vectors() -> Vectors:
     from numba.extending import intrinsic, models, register_model
 
     lanes = num_lanes()
-    f32, i32, i64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+    f32, half, i32, i64 = ir.FloatType(), ir.HalfType(), ir.IntType(32), ir.IntType(64)
     wide, four, wide_ints = ir.VectorType(f32, lanes), ir.VectorType(f32, 4), ir.VectorType(i32, lanes)
 
     class VectorType(types.Type):  # type: ignore[misc]
@@ -107,18 +111,17 @@ def vectors() -> Vectors:
     def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
         return builder.fadd(builder.fmul(a, b, flags=_FUSED), c, flags=_FUSED)
 
-    def read(context: Any, builder: Any, kind: Any, array: Any, at: Any, shape: Any) -> Any:
-        place = address(context, builder, kind, array, at)
-        if kind.dtype == types.float32:
-            return builder.load(builder.bitcast(place, shape.as_pointer()), align=4)
-        halves = ir.VectorType(ir.HalfType(), shape.count) if isinstance(shape, ir.VectorType) else ir.HalfType()
-        return builder.fpext(builder.load(builder.bitcast(place, halves.as_pointer()), align=2), shape)
+    def loader(kind: Any, shape: Any, held: Any) -> Any:
+        """Of what lies in the array as `held`."""
 
-    def loader(kind: Any, shape: Any) -> Any:
         @intrinsic
         def load(typing_context: Any, array: Any, at: Any) -> Any:
             def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-                return read(context, builder, array, arguments[0], arguments[1], shape)
+                start = cgutils.create_struct_proxy(array)(context, builder, value=arguments[0]).data
+                lane_kind = held.element if isinstance(held, ir.VectorType) else held
+                place = builder.gep(builder.bitcast(start, lane_kind.as_pointer()), [arguments[1]])
+                value = builder.load(builder.bitcast(place, held.as_pointer()), align=2 if lane_kind == half else 4)
+                return builder.fpext(value, shape) if lane_kind == half else value
 
             return kind(array, types.intp), generate
 
@@ -242,7 +245,8 @@ def vectors() -> Vectors:
             source_, at_, stride_, scales_, scale_at_, target_, to_, width_ = arguments
             rows = []
             for k in range(lanes):
-                row = read(context, builder, source, source_, builder.add(at_, builder.mul(stride_, i64(k))), wide)
+                place = address(context, builder, source, source_, builder.add(at_, builder.mul(stride_, i64(k))))
+                row = builder.load(builder.bitcast(place, wide.as_pointer()), align=4)
                 scale = builder.load(address(context, builder, scales, scales_, builder.add(scale_at_, i64(k))))
                 rows.append(builder.fmul(row, broadcast(builder, scale, wide)))
             for _ in range(lanes.bit_length() - 1):
@@ -304,11 +308,14 @@ def vectors() -> Vectors:
         return lambda builder, a, b: builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
 
     return Vectors(
-        load=loader(vector, wide),
+        load=loader(vector, wide, wide),
         store=storer(vector, wide),
-        load4=loader(quad, four),
+        load4=loader(quad, four, four),
         store4=storer(quad, four),
-        scalar=loader(number, f32),
+        half=loader(vector, wide, ir.VectorType(half, lanes)),
+        single=loader(vector, wide, wide),
+        half1=loader(number, f32, half),
+        single1=loader(number, f32, f32),
         splat=splatter(vector, wide),
         splat4=splatter(quad, four),
         lane=lane,

@@ -48,6 +48,8 @@ def pot(cost_PKL: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor,
         rows, columns = torch.cat([rows, slack], dim=1), torch.cat([columns, slack], dim=1)
     # Its loop takes logarithms of the marginals; a token without mass gets too little to be told from none.
     rows, columns = rows.clamp(min=1e-30), columns.clamp(min=1e-30)
+    if len(cost) == 0:
+        return cost_PKL.new_zeros(cost_PKL.shape, dtype=torch.float32)
     solved = solve_batch(cost, epsilon, rows, columns, max_iter=2000, tol=1e-6, method="log_sinkhorn", grad="detach")
     return solved.plan[:, : cost_PKL.shape[1], : cost_PKL.shape[2]]
 

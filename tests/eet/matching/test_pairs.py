@@ -1,0 +1,236 @@
+"""Scores of pairs against a plain float64 loop and POT, for every shape, dtype, marginal, solver and thread count."""
+
+import numpy as np
+import ot
+import pytest
+import torch
+
+from eet.matching import MARGINALS, SOLVERS, TokenSet, match_pairs
+from eet.matching.compiled_sinkhorn import kernels
+from eet.matching.marginals import importance
+from eet.matching.pairs import match_compiled
+from eet.matching.simd import num_lanes, vectors
+from eet.matching.token_set import checked
+
+
+def draw(seed: int, images: int, tokens: int, dims: int, mean_cosine: float = 0.3) -> TokenSet:
+    """float16 tokens round one direction, the same for all seeds; masses and centres."""
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.ones(dims) / dims**0.5
+    noise = torch.nn.functional.normalize(torch.randn(images, tokens, dims, generator=generator), dim=2)
+    drawn = mean_cosine**0.5 * direction + (1 - mean_cosine) ** 0.5 * noise
+    mass = torch.rand(images, tokens, generator=generator)
+    return TokenSet((drawn * 3).half(), mass, torch.randn(images, dims, generator=generator) + direction * dims**0.5)
+
+
+def every_pair(queries: TokenSet, gallery: TokenSet) -> np.ndarray:
+    return np.array([(q, g) for q in range(len(queries.tokens_NKD)) for g in range(len(gallery.tokens_NKD))])
+
+
+def unit(rows: torch.Tensor) -> np.ndarray:
+    rows = rows.double().numpy()
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def slow_scores(queries, gallery, pairs, *, marginal="importance", epsilon=0.05, transported=1.0, iterations=1000):  # type: ignore[no-untyped-def]
+    """The published form, pair by pair in float64, converged."""
+    scores = []
+    for q, g in pairs:
+        query, item = unit(queries.tokens_NKD[q]), unit(gallery.tokens_NKD[g])
+        cosine = query @ item.T
+        if MARGINALS[marginal].reads == "correlation":
+            given = query @ unit(gallery.center_ND[g]), item @ unit(queries.center_ND[q])
+        else:
+            given = queries.mass_NK[q].numpy(), gallery.mass_NK[g].numpy()
+        u, v = (MARGINALS[marginal].weigh(torch.as_tensor(numbers)).double().numpy() for numbers in given)
+        kernel = np.exp((cosine - cosine.max()) / epsilon)
+        if transported < 1:
+            kernel = np.pad(kernel, ((0, 1), (0, 1)), constant_values=1 - transported)
+            kernel[-1, -1] = 0
+            u, v = np.append(u, 1 - transported), np.append(v, 1 - transported)
+        c = np.ones(len(v))
+        for _ in range(iterations):
+            r = u / (kernel @ c)
+            c = v / (kernel.T @ r)
+        plan = (r[:, None] * kernel * c)[: len(cosine), : cosine.shape[1]]
+        scores.append((plan * cosine).sum())
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("transported", [1.0, 0.4])
+@pytest.mark.parametrize(
+    ("query_tokens", "gallery_tokens", "dims"), [(12, 12, 192), (1, 1, 3), (5, 33, 7), (49, 20, 40), (17, 49, 64), (70, 13, 33)]
+)
+def test_scores_equal_the_slow_loop(query_tokens: int, gallery_tokens: int, dims: int, transported: float) -> None:
+    queries, gallery = draw(0, 2, query_tokens, dims), draw(1, 3, gallery_tokens, dims)
+    pairs = every_pair(queries, gallery)
+    scores = match_pairs(queries, gallery, pairs, transported=transported)
+    assert scores.dtype == torch.float32
+    np.testing.assert_allclose(scores.numpy(), slow_scores(queries, gallery, pairs, transported=transported), atol=1e-4)
+
+
+@pytest.mark.parametrize("marginal", list(MARGINALS))
+def test_every_marginal_scores_as_in_the_slow_loop(marginal: str) -> None:
+    queries, gallery = draw(2, 3, 9, 20), draw(3, 4, 11, 20)
+    pairs = every_pair(queries, gallery)
+    expected = slow_scores(queries, gallery, pairs, marginal=marginal)
+    for solver in ("sinkhorn", "pot"):
+        np.testing.assert_allclose(match_pairs(queries, gallery, pairs, marginal=marginal, solver=solver).numpy(), expected, atol=1e-4)
+
+
+def test_without_centres_the_mean_of_unit_tokens_is_one() -> None:
+    queries, gallery = draw(4, 2, 6, 16), draw(5, 2, 6, 16)
+    pairs = every_pair(queries, gallery)
+    means = [torch.from_numpy(unit(side.tokens_NKD).mean(axis=1)).float() for side in (queries, gallery)]
+    given = [side._replace(center_ND=mean) for side, mean in zip((queries, gallery), means, strict=True)]
+    bare = [side._replace(center_ND=None, mass_NK=None) for side in (queries, gallery)]
+    expected = match_pairs(*given, pairs, marginal="cross_correlation")
+    torch.testing.assert_close(match_pairs(*bare, pairs, marginal="cross_correlation"), expected, atol=1e-5, rtol=0)
+
+
+def test_a_score_depends_on_its_pair_alone_to_the_last_bit() -> None:
+    queries, gallery = draw(6, 5, 12, 30), draw(7, 40, 12, 30)
+    pairs = every_pair(queries, gallery)
+    options = {"epsilon": 0.02, "transported": 0.7}
+    scores = match_pairs(queries, gallery, pairs, threads=1, **options)
+    shuffled = np.random.default_rng(0).permutation(len(pairs))
+    assert torch.equal(match_pairs(queries, gallery, pairs[shuffled], threads=3, **options), scores[torch.from_numpy(shuffled)])
+    for p in (0, 57, 199):
+        assert match_pairs(queries, gallery, pairs[p : p + 1], threads=2, **options)[0] == scores[p]
+
+
+def test_float32_and_arrays_give_the_same_as_float16_and_tensors() -> None:
+    queries, gallery = draw(8, 2, 10, 24), draw(9, 3, 8, 24)
+    pairs = every_pair(queries, gallery)
+    scores = match_pairs(queries, gallery, pairs)
+    singles = [side._replace(tokens_NKD=side.tokens_NKD.float()) for side in (queries, gallery)]
+    assert torch.equal(match_pairs(*singles, pairs), scores)
+    assert torch.equal(match_pairs(singles[0], gallery, torch.from_numpy(pairs)), scores)
+    arrays = [TokenSet(*(values.numpy() for values in side)) for side in (queries, gallery)]
+    arrays[0].tokens_NKD.flags.writeable = False
+    assert torch.equal(match_pairs(*arrays, pairs), scores)
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.003])
+@pytest.mark.parametrize("transported", [1.0, 0.3])
+def test_small_epsilon_is_stable_and_leads_to_the_exact_answer(epsilon: float, transported: float) -> None:
+    """Plain scaling in float32 breaks down here: kernel entries reach e^-600."""
+    queries, gallery = draw(10, 2, 12, 16), draw(11, 3, 9, 16)
+    pairs = every_pair(queries, gallery)
+    scores = match_pairs(queries, gallery, pairs, epsilon=epsilon, transported=transported)
+    exact = match_pairs(queries, gallery, pairs, solver="exact", transported=transported)
+    peer = match_pairs(queries, gallery, pairs, epsilon=epsilon, transported=transported, solver="pot")
+    np.testing.assert_allclose(scores.numpy(), peer.numpy(), atol=2e-4)
+    # The plan of the cost 1 - cosine that moves the same mass is the best by definition.
+    assert (scores <= exact + 1e-4).all()
+    np.testing.assert_allclose(scores.numpy(), exact.numpy(), atol=0.4 * epsilon)
+
+
+def test_exact_is_the_linear_programme() -> None:
+    queries, gallery = draw(12, 1, 7, 16), draw(13, 2, 5, 16)
+    for transported in (1.0, 0.5):
+        scores = match_pairs(queries, gallery, [[0, 0], [0, 1]], solver="exact", transported=transported)
+        for g in range(2):
+            cosine = unit(queries.tokens_NKD[0]) @ unit(gallery.tokens_NKD[g]).T
+            u, v = (importance(mass).double().numpy() for mass in (queries.mass_NK[0], gallery.mass_NK[g]))
+            plan = ot.partial.partial_wasserstein(u / u.sum(), v / v.sum(), 1 - cosine, m=transported, nb_dummies=3)
+            assert float(scores[g]) == pytest.approx((plan * cosine).sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [12, 49])
+def test_partial_transport_delivers_the_share_that_was_asked_for(tokens: int) -> None:
+    """Where the published early stop delivers 0 to 90 % of it."""
+    for mean_cosine in (0.0, 0.4, 0.9):
+        sides = [checked(draw(seed, 3, tokens, 64, mean_cosine), "side", "mass") for seed in (14, 15)]
+        for transported in (0.1, 0.5, 0.9):
+            matches = match_compiled(*sides, every_pair(*sides), importance, epsilon=0.05, transported=transported, threads=1)
+            np.testing.assert_allclose(matches.delivered_P.numpy(), transported, atol=1e-3)
+
+
+def test_broken_tokens_and_masses_never_give_nan_and_harm_no_other_pair() -> None:
+    queries, gallery = draw(16, 1, 10, 24), draw(17, 8, 10, 24)
+    pairs = every_pair(queries, gallery)
+    good = match_pairs(queries, gallery, pairs)
+    tokens, mass = gallery.tokens_NKD.float(), gallery.mass_NK.clone()
+    tokens[0], tokens[1, 3], tokens[2] = float("nan"), float("inf"), 0
+    tokens[5] *= 1e25
+    tokens[6] *= 1e-25
+    mass[3], mass[4] = 0, float("nan")
+    mass[7, 2:] = 0
+    broken = TokenSet(tokens, mass, torch.full((8, 24), float("nan")))
+    for options in ({}, {"transported": 0.3}, {"epsilon": 0.001}, {"epsilon": 0.001, "transported": 0.6}):
+        for marginal in MARGINALS:
+            for solver in ("sinkhorn",) if options else SOLVERS:
+                assert torch.isfinite(match_pairs(queries, broken, pairs, marginal=marginal, solver=solver, **options)).all()
+    scores = match_pairs(queries, broken, pairs)
+    assert scores[0] == scores[2] == 0 and scores[1] < good[1]
+    torch.testing.assert_close(scores[5:7], good[5:7], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(scores[7:].numpy(), slow_scores(queries, gallery._replace(mass_NK=mass), [(0, 7)]), atol=1e-4)
+
+
+def test_no_pairs_give_no_scores() -> None:
+    queries, gallery = draw(18, 1, 4, 8), draw(19, 2, 4, 8)
+    for solver in SOLVERS:
+        assert match_pairs(queries, gallery, np.empty((0, 2), np.int64), solver=solver).shape == (0,)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    queries, gallery = draw(20, 1, 4, 8), draw(21, 2, 4, 8)
+    pairs = np.array([[0, 1]])
+    for options, message in (
+        ({"marginal": "even"}, "marginal 'even' is unknown; choose one of uniform"),
+        ({"solver": "emd"}, "choose one of sinkhorn, exact, pot"),
+        ({"epsilon": 0.0}, "epsilon"),
+        ({"transported": 1.5}, "transported"),
+        ({"threads": 0}, "threads=0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            match_pairs(queries, gallery, pairs, **options)
+    with pytest.raises(ValueError, match="queries have no token mass"):
+        match_pairs(queries._replace(mass_NK=None), gallery, pairs)
+    with pytest.raises(ValueError, match="gallery items masses"):
+        match_pairs(queries, gallery._replace(mass_NK=torch.ones(2, 3)), pairs)
+    with pytest.raises(ValueError, match="centers"):
+        match_pairs(queries._replace(center_ND=torch.ones(1, 3)), gallery, pairs, marginal="inverse")
+    with pytest.raises(ValueError, match="one model"):
+        match_pairs(queries, draw(22, 2, 4, 9), pairs)
+    with pytest.raises(ValueError, match="encode with tokens"):
+        match_pairs(queries, gallery._replace(tokens_NKD=torch.ones(2, 0, 8)), pairs)
+    with pytest.raises(ValueError, match="query row, gallery row"):
+        match_pairs(queries, gallery, [0, 1])
+    for wrong in ([[0, 2]], [[1, 0]], [[0, -1]]):
+        with pytest.raises(ValueError, match="1 queries and 2 items"):
+            match_pairs(queries, gallery, wrong)
+
+
+def test_exp2_of_a_vector_is_close_and_ends_at_zero() -> None:
+    from numba import njit
+
+    load, store, exp2 = vectors().load, vectors().store, vectors().exp2
+
+    @njit
+    def fill(values, out):  # type: ignore[no-untyped-def]
+        store(out, 0, exp2(load(values, 0)))
+
+    values = np.resize(
+        np.float32([0, 1, -1, 0.5, -0.5, 3.3, -17.2, -125.9, -126.5, -1e30, -np.inf, 60.4, 0.499, -0.501, 2.5, -99.9]), num_lanes()
+    )
+    out = np.empty(num_lanes(), np.float32)
+    fill(values, out)
+    np.testing.assert_allclose(out, np.where(values < -126, 0, 2.0 ** values.astype(np.float64)), rtol=3e-7)
+
+
+def test_kernels_are_made_once() -> None:
+    assert kernels() is kernels()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tokens", [12, 49, 100])
+@pytest.mark.parametrize("transported", [1.0, 0.4])
+def test_a_gpu_gives_the_scores_of_the_cpu(tokens: int, transported: float) -> None:
+    queries, gallery = draw(23, 2, tokens, 64), draw(24, 5, tokens - 3, 64)
+    pairs = every_pair(queries, gallery)
+    for marginal in ("importance", "inverse"):
+        options = {"marginal": marginal, "transported": transported}
+        expected = match_pairs(queries, gallery, pairs, **options)
+        torch.testing.assert_close(match_pairs(queries, gallery, pairs, device="cuda", **options), expected, atol=2e-4, rtol=0)
