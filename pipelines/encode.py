@@ -28,12 +28,12 @@ from eet.gallery import (
 from eet.images import join_location, split_options, without_secrets
 from eet.vit import BundleRecord, Student, load_bundle, read_bundle_record
 from pipelines.cli import JobFailed
-from pipelines.encode_parts import EncoderOptions, PartDone, encode_here, encode_on_ray, read_part_done
+from pipelines.encode_parts import EncoderOptions, encode_here, encode_on_ray, read_part_done
 from pipelines.galleries import is_gallery
 from pipelines.gallery_job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
 from pipelines.options import DataOptions, JobOptions
 from pipelines.output import absolute, remove, write_config
-from pipelines.progress import duration
+from pipelines.progress import PartDone, duration
 
 READS_AHEAD = 16
 
@@ -135,6 +135,7 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
     if config.dry_run:
         _print_estimate(config, student, images)
         return EncodeResult(config.out, manifest, 0.0)
+    resumed = job is not None
     if job is None:
         print(f"encode: listing {images.description}", flush=True)
         job = begin(config.out, images, made_with, config.mode, manifest)
@@ -146,7 +147,7 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
     told += [f"{job.num_known} are in the gallery already"] if job.base else []
     told += [f"{job.ignored} other files left"] if job.ignored else []
     print(", ".join(told), flush=True)
-    return _finish(config, student, job, hashes)
+    return _finish(config, student, job, hashes, resumed=resumed)
 
 
 def _made_with(config: EncodeConfig, student: Student, record: BundleRecord) -> dict[str, Any]:
@@ -206,12 +207,12 @@ def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) 
     return _result(config, manifest, 0.0)
 
 
-def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: list[np.ndarray] | None) -> EncodeResult:
-    """Encodes what is pending of a job and writes the manifest."""
+def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: list[np.ndarray] | None, *, resumed: bool) -> EncodeResult:
+    """Encodes what is pending of a job and writes the manifest. Of one that was not resumed no part can be there: none is looked for."""
     out = config.out
     planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
     assert sum(part.num_rows for part in planned) == job.num_rows, (planned, job)
-    there = set(finished_parts(out))
+    there = set(finished_parts(out)) if resumed else set()
     pending = [part for part in planned if part.part not in there]
     if len(pending) < len(planned):
         print(f"{len(planned) - len(pending)} of {len(planned)} parts are there already; {len(pending)} to encode", flush=True)

@@ -20,7 +20,7 @@ from eet.vit import Student
 from pipelines.cli import SLEEPING_THREADS
 from pipelines.cluster import actor_pool, connected
 from pipelines.output import exists
-from pipelines.progress import BoardReader, ProgressBoard, duration
+from pipelines.progress import BoardReader, PartDone, ProgressBoard, duration
 
 MOST_BLOCKS = 1024
 """Ray Data holds something for every block on the driver: a gallery of many parts has several to a block."""
@@ -51,18 +51,6 @@ class EncoderOptions:
             precision=self.precision,
             max_pixels=self.max_pixels,
         )
-
-
-class PartDone(NamedTuple):
-    """A part that is on disk, and how many of its rows have each status. encoded: by this job; else it was there already."""
-
-    part: int
-    statuses: dict[str, int]
-    encoded: bool
-
-    @property
-    def rows(self) -> int:
-        return sum(self.statuses.values())
 
 
 def encode_here(

@@ -1,11 +1,14 @@
-"""What training says while it runs: a board that workers write to and the driver reads, shown as a bar or as lines."""
+"""What workers say while they run: a board that they write to and the driver reads; training's is shown as a bar or as lines.
+
+No torch and no pictures here: the board's process imports what its events are made of.
+"""
 
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -28,6 +31,18 @@ class EpochDone:
     epoch: int
     epochs: int
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+class PartDone(NamedTuple):
+    """A part that is on disk, and how many of its rows have each status. encoded: by this job; else it was there already."""
+
+    part: int
+    statuses: dict[str, int]
+    encoded: bool
+
+    @property
+    def rows(self) -> int:
+        return sum(self.statuses.values())
 
 
 @ray.remote(num_cpus=0)
