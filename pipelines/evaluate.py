@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.figures import precision_recall_figure, save_png
-from eet.gallery import Gallery, open_gallery, read_hits
+from eet.gallery import Gallery, open_gallery, read_hits, read_recall
 from eet.metrics import (
     map_at_r,
     precision_at_k,
@@ -102,6 +102,8 @@ def run(config: EvaluateConfig) -> Evaluation:
             raise ValueError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
         query_labels_here = labels_in(gallery, queries, query_labels)
         if config.hits is not None:
+            if (recall := read_recall(config.hits)) is not None:
+                print(f"note: the hits are approximate: recall@{int(recall['k'])} {recall['recall']:.4f} against exact search")
             measures["encoded, hits"] = hits_measures(read_hits(config.hits), gallery, config, own=own is not None)
         else:
             ranked = rank_gallery(

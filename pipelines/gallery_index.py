@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 
 from eet.gallery import CodedRows, Gallery, part_name
 from eet.images import resolve
-from eet.search import HammingIndex
+from eet.search import HammingIndex, load_index
 
 INDEX_FILE, IDS_FILE, LABELS_FILE = "index.json", "item_ids.arrow", "labels.npy"
 FOUND_SCHEMA = pa.schema(
@@ -31,10 +31,10 @@ class GalleryIndex:
     labels_N: np.ndarray
 
     @classmethod
-    def of_rows(cls, rows: CodedRows, num_bits: int) -> "GalleryIndex":
-        """Of rows in any order."""
+    def of_rows(cls, rows: CodedRows, num_bits: int, build: Callable[..., HammingIndex] = HammingIndex.build) -> "GalleryIndex":
+        """Of rows in any order. build: of the kind of index that is wanted."""
         codes_NB, item_ids, labels_N = by_id(rows)
-        return cls(HammingIndex.build(codes_NB, num_bits=num_bits), item_ids, labels_N)
+        return cls(build(codes_NB, num_bits=num_bits), item_ids, labels_N)
 
     @classmethod
     def of_gallery(cls, gallery: Gallery, parts: Sequence[int] | None = None) -> "GalleryIndex":
@@ -42,11 +42,12 @@ class GalleryIndex:
         return cls.of_rows(gallery.coded_rows(parts), gallery.manifest.num_bits)
 
     def search(self, codes_QB: np.ndarray, k: int, *, query_hash: np.ndarray | None = None, device: str = "cpu") -> pa.Table:
-        """The first k items of each query, in the columns and order of FOUND_SCHEMA."""
+        """The first k items of each query, in the columns and order of FOUND_SCHEMA; fewer where an approximate index finds no more."""
         distances_Qk, scores_Qk, rows_Qk = self.codes.search_scored(codes_QB, k, query_hash=query_hash, device=device)
-        rows = rows_Qk.ravel()
-        query = np.repeat(np.arange(len(rows_Qk)), rows_Qk.shape[1])
-        columns = [query, distances_Qk.ravel(), scores_Qk.ravel(), self.item_ids.take(pa.array(rows)).cast(pa.large_string())]
+        query, place = np.nonzero(rows_Qk >= 0)
+        rows = rows_Qk[query, place]
+        ids = self.item_ids.take(pa.array(rows)).cast(pa.large_string())
+        columns = [query, distances_Qk[query, place], scores_Qk[query, place], ids]
         return pa.table([*columns, np.asarray(self.labels_N)[rows]], schema=FOUND_SCHEMA)
 
     def save(self, folder: Path, gallery: Gallery) -> None:
@@ -65,7 +66,7 @@ class GalleryIndex:
         source = pa.memory_map(str(Path(folder) / IDS_FILE))
         ids = pa.ipc.open_file(source).read_all()["item_id"]
         labels = np.load(Path(folder) / LABELS_FILE, mmap_mode="r")
-        return cls(HammingIndex.load(folder), ids, labels)
+        return cls(load_index(folder), ids, labels)
 
 
 def by_id(rows: CodedRows) -> CodedRows:

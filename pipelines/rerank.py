@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eet.gallery import RERANKED_SCHEMA, Gallery, fixed_binary_to_numpy, open_gallery, read_hits, write_hits
+from eet.gallery import RERANKED_SCHEMA, Gallery, fixed_binary_to_numpy, open_gallery, read_hits, read_recall, write_hits
 from eet.matching import MARGINALS, SOLVERS
 from eet.vit import load_bundle, read_bundle_record
 from pipelines.cli import JobFailed
@@ -133,7 +133,7 @@ def run(config: RerankConfig) -> pa.Table:
         global_H, struct_H = score_hits(hits, head_H, gallery, queries, scorer, config, options)
     reranked = reordered(hits, head_H, global_H, struct_H, weight=config.weight)
     write_config(config.out, config)
-    write_hits(config.out, reranked)
+    write_hits(config.out, reranked, recall=read_recall(config.hits))
     without = int((head_H & np.isnan(struct_H)).sum())
     told = f"; {without} hits without tokens kept their place" if without else ""
     print(f"{config.out}: {int(head_H.sum())} of {len(hits)} hits re-ranked{told}")

@@ -1,6 +1,6 @@
 """`eet search`: for every query, the nearest items of a gallery."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import torch
 
 from eet.gallery import HITS_SCHEMA, MANIFEST_NAME, Gallery, open_gallery, write_hits
+from eet.search import IVFIndex
 from eet.vit import read_bundle_record
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
@@ -18,6 +19,7 @@ from pipelines.galleries import check_made_by, check_same_model, is_gallery, lab
 from pipelines.gallery_index import GalleryIndex, parts_behind
 from pipelines.options import JobOptions
 from pipelines.output import is_table, replace_folder, write_config
+from pipelines.recall import Search, measured_recall
 from pipelines.search_shards import sharded_search
 
 QUERIES_AT_ONCE = 1024
@@ -33,7 +35,10 @@ class SearchConfig(JobOptions):
             its own hit.
         model: Bundle that encodes query images; not needed where the queries are a gallery.
         k: Hits for each query.
-        index: Folder that `eet index` wrote of the gallery: the search begins at once.
+        index: Folder that `eet index` wrote of the gallery: the search begins at once. One of kind ivf is approximate: its recall is
+            measured, printed, and kept in the hits file (Parquet metadata, eet.recall).
+        probes: Lists of an ivf index that a query looks into; default 16. More find more and take longer; all of them are exact.
+        recall_queries: Queries on which the recall of an approximate search is measured, by answering them exactly too.
         shards: Ray actors that hold the gallery's parts between them, where it is too big for one machine; 1 searches in this process.
         out: Parquet file of hits. Query images are encoded into a small gallery beside it, NAME.queries.
     """
@@ -44,12 +49,20 @@ class SearchConfig(JobOptions):
     model: str | None = None
     k: int = 100
     index: str | None = None
+    probes: int | None = None
+    recall_queries: int = 64
     shards: int = 1
 
     def problems(self) -> list[str]:
         found = super().problems()
         if self.k < 1:
             found.append(f"--k {self.k}: ask for 1 hit or more")
+        if self.probes is not None and self.probes < 1:
+            found.append(f"--probes {self.probes}: use 1 or more")
+        if self.probes is not None and self.index is None:
+            found.append("--probes is of an --index of kind ivf")
+        if self.recall_queries < 1:
+            found.append(f"--recall_queries {self.recall_queries}: use 1 or more")
         if self.shards < 1:
             found.append(f"--shards {self.shards}: use 1 or more")
         if self.index is not None and self.shards > 1:
@@ -76,12 +89,28 @@ def run(config: SearchConfig) -> pa.Table:
     if config.dry_run:
         _print_plan(gallery, config)
         return pa.table({})
-    with opened_search(config, gallery) as search:
+    recall = None
+    with opened_search(config, gallery) as (search, exact):
         hits = search_gallery(gallery, queries, k=config.k, query_hash=query_hash, search=search)
+        if exact is not None and queries.manifest.num_ok:
+            k = config.k + same_folder(gallery.path, queries.path)
+            found = measured_recall(search, exact, queries.codes()[0], k, query_hash=query_hash, sample=config.recall_queries)
+            recall = {**found, "k": config.k}
     write_config(config.out, config)
-    write_hits(config.out, hits)
+    write_hits(config.out, hits, recall=recall)
     print(f"{config.out}: {len(hits)} hits for {queries.manifest.num_ok} queries")
+    if recall is not None:
+        _print_recall(recall, hits, gallery, queries)
     return hits
+
+
+def _print_recall(recall: dict[str, float], hits: pa.Table, gallery: Gallery, queries: Gallery) -> None:
+    k = int(recall["k"])
+    print(f"approximate: recall@{k} {recall['recall']:.4f} against exact search, on {int(recall['queries'])} queries")
+    items = gallery.manifest.num_ok - same_folder(gallery.path, queries.path)
+    full = pc.sum(pc.equal(hits["rank"], min(k, items))).as_py() or 0
+    if full < queries.manifest.num_ok:
+        print(f"note: {queries.manifest.num_ok - full} queries got fewer hits than asked for: no more lie in the lists; use more --probes")
 
 
 def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
@@ -112,13 +141,12 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np
     return open_gallery(out), np.concatenate(hashes)
 
 
-Search = Callable[..., pa.Table]
-"""(codes, k, query_hash=...) -> items in the columns and order of FOUND_SCHEMA."""
-
-
 @contextmanager
-def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[Search]:
-    """The search that the config asks for: over an index on disk, over shards on Ray, or over the gallery read into this process."""
+def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[tuple[Search, Search | None]]:
+    """The search that the config asks for: over an index on disk, over shards on Ray, or over the gallery read into this process.
+
+    With one that is approximate, the exact one too.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if config.index is not None:
         behind = parts_behind(config.index, gallery)
@@ -127,12 +155,25 @@ def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[Search]:
                 f"--index {config.index} lacks {len(behind)} of the gallery's {gallery.manifest.num_parts} parts: extend it with "
                 f"`eet index --gallery {config.gallery} --out {config.index}`"
             )
-        yield partial(GalleryIndex.load(config.index).search, device=device)
+        index = GalleryIndex.load(config.index)
+        exact = _probing(index, config)
+        yield partial(index.search, device=device), exact and partial(exact.search, device=device)
     elif config.shards > 1:
         with sharded_search(gallery, config.shards, address=config.ray_address) as search:
-            yield search
+            yield search, None
     else:
-        yield partial(GalleryIndex.of_gallery(gallery).search, device=device)
+        yield partial(GalleryIndex.of_gallery(gallery).search, device=device), None
+
+
+def _probing(index: GalleryIndex, config: SearchConfig) -> GalleryIndex | None:
+    """Sets how many lists are looked into. Returns the exact index over the same codes; None where the index is exact."""
+    if not isinstance(index.codes, IVFIndex):
+        if config.probes is not None:
+            raise ValueError(f"--index {config.index} is of kind {index.codes.kind}, which has no lists: leave --probes out")
+        return None
+    if config.probes is not None:
+        index.codes.probes = config.probes
+    return replace(index, codes=index.codes.exact()) if index.codes.probes < index.codes.num_lists else None
 
 
 def search_gallery(

@@ -1,7 +1,7 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
 
 from eet.gallery.encoder import EncodedPart, PartEncoder, student_schema, student_token_shape
-from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, write_hits
+from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, read_recall, write_hits
 from eet.gallery.locations import whole_file
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from eet.gallery.parts import finished_parts, part_name, write_part
@@ -47,6 +47,7 @@ __all__ = [
     "read_hits",
     "read_manifest",
     "read_planned_part",
+    "read_recall",
     "resolve",
     "student_schema",
     "student_token_shape",

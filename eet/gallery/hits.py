@@ -1,5 +1,9 @@
 """Hits: what a search or a re-ranking answers, one row per query and item."""
 
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
@@ -23,12 +27,16 @@ RERANKED_SCHEMA = pa.schema([*HITS_SCHEMA, pa.field("score_global", pa.float32()
 """Hits that were re-ranked: what their score was made of; null for hits that kept their place."""
 
 
-def write_hits(path: str, table: pa.Table) -> None:
+_RECALL = b"eet.recall"
+
+
+def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None = None) -> None:
     """Write hits as one Parquet file (a local path or a URI ending in .parquet), whole or not at all.
 
     table: the columns of HITS_SCHEMA: rank from 1, distance in bits, score higher is better; query_label and item_label
-    null where unknown, and may be left out; or those of RERANKED_SCHEMA. Raises ValueError where a column is missing, unknown, of
-    another type, or null where it may not be.
+    null where unknown, and may be left out; or those of RERANKED_SCHEMA. recall: of an approximate search, what was measured of it; it
+    lies in the file's metadata, as JSON under `eet.recall`, so that it is never told of other hits. Raises ValueError where a column is
+    missing, unknown, of another type, or null where it may not be.
     """
     if not split_options(path)[0].endswith(".parquet"):
         raise ValueError(f"Hits go into one file whose name ends in .parquet; {without_secrets(path)} does not.")
@@ -36,6 +44,8 @@ def write_hits(path: str, table: pa.Table) -> None:
     if unknown:
         raise ValueError(f"Hits have the columns {', '.join(RERANKED_SCHEMA.names)}; not {', '.join(unknown)}.")
     hits = _as_hits(table, path)
+    if recall is not None:
+        hits = hits.replace_schema_metadata({_RECALL: json.dumps(dict(recall))})
     filesystem, file_path = resolve(path)
     with whole_file(filesystem, file_path) as file:
         pq.write_table(hits, file, compression="zstd", use_dictionary=["query_id", "item_id", "query_label", "item_label"])
@@ -47,17 +57,29 @@ def read_hits(path: str) -> pa.Table:
 
     Raises FileNotFoundError where there is no such file, ValueError where it does not hold hits.
     """
+    with _opened(path) as parquet:
+        table = parquet.read(columns=[name for name in RERANKED_SCHEMA.names if name in parquet.schema_arrow.names])
+    return _as_hits(table, path)
+
+
+def read_recall(path: str) -> dict[str, float] | None:
+    """What `write_hits` was told of the recall of an approximate search; None for hits of an exact one. Errors are those of `read_hits`."""
+    with _opened(path) as parquet:
+        told = (parquet.schema_arrow.metadata or {}).get(_RECALL)
+    return None if told is None else json.loads(told)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[pq.ParquetFile]:
     filesystem, file_path = resolve(path)
     info = filesystem.get_file_info(file_path)
     if info.type != pafs.FileType.File:
         raise FileNotFoundError(f"There is no file of hits at {path}; `eet search --out {path}` writes one.")
     try:
         with filesystem.open_input_file(file_path) as file:
-            parquet = pq.ParquetFile(file)
-            table = parquet.read(columns=[name for name in RERANKED_SCHEMA.names if name in parquet.schema_arrow.names])
+            yield pq.ParquetFile(file)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a Parquet file: {error}.") from error
-    return _as_hits(table, path)
 
 
 def _as_hits(table: pa.Table, path: str) -> pa.Table:

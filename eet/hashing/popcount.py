@@ -1,19 +1,15 @@
-"""Counting bits inside compiled loops."""
+"""Counting bits inside compiled loops. Importing this module imports numba."""
 
-import functools
 from typing import Any
 
+from numba.extending import intrinsic
 
-@functools.cache
-def compiled_popcount() -> Any:
-    """A function for code that numba compiles: the number of ones in an unsigned integer, one instruction where the CPU has it."""
-    from numba.extending import intrinsic
 
-    @intrinsic
-    def popcount(typing_context: Any, word: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.ctpop(arguments[0])
+@intrinsic
+def popcount(typing_context: Any, word: Any) -> Any:
+    """The number of ones in an unsigned integer, one instruction where the CPU has it. For code that numba compiles."""
 
-        return word(word), generate
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
 
-    return popcount
+    return word(word), generate

@@ -3,11 +3,9 @@
 Shape suffixes: N items, T queries of a block, W words of a code, H = bits + 1 distances, m matches of a query.
 """
 
-import functools
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,6 +46,8 @@ def match_ranks(
         query_rows: integers (Q,), the row of each query in the gallery where queries are items of it.
         threads: default all of the machine's.
     """
+    from eet.metrics.match_scan import scan
+
     queries_QW, codes_NW = (np.ascontiguousarray(as_words(codes).astype(np.uint64)) for codes in (query_codes, gallery_codes))
     query_labels, gallery_labels = (np.asarray(labels).astype(np.int64) for labels in (query_labels, gallery_labels))
     rows_Q = np.full(len(query_codes), -1, np.int64) if query_rows is None else np.asarray(query_rows).astype(np.int64)
@@ -55,12 +55,11 @@ def match_ranks(
     relevant_QH = np.zeros_like(total_QH)
     label_sizes = dict(zip(*(values.tolist() for values in np.unique(gallery_labels, return_counts=True)), strict=True))
     most = np.array([label_sizes.get(label, 0) for label in query_labels.tolist()], np.int64)
-    compiled = _compiled()
 
     def rank(block: slice) -> list[np.ndarray]:
         starts = np.concatenate([[0], np.cumsum(most[block])])
         ranks = np.empty(starts[-1], np.int64)
-        found = compiled(
+        found = scan(
             queries_QW[block], query_labels[block], rows_Q[block], codes_NW, gallery_labels,
             starts, total_QH[block], relevant_QH[block], ranks,
         )  # fmt: skip
@@ -70,43 +69,3 @@ def match_ranks(
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         hit_ranks = [ranks for part in pool.map(rank, blocks) for ranks in part]
     return MatchRanks(hit_ranks, total_QH, relevant_QH)
-
-
-@functools.cache
-def _compiled() -> Callable[..., Any]:
-    from numba import njit
-
-    from eet.hashing.popcount import compiled_popcount
-
-    popcount = compiled_popcount()
-
-    @njit(nogil=True, cache=True)
-    def rank(queries_TW, labels_T, rows_T, codes_NW, labels_N, starts, total_TH, relevant_TH, ranks):  # type: ignore[no-untyped-def]
-        words = codes_NW.shape[1]
-        found = np.zeros(len(queries_TW), np.int64)
-        for t in range(len(queries_TW)):
-            first, last = starts[t], starts[t]
-            distances = np.empty(starts[t + 1] - first, np.int64)
-            for row in range(len(codes_NW)):
-                if row == rows_T[t]:
-                    continue
-                distance = np.int64(0)
-                for w in range(words):
-                    distance += np.int64(popcount(codes_NW[row, w] ^ queries_TW[t, w]))
-                if labels_N[row] == labels_T[t]:
-                    distances[last - first] = distance
-                    ranks[last] = total_TH[t, distance]
-                    relevant_TH[t, distance] += 1
-                    last += 1
-                total_TH[t, distance] += 1
-            before = 0
-            nearer = np.empty(total_TH.shape[1], np.int64)
-            for radius in range(total_TH.shape[1]):
-                nearer[radius] = before
-                before += total_TH[t, radius]
-            for place in range(first, last):
-                ranks[place] += nearer[distances[place - first]] + 1
-            found[t] = last - first
-        return found
-
-    return rank

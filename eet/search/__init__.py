@@ -1,5 +1,19 @@
-"""Finding the nearest codes: exact search in Hamming space, with a defined order inside ties."""
+"""Finding the nearest codes: search in Hamming space, exact or in an inverted file, with a defined order inside ties."""
 
-from eet.search.hamming_index import HammingIndex
+import json
+import os
+from pathlib import Path
 
-__all__ = ["HammingIndex"]
+from eet.search.hamming_index import RECORD_FILE, HammingIndex
+from eet.search.ivf_index import IVFIndex
+
+INDEXES: dict[str, type[HammingIndex]] = {"exact": HammingIndex, "ivf": IVFIndex}
+"""By kind, as users name it."""
+
+
+def load_index(folder: str | os.PathLike[str]) -> HammingIndex:
+    """The index of any kind that was saved into a folder, mapped. Raises FileNotFoundError where there is none."""
+    return INDEXES[json.loads((Path(folder) / RECORD_FILE).read_text())["kind"]].load(folder)
+
+
+__all__ = ["INDEXES", "HammingIndex", "IVFIndex", "load_index"]

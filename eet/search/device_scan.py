@@ -29,7 +29,7 @@ class DeviceScan:
         self._places = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
 
     def nearest(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(starts, codes, distances) as `eet.search.scan.Kernels.nearest` gives them."""
+        """(starts, codes, distances) as `eet.search.scan.nearest` gives them."""
         query_bytes = torch.from_numpy(np.ascontiguousarray(words_QW).view(np.uint8)[:, : self.num_bits // 8].copy()).to(self.device)
         signs_Qb = self._signs(query_bytes)
         num_queries = len(signs_Qb)

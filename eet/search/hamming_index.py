@@ -22,18 +22,22 @@ from eet.hashing.packing import check_packed
 FLAT_FROM_DISTINCT_SHARE = 0.83
 
 _FILES = ("codes", "offsets", "rows")
-_RECORD = "codes.json"
+RECORD_FILE = "codes.json"
 _QUERIES_AT_ONCE = 1024  # their byte tables take bytes * 1 kB a query
 
 
 class HammingIndex:
     """The codes of a gallery, ready to be searched exactly. Make one with `build` or `load`."""
 
+    kind = "exact"
+
     def __init__(self, words_UW: np.ndarray, offsets: np.ndarray, rows_N: np.ndarray, *, width: int, num_bits: int | None) -> None:
-        """Use `build` or `load`. words_UW: uint32 or uint64. Empty `offsets` and `rows_N`: code i is item i (the flat form)."""
-        self._words_UW = _frozen(words_UW)
-        self._offsets = _frozen(offsets)
-        self._rows_N = _frozen(rows_N)
+        """Use `build` or `load`. words_UW: uint32 or uint64. Empty `offsets`: every code has one item, rows_N[u], or item u where that is
+        empty too (the flat form).
+        """
+        self._words_UW = frozen(words_UW)
+        self._offsets = frozen(offsets)
+        self._rows_N = frozen(rows_N)
         self._width = width
         self.num_bits = num_bits
         self._on_device: Any = None
@@ -56,7 +60,7 @@ class HammingIndex:
                 f"codes are {width} bytes wide, but num_bits={num_bits} needs {-(-num_bits // 8)}; "
                 "pass the number of bits that the model has."
             )
-        words_NW = _wide_words(packed_NB)
+        words_NW = wide_words(packed_NB)
         num_items = len(words_NW)
         narrow = np.uint32 if num_items < 2**32 else np.int64
         # Stable sorts, so the rows of one code ascend.
@@ -76,7 +80,7 @@ class HammingIndex:
         target.mkdir(parents=True, exist_ok=True)
         for name, array in zip(_FILES, (self._words_UW, self._offsets, self._rows_N), strict=True):
             np.save(target / f"{name}.npy", array)
-        (target / _RECORD).write_text(json.dumps({"width": self._width, "num_bits": self.num_bits}) + "\n")
+        (target / RECORD_FILE).write_text(json.dumps({"kind": self.kind, "width": self._width, "num_bits": self.num_bits}) + "\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "HammingIndex":
@@ -84,14 +88,14 @@ class HammingIndex:
 
         Raises FileNotFoundError where there is none.
         """
-        record = json.loads((Path(folder) / _RECORD).read_text())
+        record = json.loads((Path(folder) / RECORD_FILE).read_text())
         words, offsets, rows = (np.load(Path(folder) / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _FILES)
         return cls(words, offsets, rows, width=record["width"], num_bits=record["num_bits"])
 
     @property
     def num_items(self) -> int:
         """Items in the gallery, N."""
-        return len(self._rows_N) if len(self._offsets) else len(self._words_UW)
+        return len(self._rows_N) or len(self._words_UW)
 
     @property
     def num_codes(self) -> int:
@@ -106,9 +110,9 @@ class HammingIndex:
     def packed_codes(self) -> np.ndarray:
         """The codes of all items in the order of their rows, uint8 (N, B), as they were given to `build`."""
         words = self._words_UW
-        if len(self._offsets):
+        if len(self._rows_N):
             words = np.empty((self.num_items, words.shape[1]), words.dtype)
-            words[self._rows_N] = np.repeat(self._words_UW, np.diff(self._offsets), axis=0)
+            words[self._rows_N] = np.repeat(self._words_UW, np.diff(self._offsets), axis=0) if len(self._offsets) else self._words_UW
         return np.ascontiguousarray(words).view(np.uint8)[:, : self._width].copy()
 
     def search(
@@ -164,21 +168,20 @@ class HammingIndex:
         if query_hash is not None:
             self._check_hash(query_hash, len(packed_QB))
         num_queries, k = len(packed_QB), min(k, self.num_items)
-        distances_Qk = np.empty((num_queries, k), dtype=np.int32)
-        scores_Qk = np.empty((num_queries, k), dtype=np.float32)
-        rows_Qk = np.empty((num_queries, k), dtype=np.int64)
+        distances_Qk = np.full((num_queries, k), -1, dtype=np.int32)
+        scores_Qk = np.zeros((num_queries, k), dtype=np.float32)
+        rows_Qk = np.full((num_queries, k), -1, dtype=np.int64)
         if k == 0 or num_queries == 0:
             return distances_Qk, scores_Qk, rows_Qk
-        words_QW = _wide_words(packed_QB)
+        words_QW = wide_words(packed_QB)
         nearest, tile = self._nearest(device)
-        from eet.search.scan import kernels
+        from eet.search.scan import rank
 
-        rank = kernels().rank
         no_tables = np.empty((0, 0, 256), np.float32)
 
         def answer(block: slice) -> None:
-            tables = _frozen(no_tables if query_hash is None else asymmetric_tables(query_hash[block]))
-            candidates = nearest(_frozen(words_QW[block]), k)
+            tables = frozen(no_tables if query_hash is None else asymmetric_tables(query_hash[block]))
+            candidates = nearest(frozen(words_QW[block]), k)
             found = distances_Qk[block], scores_Qk[block], rows_Qk[block]
             rank(self._words_UW, self._offsets, self._rows_N, tables, *candidates, k, *found)
 
@@ -190,11 +193,11 @@ class HammingIndex:
     def _nearest(self, device: str) -> tuple[Any, int]:
         """The function (query words, k) -> candidates on a device, and how many queries it takes at once."""
         if device == "cpu":
-            from eet.search.scan import TILE, kernels
+            from eet.search.scan import TILE, nearest
 
-            scan = kernels().nearest
             num_bits = 8 * self._width
-            return (lambda words_TW, k: scan(self._words_UW, self._offsets, words_TW, k, num_bits)), TILE
+            whole = np.array([[0, self.num_codes]])
+            return (lambda words_TW, k: nearest(self._words_UW, self._offsets, words_TW, k, num_bits, whole)), TILE
         from eet.search.device_scan import DeviceScan
 
         if self._on_device is None or self._on_device.device != device:
@@ -209,7 +212,7 @@ class HammingIndex:
             raise ValueError(f"query_hash has shape {query_hash.shape}; give ({num_queries}, {allowed}), one hash for each query code.")
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
+def frozen(array: np.ndarray) -> np.ndarray:
     """A view that cannot be written to. A mapped index and what comes from another process is like that; were the rest not, every loop
     would be compiled for both.
     """
@@ -218,7 +221,7 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _wide_words(packed_NB: np.ndarray) -> np.ndarray:
+def wide_words(packed_NB: np.ndarray) -> np.ndarray:
     """Codes as uint32 (N, 1) up to 4 bytes, else as uint64 words (N, W)."""
     words_NW = as_words(packed_NB)
     return words_NW.astype(np.uint32) if words_NW.itemsize < 4 else words_NW

@@ -1,13 +1,18 @@
 """The compiled loops of Hamming search on a CPU: one pass over the codes, then the order of what it found.
 
-Shape suffixes: U codes, W words of a code, N items, T queries of a tile, B bytes of a code.
+Importing this module imports numba. A function is compiled when it is first called (some seconds) and kept on disk beside this file where
+that can be written; a function that closed over another would be compiled anew in each process.
+
+`offsets` (U + 1,), wherever it is an argument: items of code u are rows_N[offsets[u] : offsets[u + 1]], ascending. Where it is empty every
+code has one item: rows_N[u], or, where that is empty too, item u.
+
+Shape suffixes: U codes, W words of a code, N items, T queries of a tile, B bytes of a code, R ranges, L lists.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import numpy as np
+from numba import njit
+
+from eet.hashing.popcount import popcount
 
 TILE = 16
 """Queries that share a pass over the codes: a block of codes stays in the first-level cache for all of them."""
@@ -15,51 +20,33 @@ TILE = 16
 _BLOCK = 128  # codes; more would be looked at again for one that is near
 
 
-class Kernels(NamedTuple):
-    """nearest: (codes_UW, offsets, queries_TW, k, num_bits) -> (starts, codes, distances), the candidates of query t being
-    codes[starts[t] : starts[t + 1]], ascending: every code no farther than the least radius within which k items lie.
+@njit(nogil=True, cache=True, inline="always")
+def distance_of(block, i, query_W):  # type: ignore[no-untyped-def]
+    distance = np.int64(0)
+    for w in range(len(query_W)):
+        distance += np.int64(popcount(block[i * len(query_W) + w] ^ query_W[w]))
+    return distance
 
-    rank: (codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances_Tk, out_scores_Tk, out_rows_Tk): the first k
-    items of those candidates by distance, then asymmetric score (0 where there are no tables), then row.
 
-    offsets (U + 1,): items of code u are rows_N[offsets[u] : offsets[u + 1]], ascending; empty where item u has code u.
+@njit(nogil=True, cache=True)
+def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ignore[no-untyped-def]
+    """(starts, codes, distances): the candidates of query t are codes[starts[t] : starts[t + 1]], in the order of the ranges: of the codes
+    from ranges_R2[r, 0] up to ranges_R2[r, 1], every one no farther than the least radius within which k items lie.
     """
-
-    nearest: Callable[..., Any]
-    rank: Callable[..., Any]
-
-
-@functools.cache
-def kernels() -> Kernels:
-    """Compiled at the first call (some seconds; kept on disk beside this file where that can be written)."""
-    from numba import njit
-
-    from eet.hashing.popcount import compiled_popcount
-
-    popcount = compiled_popcount()
-
-    @njit(nogil=True, cache=True, inline="always")
-    def distance_of(block, i, query_W):  # type: ignore[no-untyped-def]
-        distance = np.int64(0)
-        for w in range(len(query_W)):
-            distance += np.int64(popcount(block[i * len(query_W) + w] ^ query_W[w]))
-        return distance
-
-    @njit(nogil=True, cache=True)
-    def nearest(codes_UW, offsets, queries_TW, k, num_bits):  # type: ignore[no-untyped-def]
-        num_codes, words = codes_UW.shape
-        flat_codes = codes_UW.reshape(-1)
-        num_queries = len(queries_TW)
-        grouped = len(offsets) > 0
-        radius = np.full(num_queries, num_bits, np.int64)
-        within = np.zeros(num_queries, np.int64)
-        counts = np.zeros((num_queries, num_bits + 1), np.int64)
-        found = np.zeros(num_queries, np.int64)
-        room = 4096
-        found_codes = np.empty((num_queries, room), np.int64)
-        found_distances = np.empty((num_queries, room), np.uint16)
-        for start in range(0, num_codes, _BLOCK):
-            size = min(_BLOCK, num_codes - start)
+    words = codes_UW.shape[1]
+    flat_codes = codes_UW.reshape(-1)
+    num_queries = len(queries_TW)
+    grouped = len(offsets) > 0
+    radius = np.full(num_queries, num_bits, np.int64)
+    within = np.zeros(num_queries, np.int64)
+    counts = np.zeros((num_queries, num_bits + 1), np.int64)
+    found = np.zeros(num_queries, np.int64)
+    room = 4096
+    found_codes = np.empty((num_queries, room), np.int64)
+    found_distances = np.empty((num_queries, room), np.uint16)
+    for r in range(len(ranges_R2)):
+        for start in range(ranges_R2[r, 0], ranges_R2[r, 1], _BLOCK):
+            size = min(_BLOCK, ranges_R2[r, 1] - start)
             block = flat_codes[start * words : (start + size) * words]
             for t in range(num_queries):
                 limit = radius[t]
@@ -109,106 +96,144 @@ def kernels() -> Kernels:
                             inside -= counts[t, limit]
                             limit -= 1
                 found[t], within[t], radius[t] = last, inside, limit
-        starts = np.zeros(num_queries + 1, np.int64)
-        for t in range(num_queries):
-            kept = 0
-            for i in range(found[t]):
-                kept += found_distances[t, i] <= radius[t]
-            starts[t + 1] = starts[t] + kept
-        all_codes = np.empty(starts[-1], np.int64)
-        all_distances = np.empty(starts[-1], np.uint16)
-        for t in range(num_queries):
-            place = starts[t]
-            for i in range(found[t]):
-                if found_distances[t, i] <= radius[t]:
-                    all_codes[place] = found_codes[t, i]
-                    all_distances[place] = found_distances[t, i]
-                    place += 1
-        return starts, all_codes, all_distances
+    starts = np.zeros(num_queries + 1, np.int64)
+    for t in range(num_queries):
+        kept = 0
+        for i in range(found[t]):
+            kept += found_distances[t, i] <= radius[t]
+        starts[t + 1] = starts[t] + kept
+    all_codes = np.empty(starts[-1], np.int64)
+    all_distances = np.empty(starts[-1], np.uint16)
+    for t in range(num_queries):
+        place = starts[t]
+        for i in range(found[t]):
+            if found_distances[t, i] <= radius[t]:
+                all_codes[place] = found_codes[t, i]
+                all_distances[place] = found_distances[t, i]
+                place += 1
+    return starts, all_codes, all_distances
 
-    @njit(nogil=True, cache=True)
-    def sift_down(rows, members, size, place):  # type: ignore[no-untyped-def]
-        """Restores a heap of `size` rows, the least first, whose `place` may be too great; members move along."""
-        while True:
-            child = 2 * place + 1
-            if child >= size:
-                return
-            if child + 1 < size and rows[child + 1] < rows[child]:
-                child += 1
-            if rows[place] <= rows[child]:
-                return
-            rows[place], rows[child] = rows[child], rows[place]
-            members[place], members[child] = members[child], members[place]
-            place = child
 
-    @njit(nogil=True, cache=True)
-    def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances, out_scores, out_rows):  # type: ignore[no-untyped-def]
-        grouped = len(offsets) > 0
-        num_bytes = tables_TB256.shape[1]
-        word_bytes = codes_UW.itemsize
-        for t in range(len(starts) - 1):
-            first, count = starts[t], starts[t + 1] - starts[t]
-            keys = np.empty(count, np.int64)
-            penalties = np.zeros(count, np.float32)
-            if len(tables_TB256):
-                for i in range(count):
-                    score = np.float32(0)
-                    for b in range(num_bytes):
-                        word = np.uint64(codes_UW[codes[first + i], b // word_bytes])
-                        score += tables_TB256[t, b, np.int64((word >> np.uint64(8 * (b % word_bytes))) & np.uint64(255))]
-                    penalties[i] = np.float32(0) - score
-            # An integer that rises with the penalty, as the bits of a float do once negative ones are turned round.
-            bits = penalties.view(np.int32)
+@njit(nogil=True, cache=True)
+def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, centroids_LW, list_starts, probes):  # type: ignore[no-untyped-def]
+    """`nearest` over codes in lists, list l being codes_UW[list_starts[l] : list_starts[l + 1]]: for each query over the `probes` lists
+    whose centroids are nearest to it, ties by list.
+    """
+    whole = np.array([[0, len(centroids_LW)]])
+    firsts, lists, list_distances = nearest(centroids_LW, np.empty(0, np.int64), queries_TW, probes, num_bits, whole)
+    starts = np.zeros(len(queries_TW) + 1, np.int64)
+    room = 4096
+    all_codes, all_distances = np.empty(room, np.int64), np.empty(room, np.uint16)
+    for t in range(len(queries_TW)):
+        near = slice(firsts[t], firsts[t + 1])
+        # The nearest list first, so that the radius shrinks soon.
+        probed = lists[near][np.argsort(list_distances[near], kind="mergesort")[:probes]]
+        ranges_R2 = np.empty((len(probed), 2), np.int64)
+        ranges_R2[:, 0], ranges_R2[:, 1] = list_starts[probed], list_starts[probed + 1]
+        _, codes, distances = nearest(codes_UW, offsets, queries_TW[t : t + 1], k, num_bits, ranges_R2)
+        end = starts[t] + len(codes)
+        if end > room:
+            room = 2 * end
+            more_codes, more_distances = np.empty(room, np.int64), np.empty(room, np.uint16)
+            more_codes[: starts[t]] = all_codes[: starts[t]]
+            more_distances[: starts[t]] = all_distances[: starts[t]]
+            all_codes, all_distances = more_codes, more_distances
+        all_codes[starts[t] : end] = codes
+        all_distances[starts[t] : end] = distances
+        starts[t + 1] = end
+    return starts, all_codes[: starts[-1]], all_distances[: starts[-1]]
+
+
+@njit(nogil=True, cache=True)
+def sift_down(rows, members, size, place):  # type: ignore[no-untyped-def]
+    """Restores a heap of `size` rows, the least first, whose `place` may be too great; members move along."""
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            return
+        if child + 1 < size and rows[child + 1] < rows[child]:
+            child += 1
+        if rows[place] <= rows[child]:
+            return
+        rows[place], rows[child] = rows[child], rows[place]
+        members[place], members[child] = members[child], members[place]
+        place = child
+
+
+@njit(nogil=True, cache=True)
+def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances, out_scores, out_rows):  # type: ignore[no-untyped-def]
+    """Writes the first k items of the candidates that `nearest` gave, by distance, then asymmetric score (0 where there are no tables),
+    then row, into out_distances, out_scores and out_rows, all (T, k). Where rows_N is empty the candidates of a query must ascend.
+    """
+    grouped = len(offsets) > 0
+    num_bytes = tables_TB256.shape[1]
+    word_bytes = codes_UW.itemsize
+    for t in range(len(starts) - 1):
+        first, count = starts[t], starts[t + 1] - starts[t]
+        keys = np.empty(count, np.int64)
+        penalties = np.zeros(count, np.float32)
+        if len(tables_TB256):
             for i in range(count):
-                rising = np.int64(bits[i]) if bits[i] >= 0 else -(np.int64(bits[i]) & np.int64(0x7FFFFFFF))
-                keys[i] = (np.int64(distances[first + i]) << np.int64(33)) + rising
-            order = np.argsort(keys, kind="mergesort")  # stable: inside a tie the codes ascend
-            filled, place = 0, 0
-            while filled < k and place < count:
-                end = place + 1
-                while end < count and keys[order[end]] == keys[order[place]]:
-                    end += 1
-                distance = np.int32(distances[first + order[place]])
-                score = np.float32(0) - penalties[order[place]]
-                if not grouped:
-                    for i in range(place, min(end, place + k - filled)):
-                        out_distances[t, filled] = distance
-                        out_scores[t, filled] = score
-                        out_rows[t, filled] = codes[first + order[i]]
-                        filled += 1
-                elif end == place + 1:
-                    code = codes[first + order[place]]
-                    for item in range(offsets[code], min(offsets[code + 1], offsets[code] + k - filled)):
-                        out_distances[t, filled] = distance
-                        out_scores[t, filled] = score
-                        out_rows[t, filled] = rows_N[item]
-                        filled += 1
-                else:
-                    # The rows of each code ascend: merge them until there are k.
-                    size = end - place
-                    heap_rows = np.empty(size, np.int64)
-                    members = np.arange(size)
-                    following = np.empty(size, np.int64)
-                    ends = np.empty(size, np.int64)
-                    for i in range(size):
-                        code = codes[first + order[place + i]]
-                        following[i], ends[i] = offsets[code], offsets[code + 1]
-                        heap_rows[i] = rows_N[following[i]]
-                    for i in range(size // 2 - 1, -1, -1):
-                        sift_down(heap_rows, members, size, i)
-                    while size > 0 and filled < k:
-                        out_distances[t, filled] = distance
-                        out_scores[t, filled] = score
-                        out_rows[t, filled] = heap_rows[0]
-                        filled += 1
-                        member = members[0]
-                        following[member] += 1
-                        if following[member] < ends[member]:
-                            heap_rows[0] = rows_N[following[member]]
-                        else:
-                            size -= 1
-                            heap_rows[0], members[0] = heap_rows[size], members[size]
-                        sift_down(heap_rows, members, size, 0)
-                place = end
-
-    return Kernels(nearest, rank)
+                score = np.float32(0)
+                for b in range(num_bytes):
+                    word = np.uint64(codes_UW[codes[first + i], b // word_bytes])
+                    score += tables_TB256[t, b, np.int64((word >> np.uint64(8 * (b % word_bytes))) & np.uint64(255))]
+                penalties[i] = np.float32(0) - score
+        # An integer that rises with the penalty, as the bits of a float do once negative ones are turned round.
+        bits = penalties.view(np.int32)
+        for i in range(count):
+            rising = np.int64(bits[i]) if bits[i] >= 0 else -(np.int64(bits[i]) & np.int64(0x7FFFFFFF))
+            keys[i] = (np.int64(distances[first + i]) << np.int64(33)) + rising
+        order = np.argsort(keys, kind="mergesort")  # stable: inside a tie the codes ascend
+        filled, place = 0, 0
+        while filled < k and place < count:
+            end = place + 1
+            while end < count and keys[order[end]] == keys[order[place]]:
+                end += 1
+            distance = np.int32(distances[first + order[place]])
+            score = np.float32(0) - penalties[order[place]]
+            if not grouped:
+                rows = codes[first + order[place:end]]
+                if len(rows_N):
+                    for i in range(len(rows)):
+                        rows[i] = rows_N[rows[i]]
+                    rows.sort()
+                for i in range(min(len(rows), k - filled)):
+                    out_distances[t, filled] = distance
+                    out_scores[t, filled] = score
+                    out_rows[t, filled] = rows[i]
+                    filled += 1
+            elif end == place + 1:
+                code = codes[first + order[place]]
+                for item in range(offsets[code], min(offsets[code + 1], offsets[code] + k - filled)):
+                    out_distances[t, filled] = distance
+                    out_scores[t, filled] = score
+                    out_rows[t, filled] = rows_N[item]
+                    filled += 1
+            else:
+                # The rows of each code ascend: merge them until there are k.
+                size = end - place
+                heap_rows = np.empty(size, np.int64)
+                members = np.arange(size)
+                following = np.empty(size, np.int64)
+                ends = np.empty(size, np.int64)
+                for i in range(size):
+                    code = codes[first + order[place + i]]
+                    following[i], ends[i] = offsets[code], offsets[code + 1]
+                    heap_rows[i] = rows_N[following[i]]
+                for i in range(size // 2 - 1, -1, -1):
+                    sift_down(heap_rows, members, size, i)
+                while size > 0 and filled < k:
+                    out_distances[t, filled] = distance
+                    out_scores[t, filled] = score
+                    out_rows[t, filled] = heap_rows[0]
+                    filled += 1
+                    member = members[0]
+                    following[member] += 1
+                    if following[member] < ends[member]:
+                        heap_rows[0] = rows_N[following[member]]
+                    else:
+                        size -= 1
+                        heap_rows[0], members[0] = heap_rows[size], members[size]
+                    sift_down(heap_rows, members, size, 0)
+            place = end

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eet.datasets import synthetic
-from eet.gallery import Gallery, Manifest, open_gallery, part_table, read_hits, write_manifest, write_part
+from eet.gallery import Gallery, Manifest, open_gallery, part_table, read_hits, read_recall, write_manifest, write_part
 from eet.images import read_image
 from eet.vit import load_bundle, save_bundle
 from pipelines import encode, index, search, search_shards
@@ -347,6 +347,80 @@ def test_an_index_older_than_its_gallery_is_refused_and_extended(parted, asked, 
         search.run(ask)
     with pytest.raises(ValueError, match="is no index"):
         search.run(dataclasses.replace(ask, index=str(copy)))
+
+
+@pytest.fixture
+def ivf(parted, asked, tmp_path) -> search.SearchConfig:
+    """A search in 6 lists of the 60 items."""
+    index.run(index.IndexConfig(gallery=parted.path, out=str(tmp_path / "ivf"), kind="ivf", lists=6))
+    return search.SearchConfig(
+        gallery=parted.path, queries=asked[0].path, k=20, index=str(tmp_path / "ivf"), probes=1, out=str(tmp_path / "hits.parquet")
+    )
+
+
+def test_an_approximate_search_tells_its_recall_and_answers_that_are_short(ivf, parted, asked, capsys):
+    hits = search.run(ivf)
+    exact = loop(parted, asked[0], 20)
+    farthest = {query: distance for query, _, _, distance in exact}
+    as_near = [distance <= farthest[query] for query, _, _, distance in answered(hits)]
+    recall = read_recall(ivf.out)
+    assert recall == {"recall": pytest.approx(sum(as_near) / len(exact)), "queries": 23, "k": 20} and 0 < recall["recall"] < 1
+    full = [query for query, rank, _, _ in answered(hits) if rank == 20]
+    told = capsys.readouterr().out
+    assert f"recall@20 {recall['recall']:.4f} against exact search, on 23 queries" in told
+    assert len(full) < 23 and f"{23 - len(full)} queries got fewer hits" in told
+    for query in set(farthest):  # what is found stands in the order of an exact search
+        order = [item for asked_, _, item, _ in loop(parted, asked[0], 60) if asked_ == query]
+        places = [order.index(item) for found, _, item, _ in answered(hits) if found == query]
+        assert places == sorted(places)
+    search.run(dataclasses.replace(ivf, recall_queries=4))
+    assert read_recall(ivf.out)["queries"] == 4
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_all_lists_probed_is_an_exact_search_of_which_no_recall_is_told(ivf, parted, asked, own, capsys):
+    queries = parted if own else asked[0]
+    hits = search.run(dataclasses.replace(ivf, probes=6, queries=queries.path))
+    assert hits.equals(search.search_gallery(parted, queries, k=20))
+    assert read_recall(ivf.out) is None and "approximate" not in capsys.readouterr().out
+
+
+def test_an_item_that_asks_for_itself_still_gets_k_others(ivf, parted, capsys):
+    search.run(dataclasses.replace(ivf, queries=parted.path, probes=5, k=2))
+    told = capsys.readouterr().out
+    assert "recall@2 " in told and "fewer" not in told and read_recall(ivf.out)["k"] == 2
+
+
+def test_an_ivf_index_is_extended_in_its_own_lists_and_kinds_are_not_mixed(parted, asked, tmp_path):
+    copy, out = tmp_path / "gallery", tmp_path / "index"
+    shutil.copytree(parted.path, copy)
+    write_manifest(str(copy), dataclasses.replace(parted.manifest, num_parts=5, num_rows=35, num_ok=35))
+    make = index.IndexConfig(gallery=str(copy), out=str(out), kind="ivf", lists=5)
+    first = index.run(make)
+    write_manifest(str(copy), parted.manifest)
+    index.run(dataclasses.replace(make, kind=None, lists=None))
+    second = GalleryIndex.load(str(out)).codes
+    assert second.kind == "ivf" and second.num_items == 60
+    np.testing.assert_array_equal(second.centroids_LB, first.codes.centroids_LB)
+    second.probes = 5
+    found = dataclasses.replace(GalleryIndex.load(str(out)), codes=second).search
+    assert search.search_gallery(parted, asked[0], k=9, search=found).equals(search.search_gallery(parted, asked[0], k=9))
+    with pytest.raises(ValueError, match="is of kind ivf, not exact"):
+        index.run(dataclasses.replace(make, kind="exact", lists=None))
+    with pytest.raises(ValueError, match="has 5 lists, not 7"):
+        index.run(dataclasses.replace(make, lists=7))
+    index.run(index.IndexConfig(gallery=str(copy), out=str(tmp_path / "exact")))
+    exact, hits = str(tmp_path / "exact"), str(tmp_path / "hits.parquet")
+    ask = search.SearchConfig(gallery=str(copy), queries=asked[0].path, index=exact, probes=2, out=hits)
+    with pytest.raises(ValueError, match="kind exact, which has no lists: leave --probes out"):
+        search.run(ask)
+
+
+def test_impossible_options_of_an_index_are_named():
+    assert "--lists is of --kind ivf alone" in index.IndexConfig(gallery="g", out="i", lists=4).problems()
+    assert "--lists 0" in " ".join(index.IndexConfig(gallery="g", out="i", kind="ivf", lists=0).problems())
+    told = " ".join(search.SearchConfig(gallery="g", queries="q", out="h.parquet", probes=0, recall_queries=0).problems())
+    assert "--probes 0" in told and "--probes is of an --index" in told and "--recall_queries 0" in told
 
 
 def test_an_index_never_takes_the_place_of_other_files(parted, tmp_path):

@@ -163,3 +163,12 @@ def test_wrong_arguments_are_refused() -> None:
         HammingIndex.build(codes, num_bits=17)
     with pytest.raises(ValueError, match="uint8"):
         HammingIndex.build(codes.astype(np.int32))
+
+
+def test_compiled_loops_close_over_nothing() -> None:
+    """Or what one process compiled would be of no use to the next, and each search would begin with compiling."""
+    from eet.metrics import match_scan
+    from eet.search import scan
+
+    compiled = [value for module in (scan, match_scan) for value in vars(module).values() if hasattr(value, "py_func")]
+    assert len(compiled) >= 5 and all(function.py_func.__closure__ is None and function._cache.cache_path for function in compiled)
