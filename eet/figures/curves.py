@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eet.figures.report import Table
+from eet.figures.report import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +115,7 @@ def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: st
         raise ValueError("no models to draw; give at least one name -> mean cosine of each block")
     figure = _figure(1, 1)
     axes = figure.subplots()
-    rows = []
+    rows: list[list[Cell]] = []
     for number, (name, values) in enumerate(similarities.items()):
         values = np.asarray(values)
         # Written so that a NaN is refused too.
@@ -126,7 +126,7 @@ def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: st
         chosen = (values[0], values[(len(values) - 1) // 2], values[-1], values[highest])
         rows.append([name, len(values), *(float(value) for value in chosen), highest + 1])
     axes.set(xlabel="block", ylabel="mean cosine of two patches")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     _quiet(axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     if len(similarities) > 1:

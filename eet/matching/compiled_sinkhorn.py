@@ -257,11 +257,11 @@ def kernels() -> Kernels:
             store(border_c, j, exp2(add(load(potentials_c, j), splat(dummy_potentials[0]))))
 
     @compiled
-    def score(
+    def score(  # type: ignore[no-untyped-def]
         query, query_halves, gallery, gallery_halves, num_query, num_gallery, dims, pairs,
         query_marginal, query_marginal_rows, gallery_marginal, gallery_marginal_rows,
         epsilon, transported, tolerance, max_iterations, scores, delivered,
-    ):  # type: ignore[no-untyped-def]  # fmt: skip
+    ):  # fmt: skip
         width = -(-num_query // lanes)
         lanes_q = width * lanes
         padded_rows = -(-num_gallery // 4) * 4

@@ -75,10 +75,9 @@ def correspondences(
     strength_n = strength[:count][strength[:count] > 0]
     query_n, gallery_n = order[: len(strength_n)] // shape[1], order[: len(strength_n)] % shape[1]
     mutual_n = (strength_KL.argmax(dim=1)[query_n] == gallery_n) & (strength_KL.argmax(dim=0)[gallery_n] == query_n)
-    boxes = (
-        _boxes(index.long()[token_n], columns, patch_size) for index, token_n in ((query_index_K, query_n), (gallery_index_L, gallery_n))
-    )
-    return Correspondences(strength_n, query_n, gallery_n, *boxes, mutual_n)
+    query_box_n4 = _boxes(query_index_K.long()[query_n], columns, patch_size)
+    gallery_box_n4 = _boxes(gallery_index_L.long()[gallery_n], columns, patch_size)
+    return Correspondences(strength_n, query_n, gallery_n, query_box_n4, gallery_box_n4, mutual_n)
 
 
 def _boxes(index_n: Tensor, columns: int, patch_size: int | tuple[int, int]) -> Tensor:

@@ -56,10 +56,10 @@ def _program() -> Any:
     import triton.language as tl
 
     @triton.jit
-    def program(
+    def program(  # type: ignore[no-untyped-def]
         query, gallery, pairs, query_marginal, gallery_marginal, scores, num_query, num_gallery, dims,
         sharpness, slack, tolerance, max_iterations, floor, K: tl.constexpr, L: tl.constexpr, D: tl.constexpr,
-    ):  # type: ignore[no-untyped-def]  # fmt: skip
+    ):  # fmt: skip
         pair = tl.program_id(0).to(tl.int64)
         query_row, gallery_row = tl.load(pairs + 2 * pair), tl.load(pairs + 2 * pair + 1)
         k, l, d = tl.arange(0, K), tl.arange(0, L), tl.arange(0, D)  # noqa: E741

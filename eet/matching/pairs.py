@@ -15,7 +15,7 @@ from eet.matching.fused_sinkhorn import LEAST_EPSILON, MOST_TOKENS, fused_scores
 from eet.matching.marginals import MARGINALS
 from eet.matching.sinkhorn import check_transport
 from eet.matching.solvers import SOLVERS
-from eet.matching.token_set import Array, TokenSet, checked, unit_length
+from eet.matching.token_set import Array, Side, TokenSet, checked, unit_length
 
 TOLERANCE = 2e-4
 """L1 error of the row sums behind which the compiled loop updates once more and ends: scores are then within 5e-5 of converged ones."""
@@ -66,23 +66,20 @@ def match_pairs(
     if threads is not None and threads < 1:
         raise ValueError(f"threads={threads}; give at least 1.")
     weigh, reads = MARGINALS[marginal]
-    queries, gallery = checked(queries, "queries", reads), checked(gallery, "gallery items", reads)
-    if queries.tokens_NKD.shape[2] != gallery.tokens_NKD.shape[2]:
-        raise ValueError(
-            f"query tokens have {queries.tokens_NKD.shape[2]} dimensions, gallery tokens {gallery.tokens_NKD.shape[2]}; "
-            "encode both with one model."
-        )
+    query_side, gallery_side = checked(queries, "queries", reads), checked(gallery, "gallery items", reads)
+    (num_queries, _, query_dims), (num_items, _, gallery_dims) = query_side.tokens_NKD.shape, gallery_side.tokens_NKD.shape
+    if query_dims != gallery_dims:
+        raise ValueError(f"query tokens have {query_dims} dimensions, gallery tokens {gallery_dims}; encode both with one model.")
     pairs_P2 = np.ascontiguousarray(pairs_P2, dtype=np.int64)
     if pairs_P2.ndim != 2 or pairs_P2.shape[1] != 2:
         raise ValueError(f"pairs have shape {pairs_P2.shape}; give (P, 2): query row, gallery row.")
-    rows = len(queries.tokens_NKD), len(gallery.tokens_NKD)
-    if len(pairs_P2) and (pairs_P2.min() < 0 or (pairs_P2.max(axis=0) >= rows).any()):
+    if len(pairs_P2) and (pairs_P2.min() < 0 or (pairs_P2.max(axis=0) >= (num_queries, num_items)).any()):
         raise ValueError(
-            f"pairs reach from {pairs_P2.min(axis=0)} to {pairs_P2.max(axis=0)}; there are {rows[0]} queries and {rows[1]} items."
+            f"pairs reach from {pairs_P2.min(axis=0)} to {pairs_P2.max(axis=0)}; there are {num_queries} queries and {num_items} items."
         )
     if solver == "sinkhorn" and torch.device(device).type == "cpu":
-        return match_compiled(queries, gallery, pairs_P2, weigh, epsilon=epsilon, transported=transported, threads=threads).scores_P
-    return _match_in_batches(queries, gallery, pairs_P2, weigh, solver, device, epsilon=epsilon, transported=transported)
+        return match_compiled(query_side, gallery_side, pairs_P2, weigh, epsilon=epsilon, transported=transported, threads=threads).scores_P
+    return _match_in_batches(query_side, gallery_side, pairs_P2, weigh, solver, device, epsilon=epsilon, transported=transported)
 
 
 class Matches(NamedTuple):
@@ -93,8 +90,8 @@ class Matches(NamedTuple):
 
 
 def match_compiled(
-    queries: TokenSet,
-    gallery: TokenSet,
+    queries: Side,
+    gallery: Side,
     pairs_P2: np.ndarray,
     weigh: Callable[[torch.Tensor], torch.Tensor],
     *,
@@ -110,24 +107,23 @@ def match_compiled(
     dims = queries.tokens_NKD.shape[2]
     query_tokens, gallery_tokens = _raw(queries.tokens_NKD), _raw(gallery.tokens_NKD)
     query_halves, gallery_halves = (side.tokens_NKD.dtype == torch.float16 for side in (queries, gallery))
-    if queries.center_ND is not None:
-        query_centers, gallery_centers = _raw(queries.center_ND), _raw(gallery.center_ND)
-    else:
-        masses = weigh(queries.mass_NK).cpu().numpy(), weigh(gallery.mass_NK).cpu().numpy()
+    masses = [None if side.mass_NK is None else weigh(side.mass_NK).cpu().numpy() for side in (queries, gallery)]
+    centers = [None if side.center_ND is None else _raw(side.center_ND) for side in (queries, gallery)]
     # Pairs of one query side by side: it is laid out once for all of them.
     order = np.argsort(pairs_P2[:, 0], kind="stable")
     scores, delivered = np.empty(num_pairs, np.float32), np.empty(num_pairs, np.float32)
 
     def match(part: np.ndarray) -> None:
         pairs = pairs_P2[part]
-        if queries.center_ND is not None:
+        marginals = masses
+        if queries.mass_NK is None:
             of_query, of_gallery = np.empty((len(pairs), num_query), np.float32), np.empty((len(pairs), num_gallery), np.float32)
-            correlate(gallery_centers, query_tokens, query_halves, num_query, dims, np.ascontiguousarray(pairs[:, ::-1]), of_query)
-            correlate(query_centers, gallery_tokens, gallery_halves, num_gallery, dims, pairs, of_gallery)
-            marginals = weigh(torch.from_numpy(of_query)).numpy(), weigh(torch.from_numpy(of_gallery)).numpy()
+            correlate(centers[1], query_tokens, query_halves, num_query, dims, np.ascontiguousarray(pairs[:, ::-1]), of_query)
+            correlate(centers[0], gallery_tokens, gallery_halves, num_gallery, dims, pairs, of_gallery)
+            marginals = [weigh(torch.from_numpy(correlation)).numpy() for correlation in (of_query, of_gallery)]
             rows = np.arange(len(pairs)), np.arange(len(pairs))
         else:
-            marginals, rows = masses, (pairs[:, 0].copy(), pairs[:, 1].copy())
+            rows = pairs[:, 0].copy(), pairs[:, 1].copy()
         found = np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32)
         score(
             query_tokens, query_halves, gallery_tokens, gallery_halves, num_query, num_gallery, dims, pairs,
@@ -149,8 +145,8 @@ def _raw(tokens: torch.Tensor) -> np.ndarray:
 
 
 def _match_in_batches(
-    queries: TokenSet,
-    gallery: TokenSet,
+    queries: Side,
+    gallery: Side,
     pairs_P2: np.ndarray,
     weigh: Callable[[torch.Tensor], torch.Tensor],
     solver: str,
@@ -178,8 +174,12 @@ def _match_in_batches(
                 assert center is not None
                 marginals.append(weigh((units[own][pairs[:, own]] @ center[pairs[:, other], :, None])[..., 0]))
         if fused:
-            options = {"epsilon": epsilon, "transported": transported, "tolerance": TOLERANCE, "max_iterations": MAX_ITERATIONS}
-            scores.append(fused_scores(*units, pairs, *marginals, **options).cpu())
+            scores.append(
+                fused_scores(
+                    units[0], units[1], pairs, marginals[0], marginals[1],
+                    epsilon=epsilon, transported=transported, tolerance=TOLERANCE, max_iterations=MAX_ITERATIONS,
+                ).cpu()
+            )  # fmt: skip
         else:
             cosine_PKL = units[0][pairs[:, 0]] @ units[1][pairs[:, 1]].mT
             plan_PKL = SOLVERS[solver](1 - cosine_PKL, *marginals, epsilon=epsilon, transported=transported)

@@ -33,7 +33,7 @@ def attention_rollout(model: nn.Module, images_BCHW: Tensor, *, discard: float =
     """
     if not 0 <= discard < 1:
         raise ValueError(f"discard={discard}; give a share of the entries, from 0 and below 1 (published: 0.1).")
-    attentions = [getattr(block, "attn", None) for block in getattr(model, "blocks", [])]
+    attentions: list[Any] = [getattr(block, "attn", None) for block in getattr(model, "blocks", [])]
     if not attentions or not all(hasattr(attn, "fused_attn") and hasattr(attn, "attn_drop") for attn in attentions):
         raise ValueError(f"{type(model).__name__} has no blocks with timm's attention; give a timm ViT, such as deit_small_patch16_224.")
     if model.training:

@@ -27,6 +27,14 @@ class TokenSet(NamedTuple):
     center_ND: Array | None = None
 
 
+class Side(NamedTuple):
+    """A `TokenSet` that was checked, float16 tokens kept; of mass and centres, what the marginal reads."""
+
+    tokens_NKD: torch.Tensor
+    mass_NK: torch.Tensor | None = None
+    center_ND: torch.Tensor | None = None
+
+
 def unit_length(tokens: torch.Tensor) -> torch.Tensor:
     """Tokens (..., D) as float32 of length 1; those with NaN or infinite entries become zeros, of cosine 0 to everything."""
     tokens = tokens.float()
@@ -44,7 +52,7 @@ def _tensor(values: Array) -> torch.Tensor:
         return torch.as_tensor(values)
 
 
-def checked(tokens: TokenSet, name: str, reads: str) -> TokenSet:
+def checked(tokens: TokenSet, name: str, reads: str) -> Side:
     """`tokens` as tensors, with what a marginal reads: mass, correlation (centres) or shape. ValueError naming what does not fit."""
     tokens_NKD = _tensor(tokens.tokens_NKD)
     if tokens_NKD.ndim != 3 or 0 in tokens_NKD.shape[1:]:
@@ -58,12 +66,12 @@ def checked(tokens: TokenSet, name: str, reads: str) -> TokenSet:
             raise ValueError(
                 f"{name} centers are {tuple(center_ND.shape)}; give one for each image, as wide as its tokens: {(num_images, dims)}."
             )
-        return TokenSet(tokens_NKD.contiguous(), center_ND=center_ND.contiguous())
+        return Side(tokens_NKD.contiguous(), center_ND=center_ND.contiguous())
     if reads == "shape":
-        return TokenSet(tokens_NKD.contiguous(), mass_NK=torch.ones(num_images, num_tokens))
+        return Side(tokens_NKD.contiguous(), mass_NK=torch.ones(num_images, num_tokens))
     if tokens.mass_NK is None:
         raise ValueError(f"{name} have no token mass; give mass_NK, or choose a marginal that does not read it (such as uniform).")
     mass_NK = _tensor(tokens.mass_NK)
     if mass_NK.shape != (num_images, num_tokens):
         raise ValueError(f"{name} masses are {tuple(mass_NK.shape)}; give one for each token: {(num_images, num_tokens)}.")
-    return TokenSet(tokens_NKD.contiguous(), mass_NK=mass_NK)
+    return Side(tokens_NKD.contiguous(), mass_NK=mass_NK)
