@@ -15,7 +15,7 @@ import ray
 import torch
 from ray import tune
 
-from eet.vit import load_bundle
+from eet.vit import load_bundle, read_bundle_record
 from pipelines import encode, evaluate, train_teacher
 from pipelines.cli import JobFailed
 from pipelines.cluster import ClusterResources, Node, connected, largest_share, places
@@ -184,6 +184,13 @@ def run(config: SweepConfig) -> SweepResult:
         print(f"note: {config.space} is a grid of {len(planned)} trials; --trials is not used")
     elif planned and len(planned) < config.trials:
         print(f"note: {config.space} has {len(planned)} different draws in {config.trials}: each is trained once")
+    # Optuna's points are not drawn yet; but lengths are few, and many random draws hold them all.
+    drawn = planned or drawn_parameters(space, trials=200, seed=config.seed)
+    lengths = sorted({with_parameters(config.base, parameters).student.bits for parameters in drawn})
+    if config.teacher and lengths != [teacher_bits := read_bundle_record(config.teacher).num_bits]:
+        raise ValueError(
+            f"--teacher {config.teacher} has {teacher_bits} bits, the trials {lengths}: use --shared_teacher, which trains one each"
+        )
     if config.dry_run:
         _dry_run(config, images, planned)
         return SweepResult([], set(), None, {})
@@ -197,7 +204,9 @@ def run(config: SweepConfig) -> SweepResult:
     ):
         write_text(str(out / SWEEP_FILE), json.dumps({"run": run.run_id}) + "\n")
         run.end_children("%", "KILLED")  # of a sweep that was killed
-        _train_teachers(config, out, images, planned or drawn_parameters(space, trials=200, seed=0), run)
+        if len(resources.nodes) > 1 and str(config.tracking_uri).startswith("sqlite:"):
+            print("note: trials on several nodes write to one sqlite file; if that fails, name an MLflow server by --tracking-uri")
+        _train_teachers(config, out, images, lengths, run)
         teachers = str(out / TEACHERS) if config.shared_teacher else None
         _run_trials(config, out, space, planned, images, resources, run, teachers)
         trials = read_trials(out / TRIALS, planned)
@@ -209,7 +218,7 @@ def run(config: SweepConfig) -> SweepResult:
         if chosen is None:
             reasons = {trial.reason for trial in trials if trial.reason}
             raise JobFailed(f"no trial finished: {'; '.join(sorted(reasons)[:3])}")
-        test = _test(config, out, chosen, images)
+        test = _test(config, chosen, images, gpu=resources.gpus > 0)
         for protocol, measures in test.items():
             run.log_metrics({f"test_{protocol}_{name}": value for name, value in measures.items()}, 0)
         run.log_metrics({"val_mAP": chosen.best["val_mAP"], **{cost: chosen.costs[cost] for cost in config.costs}}, 0)
@@ -331,10 +340,11 @@ def _run_trials(
     # Tune's own files for each trial would repeat what the trials' folders hold.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 0}),
+        # A trial's own process only waits, and a share of a CPU would be missing for its workers; but Tune does not take nothing.
+        tune.with_resources(trainable, tune.PlacementGroupFactory([{"memory": 1}])),
         param_space={PLANNED: tune.grid_search(again)} if planned else dict(space),
         tune_config=tune.TuneConfig(
-            search_alg=None if planned else _optuna(config, out, space, again),
+            search_alg=None if planned else _optuna(config, out, space, again, known=len(known)),
             scheduler=_scheduler(scheduler, config),
             num_samples=1 if planned else count,
             max_concurrent_trials=share.concurrent,
@@ -347,8 +357,11 @@ def _run_trials(
         outcomes.close()
 
 
-def _optuna(config: SweepConfig, out: Path, space: Mapping[str, Any], again: Sequence[Mapping[str, Any]]) -> Any:
-    """Optuna's search, its study on disk: what earlier trials reached is known after a resume; unfinished ones come first, as drawn."""
+def _optuna(config: SweepConfig, out: Path, space: Mapping[str, Any], again: Sequence[Mapping[str, Any]], *, known: int) -> Any:
+    """Optuna's search, its study on disk: what earlier trials reached is known after a resume; unfinished ones come first, as drawn.
+
+    known: trials that were drawn already.
+    """
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -361,20 +374,18 @@ def _optuna(config: SweepConfig, out: Path, space: Mapping[str, Any], again: Seq
         metric=["val_mAP", *counted] if counted else "val_mAP",
         mode=["max", *("min" for _ in counted)] if counted else "max",
         points_to_evaluate=drawn or None,
-        seed=config.seed,
+        seed=config.seed + known,  # after a resume it must not draw its first points again
         study_name="sweep",
         storage=optuna.storages.RDBStorage(f"sqlite:///{out / STUDY_FILE}"),
     )
 
 
-def _train_teachers(
-    config: SweepConfig, out: Path, images: LabelledImages, parameters: Sequence[Mapping[str, Any]], run: TrackedRun
-) -> None:
-    """One unpruned teacher for each code length of the space, on all of the cluster; those that are there stay."""
+def _train_teachers(config: SweepConfig, out: Path, images: LabelledImages, lengths: Sequence[int], run: TrackedRun) -> None:
+    """One unpruned teacher for each code length, on all of the cluster; those that are there stay."""
     if not config.shared_teacher:
         return
     base = config.base
-    for bits in sorted({with_parameters(base, drawn).student.bits for drawn in parameters}):
+    for bits in lengths:
         folder = teacher_folder(str(out / TEACHERS), bits)
         if exists(f"{folder}/{BUNDLE_FILE}"):
             continue
@@ -405,7 +416,7 @@ def _with_latency(trials: list[Trial], resources: ClusterResources, config: Swee
     if not bundles:
         return trials
     print(f"timing {len(bundles)} networks; nothing else of the sweep runs now")
-    threads = config.train.cpus_per_worker or max(node.cpus for node in resources.nodes)
+    threads = config.train.cpus_per_worker or resources.cpus_per_worker(1)
     timing = ray.remote(latencies_ms).options(num_cpus=threads, num_gpus=1 if resources.gpus else 0)
     found = ray.get(timing.remote(bundles, threads=threads))
     return [add_costs(trial, {"latency_ms": found[trial.name]}) if trial.name in found else trial for trial in trials]
@@ -435,19 +446,19 @@ def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float
     return {name: medians[kind] for name, kind in kinds.items()}
 
 
-def _test(config: SweepConfig, out: Path, chosen: Trial, images: LabelledImages) -> dict[str, dict[str, float]]:
-    """The chosen model on the test split, once; a sweep that is resumed after it reads what was measured."""
+def _test(config: SweepConfig, chosen: Trial, images: LabelledImages, *, gpu: bool) -> dict[str, dict[str, float]]:
+    """The chosen model on the test split, once: of one that was chosen before, what was measured then."""
     if images.test is None:
         print("note: the dataset has no test split, so the chosen model is not tested")
         return {}
-    measured = out / TEST_EVALUATION / "metrics.json"
-    if measured.exists():
-        return json.loads(measured.read_text())
+    gallery, evaluation = str(chosen.folder / TEST_GALLERY), chosen.folder / TEST_EVALUATION
+    if (evaluation / "metrics.json").exists():
+        return json.loads((evaluation / "metrics.json").read_text())
     base = config.base
     shared = {"seed": base.seed, "address": base.address, "tracking_uri": base.tracking_uri, "model": str(chosen.folder)}
-    gallery = str(out / TEST_GALLERY)
-    encode.run(encode.EncodeConfig(data=base.data, split="test", out=gallery, **shared))
-    return evaluate.run(evaluate.EvaluateConfig(gallery=gallery, out=str(out / TEST_EVALUATION), **shared)).measures
+    # Without a GPU somewhere this process is as good a place as any, and starts nothing.
+    encode.run(encode.EncodeConfig(data=base.data, split="test", out=gallery, engine="ray" if gpu else "local", **shared))
+    return evaluate.run(evaluate.EvaluateConfig(gallery=gallery, out=str(evaluation), **shared)).measures
 
 
 def _print(trials: list[Trial], config: SweepConfig) -> None:

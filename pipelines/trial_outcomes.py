@@ -25,6 +25,9 @@ class TrialOutcomes(tune.Callback):
         self._root, self._epochs, self._run, self._planned, self._scheduler = root, epochs, run, planned, scheduler
         self._records: dict[str, list[dict[str, float]]] = {}
         self._live: Any = None
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Tune begins; not before, as it writes a copy of this object to disk, and a live display has none."""
         if sys.stdout.isatty():
             from rich.live import Live
 

@@ -1,7 +1,6 @@
 """One trial of a sweep, as Ray Tune runs it: the `distill` training, which tells Tune of every epoch and never sees the test split."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from pipelines.distill import DistillConfig, plan_of
 from pipelines.network_cost import student_costs
 from pipelines.output import flat_values
 from pipelines.training import LabelledImages, run_training
-from pipelines.trials import BUNDLE_FILE, HISTORY_FILE, begin_trial, end_trial, plain, trial_config, trial_name
+from pipelines.trials import BUNDLE_FILE, begin_trial, end_trial, plain, read_trial, trial_config, trial_name
 
 PLANNED = "planned"  # under this key Tune hands over parameters that were drawn beforehand
 TITLE = "trial"
@@ -45,7 +44,8 @@ def run_trial(drawn: dict[str, Any], *, base: DistillConfig, teachers: str | Non
     folder = Path(base.out) / trial_name(parameters)
     config = trial_config(base, parameters, out=str(folder), teachers=teachers)
     if (folder / BUNDLE_FILE).exists():  # the sweep was cut off before it heard of the end
-        tune.report(json.loads((folder / HISTORY_FILE).read_text())[-1])
+        done = read_trial(folder)
+        tune.report({**done.history[-1], **done.costs})
         return
     # Of the test split not even the number of images: it is for the one model that is chosen.
     images = dataclasses.replace(images, test=None)
