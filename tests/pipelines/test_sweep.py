@@ -103,7 +103,6 @@ def test_what_is_impossible_is_told_all_at_once_before_anything_starts(tmp_path,
         assert problem in told
     own = config_of(tmp_path, tmp_path, space="bits", space_options={"lengths": [16]}, search="optuna")
     assert any("draws its own points" in problem for problem in own.problems())
-    (tmp_path / "wrong_space.py").write_text("def rates():\n    return {'train.learning_rate': {'grid_search': [0.01, -1.0]}}\n")
     assert config_of(tmp_path, tmp_path).problems() == []
 
 
@@ -160,6 +159,31 @@ def test_trials_are_stopped_by_map_only_where_they_cost_the_same(tmp_path):
     assert scheduler_of(dataclasses.replace(config, scheduler="median"), keep_ratios()) == "median"
 
 
+@pytest.mark.parametrize("costs", [("gmacs", "code_bytes"), ("latency_ms",)])
+def test_optuna_goes_on_behind_what_is_known_and_draws_nothing_twice(tmp_path, costs):
+    pytest.importorskip("optuna")
+    config = config_of(tmp_path, tmp_path, space="keep_ratios", search="optuna", costs=costs)
+    space = keep_ratios(depth=6)
+    counted = [cost for cost in costs if cost != "latency_ms"] or ["gmacs"]
+
+    def search(again, known):
+        found = sweep._optuna(config, tmp_path, space, again, known=known)
+        found.set_search_properties(None, None, space)
+        return found
+
+    first = search([], known=0)
+    drawn = [first.suggest(f"t{number}") for number in range(3)]
+    first.on_trial_complete("t0", {"val_mAP": 0.5, **dict.fromkeys(counted, 1.0)})
+    assert first.metric == ["val_mAP", *counted] and first.mode == ["max", *("min" for _ in counted)]
+    # Cut off here: one is known, two are run again as they were drawn, and only then comes something new.
+    second = search(drawn[1:], known=3)
+    assert [trial.values for trial in second._ot_study.trials if trial.state.name == "COMPLETE"] == [[0.5, *(1.0 for _ in counted)]]
+    again = [second.suggest(f"u{number}") for number in range(4)]
+    assert again[:2] == drawn[1:]
+    assert all(new not in drawn for new in again[2:])
+    assert all(with_parameters(config.base, parameters).problems() == [] for parameters in again)
+
+
 # --- folders and results
 
 
@@ -191,9 +215,8 @@ def test_a_trial_s_folder_says_how_it_stands_and_what_resume_does(tmp_path):
 
 
 def test_the_chosen_trial_has_the_highest_map_and_of_equals_the_least_macs(tmp_path):
-    trials = [
-        finished(tmp_path, {"seed": n}, [value], gmacs=cost) for n, (value, cost) in enumerate([(0.4, 3), (0.5, 2), (0.5, 1), (0.1, 0.5)])
-    ]
+    reached = [(0.4, 3), (0.5, 2), (0.5, 1), (0.1, 0.5)]
+    trials = [finished(tmp_path, {"seed": n}, [value], gmacs=cost) for n, (value, cost) in enumerate(reached)]
     end_trial(tmp_path / "x", "stopped", "", [{"epoch": 1, "val_mAP": 0.9}])
     trials.append(read_trial(tmp_path / "x"))
     assert chosen_trial(trials).parameters == {"seed": 2}
