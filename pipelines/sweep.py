@@ -76,8 +76,8 @@ class SweepConfig(JobOptions):
 
     Attributes:
         out: Folder for the table of trials, figures, best.yaml, and the trials' own folders.
-        space: loss_weights, keep_ratios, bits, joint, or the dotted path of a function of your own (module.function) that gives a Ray Tune
-            dictionary over the flags of `eet distill`.
+        space: loss_weights, keep_ratios, bits, joint, or the dotted path of a function of your own (module.function, on PYTHONPATH) that
+            gives a Ray Tune dictionary over the flags of `eet distill`.
         space_options: What the space is given, for example '{form: grid}'.
         trials: How many, where the space is random; a grid has its own number.
         search: random draws (and grids), or optuna (extra 'optuna'), which draws the next trial by what the others reached.
