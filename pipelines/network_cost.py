@@ -9,7 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eet.gallery import student_schema
-from eet.vit import Student
+from eet.vit import Student, load_bundle
+
+LATENCY_BATCH, LATENCY_REPEATS = 8, 15
 
 
 def gmacs_per_image(call: Callable[[torch.Tensor], Any], size: tuple[int, int], device: torch.device) -> float:
@@ -55,7 +57,35 @@ def _settle(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def architecture_of(student: Student) -> str:
+def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float]:
+    """Milliseconds an image of each bundle, {name: path} -> {name: median}: batches of 8, CUDA in bf16 where there is one.
+
+    Networks that differ in their weights alone are timed once; the rest in turn, so that what else the machine does meets all alike.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(threads)
+    kinds: dict[str, str] = {}
+    networks: dict[str, Student] = {}
+    for name, path in bundles.items():
+        student = load_bundle(path)
+        kinds[name] = _architecture(student)
+        if kinds[name] not in networks:
+            networks[kinds[name]] = student.to(device)
+    medians: dict[str, float] = {}
+    sizes = {network.preprocessing.image_size for network in networks.values()}
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        for size in sorted(sizes):  # one batch goes through all networks of its size
+            calls = {
+                kind: lambda images, network=network: network(images, tokens=False)
+                for kind, network in networks.items()
+                if network.preprocessing.image_size == size
+            }
+            seconds = interleaved_seconds(calls, torch.randn(LATENCY_BATCH, 3, *size, device=device), repeats=LATENCY_REPEATS)
+            medians |= {kind: sorted(times)[len(times) // 2] * 1e3 / LATENCY_BATCH for kind, times in seconds.items()}
+    return {name: medians[kind] for name, kind in kinds.items()}
+
+
+def _architecture(student: Student) -> str:
     """Text that is equal for two students of equal latency: what they are built from, not their weights."""
     size = student.preprocessing.image_size
     return f"{student.backbone} {student.backbone_options} {student.schedule} {size} {student.num_classes} {student.num_bits}"

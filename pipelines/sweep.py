@@ -15,12 +15,12 @@ import ray
 import torch
 from ray import tune
 
-from eet.vit import load_bundle, read_bundle_record
+from eet.vit import read_bundle_record
 from pipelines import encode, evaluate, train_teacher
 from pipelines.cli import JobFailed
 from pipelines.cluster import ClusterResources, Node, connected, largest_share, places
 from pipelines.distill import DistillConfig, plan_of
-from pipelines.network_cost import architecture_of, interleaved_seconds
+from pipelines.network_cost import latencies_ms
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.output import absolute, check_same_options, config_values, exists, write_config, write_text
 from pipelines.progress import duration
@@ -29,6 +29,7 @@ from pipelines.tracking import TrackedRun, default_tracking_uri, tracked
 from pipelines.training import LabelledImages, measured_rate, read_labelled_images, run_training
 from pipelines.trial_outcomes import TrialOutcomes
 from pipelines.trial_run import PLANNED, run_trial
+from pipelines.trial_search import default_scheduler, optuna_search, scheduler
 from pipelines.trials import (
     BUNDLE_FILE,
     Trial,
@@ -47,10 +48,8 @@ SPACES = {
     "bits": "tune_spaces.bits.bits",
     "joint": "tune_spaces.joint.joint",
 }
-TRIALS, TEACHERS, TUNE_STATE, SWEEP_FILE, STUDY_FILE = "trials", "teachers", "tune", "sweep.json", "optuna.db"
+TRIALS, TEACHERS, TUNE_STATE, SWEEP_FILE = "trials", "teachers", "tune", "sweep.json"
 TEST_GALLERY, TEST_EVALUATION = "test", "test_evaluation"
-LATENCY_BATCH, LATENCY_REPEATS = 8, 15
-REDUCTION = 3  # of every rung of ASHA a third goes on
 # What a resumed sweep may say anew: none of it changes a trial. More trials are drawn behind the first ones.
 FREE_ON_RESUME = (
     "resume",
@@ -282,35 +281,6 @@ def share_of(resources: ClusterResources, train: TrainOptions, *, trials: int, a
     return Share(concurrent, train.cpus_per_worker or largest_share(resources.nodes, concurrent * train.workers, gpus=gpus) or 1)
 
 
-def moves_cost(space: Mapping[str, Any]) -> bool:
-    """Whether trials of a space differ in what the model costs."""
-    return any(name.startswith("student") for name in space)
-
-
-def scheduler_of(config: SweepConfig, space: Mapping[str, Any]) -> str:
-    """The scheduler by name, with its default."""
-    return config.scheduler or ("none" if has_grid(space) or moves_cost(space) else "asha")
-
-
-def _scheduler(name: str, config: SweepConfig) -> Any:
-    epochs = config.train.epochs
-    grace = min(config.grace_epochs or max(1, epochs // 9), epochs)
-    if name == "asha":
-        # By default it also stops a trial at its last epoch's report, before the bundle is written.
-        return tune.schedulers.ASHAScheduler(
-            time_attr="epoch",
-            metric="val_mAP",
-            mode="max",
-            max_t=epochs,
-            grace_period=grace,
-            reduction_factor=REDUCTION,
-            stop_last_trials=False,
-        )
-    if name == "median":
-        return tune.schedulers.MedianStoppingRule(time_attr="epoch", metric="val_mAP", mode="max", grace_period=grace)
-    return tune.schedulers.FIFOScheduler()
-
-
 def _run_trials(
     config: SweepConfig,
     out: Path,
@@ -330,12 +300,12 @@ def _run_trials(
         return
     share = share_of(resources, config.train, trials=count, asked=config.concurrent)
     base = dataclasses.replace(config.base, train=dataclasses.replace(config.train, cpus_per_worker=share.cpus))
-    scheduler = scheduler_of(config, space)
+    stopping = config.scheduler or default_scheduler(space)
     print(
         f"sweep {config.space}: {count} trials, {share.concurrent} at once, each {config.train.workers} workers of {share.cpus} CPUs; "
-        f"scheduler {scheduler}"
+        f"scheduler {stopping}"
     )
-    outcomes = TrialOutcomes(out / TRIALS, epochs=config.train.epochs, run=run, planned=planned, scheduler=scheduler)
+    outcomes = TrialOutcomes(out / TRIALS, epochs=config.train.epochs, run=run, planned=planned, scheduler=stopping)
     trainable = tune.with_parameters(run_trial, base=base, teachers=teachers, images=images, parent_run=run.run_id)
     # Tune's own files for each trial would repeat what the trials' folders hold.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -344,8 +314,8 @@ def _run_trials(
         tune.with_resources(trainable, tune.PlacementGroupFactory([{"memory": 1}])),
         param_space={PLANNED: tune.grid_search(again)} if planned else dict(space),
         tune_config=tune.TuneConfig(
-            search_alg=None if planned else _optuna(config, out, space, again, known=len(known)),
-            scheduler=_scheduler(scheduler, config),
+            search_alg=None if planned else optuna_search(space, out, costs=config.costs, again=again, known=len(known), seed=config.seed),
+            scheduler=scheduler(stopping, epochs=config.train.epochs, grace_epochs=config.grace_epochs),
             num_samples=1 if planned else count,
             max_concurrent_trials=share.concurrent,
         ),
@@ -355,29 +325,6 @@ def _run_trials(
         tuner.fit()
     finally:
         outcomes.close()
-
-
-def _optuna(config: SweepConfig, out: Path, space: Mapping[str, Any], again: Sequence[Mapping[str, Any]], *, known: int) -> Any:
-    """Optuna's search, its study on disk: what earlier trials reached is known after a resume; unfinished ones come first, as drawn.
-
-    known: trials that were drawn already.
-    """
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    counted = [cost for cost in config.costs if cost != "latency_ms"] if moves_cost(space) else []
-    if moves_cost(space) and "latency_ms" in config.costs and "gmacs" not in counted:
-        counted.append("gmacs")  # time is measured when no trial runs; until then multiply-adds stand for it
-    drawn = [{name: value for name, value in parameters.items() if name in space} for parameters in again]
-    return OptunaSearch(
-        metric=["val_mAP", *counted] if counted else "val_mAP",
-        mode=["max", *("min" for _ in counted)] if counted else "max",
-        points_to_evaluate=drawn or None,
-        seed=config.seed + known,  # after a resume it must not draw its first points again
-        study_name="sweep",
-        storage=optuna.storages.RDBStorage(f"sqlite:///{out / STUDY_FILE}"),
-    )
 
 
 def _train_teachers(config: SweepConfig, out: Path, images: LabelledImages, lengths: Sequence[int], run: TrackedRun) -> None:
@@ -422,30 +369,6 @@ def _with_latency(trials: list[Trial], resources: ClusterResources, config: Swee
     return [add_costs(trial, {"latency_ms": found[trial.name]}) if trial.name in found else trial for trial in trials]
 
 
-def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float]:
-    """Milliseconds an image of each bundle, {name: path} -> {name: median}: batches of 8, CUDA in bf16 where there is one.
-
-    Networks that differ in their weights alone are timed once; the rest in turn, so that what else the machine does meets all alike.
-    """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(threads)
-    students = {name: load_bundle(path) for name, path in bundles.items()}
-    kinds = {name: architecture_of(student) for name, student in students.items()}
-    networks = {kind: students[name].to(device) for name, kind in kinds.items()}
-    medians: dict[str, float] = {}
-    sizes = {students[name].preprocessing.image_size for name in kinds}
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for size in sorted(sizes):  # one batch goes through all networks of its size
-            calls = {
-                kind: lambda images, network=network: network(images, tokens=False)
-                for kind, network in networks.items()
-                if network.preprocessing.image_size == size
-            }
-            seconds = interleaved_seconds(calls, torch.randn(LATENCY_BATCH, 3, *size, device=device), repeats=LATENCY_REPEATS)
-            medians |= {kind: sorted(times)[len(times) // 2] * 1e3 / LATENCY_BATCH for kind, times in seconds.items()}
-    return {name: medians[kind] for name, kind in kinds.items()}
-
-
 def _test(config: SweepConfig, chosen: Trial, images: LabelledImages, *, gpu: bool) -> dict[str, dict[str, float]]:
     """The chosen model on the test split, once: of one that was chosen before, what was measured then."""
     if images.test is None:
@@ -487,7 +410,8 @@ def _dry_run(config: SweepConfig, images: LabelledImages, planned: Sequence[Mapp
     torch.set_num_threads(threads)
     each = plan.total_steps * config.train.batch_size / (rate * config.train.workers)
     gpus = f" and {config.train.gpus_per_worker:g} GPUs" if resources.gpus else ""
-    print(f"dry run: {count} trials of {config.train.epochs} epochs, {share.concurrent} at once, scheduler {scheduler_of(config, space)}")
+    stopping = config.scheduler or default_scheduler(space)
+    print(f"dry run: {count} trials of {config.train.epochs} epochs, {share.concurrent} at once, scheduler {stopping}")
     print(f"  each: {config.train.workers} workers of {share.cpus} CPUs{gpus}")
     print(
         f"  {rate:.1f} images/s measured on this machine's {device} with {share.cpus} threads (alone); about {duration(each)} a trial, "

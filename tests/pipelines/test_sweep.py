@@ -14,10 +14,11 @@ from pipelines import sweep
 from pipelines.cli import main
 from pipelines.cluster import ClusterResources, Node
 from pipelines.distill import DistillConfig
-from pipelines.network_cost import student_costs
+from pipelines.network_cost import latencies_ms, student_costs
 from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.sweep import Share, SweepConfig, latencies_ms, scheduler_of, share_of, space_of
+from pipelines.sweep import Share, SweepConfig, share_of, space_of
 from pipelines.sweep_results import pareto_trials, results_table, weight_line, write_results
+from pipelines.trial_search import default_scheduler, optuna_search, scheduler
 from pipelines.trials import (
     Trial,
     begin_trial,
@@ -151,23 +152,34 @@ def test_trials_that_do_not_fit_are_refused_but_on_a_cluster_that_grows(capsys):
     assert "waiting for the cluster to grow" in capsys.readouterr().out
 
 
-def test_trials_are_stopped_by_map_only_where_they_cost_the_same(tmp_path):
-    config = config_of(tmp_path, tmp_path)
-    assert scheduler_of(config, loss_weights()) == "asha"
-    assert scheduler_of(config, loss_weights("grid")) == scheduler_of(config, keep_ratios()) == "none"
-    assert scheduler_of(config, loss_weights(bits=(16, 32))) == "none"
-    assert scheduler_of(dataclasses.replace(config, scheduler="median"), keep_ratios()) == "median"
+def test_trials_are_stopped_by_map_only_where_they_cost_the_same():
+    assert default_scheduler(loss_weights()) == "asha"
+    assert default_scheduler(loss_weights("grid")) == default_scheduler(keep_ratios()) == "none"
+    assert default_scheduler(loss_weights(bits=(16, 32))) == "none"
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+@pytest.mark.parametrize("judged_at", [3, 9])
+def test_a_hopeless_trial_is_stopped_but_not_one_that_has_only_its_bundle_to_write(name, judged_at):
+    found = scheduler(name, epochs=9, grace_epochs=judged_at)
+    trials = [type("Trial", (), {"trial_id": str(number)})() for number in range(5)]
+    for trial in trials:
+        found.on_trial_add(None, trial)
+    for number, trial in enumerate(trials):
+        value = 0.1 if number == 4 else 0.9
+        actions = [found.on_trial_result(None, trial, {"epoch": epoch, "val_mAP": value}) for epoch in range(1, judged_at + 1)]
+        stopped = number == 4 and judged_at < 9
+        assert actions == ["CONTINUE"] * (judged_at - 1) + ["STOP" if stopped else "CONTINUE"], number
 
 
 @pytest.mark.parametrize("costs", [("gmacs", "code_bytes"), ("latency_ms",)])
 def test_optuna_goes_on_behind_what_is_known_and_draws_nothing_twice(tmp_path, costs):
     pytest.importorskip("optuna")
-    config = config_of(tmp_path, tmp_path, space="keep_ratios", search="optuna", costs=costs)
     space = keep_ratios(depth=6)
     counted = [cost for cost in costs if cost != "latency_ms"] or ["gmacs"]
 
     def search(again, known):
-        found = sweep._optuna(config, tmp_path, space, again, known=known)
+        found = optuna_search(space, tmp_path, costs=costs, again=again, known=known, seed=1)
         found.set_search_properties(None, None, space)
         return found
 
@@ -181,7 +193,7 @@ def test_optuna_goes_on_behind_what_is_known_and_draws_nothing_twice(tmp_path, c
     again = [second.suggest(f"u{number}") for number in range(4)]
     assert again[:2] == drawn[1:]
     assert all(new not in drawn for new in again[2:])
-    assert all(with_parameters(config.base, parameters).problems() == [] for parameters in again)
+    assert {len(with_parameters(DistillConfig(out="x"), parameters).student.keep_ratios) for parameters in again} == {3}
 
 
 # --- folders and results
