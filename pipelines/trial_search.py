@@ -24,13 +24,16 @@ def default_scheduler(space: Mapping[str, Any]) -> str:
 
 
 class _ToTheEnd:
-    """Stops no trial that has trained all its epochs: that one only writes its bundle, and Tune's schedulers would do it even then."""
+    """Stops a trial or lets it train, with two exceptions to Tune's schedulers: none is stopped that has trained all its epochs, as it only
+    writes its bundle; and none is paused (as the median rule does while it has few to compare), as all its workers would start anew.
+    """
 
     last_epoch: int
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         action: str = super().on_trial_result(controller, trial, result)  # type: ignore[misc]
-        return TrialScheduler.CONTINUE if result["epoch"] >= self.last_epoch else action
+        stop = action == TrialScheduler.STOP and result["epoch"] < self.last_epoch
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
 
 class _Asha(_ToTheEnd, ASHAScheduler):

@@ -62,6 +62,8 @@ def test_the_first_draws_are_those_of_a_shorter_sweep_and_come_from_the_seed():
 
 def test_a_grid_has_its_own_number_and_equal_draws_count_once():
     assert len(drawn_parameters(loss_weights("grid"), trials=3, seed=0)) == 25
+    mixed = {"student.bits": sweep.tune.grid_search([16, 32]), "loss.beta": sweep.tune.uniform(0, 1)}
+    assert len(drawn_parameters(mixed, trials=3, seed=0)) == 2
     assert len(drawn_parameters({"student.bits": sweep.tune.choice([16, 32])}, trials=30, seed=0)) == 2
 
 
@@ -163,11 +165,13 @@ def test_trials_are_stopped_by_map_only_where_they_cost_the_same():
 def test_a_hopeless_trial_is_stopped_but_not_one_that_has_only_its_bundle_to_write(name, judged_at):
     found = scheduler(name, epochs=9, grace_epochs=judged_at)
     trials = [type("Trial", (), {"trial_id": str(number)})() for number in range(5)]
+    waiting = type("Waiting", (), {"status": "PENDING"})()  # for whose sake the median rule would pause a trial
+    controller = type("Controller", (), {"get_live_trials": lambda self: [waiting]})()
     for trial in trials:
-        found.on_trial_add(None, trial)
+        found.on_trial_add(controller, trial)
     for number, trial in enumerate(trials):
         value = 0.1 if number == 4 else 0.9
-        actions = [found.on_trial_result(None, trial, {"epoch": epoch, "val_mAP": value}) for epoch in range(1, judged_at + 1)]
+        actions = [found.on_trial_result(controller, trial, {"epoch": epoch, "val_mAP": value}) for epoch in range(1, judged_at + 1)]
         stopped = number == 4 and judged_at < 9
         assert actions == ["CONTINUE"] * (judged_at - 1) + ["STOP" if stopped else "CONTINUE"], number
 

@@ -30,6 +30,7 @@ def test_every_schedule_drawn_is_one_that_the_network_takes_and_drops_patches_st
     for config in configs:
         schedule = PruningSchedule(config.student.prune_after, config.student.keep_ratios)
         schedule.check_depth(depth)
+        assert max(depth // 4, 1) <= config.student.prune_after[0] and config.student.prune_after[-1] < depth
         counts = (196, *schedule.kept_counts(196))
         assert len(counts) == stages + 1 and all(later < earlier for earlier, later in zip(counts, counts[1:], strict=False))
 
@@ -49,6 +50,7 @@ def test_bits_takes_each_length():
 
 
 def test_the_paper_s_figures_move_one_weight_at_a_time_for_each_length():
+    assert len(loss_weights("figures")["loss"]["grid_search"]) == 9  # the published pair once
     configs = configs_of(loss_weights("figures", bits=(16, 64)))
     assert len(configs) == 2 * 9
     for length in (16, 64):
