@@ -131,7 +131,7 @@ def weight_curves_figure(
     quieten(axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     if len(points) > 1:
-        figure.legend(loc="outside lower center", ncols=min(3, len(points)), frameon=False, fontsize=9)
+        figure.legend(loc="outside lower center", ncols=min(4, len(points)), frameon=False, fontsize=9)
     return figure
 
 
