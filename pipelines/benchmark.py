@@ -6,7 +6,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,13 +15,13 @@ from typing import Any, Literal, TypeVar
 import timm
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from eet.vit import PruningSchedule, Student, build_student, save_bundle, scaled_prune_after
 from pipelines import benchmark_encode, benchmark_matching, benchmark_search
 from pipelines.benchmark_encode import EncodeBenchmarkOptions, EncodeTiming
 from pipelines.benchmark_matching import MatchingBenchmarkOptions, MatchingTiming
 from pipelines.benchmark_search import SearchBenchmarkOptions, SearchTiming
+from pipelines.network_cost import gmacs_per_image, interleaved_seconds
 from pipelines.options import JobOptions
 
 _T = TypeVar("_T")
@@ -189,10 +188,11 @@ def _encoder(config: BenchmarkConfig) -> list[Timing]:
     networks = _networks(config, device)
     timings: list[Timing] = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=_bf16(device, config)):
-        macs = {name: _macs(network, device, name != "timm") for name, network in networks.items()}
+        size = _input_size(networks["student"])
+        macs = {name: gmacs_per_image(_runner(network, name != "timm", False), size, device) for name, network in networks.items()}
         runs = {name: _runner(network, name != "timm", config.compile) for name, network in networks.items()}
         for batch_size in config.batch_sizes:
-            timings += _time(runs, macs, batch_size, _input_size(networks["student"]), device, config.repeats)
+            timings += _time(runs, macs, batch_size, size, device, config.repeats)
     _print(timings, machine)
     _write_json(config, machine, timings)
     return timings
@@ -222,15 +222,6 @@ def _runner(network: nn.Module, ours: bool, compiled: bool) -> Callable[[Tensor]
     return (lambda images: module(images, tokens=False)) if ours else module
 
 
-def _macs(network: nn.Module, device: torch.device, ours: bool) -> float:
-    """Multiply-adds of one image, in 10^9, as torch counts them (attention included)."""
-    size = network.preprocessing.image_size if ours else network.patch_embed.img_size  # type: ignore[union-attr]
-    with FlopCounterMode(display=False) as counter:
-        images = torch.zeros(1, 3, *size, device=device)
-        _ = network(images, tokens=False) if ours else network(images)
-    return counter.get_total_flops() / 2e9
-
-
 def _time(
     runs: dict[str, Callable[[Tensor], Any]],
     macs: dict[str, float],
@@ -239,17 +230,8 @@ def _time(
     device: torch.device,
     repeats: int,
 ) -> list[Timing]:
-    """Every method in turn, `repeats` times over, so that a change of the machine's speed meets all alike."""
     images = torch.randn(batch_size, 3, *size, device=device)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(-2, repeats):  # two rounds of warm-up
-        for name, call in runs.items():
-            _settle(device)
-            started = time.perf_counter()
-            call(images)
-            _settle(device)
-            if repeat >= 0:
-                seconds[name].append(time.perf_counter() - started)
+    seconds = interleaved_seconds(runs, images, repeats=repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     timings = []
     for name, values in seconds.items():
@@ -259,11 +241,6 @@ def _time(
         ratio = statistics.median(mine / theirs for mine, theirs in zip(values, seconds["timm"], strict=True))
         timings.append(Timing(name, batch_size, macs[name], medians[name] * 1e3, batch_size / medians[name], ratio, spread))
     return timings
-
-
-def _settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _machine(device: torch.device, config: BenchmarkConfig) -> dict[str, str | int]:

@@ -22,6 +22,7 @@ JOBS: dict[str, Job] = {
     "quickstart": Job("pipelines.quickstart", "QuickstartConfig", "everything below, small, on this machine, ending in report.html"),
     "train-teacher": Job("pipelines.train_teacher", "TrainTeacherConfig", "train an unpruned teacher alone, for staged distillation"),
     "distill": Job("pipelines.distill", "DistillConfig", "train a pruned student: joint without --teacher, staged with one"),
+    "sweep": Job("pipelines.sweep", "SweepConfig", "many such trainings over a search space: accuracy against cost"),
     "encode": Job("pipelines.encode", "EncodeConfig", "images to a gallery of hash codes in Parquet"),
     "index": Job("pipelines.index", "IndexConfig", "a gallery's codes as files that a search maps into memory"),
     "search": Job("pipelines.search", "SearchConfig", "nearest items of a gallery in Hamming space"),
@@ -144,6 +145,7 @@ def _set_environment() -> None:
         "DO_NOT_TRACK": "true",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_DATA_LOG_LEVEL": "ERROR",
+        "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints boxes at any verbosity
         "RAY_COLOR_PREFIX": "0",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

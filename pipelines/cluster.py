@@ -32,15 +32,17 @@ class ClusterResources:
     def cpus(self) -> int:
         return sum(node.cpus for node in self.nodes)
 
-    def cpus_per_worker(self, workers: int) -> int:
-        """The most whole CPUs that each of `workers` can have at once, every one on a single node (with a GPU, where the cluster has any).
+    def cpus_per_worker(self, workers: int, *, gpus_per_worker: float = 1) -> int:
+        """The most whole CPUs that each of `workers` can have at once, every one on a single node (with its share of a GPU, where the
+        cluster has any).
 
         Ray waits for ever for a worker that fits no node, so ValueError where not all of them fit; on a cluster that grows, as many as
         fit one of its nodes, and Ray asks for more nodes.
         """
-        share = largest_share(self.nodes, workers, gpu=self.gpus > 0)
+        share = largest_share(self.nodes, workers, gpus=gpus_per_worker if self.gpus else 0)
         if share is None and self.grows:
-            share = max((node.cpus // max(1, node.gpus) for node in self.nodes if node.gpus or not self.gpus), default=0)
+            taken = (node for node in self.nodes if node.gpus or not self.gpus)
+            share = max((node.cpus // max(1, int(node.gpus / gpus_per_worker)) for node in taken), default=0)
             print(f"note: {workers} workers do not fit the {len(self.nodes)} nodes there are; waiting for the cluster to grow")
         if not share:
             raise ValueError(
@@ -50,10 +52,15 @@ class ClusterResources:
         return share
 
 
-def largest_share(nodes: Sequence[Node], workers: int, *, gpu: bool) -> int | None:
-    """The greatest number of CPUs, 1 or more, with which `workers` fit on the nodes, each with a GPU of its own if asked; None for none."""
+def places(nodes: Sequence[Node], *, cpus: int, gpus: float) -> int:
+    """How many workers of so many CPUs and GPUs (a share of one, or 0 for none) the nodes hold at once, every one on a single node."""
+    return sum(min(node.cpus // cpus, int(node.gpus / gpus + 1e-9)) if gpus else node.cpus // cpus for node in nodes)
+
+
+def largest_share(nodes: Sequence[Node], workers: int, *, gpus: float) -> int | None:
+    """The greatest number of CPUs, 1 or more, with which `workers` fit on the nodes, each with so many GPUs; None for none."""
     for share in range(max((node.cpus for node in nodes), default=0), 0, -1):
-        if sum(min(node.cpus // share, node.gpus) if gpu else node.cpus // share for node in nodes) >= workers:
+        if places(nodes, cpus=share, gpus=gpus) >= workers:
             return share
     return None
 

@@ -153,6 +153,7 @@ class TrainOptions:
         min_crop_area: Least share of a picture that a random training crop shows; labels told by parts of small pictures want more of it.
         workers: Ray Train workers (DDP).
         cpus_per_worker: CPU threads of a worker; default an equal share of the cluster's.
+        gpus_per_worker: GPUs of a worker, where the cluster has any; below 1, trials of a sweep share one (one worker each).
         loader_workers: Image loading processes of a worker; default 0 on a CPU (it loads in turn with training), 8 at most on a GPU.
         precision: auto is bf16 autocast on CUDA and fp32 on a CPU.
         compile: Run the networks through torch.compile.
@@ -173,6 +174,7 @@ class TrainOptions:
     min_crop_area: float = PUBLISHED_MIN_CROP_AREA
     workers: int = 1
     cpus_per_worker: int | None = None
+    gpus_per_worker: float = 1
     loader_workers: int | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
@@ -194,6 +196,8 @@ class TrainOptions:
                 found.append(f"--train.{name} {value}: must be above 0")
         if self.workers >= 1 and self.batch_size % self.workers:
             found.append(f"--train.batch_size {self.batch_size} does not divide over {self.workers} workers")
+        if not (0 < self.gpus_per_worker < 1 and self.workers == 1) and self.gpus_per_worker != 1:
+            found.append(f"--train.gpus_per_worker {self.gpus_per_worker}: use 1, or with one worker a share of 1")
         if not 0 <= self.validation_share < 1:
             found.append(f"--train.validation_share {self.validation_share}: use 0 (none) to below 1")
         if not 0 < self.min_crop_area <= 1:

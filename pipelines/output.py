@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -111,9 +111,21 @@ def config_location(out: str) -> str:
     return with_suffix(out, ".config.yaml", instead_of=".parquet") if is_table(out) else join_location(out, "config.yaml")
 
 
-def write_config(out: str, config: Any) -> None:
-    """Writes the resolved config beside the output, so that `--config` on it repeats the job."""
-    write_text(config_location(out), yaml.safe_dump(config_values(config), sort_keys=False))
+def write_config(out: str, config: Any, *, location: str | None = None) -> None:
+    """Writes the resolved config beside the output (or to `location`), so that `--config` on it repeats the job."""
+    write_text(location or config_location(out), yaml.safe_dump(config_values(config), sort_keys=False))
+
+
+def check_same_options(config: Any, free: Collection[str]) -> None:
+    """ValueError where a job that is continued was begun with other options than `config` has; free: flags that may differ."""
+    written = read_written_config(config.out)
+    if written is None:
+        return
+    now, then = flat_values(config_values(config)), flat_values(written)
+    changed = [key for key in now if key not in free and now[key] != then.get(key)]
+    if changed:
+        told = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
+        raise ValueError(f"{config.out} was begun with other options ({told}): resume with the same, or choose another --out")
 
 
 def read_written_config(out: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.output import flat_values
 
 EXPERIMENT = "eet"
+PARENT_TAG = "mlflow.parentRunId"  # by which MLflow's page shows a run under another
 PARAM_LIMIT = 6000  # characters MLflow stores of one parameter
 
 
@@ -30,6 +31,13 @@ class TrackedRun:
         for name, value in metrics.items():
             self.client.log_metric(self.run_id, name.replace("@", "_at_"), float(value), step=step)
 
+    def end_children(self, name: str, status: str) -> None:
+        """Ends what still runs under this run and is called `name` ('%': anything): its process is gone and could not."""
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        wanted = f"tags.`{PARENT_TAG}` = '{self.run_id}' and attributes.status = 'RUNNING' and attributes.run_name LIKE '{name}'"
+        for child in self.client.search_runs([experiment], wanted):
+            self.client.set_terminated(child.info.run_id, status)
+
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
         """A file, or a folder with all in it."""
         log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
@@ -37,8 +45,13 @@ class TrackedRun:
 
 
 @contextmanager
-def tracked(name: str, tracking_uri: str | None, out: str, parameters: Mapping[str, Any]) -> Iterator[TrackedRun]:
-    """A run called `name` with the config as parameters; ends FINISHED, FAILED after an error, KILLED when stopped from the keyboard."""
+def tracked(
+    name: str, tracking_uri: str | None, out: str, parameters: Mapping[str, Any], *, parent: str | None = None, run_id: str | None = None
+) -> Iterator[TrackedRun]:
+    """A run called `name` with the config as parameters; ends FINISHED, FAILED after an error, KILLED when stopped from the keyboard.
+
+    parent: the run under which it is shown (a sweep's trials). run_id: a run of before that goes on, with the parameters it has.
+    """
     import logging
 
     for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
@@ -51,6 +64,9 @@ def tracked(name: str, tracking_uri: str | None, out: str, parameters: Mapping[s
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
+        if run_id is not None:
+            client.update_run(run_id, status="RUNNING")
+            parameters = {}
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment:
             experiment_id = experiment.experiment_id
@@ -59,17 +75,17 @@ def tracked(name: str, tracking_uri: str | None, out: str, parameters: Mapping[s
             if uri.startswith("sqlite:///"):  # beside the database, not in whatever folder the job was started from
                 location = (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
-        run = client.create_run(experiment_id, run_name=name)
+        run_id = run_id or client.create_run(experiment_id, run_name=name, tags={PARENT_TAG: parent} if parent else {}).info.run_id
     except MlflowException as error:
         raise ValueError(f"--tracking-uri {uri}: {error}") from error
     for key, value in flat_values(dict(parameters)).items():
-        client.log_param(run.info.run_id, key, str(value)[:PARAM_LIMIT])
+        client.log_param(run_id, key, str(value)[:PARAM_LIMIT])
     status = "FAILED"
     try:
-        yield TrackedRun(client, run.info.run_id)
+        yield TrackedRun(client, run_id)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        client.set_terminated(run.info.run_id, status)
+        client.set_terminated(run_id, status)

@@ -4,7 +4,15 @@ from dataclasses import dataclass, field
 
 from eet.vit import HashInput
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.training import TrainingResult, check_output, new_network, read_labelled_images, run_training, target_codes_of
+from pipelines.training import (
+    LabelledImages,
+    TrainingResult,
+    check_output,
+    new_network,
+    read_labelled_images,
+    run_training,
+    target_codes_of,
+)
 from pipelines.training_worker import TrainingPlan
 
 
@@ -69,8 +77,13 @@ def run(config: TrainTeacherConfig) -> TrainingResult:
     """Trains, and writes the bundle that `--teacher` takes into config.out."""
     check_output(config)
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
+    return run_training(config, plan_of(config, images), images, title="train-teacher")
+
+
+def plan_of(config: TrainTeacherConfig, images: LabelledImages) -> TrainingPlan:
+    """Network, codes and images of the run."""
     network = config.student.as_student()
-    plan = TrainingPlan(
+    return TrainingPlan(
         networks={
             "teacher": new_network(network, num_classes=images.train.num_labels, weights=config.weights, seed=config.seed, pruned=False)
         },
@@ -85,4 +98,3 @@ def run(config: TrainTeacherConfig) -> TrainingResult:
         threads=0,
         board=None,
     )
-    return run_training(config, plan, images, title="train-teacher")

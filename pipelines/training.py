@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from eet.vit import PruningSchedule, Student, build_student, save_bundle, scaled
 from pipelines.cli import JobFailed
 from pipelines.cluster import connected
 from pipelines.options import DataOptions, StudentOptions
-from pipelines.output import absolute, config_values, flat_values, read_written_config, write_config
+from pipelines.output import absolute, check_same_options, config_values, write_config
 from pipelines.progress import BoardReader, EpochDone, ProgressBoard, StepDone, TrainingDisplay, duration
 from pipelines.tracking import tracked
 from pipelines.training_data import unreadable_images
@@ -38,6 +39,7 @@ FREE_ON_RESUME = (
     "out",
     "train.workers",
     "train.cpus_per_worker",
+    "train.gpus_per_worker",
     "train.loader_workers",
     "train.max_failures",
 )
@@ -133,10 +135,19 @@ def target_codes_of(train: ImageTable, *, num_bits: int, seed: int) -> np.ndarra
     return codes
 
 
-def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, title: str) -> TrainingResult:
+def run_training(
+    config: Any,
+    plan: TrainingPlan,
+    images: LabelledImages,
+    *,
+    title: str,
+    parent_run: str | None = None,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> TrainingResult:
     """Trains by `plan` on Ray Train and writes the bundle, curves and measures into config.out.
 
     config: the job's dataclass (out, resume, address, tracking_uri, dry_run, train, ...). The joint teacher's bundle goes to out/teacher.
+    parent_run, callbacks: of a sweep: its MLflow run, and what hears of every epoch.
     """
     out = Path(config.out).absolute()
     options = plan.options
@@ -153,9 +164,9 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
     if images.skipped:
         with (out / SKIPPED_FILE).open("w", newline="") as file:
             csv.writer(file).writerows([("image", "reason"), *images.skipped])
-    with tracked(f"{title} {out.name}", config.tracking_uri, config.out, config_values(config)) as run:
+    with tracked(f"{title} {out.name}", config.tracking_uri, config.out, config_values(config), parent=parent_run) as run:
         with connected(config.ray_address) as resources:
-            share = resources.cpus_per_worker(options.workers)
+            share = resources.cpus_per_worker(options.workers, gpus_per_worker=options.gpus_per_worker)
             threads = options.cpus_per_worker or share
             if threads > share:  # Ray would wait for ever
                 raise ValueError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
@@ -164,7 +175,7 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
             board = ProgressBoard.options(scheduling_strategy=here).remote()
             plan = dataclasses.replace(plan, threads=threads, board=board)
-            trainer = _trainer(plan, out, threads=threads, use_gpu=use_gpu)
+            trainer = _trainer(plan, out, threads=threads, use_gpu=use_gpu, callbacks=callbacks)
             display = TrainingDisplay(title, options.epochs)
 
             def listen(event: StepDone | EpochDone) -> None:
@@ -199,7 +210,7 @@ def run_training(config: Any, plan: TrainingPlan, images: LabelledImages, *, tit
     return finished
 
 
-def _trainer(plan: TrainingPlan, out: Path, *, threads: int, use_gpu: bool) -> Any:
+def _trainer(plan: TrainingPlan, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[ray.train.UserCallback]) -> Any:
     import ray.train.torch
 
     # One thread pool setting for the worker's process: Ray would set it to the CPUs it reserves, which is the same number here.
@@ -207,13 +218,16 @@ def _trainer(plan: TrainingPlan, out: Path, *, threads: int, use_gpu: bool) -> A
         train_worker,
         train_loop_config={"plan": ray.put(plan)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=plan.options.workers, use_gpu=use_gpu, resources_per_worker={"CPU": threads} | ({"GPU": 1} if use_gpu else {})
+            num_workers=plan.options.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": threads} | ({"GPU": plan.options.gpus_per_worker} if use_gpu else {}),
         ),
         run_config=ray.train.RunConfig(
             name=RUN_NAME,
             storage_path=str(out / CHECKPOINTS),
             failure_config=ray.train.FailureConfig(max_failures=plan.options.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=list(callbacks),
         ),
     )
 
@@ -241,14 +255,8 @@ def check_output(config: Any) -> None:
         return
     if (out / "model.json").exists():
         raise ValueError(f"{out} is finished: nothing to resume")
-    written = read_written_config(str(out))
-    if not begun or written is None:
-        return
-    now, then = flat_values(config_values(config)), flat_values(written)
-    changed = [key for key in now if key not in FREE_ON_RESUME and now[key] != then.get(key)]
-    if changed:
-        told = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
-        raise ValueError(f"{out} was begun with other options ({told}): resume with the same, or choose another --out")
+    if begun:
+        check_same_options(config, FREE_ON_RESUME)
 
 
 def _user_error(error: Exception) -> Exception:
@@ -320,7 +328,16 @@ def _print_plan(plan: TrainingPlan, images: LabelledImages, title: str) -> None:
 
 
 def _print_estimate(plan: TrainingPlan) -> None:
-    """Times one micro-batch in this process and scales it."""
+    rate, device = measured_rate(plan)
+    left = plan.total_steps * plan.options.batch_size / rate
+    print(
+        f"dry run: {rate:.1f} images/s measured on this machine's {device} "
+        f"with one worker; about {duration(left)} of training; nothing was started"
+    )
+
+
+def measured_rate(plan: TrainingPlan) -> tuple[float, str]:
+    """Images/s of one worker in this process, from the time of one micro-batch, and the kind of device ('cpu', 'cuda')."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     objective = objective_of(plan).to(device)
     size = min(plan.options.micro_batch_size or 16, plan.options.batch_size)
@@ -332,12 +349,7 @@ def _print_estimate(plan: TrainingPlan) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.monotonic() - started
-    rate = size / seconds
-    left = plan.total_steps * plan.options.batch_size / rate
-    print(
-        f"dry run: {rate:.1f} images/s measured on this machine's {device.type} "
-        f"with one worker; about {duration(left)} of training; nothing was started"
-    )
+    return size / seconds, device.type
 
 
 def print_test(test: dict[str, dict[str, dict[str, float]]]) -> None:

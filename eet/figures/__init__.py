@@ -1,9 +1,16 @@
 """Pictures of results: hit panels, kept-token overlays, curves, and the self-contained HTML report."""
 
-from eet.figures.curves import patch_similarity_figure, precision_recall_figure, save_png, training_curves_figure
+from eet.figures.curves import (
+    patch_similarity_figure,
+    precision_recall_figure,
+    save_png,
+    training_curves_figure,
+    weight_curves_figure,
+)
 from eet.figures.kept_tokens import kept_tokens_overlay
 from eet.figures.matches import Line, Side, matches_panel
 from eet.figures.panels import hits_panel
+from eet.figures.pareto import pareto_figure
 from eet.figures.report import Block, Paragraph, Picture, Section, Table, render_report
 
 __all__ = [
@@ -17,9 +24,11 @@ __all__ = [
     "hits_panel",
     "kept_tokens_overlay",
     "matches_panel",
+    "pareto_figure",
     "patch_similarity_figure",
     "precision_recall_figure",
     "render_report",
     "save_png",
     "training_curves_figure",
+    "weight_curves_figure",
 ]

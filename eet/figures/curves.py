@@ -1,4 +1,6 @@
-"""Line figures: precision against recall, training curves, and patch similarity. Drawn on matplotlib Figures, with no global state."""
+"""Line figures: precision against recall, training curves, patch similarity, quality over a weight. Drawn on matplotlib Figures, with no
+global state.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +35,7 @@ def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     """
     if not curves:
         raise ValueError("no curves to draw; give at least one name -> (recall, precision)")
-    figure = _figure(1, 1)
+    figure = figure_of(1, 1)
     axes = figure.subplots()
     for number, (name, (recall, precision)) in enumerate(curves.items()):
         recall, precision = np.asarray(recall), np.asarray(precision)
@@ -47,7 +49,7 @@ def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
             raise ValueError(f"curve {name!r} has values outside 0 to 1; give recall and precision as shares")
         axes.plot(recall, precision, label=name, **_line(number, len(recall)))
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    _quiet(axes)
+    quieten(axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     if len(curves) > 1:
         figure.legend(loc="outside lower center", ncols=min(3, len(curves)), frameon=False, fontsize=9)
@@ -79,7 +81,7 @@ def training_curves_figure(history: Sequence[Mapping[str, float]], keys: Sequenc
     by_epoch = all("epoch" in report for report in history)
     columns = 2 if len(keys) == 4 else min(3, len(keys))
     rows = -(-len(keys) // columns)
-    figure = _figure(rows, columns)
+    figure = figure_of(rows, columns)
     grid = figure.subplots(rows, columns, squeeze=False)
     for number, axes in enumerate(grid.flat):
         if number >= len(keys):
@@ -91,7 +93,7 @@ def training_curves_figure(history: Sequence[Mapping[str, float]], keys: Sequenc
         axes.set_title(key, fontsize=10, loc="left")
         axes.set_xlabel("epoch" if by_epoch else "report")
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
-        _quiet(axes)
+        quieten(axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
@@ -113,7 +115,7 @@ def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: st
     """
     if not similarities:
         raise ValueError("no models to draw; give at least one name -> mean cosine of each block")
-    figure = _figure(1, 1)
+    figure = figure_of(1, 1)
     axes = figure.subplots()
     rows: list[list[Cell]] = []
     for number, (name, values) in enumerate(similarities.items()):
@@ -127,11 +129,52 @@ def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: st
         rows.append([name, len(values), *(float(value) for value in chosen), highest + 1])
     axes.set(xlabel="block", ylabel="mean cosine of two patches")
     axes.locator_params(axis="x", integer=True)
-    _quiet(axes)
+    quieten(axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     if len(similarities) > 1:
         figure.legend(loc="outside lower center", ncols=min(3, len(similarities)), frameon=False, fontsize=9)
     return figure, Table(["model", "blocks", "first", "middle", "last", "highest", "at block"], rows, caption=title)
+
+
+def weight_curves_figure(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    weight: str,
+    quality: str,
+    title: str,
+) -> "Figure":
+    """Quality over a weight on a logarithmic axis: one colour for each name, as the figures 4 and 5 of EET show mAP over beta and sigma.
+
+    Args:
+        lines: name -> (weights > 0, qualities): trials that differ in the weight alone, joined; may lack names.
+        points: name -> (weights > 0, qualities): every trial, drawn faint beside the lines.
+        weight, quality: what the axes are called.
+        title: text above the axes.
+
+    Returns:
+        A matplotlib Figure with one plot.
+
+    Raises:
+        ValueError: if there is no point, or a weight is not above 0.
+    """
+    if not any(len(values) for values, _ in points.values()):
+        raise ValueError("no trials to draw; give at least one")
+    if not all(value > 0 for values, _ in (*points.values(), *lines.values()) for value in values):
+        raise ValueError("the weights' axis is logarithmic: give weights above 0")
+    figure = figure_of(1, 1)
+    axes = figure.subplots()
+    for number, (name, (x, y)) in enumerate(points.items()):
+        axes.scatter(x, y, s=14, color=COLOURS[number % len(COLOURS)], alpha=0.35, linewidths=0, label=None if name in lines else name)
+        if name in lines:
+            axes.plot(*lines[name], label=name, **_line(number, len(lines[name][0])))
+    axes.set_xscale("log")
+    axes.set(xlabel=weight, ylabel=quality)
+    quieten(axes)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    if len(points) > 1:
+        figure.legend(loc="outside lower center", ncols=min(4, len(points)), frameon=False, fontsize=9)
+    return figure
 
 
 def save_png(figure: "Figure", path: str | os.PathLike[str]) -> None:
@@ -142,7 +185,8 @@ def save_png(figure: "Figure", path: str | os.PathLike[str]) -> None:
     figure.savefig(path, format="png", dpi=192, metadata={"Software": None})
 
 
-def _figure(rows: int, columns: int) -> "Figure":
+def figure_of(rows: int, columns: int) -> "Figure":
+    """An empty Figure for rows x columns plots."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -162,7 +206,8 @@ def _line(number: int, points: int) -> dict[str, Any]:
     }
 
 
-def _quiet(axes: "Axes") -> None:
+def quieten(axes: "Axes") -> None:
+    """Frame and ticks step back behind what is drawn."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.grid(color="#e6e6e6", linewidth=0.8)

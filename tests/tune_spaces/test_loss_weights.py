@@ -38,7 +38,7 @@ def test_random_draws_lie_in_the_ranges_log_uniformly():
 
 
 def test_impossible_spaces_are_refused():
-    with pytest.raises(ValueError, match="'random' or 'grid'"):
+    with pytest.raises(ValueError, match="'random', 'grid' or 'figures'"):
         loss_weights("sobol")  # type: ignore[arg-type]
     for masked in ((), (4, -1)):
         with pytest.raises(ValueError, match="from 0"):

@@ -1,0 +1,69 @@
+"""Accuracy against cost: every candidate, and those that no other beats in both."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eet.figures.curves import COLOURS, GREY, figure_of, quieten
+from eet.metrics import pareto_set
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def pareto_figure(
+    costs: Mapping[str, Sequence[float]],
+    quality: Sequence[float],
+    *,
+    names: Sequence[str],
+    quality_name: str,
+    chosen: str | None,
+    title: str,
+) -> "Figure":
+    """One plot for each cost: quality upwards, cost to the right, the Pareto set of the two joined by steps and named.
+
+    Args:
+        costs: what it is called, with its unit -> one value for each candidate; at least one cost.
+        quality: one value for each candidate, higher is better. names: one for each, written beside those of the set.
+        quality_name: the axis. chosen: the name of the one to ring, or None.
+        title: text above the plots.
+
+    Returns:
+        A matplotlib Figure with len(costs) plots, three in a row at most.
+
+    Raises:
+        ValueError: if there is no cost or no candidate, or lengths differ.
+    """
+    count = len(names)
+    lengths = {len(quality), *(len(values) for values in costs.values())}
+    if not costs or not count or lengths != {count}:
+        raise ValueError(f"{count} names, {len(quality)} qualities and {len(costs)} costs to draw; give one value of each for every name")
+    columns = min(3, len(costs))
+    rows = -(-len(costs) // columns)
+    figure = figure_of(rows, columns)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    heights = np.asarray(quality, dtype=float)
+    for number, axes in enumerate(grid.flat):
+        if number >= len(costs):
+            axes.remove()
+            continue
+        name, values = list(costs.items())[number]
+        places = np.asarray(values, dtype=float)
+        best = pareto_set(np.stack([heights, -places], axis=1))
+        axes.scatter(places[~best], heights[~best], s=22, color=GREY, alpha=0.5, linewidths=0)
+        order = np.flatnonzero(best)[np.argsort(places[best], kind="stable")]
+        # Up to the next one's cost nothing is better than this one: a step, not a slope.
+        axes.step(places[order], heights[order], where="post", color=COLOURS[0], linewidth=1.6, marker="o", markersize=5, clip_on=False)
+        for place in order:
+            axes.annotate(names[place], (places[place], heights[place]), (3, 5), textcoords="offset points", fontsize=7, color=GREY)
+        if chosen is not None:
+            ringed = list(names).index(chosen)
+            axes.plot(
+                places[ringed], heights[ringed], "o", markersize=11, markerfacecolor="none", markeredgecolor=COLOURS[1], clip_on=False
+            )
+        axes.margins(0.08)
+        axes.set(xlabel=name, ylabel=quality_name)
+        quieten(axes)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    return figure

@@ -1,0 +1,72 @@
+"""What the sweep's driver does with what trials say: their outcomes on disk, MLflow's status, lines or a live table on the terminal."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from pipelines.sweep_results import trial_table
+from pipelines.tracking import TrackedRun
+from pipelines.trial_run import TITLE, parameters_of
+from pipelines.trials import BUNDLE_FILE, end_trial, read_trial, read_trials, trial_name
+
+RECORDED = ("epoch", "val_mAP", "total", "images_per_s")
+
+
+class TrialOutcomes(tune.Callback):
+    """Tune's callback in the driver's process.
+
+    root: folder of the trials. epochs: of each. run: the sweep's MLflow run. planned: parameters drawn beforehand, for the table.
+    scheduler: what stops trials, by name.
+    """
+
+    def __init__(self, root: Path, *, epochs: int, run: TrackedRun, planned: list[dict[str, Any]], scheduler: str) -> None:
+        self._root, self._epochs, self._run, self._planned, self._scheduler = root, epochs, run, planned, scheduler
+        self._records: dict[str, list[dict[str, float]]] = {}
+        self._live: Any = None
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Tune begins; not before, as it writes a copy of this object to disk, and a live display has none."""
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live = Live(refresh_per_second=2)
+            self._live.start()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        name = trial_name(parameters_of(trial.config))
+        record = {key: float(result[key]) for key in RECORDED if key in result}
+        self._records.setdefault(name, []).append(record)
+        self._say(name, f"epoch {result['epoch']}/{self._epochs}  val mAP {result['val_mAP']:.4f}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        name = trial_name(parameters_of(trial.config))
+        if (self._root / name / BUNDLE_FILE).exists():
+            self._say(name, "finished")
+            return
+        epoch = int(self._records[name][-1]["epoch"])
+        self._end(name, "stopped", f"by {self._scheduler} after epoch {epoch}", mlflow_status="KILLED")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        name = trial_name(parameters_of(trial.config))
+        told = read_trial(self._root / name)  # a trial that could has said why itself
+        reason = told.reason if told.status == "failed" else "its process was lost"
+        self._end(name, "failed", reason, mlflow_status="FAILED")
+
+    def _end(self, name: str, status: Any, reason: str, *, mlflow_status: str) -> None:
+        end_trial(self._root / name, status, reason, self._records.get(name, []))
+        # Its process is gone, and with it whoever would have ended its run.
+        self._run.end_children(f"{TITLE} {name}", mlflow_status)
+        self._say(name, f"{status}: {reason}")
+
+    def _say(self, name: str, what: str) -> None:
+        if self._live is None:
+            print(f"trial {name}  {what}", flush=True)
+        else:
+            last = {name: records[-1] for name, records in self._records.items()}
+            self._live.update(trial_table(read_trials(self._root, self._planned), last))
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()

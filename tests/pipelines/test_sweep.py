@@ -1,0 +1,405 @@
+"""A sweep: what is drawn, what fits the cluster, what it says of its trials, and one that runs, loses a trial, and goes on."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from eet.vit import PruningSchedule, build_student, load_bundle, save_bundle
+from pipelines import sweep
+from pipelines.cli import main
+from pipelines.cluster import ClusterResources, Node
+from pipelines.distill import DistillConfig
+from pipelines.network_cost import latencies_ms, student_costs
+from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.sweep import Share, SweepConfig, share_of, space_of
+from pipelines.sweep_results import pareto_trials, results_table, weight_line, write_results
+from pipelines.trial_search import default_scheduler, optuna_search, scheduler
+from pipelines.trials import (
+    Trial,
+    begin_trial,
+    chosen_trial,
+    drawn_parameters,
+    end_trial,
+    read_trial,
+    read_trials,
+    trial_config,
+    trial_name,
+    with_parameters,
+)
+from tune_spaces.keep_ratios import keep_ratios
+from tune_spaces.loss_weights import loss_weights
+
+NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
+TRAIN = TrainOptions(epochs=2, batch_size=8, cpus_per_worker=1, validation_share=0.25, max_failures=0)
+
+
+def config_of(out: Path, birds: Path, **changes) -> SweepConfig:
+    options = {
+        "space": "loss_weights",
+        "weights": "none",
+        "data": DataOptions(name="synthetic", root=str(birds)),
+        "student": StudentOptions(**NETWORK, image_size=48, bits=16),
+        "train": TRAIN,
+        **changes,
+    }
+    return SweepConfig(out=str(out), **options)
+
+
+# --- parameters
+
+
+def test_the_first_draws_are_those_of_a_shorter_sweep_and_come_from_the_seed():
+    few, many = (drawn_parameters(loss_weights(), trials=trials, seed=5) for trials in (3, 9))
+    assert many[:3] == few and len({trial_name(parameters) for parameters in many}) == 9
+    assert drawn_parameters(loss_weights(), trials=3, seed=6) != few
+    assert json.loads(json.dumps(few)) == few  # nothing of numpy is left
+
+
+def test_a_grid_has_its_own_number_and_equal_draws_count_once():
+    assert len(drawn_parameters(loss_weights("grid"), trials=3, seed=0)) == 25
+    mixed = {"student.bits": sweep.tune.grid_search([16, 32]), "loss.beta": sweep.tune.uniform(0, 1)}
+    assert len(drawn_parameters(mixed, trials=3, seed=0)) == 2
+    assert len(drawn_parameters({"student.bits": sweep.tune.choice([16, 32])}, trials=30, seed=0)) == 2
+
+
+def test_parameters_take_the_place_of_flags_and_of_places_in_a_list():
+    base = DistillConfig(out="x", student=StudentOptions(bits=16))
+    drawn = {"student.keep_ratios.1": 0.3, "student.keep_ratios.0": 0.7, "student.prune_after": "[2, 5]", "loss.beta": 0.2, "seed": 7}
+    config = with_parameters(base, drawn)
+    assert config.student == StudentOptions(bits=16, keep_ratios=(0.7, 0.3), prune_after=(2, 5))
+    assert (config.loss, config.seed) == (LossOptions(beta=0.2), 7) and base.seed == 42
+    assert with_parameters(base, {"train.optimizer": "adamw"}).train.optimizer == "adamw"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "told"),
+    [
+        ({"loss.gamma": 1, "student.bits": 8, "out": "y"}, r"moves loss.gamma, out, which"),
+        ({"data.root": "y"}, "moves data.root"),
+        ({"student.keep_ratios.1": 0.5}, r"at the places \[1\]"),
+    ],
+)
+def test_parameters_that_a_trial_does_not_have_are_refused(drawn, told):
+    with pytest.raises(ValueError, match=told):
+        with_parameters(DistillConfig(out="x"), drawn)
+
+
+def test_a_space_of_the_user_s_own_goes_by_its_dotted_path(tmp_path, monkeypatch):
+    (tmp_path / "own_space.py").write_text("def rates(top=0.1):\n    return {'train.learning_rate': {'grid_search': [0.01, top]}}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    space = space_of("own_space.rates", {"top": 0.3})
+    assert drawn_parameters(space, trials=1, seed=0) == [{"train.learning_rate": 0.01}, {"train.learning_rate": 0.3}]
+    with pytest.raises(ValueError, match="cannot take --space_options"):
+        space_of("own_space.rates", {"bottom": 0.3})
+
+
+def test_what_is_impossible_is_told_all_at_once_before_anything_starts(tmp_path, capsys):
+    flags = ["--data.root", "x", "--trials", "0", "--concurrent", "0", "--costs", "[]", "--teacher", "t", "--shared_teacher"]
+    assert main(["sweep", "--space", "keep_ratio", "--out", str(tmp_path / "out"), *flags]) == 2
+    told = capsys.readouterr().err
+    for problem in ("--trials 0", "--concurrent 0", "--costs []", "--teacher and --shared_teacher", "neither one of loss_weights"):
+        assert problem in told
+    own = config_of(tmp_path, tmp_path, space="bits", space_options={"lengths": [16]}, search="optuna")
+    assert any("draws its own points" in problem for problem in own.problems())
+    assert config_of(tmp_path, tmp_path).problems() == []
+
+
+def test_a_trial_s_own_impossible_value_is_told_before_anything_starts(tmp_path, monkeypatch):
+    (tmp_path / "wrong_space.py").write_text("def rates():\n    return {'train.learning_rate': {'grid_search': [0.01, -1.0]}}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (problem,) = config_of(tmp_path, tmp_path, space="wrong_space.rates").problems()
+    assert problem == "--space: --train.learning_rate -1.0: must be above 0"
+
+
+# --- resources
+
+
+@pytest.mark.parametrize(
+    ("nodes", "train", "trials", "asked", "expected"),
+    [
+        ([(2, 0)], {}, 9, None, Share(2, 1)),
+        ([(8, 0)], {}, 3, None, Share(3, 2)),  # the CPUs are shared out among fewer trials
+        ([(8, 0)], {}, 9, 2, Share(2, 4)),
+        ([(8, 0)], {"workers": 3}, 9, None, Share(2, 1)),
+        ([(3, 0), (3, 0)], {"cpus_per_worker": 2}, 9, None, Share(2, 2)),  # no worker lies on two nodes
+        ([(16, 1)], {}, 9, None, Share(1, 16)),
+        ([(16, 1)], {"gpus_per_worker": 0.25}, 9, None, Share(4, 4)),
+        ([(16, 2), (16, 0)], {"gpus_per_worker": 0.5}, 9, None, Share(4, 4)),
+        ([(4, 4)], {"workers": 2}, 9, None, Share(2, 1)),
+    ],
+)
+def test_as_many_trials_run_as_the_cluster_has_room_for(nodes, train, trials, asked, expected):
+    resources = ClusterResources(tuple(Node(*node) for node in nodes))
+    share = share_of(resources, TrainOptions(**train), trials=trials, asked=asked)
+    assert share == expected
+    # What Ray is asked for at once is there.
+    workers = share.concurrent * train.get("workers", 1)
+    assert workers * share.cpus <= resources.cpus
+    if resources.gpus:
+        assert workers * train.get("gpus_per_worker", 1) <= resources.gpus
+
+
+def test_trials_that_do_not_fit_are_refused_but_on_a_cluster_that_grows(capsys):
+    small = ClusterResources((Node(2, 0),))
+    for train, asked in (({"workers": 4, "batch_size": 64}, None), ({"cpus_per_worker": 3}, None), ({}, 3)):
+        with pytest.raises(ValueError, match="do not fit the cluster of 1 nodes with 2 CPUs and 0 GPUs"):
+            share_of(small, TrainOptions(**train), trials=9, asked=asked)
+    growing = dataclasses.replace(small, grows=True)
+    assert share_of(growing, TrainOptions(cpus_per_worker=3), trials=9, asked=5) == Share(5, 3)
+    assert "waiting for the cluster to grow" in capsys.readouterr().out
+
+
+def test_trials_are_stopped_by_map_only_where_they_cost_the_same():
+    assert default_scheduler(loss_weights()) == "asha"
+    assert default_scheduler(loss_weights("grid")) == default_scheduler(keep_ratios()) == "none"
+    assert default_scheduler(loss_weights(bits=(16, 32))) == "none"
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+@pytest.mark.parametrize("judged_at", [3, 9])
+def test_a_hopeless_trial_is_stopped_but_not_one_that_has_only_its_bundle_to_write(name, judged_at):
+    found = scheduler(name, epochs=9, grace_epochs=judged_at)
+    trials = [type("Trial", (), {"trial_id": str(number)})() for number in range(5)]
+    waiting = type("Waiting", (), {"status": "PENDING"})()  # for whose sake the median rule would pause a trial
+    controller = type("Controller", (), {"get_live_trials": lambda self: [waiting]})()
+    for trial in trials:
+        found.on_trial_add(controller, trial)
+    for number, trial in enumerate(trials):
+        value = 0.1 if number == 4 else 0.9
+        actions = [found.on_trial_result(controller, trial, {"epoch": epoch, "val_mAP": value}) for epoch in range(1, judged_at + 1)]
+        stopped = number == 4 and judged_at < 9
+        assert actions == ["CONTINUE"] * (judged_at - 1) + ["STOP" if stopped else "CONTINUE"], number
+
+
+@pytest.mark.parametrize("costs", [("gmacs", "code_bytes"), ("latency_ms",)])
+def test_optuna_goes_on_behind_what_is_known_and_draws_nothing_twice(tmp_path, costs):
+    pytest.importorskip("optuna")
+    space = keep_ratios(depth=6)
+    counted = [cost for cost in costs if cost != "latency_ms"] or ["gmacs"]
+
+    def search(again, known):
+        found = optuna_search(space, tmp_path, costs=costs, again=again, known=known, seed=1)
+        found.set_search_properties(None, None, space)
+        return found
+
+    first = search([], known=0)
+    drawn = [first.suggest(f"t{number}") for number in range(3)]
+    first.on_trial_complete("t0", {"val_mAP": 0.5, **dict.fromkeys(counted, 1.0)})
+    assert first.metric == ["val_mAP", *counted] and first.mode == ["max", *("min" for _ in counted)]
+    # Cut off here: one is known, two are run again as they were drawn, and only then comes something new.
+    second = search(drawn[1:], known=3)
+    assert [trial.values for trial in second._ot_study.trials if trial.state.name == "COMPLETE"] == [[0.5, *(1.0 for _ in counted)]]
+    again = [second.suggest(f"u{number}") for number in range(4)]
+    assert again[:2] == drawn[1:]
+    assert all(new not in drawn for new in again[2:])
+    assert {len(with_parameters(DistillConfig(out="x"), parameters).student.keep_ratios) for parameters in again} == {3}
+
+
+# --- folders and results
+
+
+def finished(root: Path, parameters, val_maps, **costs) -> Trial:
+    folder = root / trial_name(parameters)
+    begin_trial(folder, parameters, {"gmacs": 1.0, "code_bytes": 2.0, "row_bytes": 9.0, **costs})
+    history = [{"epoch": epoch, "val_mAP": value, "images_per_s": 5.0} for epoch, value in enumerate(val_maps, start=1)]
+    (folder / "history.json").write_text(json.dumps(history))
+    (folder / "model.json").write_text("{}")
+    return read_trial(folder)
+
+
+def test_a_trial_s_folder_says_how_it_stands_and_what_resume_does(tmp_path):
+    drawn = [{"loss.beta": value} for value in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    names = [trial_name(parameters) for parameters in drawn]
+    finished(tmp_path, drawn[0], [0.1, 0.3, 0.3])
+    begin_trial(tmp_path / names[1], drawn[1], {})
+    end_trial(tmp_path / names[1], "failed", "the loss is nan", [{"epoch": 1, "val_mAP": 0.1, "images_per_s": 2.0}])
+    begin_trial(tmp_path / names[2], drawn[2], {})
+    begin_trial(tmp_path / names[4], drawn[4], {})
+    end_trial(tmp_path / names[4], "stopped", "by asha after epoch 1", [])
+    trials = read_trials(tmp_path, drawn[:4])
+    assert [trial.name for trial in trials] == names  # planned ones in order, begun or not, then what a searcher drew
+    assert [trial.status for trial in trials] == ["finished", "failed", "unfinished", "unfinished", "stopped"]
+    assert [trial.to_run for trial in trials] == [False, True, True, True, False]
+    assert trials[0].best["epoch"] == 2 and trials[3].parameters == drawn[3]
+    begin_trial(tmp_path / names[1], drawn[1], {})
+    assert read_trial(tmp_path / names[1]).status == "unfinished"  # begun again, it has not failed yet
+
+
+def test_the_chosen_trial_has_the_highest_map_and_of_equals_the_least_macs(tmp_path):
+    reached = [(0.4, 3), (0.5, 2), (0.5, 1), (0.1, 0.5)]
+    trials = [finished(tmp_path, {"seed": n}, [value], gmacs=cost) for n, (value, cost) in enumerate(reached)]
+    end_trial(tmp_path / "x", "stopped", "", [{"epoch": 1, "val_mAP": 0.9}])
+    trials.append(read_trial(tmp_path / "x"))
+    assert chosen_trial(trials).parameters == {"seed": 2}
+    assert {trial.parameters["seed"] for trial in trials if trial.name in pareto_trials(trials, ["gmacs"])} == {2, 3}
+    assert chosen_trial([]) is None and pareto_trials([], ["gmacs"]) == set()
+
+
+def test_results_have_a_row_a_trial_with_what_is_known(tmp_path):
+    drawn = [{"loss.beta": 0.1, "student.prune_after": "[1, 2]"}, {"loss.beta": 0.2, "student.prune_after": "[2, 3]"}]
+    trials = [finished(tmp_path, drawn[0], [0.1, 0.4, 0.2])]
+    begin_trial(tmp_path / trial_name(drawn[1]), drawn[1], {"gmacs": 2.0})
+    end_trial(tmp_path / trial_name(drawn[1]), "failed", "the loss is nan", [])
+    rows = results_table(read_trials(tmp_path, drawn), ["gmacs"]).to_pylist()
+    assert rows[0] == {
+        "trial": trials[0].name, "status": "finished", "reason": "", **drawn[0], "val_mAP": 0.4, "epoch": 2, "epochs": 3,
+        "images_per_s": 5.0, "gmacs": 1.0, "latency_ms": None, "code_bytes": 2.0, "row_bytes": 9.0, "pareto": True, "chosen": True,
+        "bundle": str(trials[0].folder),
+    }  # fmt: skip
+    assert rows[1]["status"] == "failed" and rows[1]["reason"] == "the loss is nan" and rows[1]["gmacs"] == 2.0
+    assert (rows[1]["val_mAP"], rows[1]["bundle"], rows[1]["pareto"], rows[1]["chosen"]) == (None, None, False, False)
+
+
+def test_a_line_of_the_figures_joins_trials_that_differ_in_that_weight_alone(tmp_path):
+    grid = [{"loss.beta": beta, "loss.sigma": sigma} for beta in (0.1, 0.01, 1.0) for sigma in (1.0, 2.0)]
+    trials = [finished(tmp_path, parameters, [0.9 if parameters["loss.sigma"] == 2 else 0.1]) for parameters in grid]
+    assert [trial.parameters for trial in weight_line(trials, "loss.beta")] == [
+        {"loss.beta": 0.01, "loss.sigma": 2.0}, {"loss.beta": 0.1, "loss.sigma": 2.0}, {"loss.beta": 1.0, "loss.sigma": 2.0},
+    ]  # fmt: skip
+    random = [finished(tmp_path, {"loss.beta": n / 10, "loss.sigma": n / 3}, [0.1]) for n in range(1, 5)]
+    assert weight_line(random, "loss.beta") == []
+
+
+def test_distill_takes_best_yaml_as_it_is(tmp_path, tiny_birds, capsys):
+    drawn = drawn_parameters(loss_weights("figures", bits=(16, 24)), trials=1, seed=0)
+    trials = [finished(tmp_path / "trials", parameters, [0.1 + n / 100]) for n, parameters in enumerate(drawn)]
+    base = config_of(tmp_path, tiny_birds).base
+    write_results(tmp_path, trials, ["gmacs", "code_bytes"], base, teachers=None, title="t")
+    assert {"results.parquet", "pareto.png", "map_over_beta.png", "map_over_sigma.png", "best.yaml"} <= {p.name for p in tmp_path.iterdir()}
+    assert pq.read_table(tmp_path / "results.parquet").num_rows == 18
+    written = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    best = drawn[-1]
+    assert (written["loss"]["beta"], written["loss"]["sigma"]) == (best["loss.beta"], best["loss.sigma"])
+    assert (written["student"]["bits"], written["out"]) == (best["student.bits"], str(tmp_path / "best"))
+    assert main(["distill", "--config", str(tmp_path / "best.yaml"), "--dry-run"]) == 0
+    assert "24 training, 8 validation, 16 test images" in capsys.readouterr().out
+
+
+def test_with_shared_teachers_each_code_length_follows_its_own():
+    base = DistillConfig(out="x", teacher=None)
+    config = trial_config(base, {"student.bits": 24}, out="y", teachers="z")
+    assert (config.out, config.teacher) == ("y", "z/24_bits")
+    assert trial_config(dataclasses.replace(base, teacher="t"), {}, out="y", teachers=None).teacher == "t"
+
+
+# --- costs
+
+
+def tiny_student(**changes):
+    options = {"num_classes": 4, "num_bits": 12, "schedule": PruningSchedule((2,), (0.5,)), "weights": "none", "seed": 0, **changes}
+    return build_student(NETWORK["backbone"], image_size=48, backbone_options=NETWORK["backbone_options"], **options)
+
+
+def test_costs_are_those_of_a_gallery_s_row_and_of_the_network():
+    costs = student_costs(tiny_student())
+    assert (costs["code_bytes"], costs["row_bytes"]) == (2, 2 + 18 * (2 * 32 + 2 + 2))  # 18 of 36 patches are kept
+    assert student_costs(tiny_student(schedule=PruningSchedule((), ())))["gmacs"] > costs["gmacs"] > 0
+    assert student_costs(tiny_student(num_bits=64))["code_bytes"] == 8
+
+
+def test_networks_that_differ_in_weights_alone_are_timed_once(tmp_path):
+    threads = torch.get_num_threads()
+    for name, changes in (("a", {}), ("b", {"seed": 1}), ("c", {"schedule": PruningSchedule((), ())})):
+        save_bundle(tiny_student(**changes), tmp_path / name)
+    found = latencies_ms({name: str(tmp_path / name) for name in "abc"}, threads=threads)
+    assert found["a"] == found["b"] != found["c"] and all(value > 0 for value in found.values())
+
+
+# --- jobs
+
+
+def test_without_validation_images_there_is_nothing_to_judge_by(tiny_birds, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "connected", None)  # must not be reached
+    with pytest.raises(ValueError, match="--train.validation_share 0.1, or a val split"):
+        sweep.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, validation_share=0)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_counts_trials_resources_and_hours_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(sweep, "measured_rate", lambda plan: (2.0, "cpu"))
+    sweep.run(config_of(tmp_path / "out", tiny_birds, trials=5, dry_run=True, train=dataclasses.replace(TRAIN, epochs=300)))
+    told = capsys.readouterr().out
+    # 300 epochs of 3 steps of 8 at 2 images/s: an hour each; five of them, two at a time: three hours.
+    assert "5 trials of 300 epochs, 2 at once, scheduler asha" in told and "1 workers of 1 CPUs" in told
+    assert "about 60 min a trial, 3.00 h for all" in told and "nothing was started" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def swept(ray_session, tiny_birds, tmp_path_factory):
+    """A sweep of two trials under ASHA, of which one diverges; what it was given to train with, and what it told."""
+    out = tmp_path_factory.mktemp("sweeps") / "out"
+    (out.parent / "own_rates.py").write_text("def rates():\n    return {'train.learning_rate': {'grid_search': [0.01, 1e30]}}\n")
+    patch = pytest.MonkeyPatch()
+    patch.syspath_prepend(out.parent)
+    config = config_of(out, tiny_birds, space="own_rates.rates", scheduler="asha", train=dataclasses.replace(TRAIN, warmup_steps=0))
+    yield config, sweep.run(config)
+    patch.undo()
+
+
+def runs_of(out: Path):
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{out.parent / 'mlflow.db'}")
+    return client.search_runs([client.get_experiment_by_name("eet").experiment_id], order_by=["attributes.start_time"])
+
+
+@pytest.mark.timeout(600)
+def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_finish(swept):
+    config, result = swept
+    good, wild = result.trials
+    assert (good.status, wild.status) == ("finished", "failed")
+    assert "lower --train.learning_rate" in wild.reason
+    assert result.chosen is not None and result.chosen.name == good.name
+    assert len(good.history) == 2 and good.best["val_mAP"] == max(record["val_mAP"] for record in good.history)
+    rows = pq.read_table(Path(config.out) / "results.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["finished", "failed"] and rows[0]["bundle"] == str(good.folder)
+    assert load_bundle(rows[0]["bundle"]).num_bits == 16
+
+
+@pytest.mark.timeout(600)
+def test_the_test_split_is_measured_for_the_chosen_model_alone(swept):
+    config, result = swept
+    assert json.loads((result.chosen.folder / "test.json").read_text()) == {}
+    assert set(result.test) == {"encoded", "published"}
+    assert result.test["encoded"]["queries"] == 16
+
+
+@pytest.mark.timeout(600)
+def test_mlflow_has_one_parent_with_the_trials_under_it_and_each_its_status(swept):
+    config, result = swept
+    runs = {run.info.run_name: run for run in runs_of(Path(config.out))}
+    parent = runs["sweep out"]
+    children = {name: run for name, run in runs.items() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    assert {name: run.info.status for name, run in children.items()} == {
+        f"trial {result.trials[0].name}": "FINISHED",
+        f"trial {result.trials[1].name}": "FAILED",
+    }
+    assert parent.info.status == "FINISHED" and "test_encoded_mAP" in parent.data.metrics
+    assert [run.data.params["train.learning_rate"] for run in children.values()].count("0.01") == 1
+
+
+@pytest.mark.timeout(600)
+def test_resume_runs_failed_trials_again_and_finished_ones_never(swept, capsys):
+    config, result = swept
+    good, wild = result.trials
+    before = (good.folder / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(ValueError, match="--resume"):
+        sweep.run(config)
+    with pytest.raises(ValueError, match=r"other options \(train.epochs"):
+        sweep.run(dataclasses.replace(config, resume=True, train=dataclasses.replace(config.train, epochs=3)))
+    again = sweep.run(dataclasses.replace(config, resume=True))
+    told = capsys.readouterr().out
+    assert f"trial {wild.name}  failed" in told and f"trial {good.name}  epoch" not in told
+    assert [trial.status for trial in again.trials] == ["finished", "failed"]
+    assert (good.folder / "model.safetensors").stat().st_mtime_ns == before
+    assert again.test == result.test
+    parents = [run for run in runs_of(Path(config.out)) if run.info.run_name == "sweep out"]
+    assert len(parents) == 1 and parents[0].info.status == "FINISHED"
