@@ -10,6 +10,7 @@ from eet.vit.backbone import (
     timm_vit,
 )
 from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_bundle, weights_digest
+from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
 from eet.vit.student import HashInput, HashOutput, Student
 
@@ -22,6 +23,8 @@ __all__ = [
     "PruningSchedule",
     "Student",
     "build_student",
+    "check_block",
+    "forward_block",
     "load_bundle",
     "load_trunk_weights",
     "preprocessing_of",

@@ -82,7 +82,7 @@ def timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pre
     return trunk
 
 
-def preprocessing_of(trunk: nn.Module, image_size: tuple[int, int] | None = None) -> Preprocessing:
+def preprocessing_of(trunk: Any, image_size: tuple[int, int] | None = None) -> Preprocessing:
     """The published preprocessing with the mean and std that a timm model was trained with.
 
     image_size: (height, width) of the input, pixels; None is what the model's patch embedding was built for.
