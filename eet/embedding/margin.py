@@ -25,8 +25,8 @@ def distance_weighted_triplets(embeddings_BE: Tensor, labels_B: Tensor, chance_B
     Returns rows (T,) int64 of anchors, positives and negatives, T <= B: an anchor without a positive or a negative has none.
 
     Own code, as pytorch-metric-learning's DistanceWeightedMiner defines it otherwise: as many triplets an anchor as its label has images
-    in the batch; the cut-off at 1.4; and weights scaled by the largest of the whole batch, so that an anchor whose negatives are all far
-    loses its weights to underflow, and drops out, as soon as another pair is near.
+    in the batch; the cut-off at 1.4; and weights in float32 relative to the largest of the whole batch, so that from a width of about 150
+    on an anchor whose negatives are all far drops out as soon as another pair is near.
     Source: Wu et al., Sampling matters in deep embedding learning, ICCV 2017, section 4.
     """
     with torch.no_grad():

@@ -59,8 +59,8 @@ def test_the_ends_of_chance_draw_what_has_weight(chance):
 
 
 def test_an_anchor_far_from_every_negative_keeps_its_triplet_beside_a_near_pair():
-    """Weights relative to the whole batch's largest underflow there: at a width of 128, 0.5 outweighs sqrt(2) by e^91."""
-    embeddings = torch.eye(6, 128)
+    """Weights relative to the whole batch's largest underflow there: at a width of 256, 0.5 outweighs sqrt(2) by e^184."""
+    embeddings = torch.eye(6, 256)
     embeddings[1] = F.normalize(embeddings[0] + 0.3 * embeddings[1], dim=0)
     labels = torch.tensor([0, 1, 2, 2, 0, 1])
     anchors, _, _ = distance_weighted_triplets(embeddings, labels, torch.rand(6, 2))
