@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from eet.vit import HashInput
+from pipelines.hashing_plan import HashingPlan
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.training import TrainingResult, check_output, new_network, read_labelled_images, run_training, target_codes_of
-from pipelines.training_worker import TrainingPlan
 
 
 @dataclass(kw_only=True)
@@ -70,7 +70,7 @@ def run(config: TrainTeacherConfig) -> TrainingResult:
     check_output(config)
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
     network = config.student.as_student()
-    plan = TrainingPlan(
+    plan = HashingPlan(
         networks={
             "teacher": new_network(network, num_classes=images.train.num_labels, weights=config.weights, seed=config.seed, pruned=False)
         },

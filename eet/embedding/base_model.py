@@ -99,13 +99,13 @@ class BaseModel(nn.Module):
 
     def embed(self, images_B3HW: Tensor) -> Tensor:
         """(B, E) embeddings of preprocessed images, unit length: what training and search by cosine need."""
-        return F.normalize(self.head(self.backbone(images_B3HW, patches=False).vector), dim=-1)
+        return F.normalize(self.head(self.backbone(images_B3HW, patches=False).vector).float(), dim=-1)
 
     def forward(self, images_B3HW: Tensor) -> BaseOutput:
         """Embeddings, tokens and their mass of preprocessed images."""
         out = self.backbone(images_B3HW, patches=True)
-        embedding_BE = F.normalize(self.head(out.vector), dim=-1)
-        tokens_BKE = _pooled(self.head(out.patches)).flatten(1, 2)
+        embedding_BE = F.normalize(self.head(out.vector).float(), dim=-1)
+        tokens_BKE = _pooled(self.head(out.patches).float()).flatten(1, 2)
         if out.importance is None:
             mass_BK = torch.einsum("bke,be->bk", tokens_BKE.detach(), embedding_BE.detach())
         else:
