@@ -134,7 +134,7 @@ class BasePlan(TrainingPlan):
         return "base"
 
     @property
-    def constant_rate(self) -> bool:  # type: ignore[override]
+    def constant_rate(self) -> bool:
         return self.options.schedule == "constant"
 
     @property

@@ -81,16 +81,18 @@ def read_labelled_images(data: DataOptions, *, validation_share: float, seed: in
         readable = np.ones(len(table), bool)
         readable[[row for row, _ in bad]] = False
         table = table.take(readable)
-    table = (
-        hold_out_labels(class_disjoint(table), validation_share, seed) if disjoint else hold_out_validation(table, validation_share, seed)
-    )
-    train = with_own_labels(table.select("train")) if disjoint else table.select("train")
+    if disjoint:
+        table = hold_out_labels(class_disjoint(table), validation_share, seed)
+        train = with_own_labels(table.select("train"))
+    else:
+        table = hold_out_validation(table, validation_share, seed)
+        train = table.select("train")
     unlabelled = int((train.labels < 0).sum())
     if unlabelled:
         raise ValueError(f"{unlabelled} training images have no label, for example {train.paths[int(np.argmin(train.labels))]}")
-    present = np.bincount(train.labels, minlength=table.num_labels) > 0
+    present = np.bincount(train.labels, minlength=train.num_labels) > 0
     if not present.all():
-        missing = [table.label_names[label] for label in np.flatnonzero(~present)]
+        missing = [train.label_names[label] for label in np.flatnonzero(~present)]
         raise ValueError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
     # An image without a label cannot be judged.
     judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}

@@ -40,8 +40,6 @@ class TrainingPlan(ABC):
 
     quality: ClassVar[str]
     """The measure of the validation images that chooses the checkpoint; higher is better."""
-    constant_rate: ClassVar[bool] = False
-    """Whether the learning rate stays as it is behind the warm-up; else it falls as a cosine."""
 
     @property
     @abstractmethod
@@ -52,6 +50,11 @@ class TrainingPlan(ABC):
     def trained(self) -> tuple[str, ...]:
         """The networks that learn."""
         return tuple(self.networks)
+
+    @property
+    def constant_rate(self) -> bool:
+        """Whether the learning rate stays as it is behind the warm-up; else it falls as a cosine."""
+        return False
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
