@@ -21,7 +21,6 @@ from pipelines.options import DataOptions
 from pipelines.training import TrainingResult, read_labelled_images
 from pipelines.training_worker import learning_rate_factor, objective_of, optimizer_of
 
-pytest.importorskip("pytorch_metric_learning")
 pytestmark = pytest.mark.timeout(300)
 
 NETWORK = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 
 from eet.embedding import MarginObjective, distance_weighted_triplets
 
-pytest.importorskip("pytorch_metric_learning")
-
 
 def batch(size: int = 12, labels: int = 4, width: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(0)
