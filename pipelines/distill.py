@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from eet.vit import Student, load_bundle, read_bundle_record
+from pipelines.hashing_plan import HashingPlan
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.training import (
     LabelledImages,
@@ -16,7 +17,6 @@ from pipelines.training import (
     run_training,
     target_codes_of,
 )
-from pipelines.training_worker import TrainingPlan
 
 
 @dataclass(kw_only=True)
@@ -54,7 +54,7 @@ def run(config: DistillConfig) -> TrainingResult:
     return run_training(config, plan_of(config, images), images, title="distill")
 
 
-def plan_of(config: DistillConfig, images: LabelledImages) -> TrainingPlan:
+def plan_of(config: DistillConfig, images: LabelledImages) -> HashingPlan:
     """Networks, codes and images of the run. Heads of student and teacher are drawn apart, as published."""
     num_classes = images.train.num_labels
     student = new_network(config.student, num_classes=num_classes, weights=config.weights, seed=config.seed, pruned=True)
@@ -64,7 +64,7 @@ def plan_of(config: DistillConfig, images: LabelledImages) -> TrainingPlan:
         teacher.reset_heads(torch.Generator().manual_seed(config.seed + 1))
     else:
         teacher, codes = trained_teacher(config.teacher, images.train.label_names, student)
-    return TrainingPlan(
+    return HashingPlan(
         networks={"student": student, "teacher": teacher},
         joint=config.teacher is None,
         train=images.train,

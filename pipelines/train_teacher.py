@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from eet.vit import HashInput
+from pipelines.hashing_plan import HashingPlan
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.training import (
     LabelledImages,
@@ -13,7 +14,6 @@ from pipelines.training import (
     run_training,
     target_codes_of,
 )
-from pipelines.training_worker import TrainingPlan
 
 
 @dataclass(kw_only=True)
@@ -80,10 +80,10 @@ def run(config: TrainTeacherConfig) -> TrainingResult:
     return run_training(config, plan_of(config, images), images, title="train-teacher")
 
 
-def plan_of(config: TrainTeacherConfig, images: LabelledImages) -> TrainingPlan:
+def plan_of(config: TrainTeacherConfig, images: LabelledImages) -> HashingPlan:
     """Network, codes and images of the run."""
     network = config.student.as_student()
-    return TrainingPlan(
+    return HashingPlan(
         networks={
             "teacher": new_network(network, num_classes=images.train.num_labels, weights=config.weights, seed=config.seed, pruned=False)
         },

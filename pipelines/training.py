@@ -1,4 +1,4 @@
-"""The driver side of training, shared by distill and train-teacher: checks, Ray Train, progress, tracking, bundles."""
+"""The driver side of training, shared by distill, train-teacher and train-base: checks, Ray Train, progress, tracking, bundles."""
 
 import csv
 import dataclasses
@@ -15,10 +15,10 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from eet.datasets import ImageTable, hold_out_validation, load_dataset
+from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, load_dataset, with_own_labels
 from eet.figures import save_png, training_curves_figure
 from eet.hashing import learn_target_codes, shared_codes
-from eet.vit import PruningSchedule, Student, build_student, save_bundle, scaled_prune_after
+from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 from pipelines.cli import JobFailed
 from pipelines.cluster import connected
 from pipelines.options import DataOptions, StudentOptions
@@ -26,7 +26,8 @@ from pipelines.output import absolute, check_same_options, config_values, write_
 from pipelines.progress import BoardReader, EpochDone, ProgressBoard, StepDone, TrainingDisplay, duration
 from pipelines.tracking import tracked
 from pipelines.training_data import unreadable_images
-from pipelines.training_worker import TrainingPlan, objective_of, train_worker
+from pipelines.training_plan import TrainingPlan
+from pipelines.training_worker import objective_of, train_worker
 
 CHECKPOINTS, RUN_NAME = "checkpoints", "run"
 SKIPPED_FILE = "skipped.csv"
@@ -65,9 +66,10 @@ class LabelledImages:
     skipped: tuple[tuple[str, str], ...]
 
 
-def read_labelled_images(data: DataOptions, *, validation_share: float, seed: int) -> LabelledImages:
+def read_labelled_images(data: DataOptions, *, validation_share: float, seed: int, disjoint: bool = False) -> LabelledImages:
     """The dataset's splits, every image decoded once to know that it can be.
 
+    disjoint: splits that share no label (`class_disjoint`), validation too; labels of the training images are then counted anew.
     Unlabelled training images are refused. An unreadable image raises ValueError naming it, or is left out with --data.on_error skip.
     """
     # Absolute: Ray's workers have another working directory.
@@ -81,14 +83,18 @@ def read_labelled_images(data: DataOptions, *, validation_share: float, seed: in
         readable = np.ones(len(table), bool)
         readable[[row for row, _ in bad]] = False
         table = table.take(readable)
-    table = hold_out_validation(table, validation_share, seed)
-    train = table.select("train")
+    if disjoint:
+        table = hold_out_labels(class_disjoint(table), validation_share, seed)
+        train = with_own_labels(table.select("train"))
+    else:
+        table = hold_out_validation(table, validation_share, seed)
+        train = table.select("train")
     unlabelled = int((train.labels < 0).sum())
     if unlabelled:
         raise ValueError(f"{unlabelled} training images have no label, for example {train.paths[int(np.argmin(train.labels))]}")
-    present = np.bincount(train.labels, minlength=table.num_labels) > 0
+    present = np.bincount(train.labels, minlength=train.num_labels) > 0
     if not present.all():
-        missing = [table.label_names[label] for label in np.flatnonzero(~present)]
+        missing = [train.label_names[label] for label in np.flatnonzero(~present)]
         raise ValueError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
     # An image without a label cannot be judged.
     judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
@@ -154,9 +160,7 @@ def run_training(
     _check_steps(plan)
     objective_of(plan)  # refuses networks that do not fit each other, which workers would find out only one by one
     _print_plan(plan, images, title)
-    for name in plan.trained:
-        if plan.networks[name].hash_input == "probabilities":
-            plan.networks[name].start_hash_at_codes(torch.from_numpy(plan.target_codes_Cb))
+    plan.start()
     if config.dry_run:
         _print_estimate(plan)
         return TrainingResult(out, [], {}, 0)
@@ -280,7 +284,6 @@ def _user_error(error: Exception) -> Exception:
 
 
 def _write_result(out: Path, plan: TrainingPlan, returned: dict[str, Any]) -> TrainingResult:
-    counts = np.bincount(plan.train.labels, minlength=plan.train.num_labels)
     history, test = returned["history"], returned["test"]
     (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     (out / "test.json").write_text(json.dumps(test, indent=1) + "\n")
@@ -291,18 +294,14 @@ def _write_result(out: Path, plan: TrainingPlan, returned: dict[str, Any]) -> Tr
     for name in plan.trained:
         network = plan.networks[name]
         network.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in returned["weights"][name].items()})
-        save_bundle(
-            network,
+        plan.save(
+            name,
             out if name == plan.chosen else out / name,
-            label_names=plan.train.label_names,
-            target_codes=plan.target_codes_Cb,
-            label_counts=counts,
-            training={
+            {
                 "epoch": returned["epoch"],
                 "epochs": plan.options.epochs,
                 "images": len(plan.train),
                 "seed": plan.seed,
-                "joint": plan.joint,
                 "test": test.get(name, {}),
             },
         )
@@ -317,10 +316,8 @@ def _print_plan(plan: TrainingPlan, images: LabelledImages, title: str) -> None:
         f"{options.epochs} epochs of {plan.steps_per_epoch} steps of {options.batch_size}, {plan.warmup_steps} of warm-up"
     )
     for name, network in plan.networks.items():
-        counts = network.schedule.kept_counts(network.num_patches)
-        kept = f"keeps {', '.join(map(str, counts))} of {network.num_patches} patches" if counts else f"{network.num_patches} patches"
         size = sum(parameter.numel() for parameter in network.parameters())
-        print(f"  {name}: {network.backbone or 'given weights'}, {size / 1e6:.1f} M parameters, {network.num_bits} bits, {kept}")
+        print(f"  {name}: {plan.describe(network)}, {size / 1e6:.1f} M parameters")
     if images.skipped:
         print(f"  skipped {len(images.skipped)} unreadable images:")
         for location, reason in images.skipped[:20]:
@@ -337,10 +334,9 @@ def _print_estimate(plan: TrainingPlan) -> None:
 
 
 def measured_rate(plan: TrainingPlan) -> tuple[float, str]:
-    """Images/s of one worker in this process, from the time of one micro-batch, and the kind of device ('cpu', 'cuda')."""
+    """Images/s of one worker in this process, from the time of a few images, and the kind of device ('cpu', 'cuda')."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = objective_of(plan).to(device)
-    size = min(plan.options.micro_batch_size or 16, plan.options.batch_size)
+    objective, size = objective_of(plan, device), plan.timed_images
     height, width = plan.networks[plan.chosen].preprocessing.image_size
     images, labels = torch.randn(size, 3, height, width, device=device), torch.zeros(size, dtype=torch.int64, device=device)
     for _ in range(2):  # the first warms up

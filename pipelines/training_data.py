@@ -25,13 +25,14 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(num_images)
 
 
-def view_random(seed: int, epoch: int, item_id: str) -> np.random.Generator:
-    """The chance that draws one image's augmentation in one epoch."""
-    return np.random.default_rng((seed, _VIEW, epoch, zlib.crc32(item_id.encode())))
+def view_random(seed: int, epoch: int, item_id: str, visit: int = 0) -> np.random.Generator:
+    """The chance that draws one image's augmentation in one epoch. visit: how often the epoch has come by that image before."""
+    again = (visit,) if visit else ()
+    return np.random.default_rng((seed, _VIEW, epoch, zlib.crc32(item_id.encode()), *again))
 
 
 class AugmentedImages(Dataset):
-    """Map-style training images; an index is (epoch, row), so that a loader process needs no state."""
+    """Map-style training images; an index is (epoch, row) or (epoch, row, visit), so that a loader process needs no state."""
 
     def __init__(
         self, table: ImageTable, preprocessing: Preprocessing, seed: int, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA
@@ -42,10 +43,10 @@ class AugmentedImages(Dataset):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor, int]:
-        epoch, row = index
+    def __getitem__(self, index: tuple[int, ...]) -> tuple[Tensor, int]:
+        epoch, row, *visit = index
         image = open_image(self.table, row)
-        random = view_random(self.seed, epoch, self.table.paths[row])
+        random = view_random(self.seed, epoch, self.table.paths[row], *visit)
         return self.preprocessing.augment(image, random, min_crop_area=self.min_crop_area), int(self.table.labels[row])
 
 
@@ -63,7 +64,7 @@ class EvaluationImages(Dataset):
         return self.preprocessing.normalise(np.array(view)).contiguous()
 
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
+class StepSampler(Sampler[list[tuple[int, ...]]]):
     """One worker's micro-batches of an epoch: each global batch of `batch_size` is cut evenly over the workers, then into micro-batches.
 
     The last, incomplete batch of an epoch is left out; the next epoch's order brings other images to that place.
@@ -87,7 +88,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return self.steps * len(self.micro_batches())
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order = epoch_order(self.num_images, self.seed, self.epoch)
         for step in range(self.steps):
             mine = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world]
@@ -95,6 +96,50 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             for size in self.micro_batches():
                 yield [(self.epoch, int(row)) for row in mine[start : start + size]]
                 start += size
+
+
+class LabelSampler(StepSampler):
+    """One worker's share of each step's batch, which holds `images_per_label` images of each of its labels, so that every image has a
+    positive.
+
+    Labels, and images within one, are drawn anew for each batch, in random order, and none comes a second time before every one has come:
+    with more labels than a batch takes they are distinct, with fewer each comes again with other images. A label with fewer images than
+    are asked of it repeats them, in another view. An epoch has as many steps as its images would fill.
+
+    Own code: pytorch-metric-learning's MPerClassSampler draws from NumPy's global state, so that a resumed epoch would be another, and
+    refuses batches of more labels than there are; published code draws with replacement, so that an image can be its own positive.
+    labels_N: (N,) of the training images, 0 .. C-1.
+    """
+
+    def __init__(self, labels_N: np.ndarray, *, images_per_label: int, batch_size: int, rank: int, world: int, seed: int) -> None:
+        share = batch_size // world  # pairs are formed over the whole batch, so it is not cut further
+        super().__init__(len(labels_N), batch_size=batch_size, micro_batch_size=share, rank=rank, world=world, seed=seed)
+        self.images_per_label = images_per_label
+        self.rows_of = [np.flatnonzero(labels_N == label) for label in range(int(labels_N.max()) + 1)]
+
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        random = np.random.default_rng((self.seed, _ORDER, self.epoch))
+        visits = np.zeros(self.num_images, np.int64)
+        for _ in range(self.steps):
+            batch = []
+            for row in self._rows(random):
+                batch.append((self.epoch, row, int(visits[row])))
+                visits[row] += 1
+            yield batch[self.rank :: self.world]
+
+    def _rows(self, random: np.random.Generator) -> list[int]:
+        """Rows of one batch, those of a label beside each other."""
+        wanted = self.batch_size // self.images_per_label
+        rounds = -(-wanted // len(self.rows_of))
+        labels = np.concatenate([random.permutation(len(self.rows_of)) for _ in range(rounds)])[:wanted]
+        left: dict[int, list[int]] = {}
+        rows = []
+        for label in labels.tolist():
+            for _ in range(self.images_per_label):
+                if not left.get(label):
+                    left[label] = random.permutation(self.rows_of[label]).tolist()
+                rows.append(left[label].pop())
+        return rows
 
 
 def step_loader(images: AugmentedImages, sampler: StepSampler, *, processes: int, pin: bool) -> DataLoader:

@@ -4,9 +4,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,99 +19,51 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 
 from eet.datasets import ImageTable
-from eet.distillation import DistillationObjective, HashingObjective, StepLosses
-from eet.metrics import encoded_protocol, published_protocol
-from eet.vit import Student
-from pipelines.options import LossOptions, TrainOptions
+from eet.distillation import StepLosses
+from pipelines.options import TrainOptions
 from pipelines.progress import EpochDone, StepDone
 from pipelines.training_data import AugmentedImages, EvaluationImages, StepSampler, step_loader
+from pipelines.training_plan import CPU_MICRO_BATCH, TrainingPlan, micro_batch_size
 
 CHECKPOINT_FILE = "training.pt"
-CPU_MICRO_BATCH = 16  # measured: on a CPU a larger one leaves the cache and is slower
 EVALUATION_BATCH = 64
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Everything a worker needs, made and checked by the driver.
-
-    networks: 'student' and 'teacher', or 'teacher' alone, on the CPU with their initial weights. joint: the teacher learns too.
-    train, val, test: images; val and test may be empty. target_codes_Cb: (C, bits) int8.
-    threads: CPU threads of a worker. board: where progress goes.
-    """
-
-    networks: dict[str, Student]
-    joint: bool
-    train: ImageTable
-    val: ImageTable | None
-    test: ImageTable | None
-    target_codes_Cb: np.ndarray
-    loss: LossOptions
-    options: TrainOptions
-    seed: int
-    threads: int
-    board: Any
-
-    @property
-    def chosen(self) -> str:
-        """The network whose validation mAP chooses the checkpoint."""
-        return "student" if "student" in self.networks else "teacher"
-
-    @property
-    def trained(self) -> tuple[str, ...]:
-        """The networks that learn."""
-        return tuple(name for name in self.networks if name == self.chosen or self.joint)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.train) // self.options.batch_size
-
-    @property
-    def total_steps(self) -> int:
-        return self.steps_per_epoch * self.options.epochs
-
-    @property
-    def warmup_steps(self) -> int:
-        """As asked, or min(500, a ninth of all steps)."""
-        asked = self.options.warmup_steps
-        return min(500, self.total_steps // 9) if asked is None else asked
+def objective_of(plan: TrainingPlan, device: torch.device | str = "cpu") -> nn.Module:
+    """The module whose forward gives the losses of a micro-batch, on `device`."""
+    return plan.objective().to(device)
 
 
-def objective_of(plan: TrainingPlan) -> HashingObjective | DistillationObjective:
-    """The module whose forward gives the losses of a micro-batch."""
-    codes_Cb = torch.from_numpy(plan.target_codes_Cb)
-    if "student" not in plan.networks:
-        return HashingObjective(plan.networks["teacher"], codes_Cb)
-    return DistillationObjective(
-        plan.networks["student"],
-        plan.networks["teacher"],
-        codes_Cb,
-        joint=plan.joint,
-        beta=plan.loss.beta,
-        sigma=plan.loss.sigma,
-        masked_patches=plan.loss.masked_patches,
-    )
-
-
-def optimizer_of(objective: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """SGD or AdamW over two groups: backbones and heads."""
-    heads, backbones = [], []
+def optimizer_of(objective: nn.Module, options: TrainOptions, learning_rates: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
+    """The optimizer over backbones, heads, and each parameter that has one of the `learning_rates` by its name."""
+    rates = learning_rates or {}
+    heads, backbones, own = [], [], []
     for name, parameter in objective.named_parameters():
-        if parameter.requires_grad:
-            (heads if ".head_hash." in name or ".trunk.head." in name else backbones).append(parameter)
+        if name in rates:
+            own.append({"params": [parameter], "lr": rates[name]})
+        elif parameter.requires_grad:
+            (heads if ".head_hash." in name or ".head." in name else backbones).append(parameter)
     groups = [
         {"params": backbones, "lr": options.learning_rate},
         {"params": heads, "lr": options.head_learning_rate or options.learning_rate},
+        *own,
     ]
+    if options.optimizer == "adam":
+        return torch.optim.Adam(groups, weight_decay=options.weight_decay)
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=options.weight_decay)
     return torch.optim.SGD(groups, momentum=options.momentum, weight_decay=options.weight_decay)
 
 
-def learning_rate_factor(step: int, *, warmup_steps: int, total_steps: int) -> float:
-    """Linear from 1/warmup to 1 over the warm-up, then a cosine to 0 at `total_steps`. Published schedule, stepped per batch."""
+def learning_rate_factor(step: int, *, warmup_steps: int, total_steps: int, constant: bool = False) -> float:
+    """Linear from 1/warmup to 1 over the warm-up, then a cosine to 0 at `total_steps` (EET's published schedule), or constant.
+
+    Stepped per batch.
+    """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    if constant:
+        return 1.0
     done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
@@ -141,15 +92,15 @@ class _Worker:
         self.device = ray.train.torch.get_device()
         torch.set_num_threads(plan.threads)
         torch.manual_seed(plan.seed)
-        self.objective = objective_of(plan).to(self.device)
+        self.objective = objective_of(plan, self.device)
         options = plan.options
-        self.optimizer = optimizer_of(self.objective, options)
+        self.optimizer = optimizer_of(self.objective, options, plan.learning_rates)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
-            lambda step: learning_rate_factor(step, warmup_steps=plan.warmup_steps, total_steps=plan.total_steps),
+            lambda step: learning_rate_factor(
+                step, warmup_steps=plan.warmup_steps, total_steps=plan.total_steps, constant=plan.constant_rate
+            ),
         )
-        share = options.batch_size // self.world
-        self.micro_batch_size = options.micro_batch_size or (share if self.device.type == "cuda" else min(share, CPU_MICRO_BATCH))
         self.bf16 = options.precision == "bf16" or (options.precision == "auto" and self.device.type == "cuda")
         self.first_epoch = 0
         self.history: list[dict[str, float]] = []
@@ -157,13 +108,9 @@ class _Worker:
 
     def run(self) -> dict[str, Any] | None:
         self._restore()
-        sampler = StepSampler(
-            len(self.plan.train),
-            batch_size=self.plan.options.batch_size,
-            micro_batch_size=self.micro_batch_size,
-            rank=self.rank,
-            world=self.world,
-            seed=self.plan.seed,
+        share = self.plan.options.batch_size // self.world
+        sampler = self.plan.sampler(
+            rank=self.rank, world=self.world, micro_batch_size=micro_batch_size(self.plan.options, share, self.device.type)
         )
         preprocessing = self.plan.networks[self.plan.chosen].preprocessing
         loader = step_loader(
@@ -248,13 +195,13 @@ class _Worker:
     def _finish_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Validates, keeps the best weights, writes the checkpoint."""
         if self.plan.val is not None:
-            codes = self.encode(self.plan.networks[self.plan.chosen], self.plan.val)
-            if codes is not None:
-                metrics["val_mAP"] = self._published(codes, self.plan.val)["mAP"]
+            rows = self.represent(self.plan.networks[self.plan.chosen], self.plan.val)
+            if rows is not None:
+                metrics |= self.plan.validate(rows)
         checkpoint = None
         if self.rank == 0:
             self.history.append({"epoch": epoch + 1, **metrics})
-            quality = metrics.get("val_mAP", float(epoch))  # without a val split the last epoch is taken
+            quality = metrics.get(self.plan.quality, float(epoch))  # without a val split the last epoch is taken
             if self.best is None or quality > self.best["quality"]:
                 weights = {name: _copied(self.plan.networks[name].state_dict()) for name in self.plan.trained}
                 self.best = {"quality": quality, "epoch": epoch + 1, "weights": weights}
@@ -269,11 +216,17 @@ class _Worker:
         return {
             "epoch": epoch,
             "networks": {name: self.plan.networks[name].state_dict() for name in self.plan.trained},
+            "own": {name: parameter.detach() for name, parameter in self._own_parameters().items()},
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "history": self.history,
             "best": self.best,
         }
+
+    def _own_parameters(self) -> dict[str, nn.Parameter]:
+        """What the objective learns beside its networks."""
+        of_networks = {id(parameter) for network in self.plan.networks.values() for parameter in network.parameters()}
+        return {name: parameter for name, parameter in self.objective.named_parameters() if id(parameter) not in of_networks}
 
     def _restore(self) -> None:
         checkpoint = ray.train.get_checkpoint()
@@ -283,6 +236,8 @@ class _Worker:
             state = torch.load(Path(folder) / CHECKPOINT_FILE, map_location="cpu", weights_only=True)
         for name, weights in state["networks"].items():
             self.plan.networks[name].load_state_dict(weights)
+        for name, parameter in self._own_parameters().items():
+            parameter.data.copy_(state["own"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         self.history, self.best, self.first_epoch = state["history"], state["best"], state["epoch"] + 1
@@ -290,7 +245,7 @@ class _Worker:
             group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
 
     def _test(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Both protocols on the test split, with the chosen weights: the one time it is touched. {network: {protocol: measures}}."""
+        """The test split, with the chosen weights: the one time it is touched. {network: {protocol: measures}}."""
         if self.plan.test is None:
             return {}
         chosen = [self.best["weights"] if self.best else None]
@@ -300,23 +255,14 @@ class _Worker:
         for name, network in self.plan.networks.items():
             if chosen[0] is not None and name in chosen[0]:
                 network.load_state_dict(chosen[0][name])
-            codes = self.encode(network, self.plan.test)
-            if codes is not None:
-                known = self.plan.test.labels >= 0
-                measures[name] = {
-                    "encoded": encoded_protocol(codes[known], self.plan.test.labels[known], num_bits=network.num_bits),
-                    "published": self._published(codes, self.plan.test),
-                }
+            rows = self.represent(network, self.plan.test)
+            if rows is not None:
+                measures[name] = self.plan.evaluate(network, rows)
         return measures
 
-    def _published(self, codes: np.ndarray, table: ImageTable) -> dict[str, float]:
-        counts = np.bincount(self.plan.train.labels, minlength=len(self.plan.target_codes_Cb))
-        known = table.labels >= 0
-        return published_protocol(codes[known], table.labels[known], self.plan.target_codes_Cb, counts)
-
     @torch.inference_mode()
-    def encode(self, network: Student, table: ImageTable) -> np.ndarray | None:
-        """Packed codes of a table, made by all workers together; None but on rank 0."""
+    def represent(self, network: Any, table: ImageTable) -> np.ndarray | None:
+        """What `network` makes of a table's images, a row each, by all workers together; None but on rank 0."""
         training = network.training
         network.eval()
         mine = list(range(self.rank, len(table), self.world))
@@ -328,20 +274,21 @@ class _Worker:
         parts = []
         for batch in images:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                hashes = network(batch.to(self.device), tokens=False).hash
-            parts.append(np.packbits((hashes > 0).cpu().numpy(), axis=1))
+                parts.append(self.plan.represent(network, batch.to(self.device)))
         network.train(training)
-        width = (network.num_bits + 7) // 8
-        codes_of: list[np.ndarray | None] = [np.concatenate(parts) if parts else np.empty((0, width), np.uint8)]
+        ours = np.concatenate(parts) if parts else None
+        of_ranks = [ours]
         if self.world > 1:
-            codes_of = [None] * self.world
-            dist.all_gather_object(codes_of, np.concatenate(parts) if parts else np.empty((0, width), np.uint8))
+            of_ranks = [None] * self.world
+            dist.all_gather_object(of_ranks, ours)
         if self.rank != 0:
             return None
-        codes = np.empty((len(table), width), np.uint8)
-        for rank, part in enumerate(codes_of):
-            codes[rank :: self.world] = part
-        return codes
+        assert ours is not None  # rank 0 takes the first image
+        rows = np.empty((len(table), *ours.shape[1:]), ours.dtype)
+        for rank, part in enumerate(of_ranks):
+            if part is not None:
+                rows[rank :: self.world] = part
+        return rows
 
 
 def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

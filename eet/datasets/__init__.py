@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from eet.datasets import aircraft, cars, cub, folder, food101, nabirds, synthetic, table_file, vegfru
+from eet.datasets import aircraft, cars, cub, folder, food101, nabirds, sop, synthetic, table_file, vegfru
+from eet.datasets.class_disjoint import class_disjoint, hold_out_labels, with_own_labels
 from eet.datasets.image_files import IMAGE_SUFFIXES, list_image_files
 from eet.datasets.image_table import SPLITS, ImageTable
 from eet.datasets.validation import hold_out_validation
@@ -14,6 +15,7 @@ DATASETS: dict[str, Callable[..., ImageTable]] = {
     "food101": food101.load,
     "vegfru": vegfru.load,
     "cars": cars.load,
+    "sop": sop.load,
     "folder": folder.load,
     "table": table_file.load,
     "synthetic": synthetic.load,
@@ -44,7 +46,10 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "SPLITS",
     "ImageTable",
+    "class_disjoint",
+    "hold_out_labels",
     "hold_out_validation",
     "list_image_files",
     "load_dataset",
+    "with_own_labels",
 ]

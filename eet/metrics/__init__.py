@@ -1,6 +1,7 @@
 """How good a ranking is: average precision with ties, precision and recall at k, R-precision, MAP@R, streaming."""
 
 from eet.metrics.average_precision import average_precision
+from eet.metrics.cosine_metrics import cosine_metrics
 from eet.metrics.distance_histogram import (
     expected_average_precision,
     precision_recall_curve,
@@ -13,6 +14,7 @@ from eet.metrics.ranked_relevance import map_at_r, precision_at_k, r_precision, 
 __all__ = [
     "RankedGallery",
     "average_precision",
+    "cosine_metrics",
     "encoded_protocol",
     "expected_average_precision",
     "map_at_r",

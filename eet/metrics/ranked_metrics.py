@@ -61,8 +61,7 @@ def rank_gallery(
     """
     check_codes(query_codes, query_labels, num_bits, "query")
     check_codes(gallery_codes, gallery_labels, num_bits, "gallery")
-    if min([1, *ks, *recall_ks]) < 1:
-        raise ValueError(f"ks={tuple(ks)}, recall_ks={tuple(recall_ks)}; give numbers from 1.")
+    check_ranks(ks, recall_ks)
     if query_rows is not None:
         query_rows = np.asarray(query_rows)
         if query_rows.shape != (len(query_codes),) or not np.all((query_rows >= 0) & (query_rows < len(gallery_codes))):
@@ -71,14 +70,14 @@ def rank_gallery(
                 f"a row in 0 to {len(gallery_codes) - 1}."
             )
     ranked = match_ranks(query_codes, query_labels, gallery_codes, gallery_labels, num_bits=num_bits, query_rows=query_rows)
-    names = ["mAP_stable", *(f"P@{k}" for k in ks), *(f"recall@{k}" for k in recall_ks), "R-precision", "MAP@R"]
+    names = ["mAP_stable", *measure_names(ks, recall_ks)]
     sums = dict.fromkeys(["mAP", *names], 0.0)
     used = 0
     for hit_ranks, expected in zip(ranked.hit_ranks, expected_average_precision(ranked.total_QH, ranked.relevant_QH), strict=True):
         if not len(hit_ranks):
             continue
         sums["mAP"] += float(expected)
-        for name, value in zip(names, _measures(hit_ranks, ks, recall_ks, count_query), strict=True):
+        for name, value in zip(names, measures_of_ranks(hit_ranks, ks, recall_ks, count_query), strict=True):
             sums[name] += value
         used += 1
     means = {name: value / used if used else float("nan") for name, value in sums.items()}
@@ -86,8 +85,19 @@ def rank_gallery(
     return RankedGallery(measures, ranked.total_QH, ranked.relevant_QH)
 
 
-def _measures(hit_ranks: np.ndarray, ks: Sequence[int], recall_ks: Sequence[int], count_query: bool) -> list[float]:
-    """The measures of one query, in the order of `names` above, from the ranks (from 1, ascending) of its matches."""
+def check_ranks(ks: Sequence[int], recall_ks: Sequence[int]) -> None:
+    """ValueError where a rank to measure at is below 1."""
+    if min([1, *ks, *recall_ks]) < 1:
+        raise ValueError(f"ks={tuple(ks)}, recall_ks={tuple(recall_ks)}; give numbers from 1.")
+
+
+def measure_names(ks: Sequence[int], recall_ks: Sequence[int]) -> list[str]:
+    """What `measures_of_ranks` gives behind the average precision, in its order."""
+    return [*(f"P@{k}" for k in ks), *(f"recall@{k}" for k in recall_ks), "R-precision", "MAP@R"]
+
+
+def measures_of_ranks(hit_ranks: np.ndarray, ks: Sequence[int], recall_ks: Sequence[int], count_query: bool) -> list[float]:
+    """Average precision, then `measure_names`, of one query, from the ranks (from 1, ascending, at least one) of its matches."""
     precision_at_hits = np.arange(1, len(hit_ranks) + 1) / hit_ranks
     r = len(hit_ranks) + count_query
     hits_in_r = int(np.searchsorted(hit_ranks, r, side="right"))

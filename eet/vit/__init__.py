@@ -1,7 +1,16 @@
 """timm ViTs read block by block: token pruning, student and teacher, hash heads, the model bundle on disk."""
 
-from eet.vit.backbone import build_student, read_state_dict, student_from_state_dict, timm_named_weights
+from eet.vit.backbone import (
+    build_student,
+    load_trunk_weights,
+    preprocessing_of,
+    read_state_dict,
+    student_from_state_dict,
+    timm_named_weights,
+    timm_vit,
+)
 from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_bundle, weights_digest
+from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
 from eet.vit.student import HashInput, HashOutput, Student
 
@@ -14,12 +23,17 @@ __all__ = [
     "PruningSchedule",
     "Student",
     "build_student",
+    "check_block",
+    "forward_block",
     "load_bundle",
+    "load_trunk_weights",
+    "preprocessing_of",
     "read_bundle_record",
     "read_state_dict",
     "save_bundle",
     "scaled_prune_after",
     "student_from_state_dict",
     "timm_named_weights",
+    "timm_vit",
     "weights_digest",
 ]

@@ -1,7 +1,7 @@
 """Building students and teachers: a timm ViT by name, its weights from timm, from a file or from nothing; or a bare state dict."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import timm
 import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor
+from torch import Tensor, nn
 
 from eet.images import Preprocessing
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
@@ -44,7 +44,7 @@ def build_student(
         options["img_size"] = image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trunk = _timm_vit(backbone, options, num_classes=num_classes, pretrained=weights == "timm")
+        trunk = timm_vit(backbone, options, num_classes=num_classes, pretrained=weights == "timm")
         if weights not in ("timm", "none"):
             load_trunk_weights(trunk, read_state_dict(weights), source=weights)
         student = Student(
@@ -60,8 +60,8 @@ def build_student(
     return student
 
 
-def _timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pretrained: bool) -> VisionTransformer:
-    """The timm model, with token pooling and a classifier of `num_classes`."""
+def timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pretrained: bool) -> VisionTransformer:
+    """The timm ViT with token pooling and a classifier of `num_classes` (0: none). ValueError where it is none, or has no CLS token."""
     if not timm.is_model(backbone):
         close = timm.list_models(f"*{backbone.split('_')[0]}*patch*")[:5]
         raise ValueError(
@@ -78,13 +78,16 @@ def _timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pr
         raise ValueError(f"backbone {backbone!r} is a {type(trunk).__name__}, not a timm VisionTransformer; choose a deit_* or vit_* model")
     if isinstance(trunk, VisionTransformerDistilled):
         # Its second classifier reads the distillation token, which hashing does not; left in place it would be an untrained parameter.
-        trunk.head_dist = torch.nn.Identity()
+        trunk.head_dist = nn.Identity()
     return trunk
 
 
-def preprocessing_of(trunk: VisionTransformer) -> Preprocessing:
-    """The published preprocessing for a timm ViT's input size, with the mean and std that it was trained with."""
-    height, width = trunk.patch_embed.img_size
+def preprocessing_of(trunk: Any, image_size: tuple[int, int] | None = None) -> Preprocessing:
+    """The published preprocessing with the mean and std that a timm model was trained with.
+
+    image_size: (height, width) of the input, pixels; None is what the model's patch embedding was built for.
+    """
+    height, width = image_size or trunk.patch_embed.img_size
     known = getattr(trunk, "pretrained_cfg", None) or {}
     return Preprocessing.published(
         image_size=(height, width),
@@ -118,12 +121,23 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     return state
 
 
-def load_trunk_weights(trunk: VisionTransformer, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Loads every weight but the classifier, resizing patch and position embeddings. ValueError naming what does not fit."""
-    without_heads = {name: value.float() for name, value in state.items() if not name.startswith(("head.", "head_hash.", "head_dist."))}
-    expected = {name: value for name, value in trunk.state_dict().items() if not name.startswith("head.")}
+def load_trunk_weights(
+    trunk: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    heads: tuple[str, ...] = ("head.", "head_hash.", "head_dist."),
+    adapt: Callable[[dict[str, Tensor], nn.Module], Mapping[str, Tensor]] = checkpoint_filter_fn,
+) -> None:
+    """Loads every weight but the classifier. ValueError naming what does not fit.
+
+    heads: how names of classifiers begin. adapt: takes a checkpoint's weights to those of `trunk`; the default is timm's for a ViT, which
+    resizes patch and position embeddings.
+    """
+    without_heads = {name: value.float() for name, value in state.items() if not name.startswith(heads)}
+    expected = {name: value for name, value in trunk.state_dict().items() if not name.startswith(heads)}
     try:
-        adapted = checkpoint_filter_fn(without_heads, trunk)
+        adapted = adapt(without_heads, trunk)
     except Exception as error:
         raise ValueError(f"weights {source!r} do not fit this backbone: {error}") from error
     problems = [f"missing {name}" for name in expected if name not in adapted]
@@ -194,7 +208,7 @@ def student_from_state_dict(
         pre_norm="norm_pre.weight" in tensors,
     )
     if isinstance(trunk, VisionTransformerDistilled):
-        trunk.head_dist = torch.nn.Identity()
+        trunk.head_dist = nn.Identity()
     student = Student(
         trunk,
         num_bits=tensors["head_hash.weight"].shape[0],

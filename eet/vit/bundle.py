@@ -1,24 +1,21 @@
 """The model on disk: a folder of model.safetensors and model.json that `load_bundle` makes a ready student of."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 from torch import Tensor
 
 from eet.images import Preprocessing
-from eet.vit.backbone import _timm_vit, load_named_weights, student_from_state_dict, timm_named_weights
+from eet.vit.backbone import load_named_weights, student_from_state_dict, timm_named_weights, timm_vit
+from eet.vit.bundle_folder import STUDENT, check_digest, read_bundle_values, read_bundle_weights, tensors_digest, write_bundle_folder
 from eet.vit.schedule import PruningSchedule
 from eet.vit.student import Student
 
 BUNDLE_VERSION = 3
 _FIELDS_SINCE = {"hash_input": (2, "logits")}  # fields that older versions lack: since when, and what they meant
-WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
 _FIELDS = (
     "bundle_version digest preprocessing_digest backbone backbone_options num_heads num_classes num_bits prune_after keep_ratios "
     "preprocessing label_names target_codes label_counts training hash_input"
@@ -45,14 +42,9 @@ class BundleRecord:
 
 def weights_digest(student: Student) -> str:
     """sha256 over what decides a code: every weight under its timm name, the schedule, the heads and what the hash reads."""
-    digest = hashlib.sha256()
     shape = [student.schedule.prune_after, student.schedule.keep_ratios, _num_heads(student)]
-    digest.update(json.dumps(shape if student.hash_input == "logits" else [*shape, student.hash_input]).encode())
-    for name, value in sorted(timm_named_weights(student).items()):
-        array = value.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    header = shape if student.hash_input == "logits" else [*shape, student.hash_input]
+    return tensors_digest(header, timm_named_weights(student))
 
 
 def _num_heads(student: Student) -> int:
@@ -74,7 +66,6 @@ def save_bundle(
     label_counts: (C,) training images of each label. training: plain values that say how it was trained.
     The record is written last, so a folder with model.json is whole. Returns the record. ValueError where C disagrees.
     """
-    folder = Path(path)
     codes = None if target_codes is None else np.asarray(target_codes)
     sizes = {"label_names": len(label_names) or None, "target_codes": None if codes is None else len(codes)}
     sizes["label_counts"] = None if label_counts is None else len(label_counts)
@@ -82,11 +73,6 @@ def save_bundle(
         raise ValueError(f"label_names, target_codes and label_counts disagree on the number of labels: {sizes}")
     if codes is not None and codes.shape[1] != student.num_bits:
         raise ValueError(f"target codes of {codes.shape[1]} bits for a student of {student.num_bits} bits")
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in timm_named_weights(student).items()}
-    temporary = folder / f"{WEIGHTS_FILE}.writing"
-    safetensors.torch.save_file(weights, temporary)
-    temporary.replace(folder / WEIGHTS_FILE)
     record = {
         "bundle_version": BUNDLE_VERSION,
         "digest": weights_digest(student),
@@ -105,9 +91,7 @@ def save_bundle(
         "label_counts": None if label_counts is None else [int(count) for count in label_counts],
         "training": dict(training or {}),
     }
-    temporary = folder / f"{RECORD_FILE}.writing"
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(folder / RECORD_FILE)
+    write_bundle_folder(path, timm_named_weights(student), record)
     return _record(record)
 
 
@@ -127,23 +111,7 @@ def _record(values: Mapping[str, Any]) -> BundleRecord:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    file = Path(path) / RECORD_FILE
-    if not file.is_file():
-        raise ValueError(f"{path} is no model bundle: {file} is missing. Give a folder that `eet distill` or `eet train-teacher` wrote")
-    try:
-        values = json.loads(file.read_text())
-        version = int(values["bundle_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    if version > BUNDLE_VERSION:
-        raise ValueError(f"{file} is of bundle version {version}; this program reads up to {BUNDLE_VERSION}: update it")
-    for name, (since, meant) in _FIELDS_SINCE.items():
-        if version < since:
-            values[name] = meant
-    missing = [name for name in _FIELDS if name not in values]
-    if missing:
-        raise ValueError(f"{file} cannot be read: it lacks {missing}")
-    return values
+    return read_bundle_values(path, kind=STUDENT, version=BUNDLE_VERSION, fields=_FIELDS, since=_FIELDS_SINCE)
 
 
 def read_bundle_record(path: str | Path) -> BundleRecord:
@@ -158,11 +126,7 @@ def load_bundle(path: str | Path) -> Student:
     bundle can run. ValueError where it is no bundle, is damaged, or its weights are not those that its digest names.
     """
     values = _read(path)
-    file = Path(path) / WEIGHTS_FILE
-    try:
-        state = safetensors.torch.load_file(file)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    state = read_bundle_weights(path)
     preprocessing = Preprocessing.from_dict(values["preprocessing"])
     schedule = PruningSchedule(tuple(values["prune_after"]), tuple(values["keep_ratios"]))
     if values["backbone"] is None:
@@ -175,7 +139,7 @@ def load_bundle(path: str | Path) -> Student:
             hash_input=values["hash_input"],
         )
     else:
-        trunk = _timm_vit(values["backbone"], values["backbone_options"], num_classes=values["num_classes"], pretrained=False)
+        trunk = timm_vit(values["backbone"], values["backbone_options"], num_classes=values["num_classes"], pretrained=False)
         student = Student(
             trunk,
             num_bits=values["num_bits"],
@@ -186,7 +150,5 @@ def load_bundle(path: str | Path) -> Student:
             backbone_options=values["backbone_options"],
         )
         load_named_weights(student, state)
-    digest = weights_digest(student)
-    if digest != values["digest"]:
-        raise ValueError(f"{file} is not what {RECORD_FILE} describes: digest {digest[:12]}, recorded {values['digest'][:12]}")
+    check_digest(path, weights_digest(student), values["digest"])
     return student.eval()

@@ -7,6 +7,7 @@ from eet.images import Preprocessing
 from pipelines.training_data import (
     AugmentedImages,
     EvaluationImages,
+    LabelSampler,
     StepSampler,
     epoch_order,
     open_image,
@@ -87,6 +88,58 @@ def test_a_view_depends_on_seed_epoch_and_item_alone(table):
 
 def test_two_items_with_one_picture_get_views_of_their_own():
     assert view_random(0, 0, "a.jpg").random() != view_random(0, 0, "b.jpg").random()
+
+
+LABELS = np.repeat(np.arange(7), [9, 2, 5, 3, 4, 1, 8])  # 32 images
+
+
+def label_batches(*, batch_size=8, per_label=2, world=1, seed=5, epoch=0):
+    """The batches of an epoch, each worker's share put back in its place."""
+    workers = [
+        LabelSampler(LABELS, images_per_label=per_label, batch_size=batch_size, rank=rank, world=world, seed=seed) for rank in range(world)
+    ]
+    for worker in workers:
+        worker.epoch = epoch
+    shares = list(zip(*map(list, workers), strict=True))
+    assert {len(share) for of_step in shares for share in of_step} == {batch_size // world}
+    assert [len(worker) for worker in workers] == [len(shares)] * world
+    return [[items[place % world][place // world] for place in range(batch_size)] for items in shares]
+
+
+def test_every_image_of_a_batch_has_a_positive_and_labels_come_evenly():
+    for epoch in range(20):
+        batches = label_batches(epoch=epoch)
+        assert len(batches) == 32 // 8
+        for batch in batches:
+            labels = LABELS[[row for _, row, _ in batch]]
+            assert np.bincount(labels, minlength=7).max() == 2 and len(set(labels.tolist())) == 4
+            for label in set(labels.tolist()) - {5}:
+                assert len({row for _, row, _ in batch if LABELS[row] == label}) == 2
+
+
+def test_a_batch_of_more_labels_than_there_are_takes_each_again_with_other_images():
+    (batch,) = label_batches(batch_size=28)
+    rows = [row for _, row, _ in batch]
+    assert np.bincount(LABELS[rows]).tolist() == [4] * 7
+    for label, count in enumerate(np.bincount(LABELS)):
+        assert len({row for row in rows if LABELS[row] == label}) == min(count, 4)
+
+
+def test_label_batches_come_from_seed_and_epoch_whatever_the_workers():
+    one = label_batches(epoch=3)
+    assert label_batches(epoch=3, world=2) == one == label_batches(epoch=3, world=4)
+    assert label_batches(epoch=4) != one != label_batches(epoch=3, seed=6)
+
+
+def test_an_image_that_comes_again_in_an_epoch_is_seen_in_another_view(table):
+    seen: dict[int, list[int]] = {}
+    for batch in label_batches(epoch=2):
+        for _, row, visit in batch:
+            seen.setdefault(row, []).append(visit)
+    assert all(visits == list(range(len(visits))) for visits in seen.values()) and max(map(len, seen.values())) > 1
+    images = AugmentedImages(table, PREPROCESSING, seed=7)
+    assert torch.equal(images[2, 3][0], images[2, 3, 0][0])
+    assert not torch.equal(images[2, 3, 0][0], images[2, 3, 1][0])
 
 
 @pytest.mark.parametrize("processes", [0, 2])

@@ -60,6 +60,11 @@ VEGFRU = {
     "fru92_images/": "",
 }
 
+SOP = {
+    "Ebay_train.txt": "image_id class_id super_class_id path\n1 7 1 bicycle_final/111_0.JPG\n2 7 1 bicycle_final/111_1.JPG\n",
+    "Ebay_test.txt": "image_id class_id super_class_id path\n3 11319 1 bicycle_final/222_0.JPG\n4 8 12 sofa_final/3 3_0.JPG\n",
+}
+
 
 def write_cars(folder: Path, test_in: str = "devkit") -> None:
     from scipy.io import savemat
@@ -119,6 +124,16 @@ ARCHIVES = {
             ("fru92_images/black grape/f_1.jpg", "black grape", "train"),
             ("veg200_images/aloe/v_2.jpg", "aloe", "val"),
             ("fru92_images/black grape/f_2.jpg", "black grape", "test"),
+        ],
+    ),
+    "sop": (
+        "Stanford_Online_Products",
+        SOP,
+        [
+            ("bicycle_final/111_0.JPG", "7", "train"),
+            ("bicycle_final/111_1.JPG", "7", "train"),
+            ("bicycle_final/222_0.JPG", "11319", "test"),
+            ("sofa_final/3 3_0.JPG", "8", "test"),
         ],
     ),
 }
@@ -182,6 +197,9 @@ def test_lists_that_disagree_are_refused(file, text, message, tmp_path):
         ("food101", {**FOOD, "meta/test.txt": "pizza/1\n"}, "uses 'pizza', not among the 2 names"),
         ("food101", {**FOOD, "meta/test.txt": "waffles\n"}, "'waffles' should be CLASS/ID"),
         ("vegfru", {**VEGFRU, "vegfru_list/vegfru_val.txt": "a/b c.jpg\n"}, "should be a path, a space and a label"),
+        ("sop", {**SOP, "Ebay_test.txt": "3 11319 1 a.JPG\n"}, "begins with '3 11319 1 a.JPG'; it should name its columns"),
+        ("sop", {**SOP, "Ebay_test.txt": SOP["Ebay_test.txt"] + "5 sofa 1 a.JPG\n"}, "'5 sofa 1 a.JPG' should be image_id class_id"),
+        ("sop", {**SOP, "Ebay_test.txt": SOP["Ebay_test.txt"] + "5 9 a.JPG\n"}, "'5 9 a.JPG' should be image_id class_id"),
     ],
 )
 def test_lines_out_of_form_are_refused(name, files, message, tmp_path):

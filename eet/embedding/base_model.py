@@ -1,0 +1,150 @@
+"""A base model of re-ranking: a backbone, and one linear head that projects the image's vector and its patches alike.
+
+Shapes: B images, D width of the backbone, E of the embedding, R x C grid of patches, K = 49 tokens.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from eet.embedding.backbone import Backbone
+from eet.embedding.cvt import CvTBackbone
+from eet.embedding.resnet import ResNetBackbone
+from eet.embedding.swin import SwinBackbone
+from eet.embedding.vit import ViTBackbone
+from eet.images import Preprocessing
+from eet.matching import importance
+from eet.vit import read_state_dict
+
+PUBLISHED_WIDTH = 128
+TOKEN_GRID = 7
+"""Side of the grid that patches are pooled to: 49 tokens."""
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "deit": ViTBackbone.build,
+    "vit": ViTBackbone.build,
+    "swin": SwinBackbone.build,
+    "cvt": CvTBackbone.build,
+    "resnet": ResNetBackbone.build,
+}
+"""Builder of each family; a backbone's name begins with its family's."""
+
+
+class BaseOutput(NamedTuple):
+    """What a base model says of a batch of images, for a gallery that is searched by cosine and re-ranked by transport."""
+
+    embedding: Tensor
+    """(B, E) unit length."""
+    tokens: Tensor
+    """(B, 49, E) unit length each, row-major from the top left."""
+    token_mass: Tensor
+    """(B, 49) float32 >= 0, sums to 1: the share that each token has in the embedding."""
+
+
+class BaseModel(nn.Module):
+    """embedding = head(vector) at unit length; tokens = head(patches), averaged to 7 x 7, at unit length.
+
+    Pooling comes after the projection and before the norm, as published. Where the vector is the mean of the patches (Swin, ResNet), a
+    token t has the share <t, e> of the embedding e, which over all tokens is all of it; negative shares count as 0. Where it is CLS (ViT,
+    CvT), the share is what the last block's CLS draws from the patch.
+
+    BatchNorm keeps the statistics of its weights in training too (published for ResNet-50; here for CvT as well): an embedding does not
+    depend on the others of its batch.
+    backbone_name, backbone_options: what builds the backbone again. embedding_width: E.
+    Source: published re-ranking code (specs of re-ranking, a and b).
+    """
+
+    def __init__(self, backbone: Backbone, *, embedding_width: int, backbone_name: str, backbone_options: Mapping[str, Any]) -> None:
+        super().__init__()
+        if embedding_width < 1:
+            raise ValueError(f"an embedding {embedding_width} wide: use 1 or more")
+        if min(backbone.grid) < TOKEN_GRID:
+            rows, columns = backbone.grid
+            raise ValueError(
+                f"{backbone_name} has {rows} x {columns} patches at {backbone.preprocessing.image_size} pixels, fewer than the "
+                f"{TOKEN_GRID} x {TOKEN_GRID} tokens: use larger images or smaller patches"
+            )
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.width, embedding_width)
+        if backbone.head_std is not None:
+            nn.init.trunc_normal_(self.head.weight, std=backbone.head_std)
+            nn.init.zeros_(self.head.bias)
+        self.backbone_name = backbone_name
+        self.backbone_options = dict(backbone_options)
+
+    @property
+    def embedding_width(self) -> int:
+        return self.head.out_features
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.backbone.preprocessing
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Tensor]:
+        """PIL image -> float32 tensor (3, H, W), as this model wants it."""
+        return self.preprocessing
+
+    def train(self, mode: bool = True) -> "BaseModel":
+        """BatchNorm stays in evaluation mode; its scale and shift learn all the same."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def embed(self, images_B3HW: Tensor) -> Tensor:
+        """(B, E) embeddings of preprocessed images, unit length: what training and search by cosine need."""
+        return F.normalize(self.head(self.backbone(images_B3HW, patches=False).vector).float(), dim=-1)
+
+    def forward(self, images_B3HW: Tensor) -> BaseOutput:
+        """Embeddings, tokens and their mass of preprocessed images."""
+        out = self.backbone(images_B3HW, patches=True)
+        embedding_BE = F.normalize(self.head(out.vector).float(), dim=-1)
+        tokens_BKE = _pooled(self.head(out.patches).float()).flatten(1, 2)
+        if out.importance is None:
+            mass_BK = torch.einsum("bke,be->bk", tokens_BKE.detach(), embedding_BE.detach())
+        else:
+            mass_BK = _pooled(out.importance.unsqueeze(-1)).flatten(1)
+        return BaseOutput(embedding_BE, F.normalize(tokens_BKE, dim=-1), importance(mass_BK))
+
+
+def _pooled(map_BRCE: Tensor) -> Tensor:
+    """(B, 7, 7, E) means over the cells of the grid."""
+    return F.adaptive_avg_pool2d(map_BRCE.permute(0, 3, 1, 2), TOKEN_GRID).permute(0, 2, 3, 1)
+
+
+def build_base(
+    backbone: str,
+    *,
+    embedding_width: int = PUBLISHED_WIDTH,
+    image_size: tuple[int, int] | None = None,
+    weights: str = "timm",
+    backbone_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> BaseModel:
+    """A base model on the backbone of this name, its head drawn anew.
+
+    backbone: a timm ViT with a CLS token (deit_*, vit_*), Swin (swin_*) or ResNet (resnet*), or cvt_13, cvt_21 of transformers.
+    image_size: (height, width) of the input, pixels; None is the backbone's own.
+    weights: 'timm' (pretrained ones, downloaded by timm, or by transformers for CvT), 'none' (random), or a file: .safetensors, or .pt /
+    .pth opened with weights_only=True, under the names of the library that the backbone comes from.
+    backbone_options: further arguments of the backbone's constructor. seed: of random weights and of the head.
+    ValueError for an unknown name, options it does not take, weights that do not fit, or an input too small for 7 x 7 tokens.
+    """
+    family = next((family for family in BACKBONES if backbone.startswith(family)), None)
+    if family is None:
+        raise ValueError(f"backbone {backbone!r}: its name begins with none of {', '.join(BACKBONES)}")
+    options = dict(backbone_options or {})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = BACKBONES[family](backbone, options, image_size=image_size, pretrained=weights == "timm")
+        if weights not in ("timm", "none"):
+            network.load_weights(read_state_dict(weights), source=weights)
+        # The head does not depend on how many numbers the backbone's own start took.
+        torch.manual_seed(seed)
+        return BaseModel(network, embedding_width=embedding_width, backbone_name=backbone, backbone_options=options)

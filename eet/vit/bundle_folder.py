@@ -1,0 +1,81 @@
+"""A bundle as files: a folder with model.safetensors and model.json, whatever kind of model it holds."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
+STUDENT, BASE_MODEL = "student", "base model"
+_WRITTEN_BY = {STUDENT: "`eet distill` or `eet train-teacher`", BASE_MODEL: "`eet train-base`"}
+
+
+def tensors_digest(header: Any, weights: Mapping[str, Tensor]) -> str:
+    """sha256 over plain values (as JSON) and over weights: names, dtypes, shapes and values."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name, value in sorted(weights.items()):
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def write_bundle_folder(path: str | Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Writes both files into the folder `path` (made where it is missing), the record last: a folder with model.json is whole."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{WEIGHTS_FILE}.writing"
+    safetensors.torch.save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
+    temporary.replace(folder / WEIGHTS_FILE)
+    temporary = folder / f"{RECORD_FILE}.writing"
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(folder / RECORD_FILE)
+
+
+def read_bundle_values(
+    path: str | Path, *, kind: str, version: int, fields: Sequence[str], since: Mapping[str, tuple[int, Any]] | None = None
+) -> dict[str, Any]:
+    """The values of a bundle's record.
+
+    kind: STUDENT or BASE_MODEL. version: the newest that can be read. fields: what must be there. since: fields that older versions lack:
+    since when they are written, and what their absence meant. ValueError where the folder holds no bundle, or another kind.
+    """
+    file = Path(path) / RECORD_FILE
+    if not file.is_file():
+        raise ValueError(f"{path} is no model bundle: {file} is missing. Give a folder that {_WRITTEN_BY[kind]} wrote")
+    try:
+        values = json.loads(file.read_text())
+        found = int(values["bundle_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    written = values.get("kind", STUDENT)
+    if written != kind:
+        raise ValueError(f"{path} holds a {written}, not a {kind}: give a folder that {_WRITTEN_BY[kind]} wrote")
+    if found > version:
+        raise ValueError(f"{file} is of bundle version {found}; this program reads up to {version}: update it")
+    for name, (first, meant) in (since or {}).items():
+        if found < first:
+            values[name] = meant
+    missing = [name for name in fields if name not in values]
+    if missing:
+        raise ValueError(f"{file} cannot be read: it lacks {missing}")
+    return values
+
+
+def read_bundle_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a bundle by name. ValueError where they cannot be read."""
+    file = Path(path) / WEIGHTS_FILE
+    try:
+        return safetensors.torch.load_file(file)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def check_digest(path: str | Path, found: str, recorded: str) -> None:
+    """ValueError where the weights are not those that the record names."""
+    if found != recorded:
+        raise ValueError(f"{Path(path) / WEIGHTS_FILE} is not what {RECORD_FILE} describes: digest {found[:12]}, recorded {recorded[:12]}")

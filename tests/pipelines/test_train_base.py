@@ -1,0 +1,223 @@
+"""Training base models on drawn birds and a network that trains in a blink."""
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eet.datasets import load_dataset, synthetic
+from eet.embedding import MarginObjective, load_base, read_base_record
+from eet.images import read_image
+from eet.metrics import cosine_metrics
+from pipelines import train_base
+from pipelines.base_plan import BaseTrainOptions, MarginOptions, WholeBatchObjective
+from pipelines.options import DataOptions
+from pipelines.training import TrainingResult, read_labelled_images
+from pipelines.training_worker import learning_rate_factor, objective_of, optimizer_of
+
+pytestmark = pytest.mark.timeout(300)
+
+NETWORK = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+EPOCHS = 4
+# SGD: Adam makes whole steps of gradients that are rounding alone (of a key's bias), so that runs could not be compared.
+TRAIN = BaseTrainOptions(
+    epochs=EPOCHS, batch_size=8, micro_batch_size=3, cpus_per_worker=1, optimizer="sgd", learning_rate=0.01, weight_decay=0, max_failures=0
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def config_of(out: Path, birds: Path, **changes) -> train_base.TrainBaseConfig:
+    options = {
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_options": NETWORK,
+        "embedding_width": 12,
+        "image_size": 56,
+        "weights": "none",
+        "data": DataOptions(name="synthetic", root=str(birds)),
+        "train": TRAIN,
+        **changes,
+    }
+    return train_base.TrainBaseConfig(out=str(out), **options)
+
+
+def plan_of(config: train_base.TrainBaseConfig):
+    share = config.train.validation_share
+    return train_base.plan_of(config, read_labelled_images(config.data, validation_share=share, seed=config.seed, disjoint=True))
+
+
+@pytest.fixture(scope="module")
+def trained(ray_session, tiny_birds, runs) -> TrainingResult:
+    return train_base.run(config_of(runs / "base", tiny_birds))
+
+
+def test_training_writes_a_bundle_that_learned_with_its_split(trained, runs, tiny_birds):
+    config = config_of(runs / "base", tiny_birds)
+    before, model = plan_of(config).networks["base"].state_dict(), load_base(runs / "base")
+    moved = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
+    assert {"head.weight", "backbone.trunk.blocks.0.attn.qkv.weight"} <= set(moved)
+    record = read_base_record(runs / "base")
+    names = synthetic.load(str(tiny_birds)).label_names
+    assert record.label_names == names[:2]
+    assert (record.training["epochs"], record.training["images"], record.training["epoch"]) == (EPOCHS, 24, EPOCHS)
+    with (runs / "base" / "split.csv").open() as file:
+        split = list(csv.DictReader(file))
+    assert {(row["split"], row["label"]) for row in split} == {("train", name) for name in names[:2]} | {
+        ("test", name) for name in names[2:]
+    }
+    table = load_dataset("table", str(tiny_birds), table=str(runs / "base" / "split.csv"))
+    assert len(table) == 48 and Path(table.location(0)).is_file()
+
+
+def test_history_has_the_boundaries_and_a_constant_rate(trained):
+    assert [record["epoch"] for record in trained.history] == list(range(1, EPOCHS + 1))
+    assert {"total", "positive_distance", "negative_distance", "beta"} <= set(trained.history[0])
+    assert {record["learning_rate"] for record in trained.history} == {TRAIN.learning_rate}
+    assert trained.history[-1]["beta"] != trained.history[0]["beta"]
+
+
+def test_unseen_labels_are_measured_as_the_bundle_says_under_both_definitions(trained, runs, tiny_birds):
+    model = load_base(runs / "base")
+    table = load_dataset("table", str(tiny_birds), table=str(runs / "base" / "split.csv")).select("test")
+    with torch.inference_mode():
+        rows = model.embed(torch.stack([model.preprocess(read_image(table.location(row))) for row in range(len(table))])).numpy()
+    assert len(rows) == 24 and set(trained.test) == {"base"}
+    for protocol, count_query in (("standard", False), ("published", True)):
+        assert trained.test["base"][protocol] == pytest.approx(cosine_metrics(rows, table.labels, count_query=count_query), abs=1e-6)
+    assert json.loads((runs / "base" / "test.json").read_text()) == trained.test
+
+
+def test_two_workers_go_on_from_a_checkpoint_as_one_would_have_batches_mining_boundaries_and_all(trained, runs, tiny_birds):
+    """The last epoch's checkpoint is taken away, so two workers repeat what one did."""
+    out = runs / "cut"
+    shutil.copytree(runs / "base", out)
+    for name in ("model.safetensors", "model.json", "test.json", "history.json", "split.csv"):
+        (out / name).unlink()
+    before, last = sorted((out / "checkpoints" / "run").glob("checkpoint_*/training.pt"))
+    assert torch.load(before, weights_only=True)["epoch"] == EPOCHS - 2
+    shutil.copy(before, last)
+    two = dataclasses.replace(TRAIN, workers=2)
+    resumed = train_base.run(config_of(out, tiny_birds, resume=True, train=two))
+    assert len(resumed.history) == EPOCHS and resumed.history[-1]["images_per_s"] != trained.history[-1]["images_per_s"]
+    for ours, theirs in zip(resumed.history, trained.history, strict=True):
+        for name in set(ours) - {"images_per_s"}:
+            assert ours[name] == pytest.approx(theirs[name], abs=1e-5), (ours["epoch"], name)
+    one, other = load_base(runs / "base").state_dict(), load_base(out).state_dict()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.fixture
+def step(tiny_birds, runs):
+    """(objective, images, labels) of a first batch, for any options of training."""
+
+    def make(**changes):
+        plan = plan_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, **changes)))
+        objective = objective_of(plan)
+        images = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(1))
+        return objective, images, torch.arange(8) % plan.train.num_labels
+
+    return make
+
+
+def gradients_of(objective: WholeBatchObjective, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)  # draws the triplets
+    objective.train()
+    objective(images, labels).total.backward()
+    return {name: parameter.grad for name, parameter in objective.named_parameters()}
+
+
+def test_a_batch_run_in_parts_has_the_gradient_of_the_whole(step):
+    whole, parts = gradients_of(*step(micro_batch_size=8)), gradients_of(*step(micro_batch_size=3))
+    assert whole.keys() == parts.keys() and whole["model.head.weight"].abs().max() > 1e-3
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_the_objective_is_the_margin_loss_of_unit_embeddings(step):
+    objective, images, labels = step()
+    torch.manual_seed(3)
+    found = objective(images, labels)
+    torch.manual_seed(3)
+    vector = objective.model.backbone(images, patches=False).vector
+    expected, _ = MarginObjective(2)(F.normalize(objective.model.head(vector), dim=1), labels, torch.rand(8, 2))
+    torch.testing.assert_close(found.total, expected)
+
+
+def test_boundaries_have_a_learning_rate_of_their_own_and_all_else_the_same(tiny_birds, runs):
+    loss = MarginOptions(beta=0.9, beta_learning_rate=0.25, margin=0.1)
+    plan = plan_of(config_of(runs / "x", tiny_birds, loss=loss, train=BaseTrainOptions(batch_size=8)))
+    objective = objective_of(plan)
+    optimizer = optimizer_of(objective, plan.options, plan.learning_rates)
+    assert type(optimizer) is torch.optim.Adam
+    backbone, head, boundaries = optimizer.param_groups
+    assert [len(group["params"]) for group in (head, boundaries)] == [2, 1]
+    assert boundaries["params"][0] is objective.margin.loss.beta and boundaries["params"][0].tolist() == pytest.approx([0.9, 0.9])
+    assert objective.margin.loss.margin == 0.1
+    assert (backbone["lr"], head["lr"], boundaries["lr"], backbone["weight_decay"]) == (1e-5, 1e-5, 0.25, 4e-4)
+    assert plan.constant_rate and plan.warmup_steps == 0
+
+
+def test_a_constant_rate_stays_behind_the_warm_up():
+    factors = [learning_rate_factor(step, warmup_steps=2, total_steps=9, constant=True) for step in range(12)]
+    assert factors == [0.5] + [1.0] * 11
+
+
+def test_validation_is_of_labels_that_neither_train_nor_test(tiny_birds, runs):
+    plan = plan_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, batch_size=4)))
+    assert plan.val is None and plan.train.num_labels == 2
+    images = read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0.5, seed=0, disjoint=True)
+    assert images.train.num_labels == 1 and len(images.val) == 12 and len(images.test) == 24
+    used = [{table.label_names[label] for label in table.labels} for table in (images.train, images.val, images.test)]
+    assert sum(map(len, used)) == len(set().union(*used)) == 4
+    measured = dataclasses.replace(plan, val=images.val).validate(np.eye(12, dtype=np.float32))
+    assert set(measured) == {"val_P@1", "val_MAP@R"}
+    with pytest.raises(ValueError, match="but one label to train on"):
+        plan_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, validation_share=0.5)))
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipelines.training.connected", None)
+    train_base.run(config_of(tmp_path / "out", tiny_birds, dry_run=True))
+    told = capsys.readouterr().out
+    assert "2 labels, 24 training, 0 validation, 24 test images; 4 epochs of 3 steps of 8, 0 of warm-up" in told
+    assert "base: vit_tiny_patch16_224, embedding 12 wide, 7 x 7 patches" in told and "nothing was started" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"embedding_width": 0}, "--embedding_width 0"),
+        ({"loss": MarginOptions(margin=-1)}, "--loss.margin -1"),
+        ({"loss": MarginOptions(beta=2.5)}, "--loss.beta 2.5"),
+        ({"loss": MarginOptions(beta_learning_rate=-1)}, "--loss.beta_learning_rate -1"),
+        ({"loss": MarginOptions(images_per_label=1)}, "--loss.images_per_label 1"),
+        ({"loss": MarginOptions(images_per_label=3)}, "--train.batch_size 8: use a multiple of --loss.images_per_label 3"),
+        ({"loss": MarginOptions(images_per_label=8)}, "of two labels at least"),
+        ({"train": dataclasses.replace(TRAIN, learning_rate=0)}, "--train.learning_rate 0"),
+        ({"weights": "s3://bucket/w.pt"}, "--weights s3://bucket/w.pt"),
+    ],
+)
+def test_an_impossible_value_is_the_one_problem_told(tiny_birds, tmp_path, changes, told):
+    problems = config_of(tmp_path, tiny_birds, **changes).problems()
+    assert len(problems) == 1 and told in problems[0], problems
+
+
+def test_defaults_are_the_published_ones():
+    config = train_base.TrainBaseConfig(out="x", data=DataOptions(name="cub", root="cub"))
+    assert config.problems() == []
+    train, loss = config.train, config.loss
+    assert (train.epochs, train.batch_size, train.optimizer, train.learning_rate, train.weight_decay) == (150, 112, "adam", 1e-5, 4e-4)
+    assert (train.schedule, train.warmup_steps, train.precision) == ("constant", 0, "fp32")
+    assert dataclasses.asdict(loss) == {"margin": 0.2, "beta": 0.6, "beta_learning_rate": 5e-4, "images_per_label": 2}
+    assert config.embedding_width == 128
