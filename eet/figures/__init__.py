@@ -1,6 +1,6 @@
 """Pictures of results: hit panels, kept-token overlays, curves, and the self-contained HTML report."""
 
-from eet.figures.curves import precision_recall_figure, save_png, training_curves_figure
+from eet.figures.curves import precision_recall_figure, save_png, search_time_figure, training_curves_figure
 from eet.figures.kept_tokens import kept_tokens_overlay
 from eet.figures.panels import hits_panel
 from eet.figures.report import Block, Paragraph, Picture, Section, Table, render_report
@@ -16,5 +16,6 @@ __all__ = [
     "precision_recall_figure",
     "render_report",
     "save_png",
+    "search_time_figure",
     "training_curves_figure",
 ]
