@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eet.figures import save_png, search_time_figure
+from eet.gallery import open_gallery
 from eet.search import HammingIndex
-
-LABELS = 200
+from pipelines.code_draws import Clusters, draw_uniform
 
 
 @dataclass(kw_only=True)
@@ -22,16 +23,20 @@ class SearchBenchmarkOptions:
         bits: Lengths of codes.
         draws: clustered draws a code as trained ones are (one of 200 target codes with a share of its bits flipped), uniform anything.
         flip_share: Share of a target code's bits that a clustered code has flipped, on average.
+        gallery: Gallery that clustered codes follow instead: its labels, how many items each has, and how often each bit is 1 in it.
         queries: Queries in a search, drawn as the codes are.
         k: Items wanted.
+        plot: PNG file for a figure of the time of a query over the number of codes, ours beside FAISS's.
     """
 
     sizes: tuple[int, ...] = (1_000_000,)
     bits: tuple[int, ...] = (16, 32, 48, 64)
     draws: tuple[Literal["clustered", "uniform"], ...] = ("clustered", "uniform")
     flip_share: float = 0.15
+    gallery: str | None = None
     queries: int = 64
     k: int = 100
+    plot: str | None = None
 
     def problems(self) -> list[str]:
         found = [f"--search.{name} {value}: use 1 or more" for name in ("queries", "k") if (value := getattr(self, name)) < 1]
@@ -41,6 +46,8 @@ class SearchBenchmarkOptions:
             found.append(f"--search.bits {list(self.bits)}: FAISS takes multiples of 8 only")
         if not 0 <= self.flip_share <= 0.5:
             found.append(f"--search.flip_share {self.flip_share}: use 0 to 0.5")
+        if self.plot is not None and ("://" in self.plot or not self.plot.endswith(".png")):
+            found.append(f"--search.plot {self.plot}: give a local path that ends in .png")
         return found
 
 
@@ -64,23 +71,54 @@ class SearchTiming:
 
 
 def measure(options: SearchBenchmarkOptions, *, threads: int, repeats: int) -> list[SearchTiming]:
-    """Every case in turn. RuntimeError where the two disagree on a distance."""
+    """Every case in turn. ValueError where the gallery to follow has other bits. RuntimeError where the two disagree on a distance."""
     import faiss
+
+    clusters = _followed(options)
 
     faiss.omp_set_num_threads(threads)
     timings = []
     for size in options.sizes:
         for bits in options.bits:
             for draw in options.draws:
-                timings.append(_case(options, size, bits, draw, threads=threads, repeats=repeats, faiss=faiss))
+                timings.append(_case(options, size, bits, draw, clusters, threads=threads, repeats=repeats, faiss=faiss))
                 _print(timings[-1], heading=len(timings) == 1)
+    if options.plot is not None:
+        save_png(search_time_figure(_lines(timings), title=f"the {options.k} nearest codes"), options.plot)
     return timings
 
 
-def _case(options: SearchBenchmarkOptions, size: int, bits: int, draw: str, *, threads: int, repeats: int, faiss: Any) -> SearchTiming:
+def _followed(options: SearchBenchmarkOptions) -> Clusters | None:
+    if options.gallery is None:
+        return None
+    gallery = open_gallery(options.gallery)
+    if set(options.bits) != {gallery.manifest.num_bits}:
+        raise ValueError(
+            f"--search.gallery {options.gallery} has {gallery.manifest.num_bits} bits, not {list(options.bits)}: measure those"
+        )
+    clusters = Clusters.of_gallery(gallery)
+    print(f"clustered codes follow {options.gallery}: {len(clusters.weight_C)} clusters, {clusters.flip_share:.3f} of the bits flipped")
+    return clusters
+
+
+def _lines(timings: list[SearchTiming]) -> dict[str, tuple[list[int], list[float], list[float]]]:
+    lines: dict[str, tuple[list[int], list[float], list[float]]] = {}
+    for timing in sorted(timings, key=lambda timing: timing.size):
+        values = lines.setdefault(f"{timing.bits} bits, {timing.draw}", ([], [], []))
+        for line, value in zip(values, (timing.size, timing.ours_ms, timing.faiss_ms), strict=True):
+            line.append(value)
+    return lines
+
+
+def _case(
+    options: SearchBenchmarkOptions, size: int, bits: int, draw: str, clusters: Clusters | None, *, threads: int, repeats: int, faiss: Any
+) -> SearchTiming:
     rng = np.random.default_rng(0)
-    targets = rng.integers(0, 2, (LABELS, bits), dtype=np.uint8)
-    codes, queries = (_draw(rng, number, bits, draw, targets, options.flip_share) for number in (size, options.queries))
+    if draw == "uniform":
+        codes, queries = (draw_uniform(rng, number, bits) for number in (size, options.queries))
+    else:
+        clusters = clusters or Clusters.around_targets(rng, bits, options.flip_share)
+        codes, queries = (clusters.draw(rng, number) for number in (size, options.queries))
     started = time.perf_counter()
     ours = HammingIndex.build(codes, num_bits=bits)
     built = time.perf_counter()
@@ -113,18 +151,6 @@ def _case(options: SearchBenchmarkOptions, size: int, bits: int, draw: str, *, t
         memory=ours.nbytes / (size * (bits // 8 + 8)),
         peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
-
-
-def _draw(rng: np.random.Generator, number: int, bits: int, draw: str, targets: np.ndarray, flip_share: float) -> np.ndarray:
-    if draw == "uniform":
-        return rng.integers(0, 256, (number, bits // 8), dtype=np.uint8)
-    packed = np.empty((number, bits // 8), np.uint8)
-    step = 1 << 18
-    for start in range(0, number, step):
-        part = packed[start : start + step]
-        flips = rng.random((len(part), bits), dtype=np.float32) < flip_share
-        part[:] = np.packbits(targets[rng.integers(0, LABELS, len(part))] ^ flips, axis=1)
-    return packed
 
 
 def _print(timing: SearchTiming, *, heading: bool) -> None:

@@ -4,6 +4,7 @@ from eet.figures.curves import (
     patch_similarity_figure,
     precision_recall_figure,
     save_png,
+    search_time_figure,
     training_curves_figure,
     weight_curves_figure,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "precision_recall_figure",
     "render_report",
     "save_png",
+    "search_time_figure",
     "training_curves_figure",
     "weight_curves_figure",
 ]

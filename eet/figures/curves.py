@@ -1,5 +1,5 @@
-"""Line figures: precision against recall, training curves, patch similarity, quality over a weight. Drawn on matplotlib Figures, with no
-global state.
+"""Line figures: precision against recall, training curves, patch similarity, quality over a weight, the time of a search. Drawn on
+matplotlib Figures, with no global state.
 """
 
 import os
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Okabe and Ito, without yellow and black; with a second and third turn, line styles tell curves apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 STYLES = ("-", "--", ":")
+MARKERS = ("o", "s", "^")
 GREY = "#555555"
 
 
@@ -174,6 +175,45 @@ def weight_curves_figure(
     figure.suptitle(title, fontsize=11, fontweight="bold")
     if len(points) > 1:
         figure.legend(loc="outside lower center", ncols=min(4, len(points)), frameon=False, fontsize=9)
+    return figure
+
+
+def search_time_figure(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], *, title: str, peer: str = "FAISS"
+) -> "Figure":
+    """The time of a query over the number of codes, both axes logarithmic: ours as a full line, the peer's in the same colour, dashed.
+
+    Args:
+        lines: name -> (numbers of codes, our milliseconds, the peer's), three lists of one length, all above 0, at least one point.
+        title: text above the axes.
+        peer: what the other one is called.
+
+    Returns:
+        A matplotlib Figure; write it with `save_png`.
+
+    Raises:
+        ValueError: if there is no line, or one has lists of different length, no points, or values that are not above 0.
+    """
+    if not lines:
+        raise ValueError("no lines to draw; give at least one name -> (numbers of codes, our times, the peer's)")
+    figure = figure_of(1, 1)
+    axes = figure.subplots()
+    for number, (name, columns) in enumerate(lines.items()):
+        sizes, ours, theirs = (np.asarray(column, dtype=np.float64) for column in columns)
+        if (
+            not sizes.shape == ours.shape == theirs.shape
+            or not sizes.size
+            or not all((column > 0).all() for column in (sizes, ours, theirs))
+        ):
+            raise ValueError(f"line {name!r} has {len(sizes)}, {len(ours)} and {len(theirs)} values; give as many of each, all above 0")
+        # Line styles tell the two apart here, so a second turn of colours is told by its markers.
+        look = _line(number % len(COLOURS), len(sizes)) | {"marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
+        axes.plot(sizes, ours, label=f"{name}: ours", **look)
+        axes.plot(sizes, theirs, label=f"{name}: {peer}", **(look | {"linestyle": "--", "markerfacecolor": "white"}))
+    axes.set(xscale="log", yscale="log", xlabel="codes", ylabel="ms a query")
+    quieten(axes)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 

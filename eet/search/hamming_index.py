@@ -69,9 +69,9 @@ class HammingIndex:
         sorted_words = words_NW[order]
         is_first = np.ones(num_items, dtype=bool)
         is_first[1:] = (sorted_words[1:] != sorted_words[:-1]).any(axis=1)
-        firsts = np.flatnonzero(is_first)
-        if len(firsts) >= FLAT_FROM_DISTINCT_SHARE * num_items:
+        if np.count_nonzero(is_first) >= FLAT_FROM_DISTINCT_SHARE * num_items:
             return cls(words_NW, np.empty(0, np.int64), np.empty(0, narrow), width=width, num_bits=num_bits)
+        firsts = np.flatnonzero(is_first)
         return cls(sorted_words[firsts], np.append(firsts, num_items), order, width=width, num_bits=num_bits)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
