@@ -207,12 +207,14 @@ def run(config: SweepConfig) -> SweepResult:
             print("note: trials on several nodes write to one sqlite file; if that fails, name an MLflow server by --tracking-uri")
         _train_teachers(config, out, images, lengths, run)
         teachers = str(out / TEACHERS) if config.shared_teacher else None
-        _run_trials(config, out, space, planned, images, resources, run, teachers)
+        left = _run_trials(config, out, space, planned, images, resources, run, teachers)
         trials = read_trials(out / TRIALS, planned)
         if "latency_ms" in config.costs:
             trials = _with_latency(trials, resources, config)
         write_results(out, trials, config.costs, config.base, teachers=teachers, title=f"{config.space}: accuracy against cost")
         _print(trials, config)
+        if left:
+            raise JobFailed(f"stopped with {left} trials still to run, and the test split not touched: go on with --resume")
         chosen = chosen_trial(trials)
         if chosen is None:
             reasons = {trial.reason for trial in trials if trial.reason}
@@ -290,14 +292,14 @@ def _run_trials(
     resources: ClusterResources,
     run: TrackedRun,
     teachers: str | None,
-) -> None:
-    """Runs what is planned and not finished, or lets Optuna draw what is missing."""
+) -> int:
+    """Runs what is planned and not finished, or lets Optuna draw what is missing. Returns how many trials were left when it was stopped."""
     known = read_trials(out / TRIALS, planned)
     again = [trial.parameters for trial in known if trial.to_run]
     count = len(again) if planned else config.trials - sum(not trial.to_run for trial in known)
     if count < 1:
         print(f"all {len(known)} trials are there")
-        return
+        return 0
     share = share_of(resources, config.train, trials=count, asked=config.concurrent)
     base = dataclasses.replace(config.base, train=dataclasses.replace(config.train, cpus_per_worker=share.cpus))
     stopping = config.scheduler or default_scheduler(space)
@@ -322,9 +324,14 @@ def _run_trials(
         run_config=tune.RunConfig(name=TUNE_STATE, storage_path=str(out), callbacks=[outcomes], verbose=0),
     )
     try:
-        tuner.fit()
+        results = tuner.fit()
     finally:
         outcomes.close()
+    # At a Ctrl-C Tune ends its trials and returns as if all were done.
+    left = sum(trial.status == "unfinished" for trial in read_trials(out / TRIALS, planned)) + (0 if planned else count - len(results))
+    if left:
+        run.end_children("%", "KILLED")
+    return left
 
 
 def _train_teachers(config: SweepConfig, out: Path, images: LabelledImages, lengths: Sequence[int], run: TrackedRun) -> None:

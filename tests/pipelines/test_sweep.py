@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ import yaml
 
 from eet.vit import PruningSchedule, build_student, load_bundle, save_bundle
 from pipelines import sweep
-from pipelines.cli import main
+from pipelines.cli import JobFailed, main
 from pipelines.cluster import ClusterResources, Node
 from pipelines.distill import DistillConfig
 from pipelines.network_cost import latencies_ms, student_costs
@@ -330,6 +331,22 @@ def test_a_dry_run_counts_trials_resources_and_hours_and_writes_nothing(tiny_bir
     assert "5 trials of 300 epochs, 2 at once, scheduler asha" in told and "1 workers of 1 CPUs" in told
     assert "about 60 min a trial, 3.00 h for all" in told and "nothing was started" in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_that_is_stopped_leaves_its_table_and_the_test_split_alone(tiny_birds, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "connected", lambda address: nullcontext(ClusterResources((Node(2, 0),))))
+    monkeypatch.setattr(sweep.encode, "run", None)  # must not be reached
+
+    def cut_off(config, out, *_):
+        finished(out / "trials", drawn_parameters(loss_weights(), trials=3, seed=42)[1], [0.5])
+        return 2
+
+    monkeypatch.setattr(sweep, "_run_trials", cut_off)
+    with pytest.raises(JobFailed, match="stopped with 2 trials still to run, and the test split not touched"):
+        sweep.run(config_of(tmp_path / "out", tiny_birds, trials=3))
+    rows = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["unfinished", "finished", "unfinished"]
+    assert [run.info.status for run in runs_of(tmp_path / "out")] == ["FAILED"]
 
 
 @pytest.fixture(scope="module")
