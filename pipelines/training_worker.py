@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import ray.train
 import ray.train.torch
+import ray.util
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -210,7 +211,10 @@ class _Worker:
             if self.rank == 0:
                 torch.save(self._state(epoch), Path(folder) / CHECKPOINT_FILE)
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"epoch": epoch + 1, **metrics}, checkpoint=checkpoint)
+            # Whoever ends this training from outside gives its room back by this name: with its controller gone, nothing else does.
+            room = ray.util.get_current_placement_group()
+            told = {} if room is None else {"placement_group": room.id.hex()}
+            ray.train.report({"epoch": epoch + 1, **metrics, **told}, checkpoint=checkpoint)
 
     def _state(self, epoch: int) -> dict[str, Any]:
         return {

@@ -1,16 +1,20 @@
 """What the sweep's driver does with what trials say: their outcomes on disk, MLflow's status, lines or a live table on the terminal."""
 
+import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import PlacementGroupID, tune
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from pipelines.sweep_results import trial_table
 from pipelines.tracking import TrackedRun
 from pipelines.trial_run import TITLE, parameters_of
 from pipelines.trials import BUNDLE_FILE, end_trial, read_trial, read_trials, trial_name
 
+GRACE_S = 5  # a trial's own processes end before its workers' room is given back, or they would ask for another
 RECORDED = ("epoch", "val_mAP", "total", "images_per_s")
 
 
@@ -25,6 +29,8 @@ class TrialOutcomes(tune.Callback):
         self._root, self._epochs, self._run, self._planned, self._scheduler = root, epochs, run, planned, scheduler
         self._records: dict[str, list[dict[str, float]]] = {}
         self._live: Any = None
+        self._rooms: dict[str, str] = {}
+        self._ended: list[tuple[float, str]] = []
 
     def setup(self, *_: Any, **__: Any) -> None:
         """Tune begins; not before, as it writes a copy of this object to disk, and a live display has none."""
@@ -36,6 +42,8 @@ class TrialOutcomes(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         name = trial_name(parameters_of(trial.config))
+        if "placement_group" in result:
+            self._rooms[name] = result["placement_group"]
         record = {key: float(result[key]) for key in RECORDED if key in result}
         self._records.setdefault(name, []).append(record)
         self._say(name, f"epoch {result['epoch']}/{self._epochs}  val mAP {result['val_mAP']:.4f}")
@@ -54,7 +62,20 @@ class TrialOutcomes(tune.Callback):
         reason = told.reason if told.status == "failed" else "its process was lost"
         self._end(name, "failed", reason, mlflow_status="FAILED")
 
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        self._give_back(before=time.monotonic() - GRACE_S)
+
+    def _give_back(self, before: float) -> None:
+        """Frees the CPUs and GPUs of workers whose trial ended before then: Ray Train leaves them reserved when a trial is ended from
+        outside (its cleaner asks the dashboard, which a local session lacks), and the next trial would wait for ever.
+        """
+        for ended, room in [entry for entry in self._ended if entry[0] <= before]:
+            self._ended.remove((ended, room))
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(room)))
+
     def _end(self, name: str, status: Any, reason: str, *, mlflow_status: str) -> None:
+        if name in self._rooms:
+            self._ended.append((time.monotonic(), self._rooms.pop(name)))
         end_trial(self._root / name, status, reason, self._records.get(name, []))
         # Its process is gone, and with it whoever would have ended its run.
         self._run.end_children(f"{TITLE} {name}", mlflow_status)
@@ -68,5 +89,7 @@ class TrialOutcomes(tune.Callback):
             self._live.update(trial_table(read_trials(self._root, self._planned), last))
 
     def close(self) -> None:
+        """Tune is done."""
+        self._give_back(before=math.inf)
         if self._live is not None:
             self._live.stop()

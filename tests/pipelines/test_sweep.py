@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from eet.vit import PruningSchedule, build_student, load_bundle, save_bundle
-from pipelines import sweep
+from pipelines import sweep, trial_outcomes
 from pipelines.cli import JobFailed, main
 from pipelines.cluster import ClusterResources, Node
 from pipelines.distill import DistillConfig
@@ -286,6 +286,33 @@ def test_with_shared_teachers_each_code_length_follows_its_own():
     config = trial_config(base, {"student.bits": 24}, out="y", teachers="z")
     assert (config.out, config.teacher) == ("y", "z/24_bits")
     assert trial_config(dataclasses.replace(base, teacher="t"), {}, out="y", teachers=None).teacher == "t"
+
+
+def test_a_stopped_trial_is_told_and_its_workers_room_given_back_when_its_own_processes_are_gone(tmp_path, monkeypatch, capsys):
+    freed: list[str] = []
+    monkeypatch.setattr(trial_outcomes, "remove_placement_group", lambda room: freed.append(room.id.hex()))
+    clock = [100.0]
+    monkeypatch.setattr(trial_outcomes.time, "monotonic", lambda: clock[0])
+    run = type("Run", (), {"ended": [], "end_children": lambda self, *told: self.ended.append(told)})()
+    outcomes = trial_outcomes.TrialOutcomes(tmp_path, epochs=9, run=run, planned=[], scheduler="asha")
+    rooms = ["ab" * 18, "cd" * 18]
+    drawn = [{"loss.beta": 0.1}, {"loss.beta": 0.2}]
+    trials = [type("Trial", (), {"config": {"planned": parameters}})() for parameters in drawn]
+    for trial, room in zip(trials, rooms, strict=True):
+        outcomes.on_trial_result(1, trials, trial, {"epoch": 1, "val_mAP": 0.25, "images_per_s": 3.0, "placement_group": room})
+    outcomes.on_trial_complete(1, trials, trials[0])
+    stopped = read_trial(tmp_path / trial_name(drawn[0]))
+    assert (stopped.status, stopped.reason, stopped.best["val_mAP"]) == ("stopped", "by asha after epoch 1", 0.25)
+    assert run.ended == [(f"trial {stopped.name}", "KILLED")]
+    outcomes.on_step_end(2, trials)
+    assert freed == []
+    clock[0] += trial_outcomes.GRACE_S
+    outcomes.on_step_end(3, trials)
+    assert freed == rooms[:1]
+    outcomes.on_trial_error(4, trials, trials[1])
+    outcomes.close()
+    assert freed == rooms
+    assert read_trial(tmp_path / trial_name(drawn[1])).reason == "its process was lost"
 
 
 # --- costs
