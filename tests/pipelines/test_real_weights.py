@@ -62,13 +62,11 @@ def test_a_student_learns_real_birds_in_a_few_steps(ray_session, weights, birds,
     train = TrainOptions(
         epochs=3, batch_size=15, optimizer="adamw", learning_rate=1e-4, head_learning_rate=2e-3, validation_share=0, cpus_per_worker=1
     )
-    size = 112  # a quarter of the patches: position embeddings are resized
-    student = StudentOptions(backbone=BACKBONE, bits=16, image_size=size)
+    student = StudentOptions(backbone=BACKBONE, bits=16)
     result = distill.run(distill.DistillConfig(out=str(out), weights=weights, data=birds, student=student, train=train))
     assert result.history[-1]["classification"] < 0.8 * result.history[0]["classification"]
 
-    schedule = PruningSchedule((4, 8, 10), (0.5, 0.5, 0.25))
-    before = build_student(BACKBONE, num_classes=3, num_bits=16, schedule=schedule, image_size=size, weights=weights)
+    before = build_student(BACKBONE, num_classes=3, num_bits=16, schedule=PruningSchedule((4, 8, 10), (0.5, 0.5, 0.25)), weights=weights)
     save_bundle(before, tmp_path / "before")
     maps = {}
     for name in ("before", "model"):
