@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import ot
 import torch
-from ot.batch import solve_batch
 
 from eet.matching import TokenSet, match_pairs, structural_similarity
 
@@ -145,6 +143,8 @@ def _unit(tokens: np.ndarray) -> np.ndarray:
 
 def _pot_loop(queries: np.ndarray, gallery: np.ndarray, epsilon: float, iterations: int, stop: float) -> Callable[[np.ndarray], np.ndarray]:
     """numpy in float64, one pair after the other, cosine matrices included; scaling the tokens to unit length is not."""
+    import ot
+
     even = np.full(queries.shape[1], 1 / queries.shape[1])
 
     def scores(pairs: np.ndarray) -> np.ndarray:
@@ -160,6 +160,8 @@ def _pot_loop(queries: np.ndarray, gallery: np.ndarray, epsilon: float, iteratio
 
 def _pot_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float) -> Callable[[np.ndarray], np.ndarray]:
     """torch in float32, all pairs at once."""
+    from ot.batch import solve_batch
+
     unit_queries, unit_gallery = (torch.nn.functional.normalize(torch.from_numpy(side).float(), dim=2) for side in (queries, gallery))
 
     def scores(pairs: np.ndarray) -> np.ndarray:

@@ -27,8 +27,9 @@ class Vectors(NamedTuple):
     reciprocal_root: of four numbers, each above 0.
     total: sum of all lanes. greatest, least: of all lanes. row_sums(a, b, c, d): four numbers, the sum of each vector.
     exp2: 2^x, relative error 2e-7; 0 below -126.
-    transpose(source, at, stride, scales, scale_at, target, to, width): LANES x LANES numbers; row k is multiplied by scales[scale_at + k].
-    products(rows, width): a function (see `_products`) for blocks of `rows` x `width` vectors.
+    transpose(source, at, stride, scales, scale_at, target, to, width): a square of vectors, from rows `stride` apart to rows `width` apart;
+    row k is multiplied by scales[scale_at + k].
+    products(rows, width): a function for all inner products of `rows` rows with the numbers of `width` vectors, kept in registers.
     """
 
     load: Callable[..., Any]
@@ -176,8 +177,8 @@ def vectors() -> Vectors:
 
         return three
 
-    def choose(comparison: str) -> Any:
-        return by_lanes(2, lambda builder, a, b: builder.select(builder.fcmp_ordered(comparison, a, b), a, b))
+    def pick(comparison: str) -> Callable[..., Any]:
+        return lambda builder, a, b: builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
 
     def folded(combine: Callable[..., Any]) -> Any:
         """All lanes of a vector made one number, halves on halves."""
@@ -263,7 +264,7 @@ def vectors() -> Vectors:
     @functools.cache
     def products(num_rows: int, width: int) -> Any:
         """(rows, at, stride, columns, column_at, depth, scales, scale_at, out, out_at, out_stride): for num_rows rows of `depth` numbers,
-        and columns laid out as (depth, width * LANES), all inner products, each row's times its scale.
+        and columns laid out as (depth, width * num_lanes()), all inner products, each row's times its scale.
         """
 
         @intrinsic
@@ -304,9 +305,6 @@ def vectors() -> Vectors:
 
         return block
 
-    def pick(comparison: str) -> Callable[..., Any]:
-        return lambda builder, a, b: builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
-
     return Vectors(
         load=loader(vector, wide, wide),
         store=storer(vector, wide),
@@ -323,8 +321,8 @@ def vectors() -> Vectors:
         subtract=by_lanes(2, lambda builder, a, b: builder.fsub(a, b)),
         multiply=by_lanes(2, lambda builder, a, b: builder.fmul(a, b)),
         divide=by_lanes(2, lambda builder, a, b: builder.fdiv(a, b)),
-        larger=choose(">"),
-        smaller=choose("<"),
+        larger=by_lanes(2, pick(">")),
+        smaller=by_lanes(2, pick("<")),
         multiply_add=by_lanes(3, fused),
         absolute=by_lanes(1, lambda builder, a: builder.select(builder.fcmp_ordered("<", a, constant(a.type, 0.0)), builder.fneg(a), a)),
         reciprocal_root=by_lanes(1, emit_reciprocal_root),

@@ -5,7 +5,7 @@ from eet.matching import correspondences, structural_similarity
 
 ANGLES = torch.tensor([0.0, 1.2, 2.4])
 TOKENS = torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1)
-PLAN = torch.tensor([[0.20, 0.0, 0.0], [0.0, 0.3, 0.25], [0.05, 0.1, 0.1]])
+PLAN = torch.tensor([[0.20, 0.0, 0.0], [0.0, 0.3, 0.25], [0.05, 0.2, 0.01]])
 
 
 def test_the_strongest_come_first_with_their_boxes_and_mutual_ones_are_marked() -> None:
@@ -14,12 +14,13 @@ def test_the_strongest_come_first_with_their_boxes_and_mutual_ones_are_marked() 
         TOKENS, gallery, PLAN, torch.tensor([0, 5, 7]), torch.tensor([1, 2, 11]), grid=(3, 4), patch_size=(16, 8), count=4
     )
     strength = PLAN * (TOKENS @ TOKENS.T)
-    pairs = [(1, 1), (0, 0), (2, 2), (1, 2)]
+    pairs = [(1, 1), (0, 0), (1, 2), (2, 1)]
     torch.testing.assert_close(found.strength_n, torch.stack([strength[pair] for pair in pairs]))
     assert list(zip(found.query_token_n.tolist(), found.gallery_token_n.tolist(), strict=True)) == pairs
-    assert found.query_box_n4.tolist() == [[8, 16, 16, 32], [0, 0, 8, 16], [24, 16, 32, 32], [8, 16, 16, 32]]
-    assert found.gallery_box_n4.tolist() == [[16, 0, 24, 16], [8, 0, 16, 16], [24, 32, 32, 48], [24, 32, 32, 48]]
-    assert found.mutual_n.tolist() == [True, True, True, False]
+    assert found.query_box_n4.tolist() == [[8, 16, 16, 32], [0, 0, 8, 16], [8, 16, 16, 32], [24, 16, 32, 32]]
+    assert found.gallery_box_n4.tolist() == [[16, 0, 24, 16], [8, 0, 16, 16], [24, 32, 32, 48], [16, 0, 24, 16]]
+    # The third is the best of its gallery token only, the fourth of its query token only.
+    assert found.mutual_n.tolist() == [True, True, False, False]
 
 
 def test_cells_are_the_unit_without_a_patch_size_and_what_is_not_alike_is_left_out() -> None:

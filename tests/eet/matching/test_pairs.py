@@ -71,11 +71,12 @@ def test_scores_equal_the_slow_loop(query_tokens: int, gallery_tokens: int, dims
 
 @pytest.mark.parametrize("marginal", list(MARGINALS))
 def test_every_marginal_scores_as_in_the_slow_loop(marginal: str) -> None:
-    queries, gallery = draw(2, 3, 9, 20), draw(3, 4, 11, 20)
+    queries, gallery = draw(2, 3, 9, 20, 0.9), draw(3, 4, 11, 20, 0.9)
     pairs = every_pair(queries, gallery)
-    expected = slow_scores(queries, gallery, pairs, marginal=marginal)
+    options = {"marginal": marginal, "transported": 0.6}
+    expected = slow_scores(queries, gallery, pairs, **options)
     for solver in ("sinkhorn", "pot"):
-        np.testing.assert_allclose(match_pairs(queries, gallery, pairs, marginal=marginal, solver=solver).numpy(), expected, atol=1e-4)
+        np.testing.assert_allclose(match_pairs(queries, gallery, pairs, solver=solver, **options).numpy(), expected, atol=1e-4)
 
 
 def test_without_centres_the_mean_of_unit_tokens_is_one() -> None:
