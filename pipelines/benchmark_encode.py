@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eet.datasets.listing import Columns, list_images
-from eet.gallery import PartEncoder, finished_parts, open_gallery, part_name, planned_parts, read_planned_part
+from eet.gallery import GalleryModel, PartEncoder, finished_parts, load_model, open_gallery, part_name, planned_parts, read_planned_part
 from eet.hashing import pack
-from eet.vit import Student, load_bundle
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
 from pipelines.encode_parts import EncoderOptions
@@ -100,10 +99,9 @@ class _Run:
 def measure(options: EncodeBenchmarkOptions, *, model: str, threads: int, precision: str, address: str | None) -> list[EncodeTiming]:
     """Every method in turn, `rounds` times. RuntimeError where the Ray job's codes are not the part encoder's, bit for bit."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    student = load_bundle(model)
     encoder = EncoderOptions(
         tokens=False, embedding=False, precision=precision, max_pixels=200_000_000, batch_size=options.batch_size, threads=threads
-    ).encoder(student, device=device, threads=threads)
+    ).encoder(load_model(model), device=device, threads=threads)
     runs: dict[str, list[_Run]] = {method: [] for method in METHODS}
     with tempfile.TemporaryDirectory(prefix="eet-benchmark-") as folder:
         images = f"{folder}/images.parquet"
@@ -186,9 +184,9 @@ class FileImages(Dataset):
             return self.transform(image.convert("RGB"))
 
 
-def file_images(student: Student, paths: list[str]) -> FileImages:
-    """With timm's evaluation transform for the input that `student` takes."""
-    wanted = student.preprocessing
+def file_images(model: GalleryModel, paths: list[str]) -> FileImages:
+    """With timm's evaluation transform for the input that `model` takes."""
+    wanted = model.preprocessing
     transform = timm.data.create_transform(
         input_size=(3, *wanted.image_size), interpolation=wanted.interpolation, crop_pct=wanted.crop_share, mean=wanted.mean, std=wanted.std
     )
@@ -200,7 +198,7 @@ def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int)
     """torch's loader with as many processes as the encoder has threads, and the network in this one."""
     started = time.perf_counter()
     loader = DataLoader(
-        file_images(encoder.student, uris),
+        file_images(encoder.model, uris),
         batch_size=encoder.batch_size,
         num_workers=encoder.threads,
         pin_memory=encoder.device.type == "cuda",
@@ -211,7 +209,7 @@ def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int)
     first_end_s = 0.0
     for images in loader:
         with torch.autocast(encoder.device.type, torch.bfloat16, enabled=encoder.bf16):
-            out = encoder.student(images.to(encoder.device, non_blocking=True), tokens=False)
+            out = encoder.model(images.to(encoder.device, non_blocking=True), tokens=False)
         hashes.append(out.hash.float().cpu().numpy())
         rows += len(images)
         if rows >= rows_per_part and not first_rows:

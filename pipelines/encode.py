@@ -15,18 +15,19 @@ from ray.exceptions import RayError
 from eet.datasets import ImageTable, load_dataset
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.gallery import (
+    GalleryModel,
     Manifest,
     PlannedPart,
     finished_parts,
     items_table,
+    load_model,
+    model_schema,
     planned_parts,
     read_manifest,
-    student_schema,
-    student_token_shape,
+    read_model_record,
     write_manifest,
 )
 from eet.images import join_location, split_options, without_secrets
-from eet.vit import BundleRecord, Student, load_bundle, read_bundle_record
 from pipelines.cli import JobFailed
 from pipelines.encode_parts import EncoderOptions, encode_here, encode_on_ray, read_part_done
 from pipelines.galleries import is_gallery
@@ -43,7 +44,7 @@ class EncodeConfig(JobOptions):
     """Encodes images into a gallery of hash codes. A job that was cut off goes on where it stopped, with the same command.
 
     Attributes:
-        model: Bundle that `eet distill` or `eet train-teacher` wrote.
+        model: Bundle that `eet distill`, `eet train-teacher` or `eet train-base` wrote; a base model's code is the signs of its embedding.
         out: Folder of the gallery.
         images: What to encode, local or any URI: a folder of images (recursive), one image, a table (.csv, .parquet) of paths, a Parquet
             file with the images' bytes, a .tar shard (webdataset), or a glob of any of these, in quotes. Or give --data.*.
@@ -110,12 +111,12 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
 
     hashes: with engine 'local', takes the real-valued hash (rows that are ok, bits) float32 of each part encoded now, in order.
     """
-    student, record = load_bundle(config.model), read_bundle_record(config.model)
+    model = load_model(config.model)
     # Absolute: Ray's workers have another working directory.
     config = replace(config, out=str(absolute(config.out)))
     _refuse_images_in_out(config)
     images = images_of(config)
-    made_with = _made_with(config, student, record)
+    made_with = _made_with(config, model)
     job = read_job(config.out)
     manifest = read_manifest(config.out) if is_gallery(config.out) else None
     if config.mode == "overwrite" and not (job is not None and job.mode == "overwrite" and job.is_of(made_with, images.description)):
@@ -129,11 +130,11 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
         made_with["rows_per_part"] = manifest.rows_per_part
         refuse_difference(theirs, made_with, f"{config.out} is a gallery made differently")
         if not config.dry_run:
-            _repair(config, student, manifest)
+            _repair(config, model, manifest)
         if config.mode != "append":
             return _nothing_to_do(config, manifest, images)
     if config.dry_run:
-        _print_estimate(config, student, images)
+        _print_estimate(config, model, images)
         return EncodeResult(config.out, manifest, 0.0)
     resumed = job is not None
     if job is None:
@@ -147,18 +148,19 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
     told += [f"{job.num_known} are in the gallery already"] if job.base else []
     told += [f"{job.ignored} other files left"] if job.ignored else []
     print(", ".join(told), flush=True)
-    return _finish(config, student, job, hashes, resumed=resumed)
+    return _finish(config, model, job, hashes, resumed=resumed)
 
 
-def _made_with(config: EncodeConfig, student: Student, record: BundleRecord) -> dict[str, Any]:
+def _made_with(config: EncodeConfig, model: GalleryModel) -> dict[str, Any]:
     """What every row of a gallery shares: fields of its manifest."""
+    record = read_model_record(config.model)
     return {
         "model_digest": record.digest,
         "preprocessing_digest": record.preprocessing_digest,
-        "num_bits": student.num_bits,
-        "token_shape": student_token_shape(student) if config.tokens else None,
+        "num_bits": model.num_bits,
+        "token_shape": model.token_shape if config.tokens else None,
         "token_dtype": "float16" if config.tokens else None,
-        "embedding_dim": student.trunk.embed_dim if config.embedding else None,
+        "embedding_dim": model.embedding_width if config.embedding else None,
         "precision": config.precision,
         "rows_per_part": config.rows_per_part,
     }
@@ -189,12 +191,12 @@ def _refuse_images_in_out(config: EncodeConfig) -> None:
         raise ValueError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery a folder of its own")
 
 
-def _repair(config: EncodeConfig, student: Student, manifest: Manifest) -> None:
+def _repair(config: EncodeConfig, model: GalleryModel, manifest: Manifest) -> None:
     """Encodes parts of a finished gallery that somebody took away."""
     missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(config.out)))
     if missing:
         print(f"{len(missing)} of {manifest.num_parts} parts are missing: encoding them again", flush=True)
-        _encoded(config, student, [part for part in planned_parts(config.out) if part.part in missing], None)
+        _encoded(config, model, [part for part in planned_parts(config.out) if part.part in missing], None)
 
 
 def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) -> EncodeResult:
@@ -207,7 +209,7 @@ def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) 
     return _result(config, manifest, 0.0)
 
 
-def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: list[np.ndarray] | None, *, resumed: bool) -> EncodeResult:
+def _finish(config: EncodeConfig, model: GalleryModel, job: GalleryJob, hashes: list[np.ndarray] | None, *, resumed: bool) -> EncodeResult:
     """Encodes what is pending of a job and writes the manifest. Of one that was not resumed no part can be there: none is looked for."""
     out = config.out
     planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
@@ -217,7 +219,7 @@ def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: lis
     if len(pending) < len(planned):
         print(f"{len(planned) - len(pending)} of {len(planned)} parts are there already; {len(pending)} to encode", flush=True)
     started = time.monotonic()
-    done = _encoded(config, student, pending, hashes)
+    done = _encoded(config, model, pending, hashes)
     seconds = time.monotonic() - started
     rate = sum(part.rows for part in done.values() if part.encoded) / seconds if done else 0.0
     with ThreadPoolExecutor(READS_AHEAD) as pool:
@@ -236,10 +238,10 @@ def _finish(config: EncodeConfig, student: Student, job: GalleryJob, hashes: lis
     return _result(config, manifest, rate)
 
 
-def _encoded(config: EncodeConfig, student: Student, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> dict[int, PartDone]:
+def _encoded(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> dict[int, PartDone]:
     """Encodes parts; JobFailed where that stops, or where they are not in the folder afterwards."""
     try:
-        done = {part.part: part for part in _encode(config, student, pending, hashes)}
+        done = {part.part: part for part in _encode(config, model, pending, hashes)}
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
@@ -251,13 +253,13 @@ def _encoded(config: EncodeConfig, student: Student, pending: list[PlannedPart],
     return done
 
 
-def _encode(config: EncodeConfig, student: Student, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> Iterator[PartDone]:
+def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> Iterator[PartDone]:
     options = encoder_options(config)
     if not pending:
         return iter(())
     if config.engine == "local":
-        return encode_here(student, options, config.out, pending, hashes)
-    return encode_on_ray(student, options, config.out, pending, address=config.ray_address, workers=config.workers)
+        return encode_here(model, options, config.out, pending, hashes)
+    return encode_on_ray(model, options, config.out, pending, address=config.ray_address, workers=config.workers)
 
 
 def encoder_options(config: EncodeConfig) -> EncoderOptions:
@@ -288,10 +290,10 @@ def _result(config: EncodeConfig, manifest: Manifest, rate: float) -> EncodeResu
     return EncodeResult(config.out, manifest, rate)
 
 
-def _print_estimate(config: EncodeConfig, student: Student, images: ImageList) -> None:
+def _print_estimate(config: EncodeConfig, model: GalleryModel, images: ImageList) -> None:
     """Counts the images, encodes the first in this process and scales the time; counts the bytes that the columns will take."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = encoder_options(config).encoder(student, device=device, threads=os.cpu_count() or 1)
+    encoder = encoder_options(config).encoder(model, device=device, threads=os.cpu_count() or 1)
     sample: list[str] = []
     num_images = 0
     for batch in images:
@@ -304,11 +306,11 @@ def _print_estimate(config: EncodeConfig, student: Student, images: ImageList) -
     rate = len(sample) / (time.monotonic() - started)
     per_row = encoded.nbytes / len(sample)
     workers = config.workers or 1
-    columns = ", ".join(student_schema(student, tokens=config.tokens, embedding=config.embedding).names)
+    columns = ", ".join(model_schema(model, tokens=config.tokens, embedding=config.embedding).names)
     print(
         f"dry run: {num_images} images ({images.description})"
         + (f", {images.ignored} other files left" if images.ignored else "")
-        + f"; model {config.model} on {device}, {student.num_bits} bits; about {per_row * num_images / 1e6:.1f} MB "
+        + f"; model {config.model} on {device}, {model.num_bits} bits; about {per_row * num_images / 1e6:.1f} MB "
         f"({per_row:.0f} bytes a row: {columns}); {rate:.1f} images/s measured for one worker, so about "
         f"{duration(num_images / rate / workers)} with {workers}; nothing was started"
     )

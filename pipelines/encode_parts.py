@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,15 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from eet.gallery import OK, PartEncoder, PlannedPart, part_name, read_planned_part, write_part
+from eet.gallery import OK, GalleryModel, PartEncoder, PlannedPart, part_name, read_planned_part, write_part
 from eet.images import join_location, resolve
-from eet.vit import Student
 from pipelines.cli import SLEEPING_THREADS
 from pipelines.cluster import actor_pool, connected
 from pipelines.output import exists
-from pipelines.progress import BoardReader, PartDone, ProgressBoard, duration
+from pipelines.progress import BoardReader, PartDone, ProgressBoard, RowsDone, duration
+
+TOLD_EVERY_S = 5.0
+"""Seconds between two words of a worker on how far it is with a part."""
 
 MOST_BLOCKS = 1024
 """Ray Data holds something for every block on the driver: a gallery of many parts has several to a block."""
@@ -37,12 +39,12 @@ class EncoderOptions:
     batch_size: int | None
     threads: int | None
 
-    def encoder(self, student: Student, *, device: str, threads: int) -> PartEncoder:
+    def encoder(self, model: GalleryModel, *, device: str, threads: int) -> PartEncoder:
         """threads: of this worker, where the options leave it open."""
         threads = self.threads or threads
         torch.set_num_threads(threads)
         return PartEncoder(
-            student,
+            model,
             device=device,
             batch_size=self.batch_size or (256 if device == "cuda" else 32),
             threads=threads,
@@ -54,14 +56,14 @@ class EncoderOptions:
 
 
 def encode_here(
-    student: Student, options: EncoderOptions, gallery: str, pending: list[PlannedPart], hashes: list[np.ndarray] | None
+    model: GalleryModel, options: EncoderOptions, gallery: str, pending: list[PlannedPart], hashes: list[np.ndarray] | None
 ) -> Iterator[PartDone]:
     """In this process, part after part. hashes: takes the real-valued hash (rows that are ok, bits) of each."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = options.encoder(student, device=device, threads=os.cpu_count() or 1)
+    encoder = options.encoder(model, device=device, threads=os.cpu_count() or 1)
     told = Progress(sum(planned.num_rows for planned in pending))
     for planned in pending:
-        done, hash_nb = _encode(encoder, gallery, planned)
+        done, hash_nb = _encode(encoder, gallery, planned, told)
         if hashes is not None:
             hashes.append(hash_nb)
         told(done)
@@ -69,7 +71,7 @@ def encode_here(
 
 
 def encode_on_ray(
-    student: Student, options: EncoderOptions, gallery: str, pending: list[PlannedPart], *, address: str, workers: int | None
+    model: GalleryModel, options: EncoderOptions, gallery: str, pending: list[PlannedPart], *, address: str, workers: int | None
 ) -> Iterator[PartDone]:
     """On the cluster at `address`, by an autoscaling pool of `workers` actors at most; parts in any order, each once."""
     with connected(address) as resources:
@@ -86,7 +88,7 @@ def encode_on_ray(
             num_gpus=1 if pool.gpu else 0,
             runtime_env={"env_vars": SLEEPING_THREADS},  # of a cluster that was joined, workers do not have this process's environment
             fn_constructor_kwargs={
-                "student": ray.put(student),
+                "model": ray.put(model),
                 "options": options,
                 "gallery": gallery,
                 "gpu": pool.gpu,
@@ -102,9 +104,9 @@ def encode_on_ray(
 class _PartActor:
     """A Ray Data actor: one model, one part after another."""
 
-    def __init__(self, student: Any, options: EncoderOptions, gallery: str, gpu: bool, threads: int, board: Any) -> None:
+    def __init__(self, model: Any, options: EncoderOptions, gallery: str, gpu: bool, threads: int, board: Any) -> None:
         self.gallery, self.board = gallery, board
-        self.encoder = options.encoder(ray.get(student), device="cuda" if gpu else "cpu", threads=threads)
+        self.encoder = options.encoder(ray.get(model), device="cuda" if gpu else "cpu", threads=threads)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         ((part, file, row_group, num_rows),) = zip(*(batch[name] for name in PlannedPart._fields), strict=True)
@@ -113,14 +115,22 @@ class _PartActor:
         if exists(join_location(self.gallery, part_name(planned.part))):
             done = read_part_done(self.gallery, planned.part)
         else:
-            done, _ = _encode(self.encoder, self.gallery, planned)
+            done, _ = _encode(self.encoder, self.gallery, planned, self.board.put.remote)
         self.board.put.remote(done)
         return {"part": [done.part], "statuses": [json.dumps(done.statuses)], "encoded": [done.encoded]}
 
 
-def _encode(encoder: PartEncoder, gallery: str, planned: PlannedPart) -> tuple[PartDone, np.ndarray]:
-    """Encodes a part, which is on disk when this returns; and the hashes of its good rows."""
-    encoded = encoder.encode(read_planned_part(gallery, planned))
+def _encode(encoder: PartEncoder, gallery: str, planned: PlannedPart, told: Callable[[RowsDone], object]) -> tuple[PartDone, np.ndarray]:
+    """Encodes a part, which is on disk when this returns; and the hashes of its good rows. told: hears every few seconds how far it is."""
+    last = time.monotonic()
+
+    def rows_done(rows: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= TOLD_EVERY_S:
+            last = time.monotonic()
+            told(RowsDone(planned.part, rows))
+
+    encoded = encoder.encode(read_planned_part(gallery, planned), rows_done)
     write_part(gallery, planned.part, encoded.table)
     statuses = np.asarray(encoded.table["status"])
     return PartDone(planned.part, dict(Counter(statuses.tolist())), True), encoded.hash[statuses == OK]
@@ -135,24 +145,37 @@ def read_part_done(gallery: str, part: int) -> PartDone:
 
 
 class Progress:
-    """Done of total, failures, rows/s and time left: a line at the first part, then one every half minute, and at the end."""
+    """Done of total, failures, rows/s and time left: a line at the first part, then one every half minute, and at the end.
+
+    Rows of parts that are being encoded count as done, failures once their part is on disk. Rows/s are counted from the first word on, so
+    that starting workers is not taken for encoding.
+    """
 
     EVERY_S = 30.0
 
     def __init__(self, total: int) -> None:
-        self.total, self.done, self.failed, self.seen = total, 0, 0, set[int]()
-        self.started = time.monotonic()
-        self.told = self.started - self.EVERY_S
+        self.total, self.finished, self.failed = total, 0, 0
+        self.seen: set[int] = set()
+        self.begun: dict[int, int] = {}
+        self.first: tuple[float, int] | None = None
+        self.started = self.told = time.monotonic()
 
-    def __call__(self, event: PartDone) -> None:
+    def __call__(self, event: PartDone | RowsDone) -> None:
         if event.part in self.seen:  # done again after a worker was lost
             return
-        self.seen.add(event.part)
-        self.done += event.rows
-        self.failed += event.rows - event.statuses.get(OK, 0)
-        now = time.monotonic()
-        if now - self.told >= self.EVERY_S or self.done >= self.total:
+        if isinstance(event, RowsDone):
+            self.begun[event.part] = event.rows
+        else:
+            self.seen.add(event.part)
+            self.begun.pop(event.part, None)
+            self.finished += event.rows
+            self.failed += event.rows - event.statuses.get(OK, 0)
+        now, done = time.monotonic(), self.finished + sum(self.begun.values())
+        since, before = self.first or (self.started, 0)
+        self.first = self.first or (now, done)
+        first_part = isinstance(event, PartDone) and len(self.seen) == 1
+        if first_part or now - self.told >= self.EVERY_S or self.finished >= self.total:
             self.told = now
-            rate = self.done / max(1e-9, now - self.started)
-            left = duration((self.total - self.done) / rate)
-            print(f"encoded {self.done}/{self.total}  {self.failed} failed  {rate:.1f} images/s  {left} left", flush=True)
+            rate = max(done - before, 1) / max(1e-9, now - since)
+            left = duration((self.total - done) / rate)
+            print(f"encoded {done}/{self.total}  {self.failed} failed  {rate:.1f} images/s  {left} left", flush=True)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eet.gallery import student_schema
+from eet.gallery import model_schema
 from eet.vit import Student, load_bundle
 
 LATENCY_BATCH, LATENCY_REPEATS = 8, 15
@@ -28,7 +28,7 @@ def student_costs(student: Student) -> dict[str, float]:
     device = next(student.parameters()).device
     with torch.inference_mode():
         gmacs = gmacs_per_image(lambda images: student(images, tokens=False), student.preprocessing.image_size, device)
-    columns = [field for field in student_schema(student, tokens=True, embedding=False) if pa.types.is_fixed_size_binary(field.type)]
+    columns = [field for field in model_schema(student, tokens=True, embedding=False) if pa.types.is_fixed_size_binary(field.type)]
     return {
         "gmacs": gmacs,
         "code_bytes": float(sum(field.type.byte_width for field in columns if field.name == "code")),

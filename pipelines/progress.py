@@ -45,6 +45,13 @@ class PartDone(NamedTuple):
         return sum(self.statuses.values())
 
 
+class RowsDone(NamedTuple):
+    """How many rows of a part have gone through the network; the part is not on disk yet."""
+
+    part: int
+    rows: int
+
+
 @ray.remote(num_cpus=0)
 class ProgressBoard:
     """Holds events until the driver takes them. Of a restarted worker, an epoch may come twice: the last one counts."""

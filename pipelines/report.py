@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from eet.figures import Paragraph, Picture, Section, hits_panel, kept_tokens_overlay, render_report
-from eet.gallery import Gallery, open_gallery, read_hits
+from eet.gallery import Gallery, GalleryModel, load_model, open_gallery, read_hits
 from eet.images import DecodeFailure, read_image
-from eet.vit import Student, load_bundle
 from pipelines.galleries import is_gallery, queries_gallery
 from pipelines.options import JobOptions
 from pipelines.output import read_written_config, write_config
@@ -79,10 +78,10 @@ def run(config: ReportConfig) -> Path:
         before = hit_blocks(read_hits(written["hits"]), shown, gallery, queries, top=config.top)
         sections.insert(0, Section("Before re-ranking", before))
     if model is not None:
-        student = load_bundle(model)
+        network = load_model(model)
         if reranked:
-            sections.append(Section("Matched regions", match_blocks(student, hits, shown[:MATCHED_QUERIES], gallery, queries, written)))
-        sections.append(Section("What the network kept", kept_blocks(student, queries, shown[:8])))
+            sections.append(Section("Matched regions", match_blocks(network, hits, shown[:MATCHED_QUERIES], gallery, queries, written)))
+        sections.append(Section("What the network kept", kept_blocks(network, queries, shown[:8])))
     page = render_report("Hits", sections, subtitle=f"{config.hits}, {gallery.manifest.num_ok} items, {gallery.manifest.num_bits} bits")
     (out / REPORT_FILE).write_text(page)
     print(out / REPORT_FILE)
@@ -150,18 +149,18 @@ def _label_name(label: int | None, names: Sequence[str] | None) -> str:
 
 
 @torch.inference_mode()
-def kept_blocks(student: Student, queries: Gallery, shown: Sequence[str]) -> list[Paragraph | Picture]:
+def kept_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[str]) -> list[Paragraph | Picture]:
     """For each query, the patches that each pruning stage kept, drawn over what the network saw."""
     blocks: list[Paragraph | Picture] = []
     for query_id in shown:
-        view = student.preprocessing.read(_uri_of(queries, query_id))
+        view = network.preprocessing.read(_uri_of(queries, query_id))
         if isinstance(view, DecodeFailure):
             continue
-        out = student(student.preprocessing.normalise(np.array(view)).unsqueeze(0))
+        out = network(network.preprocessing.normalise(np.array(view)).unsqueeze(0))
         kept = [stage[0].numpy() for stage in out.kept]
         if not kept:
-            return [Paragraph("This model is an unpruned teacher: it keeps every patch.")]
+            return [Paragraph("This model prunes nothing: it keeps every patch.")]
         mass = None if out.token_mass is None else out.token_mass[0].float().numpy()
-        overlay = kept_tokens_overlay(view, kept, student.grid, mass=mass)
+        overlay = kept_tokens_overlay(view, kept, network.grid, mass=mass)
         blocks.append(Picture(overlay, caption=query_id, alt=f"patches kept of {query_id} at each stage"))
     return blocks

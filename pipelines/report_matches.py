@@ -9,18 +9,24 @@ import pyarrow.compute as pc
 import torch
 
 from eet.figures import Line, Paragraph, Picture, Side, matches_panel
-from eet.gallery import Gallery, fixed_binary_to_numpy
+from eet.gallery import Gallery, GalleryModel, fixed_binary_to_numpy
 from eet.images import DecodeFailure
 from eet.matching import MARGINALS, correspondences, structural_similarity
 from eet.matching.token_set import unit_length
-from eet.vit import Student
 from pipelines.rerank_parts import needed_columns, token_set
 
 LINES = 5
 
 
 def match_blocks(
-    student: Student, hits: pa.Table, shown: Sequence[str], gallery: Gallery, queries: Gallery, options: Mapping[str, Any], *, top: int = 3
+    network: GalleryModel,
+    hits: pa.Table,
+    shown: Sequence[str],
+    gallery: Gallery,
+    queries: Gallery,
+    options: Mapping[str, Any],
+    *,
+    top: int = 3,
 ) -> list[Paragraph | Picture]:
     """Panels of each query with its first `top` hits: tokens, their mass, lines for the strongest matches.
 
@@ -29,12 +35,12 @@ def match_blocks(
     blocks: list[Paragraph | Picture] = []
     first = hits.filter(pc.less_equal(hits["rank"], top))
     for query_id in shown:
-        query = _read(student, queries, query_id)
+        query = _read(network, queries, query_id)
         for row in first.filter(pc.equal(first["query_id"], query_id)).to_pylist():
-            item = _read(student, gallery, row["item_id"])
+            item = _read(network, gallery, row["item_id"])
             if row["score_struct"] is None or query is None or item is None:
                 continue
-            panel = _panel(student, query, item, options, captions=("query", f"rank {row['rank']}"))
+            panel = _panel(network, query, item, options, captions=("query", f"rank {row['rank']}"))
             told = f"{query_id} and {row['item_id']}: global {row['score_global']:.3f}, structural {row['score_struct']:.3f}"
             blocks.append(Picture(panel, caption=told, alt=f"regions of {query_id} matched with {row['item_id']}"))
     return blocks or [Paragraph("None of the queries shown has hits with tokens and pictures that can still be read.")]
@@ -53,16 +59,16 @@ class _Tokens:
         self.index_K = torch.tensor(fixed_binary_to_numpy(row["token_index"], "<u2", (len(self.mass_K),))[0].astype(np.int64))
 
 
-def _read(student: Student, gallery: Gallery, item_id: str) -> _Tokens | None:
+def _read(network: GalleryModel, gallery: Gallery, item_id: str) -> _Tokens | None:
     columns = [*needed_columns(embeddings=gallery.manifest.embedding_dim is not None), "token_index", "uri"]
     row = gallery.rows([item_id], columns)
     if row["tokens"].null_count:
         return None
-    view = student.preprocessing.read(row["uri"][0].as_py())
+    view = network.preprocessing.read(row["uri"][0].as_py())
     return None if isinstance(view, DecodeFailure) else _Tokens(view, gallery, row)
 
 
-def _panel(student: Student, query: _Tokens, item: _Tokens, options: Mapping[str, Any], *, captions: tuple[str, str]) -> Any:
+def _panel(network: GalleryModel, query: _Tokens, item: _Tokens, options: Mapping[str, Any], *, captions: tuple[str, str]) -> Any:
     centres = query.centre_D is not None and item.centre_D is not None
     masses = [_mass(mine, other, str(options["marginal"]), centres=centres) for mine, other in ((query, item), (item, query))]
     _, plan_1KL = structural_similarity(
@@ -71,14 +77,14 @@ def _panel(student: Student, query: _Tokens, item: _Tokens, options: Mapping[str
     )  # fmt: skip
     found = correspondences(
         query.tokens_KD, item.tokens_KD, plan_1KL[0], query.index_K, item.index_K,
-        grid=student.grid, patch_size=student.patch_size, count=LINES,
+        grid=network.grid, patch_size=network.patch_size, count=LINES,
     )  # fmt: skip
     lines = [
         Line(int(query.index_K[k]), int(item.index_K[m]), float(strength), bool(mutual))
         for k, m, strength, mutual in zip(found.query_token_n, found.gallery_token_n, found.strength_n, found.mutual_n, strict=True)
     ]
     sides = [Side(one.view, one.index_K.numpy(), mass.numpy()) for one, mass in zip((query, item), masses, strict=True)]
-    return matches_panel(sides[0], sides[1], student.grid, lines, captions=captions)
+    return matches_panel(sides[0], sides[1], network.grid, lines, captions=captions)
 
 
 def _mass(mine: _Tokens, other: _Tokens, marginal: str, *, centres: bool) -> torch.Tensor:

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from eet.gallery import HITS_SCHEMA, MANIFEST_NAME, Gallery, open_gallery, write_hits
+from eet.gallery import HITS_SCHEMA, MANIFEST_NAME, Gallery, open_gallery, read_model_record, write_hits
 from eet.search import IVFIndex
-from eet.vit import read_bundle_record
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
 from pipelines.galleries import check_made_by, check_same_model, is_gallery, labels_in, queries_gallery, same_folder
@@ -127,7 +126,7 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np
     new ones are whole.
     """
     assert config.model is not None
-    check_made_by(gallery, read_bundle_record(config.model), f"--model {config.model}")
+    check_made_by(gallery, read_model_record(config.model), f"--model {config.model}")
     out = queries_gallery(config.out)
     if same_folder(out, config.gallery):
         raise ValueError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")

@@ -113,6 +113,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_birds: Path) -> Pa
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained base model: 8 x 8 patches of which 49 tokens are made, 12 wide."""
+    from eet.embedding import build_base, save_base
+
+    options = {"patch_size": 6, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    folder = tmp_path_factory.mktemp("base") / "bundle"
+    save_base(
+        build_base("deit_tiny_patch16_224", embedding_width=12, image_size=(48, 48), weights="none", backbone_options=options), folder
+    )
+    return folder
+
+
 def picture_at(location: str):  # type: ignore[no-untyped-def]
     from eet.images import read_image
 

@@ -35,14 +35,26 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 class BaseOutput(NamedTuple):
-    """What a base model says of a batch of images, for a gallery that is searched by cosine and re-ranked by transport."""
+    """What a base model says of a batch of images, for a gallery that is re-ranked by transport; fields as of `eet.vit.HashOutput`."""
 
     embedding: Tensor
     """(B, E) unit length."""
-    tokens: Tensor
-    """(B, 49, E) unit length each, row-major from the top left."""
-    token_mass: Tensor
+    tokens: Tensor | None = None
+    """(B, 49, E) unit length each, row-major from the top left; None where they were not asked for, as the next two."""
+    token_index: Tensor | None = None
+    """(B, 49) int64, the tokens' places on the 7 x 7 grid: 0 .. 48."""
+    token_mass: Tensor | None = None
     """(B, 49) float32 >= 0, sums to 1: the share that each token has in the embedding."""
+
+    @property
+    def hash(self) -> Tensor:
+        """(B, E) the embedding: its signs are a code, whose Hamming distance grows with the angle between embeddings (Charikar, 2002)."""
+        return self.embedding
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        """Nothing is pruned."""
+        return ()
 
 
 class BaseModel(nn.Module):
@@ -81,6 +93,27 @@ class BaseModel(nn.Module):
         return self.head.out_features
 
     @property
+    def num_bits(self) -> int:
+        """Of the code that the signs of an embedding are."""
+        return self.embedding_width
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """(49, E)."""
+        return TOKEN_GRID * TOKEN_GRID, self.embedding_width
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tokens' grid."""
+        return TOKEN_GRID, TOKEN_GRID
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of what a token covers, in whole pixels."""
+        height, width = self.preprocessing.image_size
+        return height // TOKEN_GRID, width // TOKEN_GRID
+
+    @property
     def preprocessing(self) -> Preprocessing:
         return self.backbone.preprocessing
 
@@ -101,8 +134,10 @@ class BaseModel(nn.Module):
         """(B, E) embeddings of preprocessed images, unit length: what training and search by cosine need."""
         return F.normalize(self.head(self.backbone(images_B3HW, patches=False).vector).float(), dim=-1)
 
-    def forward(self, images_B3HW: Tensor) -> BaseOutput:
-        """Embeddings, tokens and their mass of preprocessed images."""
+    def forward(self, images_B3HW: Tensor, *, tokens: bool = True) -> BaseOutput:
+        """Embeddings of preprocessed images. tokens: give their tokens, with positions and mass, too."""
+        if not tokens:
+            return BaseOutput(self.embed(images_B3HW))
         out = self.backbone(images_B3HW, patches=True)
         embedding_BE = F.normalize(self.head(out.vector).float(), dim=-1)
         tokens_BKE = _pooled(self.head(out.patches).float()).flatten(1, 2)
@@ -110,7 +145,8 @@ class BaseModel(nn.Module):
             mass_BK = torch.einsum("bke,be->bk", tokens_BKE.detach(), embedding_BE.detach())
         else:
             mass_BK = _pooled(out.importance.unsqueeze(-1)).flatten(1)
-        return BaseOutput(embedding_BE, F.normalize(tokens_BKE, dim=-1), importance(mass_BK))
+        index_BK = torch.arange(tokens_BKE.shape[1], device=tokens_BKE.device).expand(len(tokens_BKE), -1)
+        return BaseOutput(embedding_BE, F.normalize(tokens_BKE, dim=-1), index_BK, importance(mass_BK))
 
 
 def _pooled(map_BRCE: Tensor) -> Tensor:

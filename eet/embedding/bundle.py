@@ -27,6 +27,11 @@ class BaseRecord:
     label_names: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def num_bits(self) -> int:
+        """Of the code that the signs of an embedding are."""
+        return self.embedding_width
+
 
 def base_digest(model: BaseModel) -> str:
     """sha256 over what decides an embedding: every weight, and what the backbone is built from."""

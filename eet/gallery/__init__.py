@@ -1,9 +1,10 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
 
-from eet.gallery.encoder import EncodedPart, PartEncoder, student_schema, student_token_shape
+from eet.gallery.encoder import EncodedPart, PartEncoder
 from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, read_recall, write_hits
 from eet.gallery.locations import whole_file
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
+from eet.gallery.models import GalleryModel, load_model, model_schema, read_model_record
 from eet.gallery.parts import finished_parts, part_name, write_part
 from eet.gallery.plan import (
     ITEM_SCHEMA,
@@ -32,12 +33,15 @@ __all__ = [
     "CodedRows",
     "EncodedPart",
     "Gallery",
+    "GalleryModel",
     "Manifest",
     "PartEncoder",
     "finished_parts",
     "items_table",
     "fixed_binary_to_numpy",
     "gallery_schema",
+    "load_model",
+    "model_schema",
     "open_gallery",
     "part_name",
     "part_table",
@@ -46,11 +50,10 @@ __all__ = [
     "planned_parts",
     "read_hits",
     "read_manifest",
+    "read_model_record",
     "read_planned_part",
     "read_recall",
     "resolve",
-    "student_schema",
-    "student_token_shape",
     "whole_file",
     "write_hits",
     "write_manifest",

@@ -3,7 +3,7 @@
 Shapes: n rows of the part, B batch size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from eet.gallery.schema import OK, gallery_schema, part_table
+from eet.gallery.models import GalleryModel, model_schema
+from eet.gallery.schema import OK, part_table
 from eet.images import DecodeFailure
-from eet.vit import HashOutput, Student
 
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
 
@@ -32,14 +32,14 @@ class PartEncoder:
     Batches are fixed slices of the part in its order, always of `batch_size` images: a row that cannot be read, and the places behind
     the last row, are black. So a code depends on its picture and its place in the part alone: not on who encodes, nor on a resume.
 
-    student: in eval mode. device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'. threads: that read and decode.
+    model: in eval mode. device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'. threads: that read and decode.
     tokens, embedding: store the kept patch tokens with positions and mass; the final CLS vector. max_pixels: a larger picture becomes a
     row with a reason.
     """
 
     def __init__(
         self,
-        student: Student,
+        model: GalleryModel,
         *,
         device: torch.device | str = "cpu",
         batch_size: int = 32,
@@ -51,21 +51,26 @@ class PartEncoder:
     ) -> None:
         if batch_size < 1 or threads < 1:
             raise ValueError(f"batch_size {batch_size} and threads {threads} must be at least 1")
-        self.student = student.eval().to(device)
+        self.model = model.eval().to(device)
         self.device = torch.device(device)
         self.batch_size, self.threads = batch_size, threads
         self.tokens, self.embedding, self.max_pixels = tokens, embedding, max_pixels
         self.bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
-        self.schema = student_schema(student, tokens=tokens, embedding=embedding)
+        self.schema = model_schema(model, tokens=tokens, embedding=embedding)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def encode(self, plan_rows: pa.Table) -> EncodedPart:
-        """The gallery rows of `plan_rows` (item_id, uri, label), in their order. A bad picture is a row with a status."""
+    def encode(self, plan_rows: pa.Table, told: Callable[[int], None] | None = None) -> EncodedPart:
+        """The gallery rows of `plan_rows` (item_id, uri, label), in their order. A bad picture is a row with a status.
+
+        told: hears after each batch how many rows have gone through the network.
+        """
         uris = plan_rows["uri"].to_pylist()
         failures: dict[int, DecodeFailure] = {}
         outputs = []
         for start, batch in self._decoded_batches(uris, failures):
             outputs.append(self._hash(batch, min(self.batch_size, len(uris) - start)))
+            if told is not None:
+                told(min(start + self.batch_size, len(uris)))
         hashes = np.concatenate([output["hash"] for output in outputs])
         statuses = [OK] * len(uris)
         errors: list[str | None] = [None] * len(uris)
@@ -91,7 +96,7 @@ class PartEncoder:
         starts = iter(range(0, len(uris), self.batch_size))
         while True:
             while len(waiting) < BATCHES_AHEAD and (start := next(starts, None)) is not None:
-                views_BHW3 = torch.zeros(self.batch_size, *self.student.preprocessing.image_size, 3, dtype=torch.uint8)
+                views_BHW3 = torch.zeros(self.batch_size, *self.model.preprocessing.image_size, 3, dtype=torch.uint8)
                 places = zip(uris[start : start + self.batch_size], views_BHW3.numpy(), strict=False)
                 waiting.append((start, views_BHW3, [self._pool.submit(self._open, uri, place) for uri, place in places]))
             if not waiting:
@@ -103,7 +108,7 @@ class PartEncoder:
 
     def _open(self, uri: str, view_HW3: np.ndarray) -> DecodeFailure | None:
         """Writes what the network sees of a picture into its place in a batch."""
-        view = self.student.preprocessing.read(uri, max_pixels=self.max_pixels)
+        view = self.model.preprocessing.read(uri, max_pixels=self.max_pixels)
         if isinstance(view, DecodeFailure):
             return view
         view_HW3[:] = np.asarray(view)
@@ -114,8 +119,8 @@ class PartEncoder:
         """The network's answer for the first `rows` of a batch, as the columns that are stored."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             # As bytes to the device, where normalising them costs nothing.
-            images_B3HW = self.student.preprocessing.normalise(views_BHW3.to(self.device))
-            out: HashOutput = self.student(images_B3HW, tokens=self.tokens)
+            images_B3HW = self.model.preprocessing.normalise(views_BHW3.to(self.device))
+            out = self.model(images_B3HW, tokens=self.tokens)
         columns = {"hash": out.hash}
         if self.tokens:
             assert out.tokens is not None and out.token_index is not None and out.token_mass is not None
@@ -123,18 +128,3 @@ class PartEncoder:
         if self.embedding:
             columns["embedding"] = out.embedding
         return {name: (value if name == "token_index" else value.float())[:rows].cpu().numpy() for name, value in columns.items()}
-
-
-def student_schema(student: Student, *, tokens: bool, embedding: bool) -> pa.Schema:
-    """The columns of a gallery that `student` encodes."""
-    return gallery_schema(
-        num_bits=student.num_bits,
-        token_shape=student_token_shape(student) if tokens else None,
-        embedding_dim=student.trunk.embed_dim if embedding else None,
-    )
-
-
-def student_token_shape(student: Student) -> tuple[int, int]:
-    """(K, D): kept tokens at the end of the network and their width."""
-    counts = student.schedule.kept_counts(student.num_patches)
-    return (counts[-1] if counts else student.num_patches), student.trunk.embed_dim

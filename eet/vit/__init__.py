@@ -10,11 +10,13 @@ from eet.vit.backbone import (
     timm_vit,
 )
 from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_bundle, weights_digest
+from eet.vit.bundle_folder import BASE_MODEL, bundle_kind
 from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
 from eet.vit.student import HashInput, HashOutput, Student
 
 __all__ = [
+    "BASE_MODEL",
     "PUBLISHED_KEEP_RATIOS",
     "PUBLISHED_PRUNE_AFTER",
     "BundleRecord",
@@ -23,6 +25,7 @@ __all__ = [
     "PruningSchedule",
     "Student",
     "build_student",
+    "bundle_kind",
     "check_block",
     "forward_block",
     "load_bundle",

@@ -36,6 +36,26 @@ def write_bundle_folder(path: str | Path, weights: Mapping[str, Tensor], record:
     temporary.replace(folder / RECORD_FILE)
 
 
+def bundle_kind(path: str | Path) -> str:
+    """STUDENT or BASE_MODEL, as the bundle at `path` says. ValueError where it is none."""
+    kind = _read_record(path, "`eet distill`, `eet train-teacher` or `eet train-base`").get("kind", STUDENT)
+    if kind not in _WRITTEN_BY:
+        raise ValueError(f"{path} holds a {kind}; this program reads a {' and a '.join(_WRITTEN_BY)}: update it")
+    return kind
+
+
+def _read_record(path: str | Path, written_by: str) -> dict[str, Any]:
+    file = Path(path) / RECORD_FILE
+    if not file.is_file():
+        raise ValueError(f"{path} is no model bundle: {file} is missing. Give a folder that {written_by} wrote")
+    try:
+        values = json.loads(file.read_text())
+        int(values["bundle_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    return values
+
+
 def read_bundle_values(
     path: str | Path, *, kind: str, version: int, fields: Sequence[str], since: Mapping[str, tuple[int, Any]] | None = None
 ) -> dict[str, Any]:
@@ -44,15 +64,8 @@ def read_bundle_values(
     kind: STUDENT or BASE_MODEL. version: the newest that can be read. fields: what must be there. since: fields that older versions lack:
     since when they are written, and what their absence meant. ValueError where the folder holds no bundle, or another kind.
     """
-    file = Path(path) / RECORD_FILE
-    if not file.is_file():
-        raise ValueError(f"{path} is no model bundle: {file} is missing. Give a folder that {_WRITTEN_BY[kind]} wrote")
-    try:
-        values = json.loads(file.read_text())
-        found = int(values["bundle_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    written = values.get("kind", STUDENT)
+    file, values = Path(path) / RECORD_FILE, _read_record(path, _WRITTEN_BY[kind])
+    found, written = int(values["bundle_version"]), values.get("kind", STUDENT)
     if written != kind:
         raise ValueError(f"{path} holds a {written}, not a {kind}: give a folder that {_WRITTEN_BY[kind]} wrote")
     if found > version:

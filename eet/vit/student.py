@@ -97,6 +97,17 @@ class Student(nn.Module):
         return self.trunk.patch_embed.num_patches
 
     @property
+    def token_shape(self) -> tuple[int, int]:
+        """(K, D): patches alive at the end of the network, and their width."""
+        counts = self.schedule.kept_counts(self.num_patches)
+        return (counts[-1] if counts else self.num_patches), self.embedding_width
+
+    @property
+    def embedding_width(self) -> int:
+        """D of the final CLS vector."""
+        return self.trunk.embed_dim
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the patch grid."""
         rows, columns = self.trunk.patch_embed.grid_size

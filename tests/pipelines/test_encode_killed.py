@@ -135,7 +135,7 @@ def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, phot
     (out / "manifest.json").unlink()
     monkeypatch.setattr(encode, "finished_parts", lambda _: [])  # as a block that comes again does not ask
     (out / "plan.parquet").touch()
-    student = encode.load_bundle(str(tiny_model))
+    student = encode.load_model(str(tiny_model))
     options = encode.encoder_options(config_of(tiny_model, photos, out))
     parts = planned_parts(str(out))
     done = list(encode_parts.encode_on_ray(student, options, str(out), parts, address="local", workers=1))

@@ -9,9 +9,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eet.gallery import RERANKED_SCHEMA, Manifest, open_gallery, part_name, part_table, read_hits, write_hits, write_manifest, write_part
-from pipelines import rerank
+from eet.gallery import (
+    RERANKED_SCHEMA,
+    Manifest,
+    fixed_binary_to_numpy,
+    open_gallery,
+    part_name,
+    part_table,
+    read_hits,
+    write_hits,
+    write_manifest,
+    write_part,
+)
+from pipelines import encode, report, rerank, search
 from pipelines.cli import JobFailed
+from pipelines.options import DataOptions
 from pipelines.search import search_gallery
 
 BITS, TOKENS, DIM = 10, 6, 8
@@ -173,3 +185,25 @@ def test_impossible_options_are_told_at_once():
         "--out folder",
     ):
         assert part in told
+
+
+def test_a_base_models_gallery_is_searched_re_ranked_and_shown(tiny_base, tiny_birds, tmp_path):
+    """With every item a hit and no structural term the order is that of the cosine of the embeddings."""
+    gallery, hits, new = (str(tmp_path / name) for name in ("gallery", "hits.parquet", "new.parquet"))
+    birds = DataOptions(name="synthetic", root=str(tiny_birds))
+    config = encode.EncodeConfig(model=str(tiny_base), out=gallery, data=birds, split="test", tokens=True, embedding=True, engine="local")
+    count = encode.run(config).manifest.num_ok
+    search.run(search.SearchConfig(gallery=gallery, queries=gallery, k=count - 1, out=hits))
+    config = rerank.RerankConfig(hits=hits, gallery=gallery, out=new, top=count, weight=0, global_similarity="embedding", engine="local")
+    found = rerank.run(config).to_pylist()
+    table = open_gallery(gallery).table()
+    embedding = fixed_binary_to_numpy(table["embedding"], "<f2", (12,)).astype(float)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    ids = table["item_id"].to_pylist()
+    for row, query_id in enumerate(ids):
+        mine = [hit for hit in found if hit["query_id"] == query_id]
+        cosines = embedding @ embedding[row]
+        np.testing.assert_allclose([hit["score"] for hit in mine], np.sort(np.delete(cosines, row))[::-1], atol=1e-6)
+        assert {hit["item_id"] for hit in mine} == set(ids) - {query_id}
+    page = report.run(report.ReportConfig(hits=new, out=str(tmp_path / "report"), model=str(tiny_base), num_queries=2, top=2)).read_text()
+    assert "Matched regions" in page and "prunes nothing" in page

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from eet.datasets import synthetic
-from eet.gallery import PartEncoder, fixed_binary_to_numpy, items_table, student_token_shape
+from eet.gallery import PartEncoder, fixed_binary_to_numpy, items_table, load_model, read_model_record
 from eet.images import read_image
 from eet.vit import Student, load_bundle
 
@@ -46,7 +46,7 @@ def alone(student: Student, uri: str):
 
 
 def test_each_row_is_what_the_network_says_of_its_picture_alone(student, rows, encoded):
-    token_shape = student_token_shape(student)
+    token_shape = student.token_shape
     assert token_shape == (2, 32)
     good = [row for row in range(ROWS) if row not in BAD]
     table = encoded.table.take(good)
@@ -95,6 +95,33 @@ def test_large_jpegs_are_decoded_as_the_models_record_says(student, tmp_path):
     )
     np.testing.assert_allclose(encoded, reduced, atol=SURE)
     assert np.abs(encoded - whole).max() > 10 * SURE
+
+
+@torch.inference_mode()
+def test_of_a_base_model_the_code_is_the_signs_of_the_embedding(tiny_base, rows):
+    model = load_model(tiny_base)
+    encoded = PartEncoder(model, batch_size=4, tokens=True, embedding=True).encode(rows.slice(0, 3))
+    table = encoded.table
+    codes = np.unpackbits(fixed_binary_to_numpy(table["code"], np.uint8, (2,)), axis=1, count=12)
+    for row in range(3):
+        out = model(model.preprocess(read_image(rows["uri"][row].as_py())).unsqueeze(0))
+        np.testing.assert_allclose(encoded.hash[row], out.embedding[0].numpy(), atol=SURE)
+        sure = out.embedding[0].abs().numpy() > SURE
+        assert np.array_equal(codes[row][sure], (out.embedding[0].numpy() > 0)[sure])
+        stored = fixed_binary_to_numpy(table["tokens"], "<f2", (49, 12))[row]
+        np.testing.assert_allclose(stored, out.tokens[0].numpy(), atol=5e-3)
+        np.testing.assert_allclose(fixed_binary_to_numpy(table["token_mass"], "<f2", (49,))[row], out.token_mass[0].numpy(), atol=1e-3)
+        assert fixed_binary_to_numpy(table["token_index"], "<u2", (49,))[row].tolist() == list(range(49))
+        np.testing.assert_allclose(fixed_binary_to_numpy(table["embedding"], "<f2", (12,))[row], out.embedding[0].numpy(), atol=1e-3)
+    assert read_model_record(tiny_base).num_bits == 12
+
+
+def test_a_bundle_of_another_kind_is_refused_by_name(tiny_base, tmp_path):
+    (tmp_path / "model.json").write_text((tiny_base / "model.json").read_text().replace("base model", "owl"))
+    with pytest.raises(ValueError, match="holds a owl; this program reads a student and a base model"):
+        load_model(tmp_path)
+    with pytest.raises(ValueError, match=r"is no model bundle.*train-base"):
+        load_model(tmp_path / "nothing")
 
 
 def test_rows_keep_their_order_ids_and_labels(rows, encoded):
@@ -159,3 +186,9 @@ def test_a_picture_above_the_limit_is_refused(student, rows):
 def test_sizes_below_one_are_refused(student, sizes):
     with pytest.raises(ValueError, match="at least 1"):
         PartEncoder(student, **sizes)
+
+
+def test_it_tells_after_each_batch_how_many_rows_are_done(student, rows):
+    told: list[int] = []
+    PartEncoder(student, batch_size=4).encode(rows, told.append)
+    assert told == [4, 8, 11]
