@@ -174,7 +174,9 @@ class HammingIndex:
         if k == 0 or num_queries == 0:
             return distances_Qk, scores_Qk, rows_Qk
         words_QW = wide_words(packed_QB)
-        nearest, tile = self._nearest(device)
+        threads = threads or os.cpu_count() or 1
+        nearest, least, most = self._nearest(device)
+        tile = min(most, max(least, -(-num_queries // threads)))
         from eet.search.scan import rank
 
         no_tables = np.empty((0, 0, 256), np.float32)
@@ -185,24 +187,26 @@ class HammingIndex:
             found = distances_Qk[block], scores_Qk[block], rows_Qk[block]
             rank(self._words_UW, self._offsets, self._rows_N, tables, *candidates, k, *found)
 
-        with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-            for done in [pool.submit(answer, slice(start, start + tile)) for start in range(0, num_queries, tile)]:
-                done.result()
+        if num_queries <= tile:
+            answer(slice(0, num_queries))  # starting a thread takes as long as scanning some hundred thousand codes
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(answer, [slice(start, start + tile) for start in range(0, num_queries, tile)]))
         return distances_Qk, scores_Qk, rows_Qk
 
-    def _nearest(self, device: str) -> tuple[Any, int]:
-        """The function (query words, k) -> candidates on a device, and how many queries it takes at once."""
+    def _nearest(self, device: str) -> tuple[Any, int, int]:
+        """The function (query words, k) -> candidates on a device, and the least and most queries that it should get at once."""
         if device == "cpu":
-            from eet.search.scan import TILE, nearest
+            from eet.search.scan import MOST_QUERIES, TILE, nearest
 
             num_bits = 8 * self._width
             whole = np.array([[0, self.num_codes]])
-            return (lambda words_TW, k: nearest(self._words_UW, self._offsets, words_TW, k, num_bits, whole)), TILE
+            return (lambda words_TW, k: nearest(self._words_UW, self._offsets, words_TW, k, num_bits, whole)), TILE, MOST_QUERIES
         from eet.search.device_scan import DeviceScan
 
         if self._on_device is None or self._on_device.device != device:
             self._on_device = DeviceScan(self._words_UW, self._offsets, num_bits=8 * self._width, device=device)
-        return self._on_device.nearest, _QUERIES_AT_ONCE
+        return self._on_device.nearest, _QUERIES_AT_ONCE, _QUERIES_AT_ONCE
 
     def _check_hash(self, query_hash: np.ndarray, num_queries: int) -> None:
         bits = query_hash.shape[1] if query_hash.ndim == 2 else 0

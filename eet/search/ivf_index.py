@@ -94,13 +94,13 @@ class IVFIndex(HammingIndex):
         """The exact index over the same codes; nothing is copied."""
         return HammingIndex(self._words_UW, self._offsets, self._rows_N, width=self._width, num_bits=self.num_bits)
 
-    def _nearest(self, device: str) -> tuple[Any, int]:
+    def _nearest(self, device: str) -> tuple[Any, int, int]:
         if self.probes >= self.num_lists:
             return super()._nearest(device)
         from eet.search.scan import TILE, nearest_in_lists
 
         lists = self._centroids_LW, self._list_starts, self.probes
-        return (lambda words_TW, k: nearest_in_lists(self._words_UW, self._offsets, words_TW, k, 8 * self._width, *lists)), TILE
+        return (lambda words_TW, k: nearest_in_lists(self._words_UW, self._offsets, words_TW, k, 8 * self._width, *lists)), TILE, TILE
 
 
 def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:

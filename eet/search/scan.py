@@ -13,11 +13,13 @@ import numpy as np
 from numba import njit
 
 from eet.hashing.popcount import popcount
+from eet.search.bit_planes import LANES, LIMIT_PLANES, VECTOR, codes_within, scratch_words, transpose
 
-TILE = 16
-"""Queries that share a pass over the codes: a block of codes stays in the first-level cache for all of them."""
+TILE, MOST_QUERIES = 16, 64
+"""Least and most queries that share a pass over the codes: a block of codes stays in the first-level cache for all of them."""
 
-_BLOCK = 128  # codes; more would be looked at again for one that is near
+_PLANES_FROM = 4  # queries: turning a block into bit planes costs as much as comparing it with a few
+_BLOCK = 128  # codes that are compared one by one; more would be looked at again for one that is near
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -29,9 +31,53 @@ def distance_of(block, i, query_W):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def fill_planes(planes, flat_codes, words, start, size):  # type: ignore[no-untyped-def]
+    """Turns the codes from `start` on, `size` of them and zeros behind, into the bit planes of a block."""
+    rows = 8 * flat_codes.itemsize
+    for w in range(words):
+        part = planes[w * 64 * LANES : w * 64 * LANES + rows * LANES]
+        if rows == 64:
+            for i in range(size):
+                part[i] = flat_codes[(start + i) * words + w]
+            part[size:] = 0
+        else:
+            pairs = size // 2
+            for i in range(pairs):
+                part[i] = np.uint64(flat_codes[start + 2 * i]) | (np.uint64(flat_codes[start + 2 * i + 1]) << np.uint64(32))
+            part[pairs:] = 0
+            if size % 2:
+                part[pairs] = np.uint64(flat_codes[start + size - 1])
+        transpose(part, rows)
+
+
+@njit(nogil=True, cache=True)
+def set_limit(limit_planes, t, limit):  # type: ignore[no-untyped-def]
+    """The bits of a query's limit as `codes_within` takes them."""
+    for i in range(LIMIT_PLANES):
+        limit_planes[t * LIMIT_PLANES + i] = ~np.uint64(0) if (limit >> i) & 1 else np.uint64(0)
+
+
+@njit(nogil=True, cache=True)
+def near_places(near, column, rows, size, places, count):  # type: ignore[no-untyped-def]
+    """Writes the places of a block that `codes_within` told to places[count :]; returns how many there are then."""
+    for v in range(VECTOR):
+        word = near[v]
+        while word:
+            bit = np.int64(popcount((word & (~word + np.uint64(1))) - np.uint64(1)))
+            word &= word - np.uint64(1)
+            place = (bit % rows) * LANES + column + v
+            if rows == 32:
+                place = 2 * place + bit // 32
+            if place < size:
+                places[count] = place
+                count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
 def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ignore[no-untyped-def]
-    """(starts, codes, distances): the candidates of query t are codes[starts[t] : starts[t + 1]], in the order of the ranges: of the codes
-    from ranges_R2[r, 0] up to ranges_R2[r, 1], every one no farther than the least radius within which k items lie.
+    """(starts, codes, distances): the candidates of query t are codes[starts[t] : starts[t + 1]], in any order: of the codes from
+    ranges_R2[r, 0] up to ranges_R2[r, 1], every one no farther than the least radius within which k items lie.
     """
     words = codes_UW.shape[1]
     flat_codes = codes_UW.reshape(-1)
@@ -44,15 +90,33 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
     room = 4096
     found_codes = np.empty((num_queries, room), np.int64)
     found_distances = np.empty((num_queries, room), np.uint16)
+    in_planes = num_queries >= _PLANES_FROM
+    rows = 8 * codes_UW.itemsize
+    block_size = 64 * LANES if in_planes else _BLOCK
+    planes, scratch = np.empty(words * 64 * LANES, np.uint64), np.empty(scratch_words(num_bits), np.uint64)
+    near_words, places = np.empty(VECTOR, np.uint64), np.empty(block_size, np.int64)
+    flips = np.zeros((num_queries + 1) * num_bits, np.uint64)  # none behind the last query's
+    limit_planes = np.zeros(num_queries * LIMIT_PLANES, np.uint64)
+    for t in range(num_queries):
+        for bit in range(num_bits):
+            if (np.uint64(queries_TW[t, bit // rows]) >> np.uint64(bit % rows)) & np.uint64(1):
+                flips[t * num_bits + bit] = ~np.uint64(0)
+        set_limit(limit_planes, t, num_bits)
     for r in range(len(ranges_R2)):
-        for start in range(ranges_R2[r, 0], ranges_R2[r, 1], _BLOCK):
-            size = min(_BLOCK, ranges_R2[r, 1] - start)
+        for start in range(ranges_R2[r, 0], ranges_R2[r, 1], block_size):
+            size = min(block_size, ranges_R2[r, 1] - start)
             block = flat_codes[start * words : (start + size) * words]
+            if in_planes:
+                fill_planes(planes, flat_codes, words, start, size)
             for t in range(num_queries):
                 limit = radius[t]
-                # Counting alone runs several codes to an instruction; what is near, mostly nothing, is looked at again below.
+                # What is near, mostly nothing, is looked at again below.
                 near = 0
-                if words == 1:
+                if in_planes:
+                    for column in range(0, LANES, VECTOR):
+                        if codes_within(planes, column, num_bits, flips, t * num_bits, limit_planes, t * LIMIT_PLANES, scratch, near_words):
+                            near = near_places(near_words, column, rows, size, places, near)
+                elif words == 1:
                     query = queries_TW[t, 0]
                     for i in range(size):
                         near += np.int64(popcount(block[i] ^ query)) <= limit
@@ -83,7 +147,8 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
                         found_codes, found_distances, room = wider_codes, wider_distances, more
                 last = found[t]
                 inside = within[t]
-                for i in range(size):
+                for n in range(near if in_planes else size):
+                    i = places[n] if in_planes else n
                     distance = distance_of(block, i, queries_TW[t])
                     if distance <= limit:
                         found_codes[t, last] = start + i
@@ -95,6 +160,8 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
                         while limit > 0 and inside - counts[t, limit] >= k:
                             inside -= counts[t, limit]
                             limit -= 1
+                if limit < radius[t]:
+                    set_limit(limit_planes, t, limit)
                 found[t], within[t], radius[t] = last, inside, limit
     starts = np.zeros(num_queries + 1, np.int64)
     for t in range(num_queries):
@@ -163,7 +230,7 @@ def sift_down(rows, members, size, place):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances, out_scores, out_rows):  # type: ignore[no-untyped-def]
     """Writes the first k items of the candidates that `nearest` gave, by distance, then asymmetric score (0 where there are no tables),
-    then row, into out_distances, out_scores and out_rows, all (T, k). Where rows_N is empty the candidates of a query must ascend.
+    then row, into out_distances, out_scores and out_rows, all (T, k).
     """
     grouped = len(offsets) > 0
     num_bytes = tables_TB256.shape[1]
@@ -184,7 +251,7 @@ def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, o
         for i in range(count):
             rising = np.int64(bits[i]) if bits[i] >= 0 else -(np.int64(bits[i]) & np.int64(0x7FFFFFFF))
             keys[i] = (np.int64(distances[first + i]) << np.int64(33)) + rising
-        order = np.argsort(keys, kind="mergesort")  # stable: inside a tie the codes ascend
+        order = np.argsort(keys, kind="mergesort")  # the order inside a tie is made below
         filled, place = 0, 0
         while filled < k and place < count:
             end = place + 1
@@ -197,7 +264,7 @@ def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, o
                 if len(rows_N):
                     for i in range(len(rows)):
                         rows[i] = rows_N[rows[i]]
-                    rows.sort()
+                rows.sort()
                 for i in range(min(len(rows), k - filled)):
                     out_distances[t, filled] = distance
                     out_scores[t, filled] = score

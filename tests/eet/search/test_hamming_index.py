@@ -172,3 +172,20 @@ def test_compiled_loops_close_over_nothing() -> None:
 
     compiled = [value for module in (scan, match_scan) for value in vars(module).values() if hasattr(value, "py_func")]
     assert len(compiled) >= 5 and all(function.py_func.__closure__ is None and function._cache.cache_path for function in compiled)
+
+
+@pytest.mark.parametrize("bits", [5, 16, 24, 32, 40, 64, 72, 200, 256])
+@pytest.mark.parametrize("num_items", [1023, 1025, 3001])  # a block of bit planes holds 1,024
+def test_codes_compared_in_bit_planes_and_one_by_one_give_the_same(bits: int, num_items: int) -> None:
+    rng = np.random.default_rng([bits, num_items])
+    items, queries = (pack(rng.integers(0, 2, size=(number, bits))) for number in (num_items, 9))
+    queries[:3] = items[-3:]  # the last ones, where a block is not full
+    index = HammingIndex.build(items, num_bits=bits)
+    all_distances = hamming_distances(queries, items)
+    for k in (1, 30, num_items):
+        expected = np.argsort(all_distances, axis=1, kind="stable")[:, :k]
+        distances, rows = index.search(queries, k)
+        np.testing.assert_array_equal(rows, expected)
+        np.testing.assert_array_equal(distances, np.take_along_axis(all_distances, expected, axis=1))
+        for q in (0, 8):  # too few for planes
+            np.testing.assert_array_equal(index.search(queries[q : q + 1], k)[1], expected[q : q + 1])
