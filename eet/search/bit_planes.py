@@ -2,8 +2,8 @@
 as a register has bits. Ones are counted by carry-save adders, as in Harley and Seal's population count (Warren, "Hacker's Delight", 5-2);
 the counts stay in planes too.
 
-A block holds 64 * LANES codes. Importing this module imports numba; its functions are for code that numba compiles. They take one-dimensional arrays of 64-bit words and
-places in them: a slice would cost as much as what is done with it.
+A block holds 64 * LANES codes. Importing this module imports numba; its functions are for code that numba compiles. They take
+one-dimensional arrays of 64-bit words and places in them: a slice would cost as much as what is done with it.
 """
 
 from typing import Any
