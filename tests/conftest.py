@@ -58,6 +58,19 @@ def tiny_birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def photos(tiny_birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the drawn birds, each of the 48 pictures under four names."""
+    from eet.datasets import synthetic
+
+    folder = tmp_path_factory.mktemp("photos")
+    table = synthetic.load(str(tiny_birds))
+    for copy in range(4):
+        for row in range(len(table)):
+            (folder / f"{copy}-{row:02d}.png").symlink_to(table.location(row))
+    return folder
+
+
 @pytest.fixture
 def tiny_options():  # type: ignore[no-untyped-def]
     """A ViT that trains in a blink: 4 blocks, 32 wide, 36 patches, 16 bits."""

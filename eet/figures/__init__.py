@@ -1,18 +1,16 @@
 """Pictures of results: hit panels, kept-token overlays, curves, and the self-contained HTML report."""
 
-from eet.figures.curves import (
-    patch_similarity_figure,
-    precision_recall_figure,
-    save_png,
-    search_time_figure,
-    training_curves_figure,
-    weight_curves_figure,
-)
 from eet.figures.kept_tokens import kept_tokens_overlay
 from eet.figures.matches import Line, Side, matches_panel
 from eet.figures.panels import hits_panel
 from eet.figures.pareto import pareto_figure
+from eet.figures.patch_similarity import patch_similarity_figure
+from eet.figures.plots import save_png
+from eet.figures.precision_recall import precision_recall_figure
 from eet.figures.report import Block, Paragraph, Picture, Section, Table, render_report
+from eet.figures.search_time import search_time_figure
+from eet.figures.training_curves import training_curves_figure
+from eet.figures.weight_curves import weight_curves_figure
 
 __all__ = [
     "Block",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eet.figures.curves import COLOURS, GREY, figure_of, quieten
+from eet.figures.plots import COLOURS, GREY, figure_of, quieten
 from eet.metrics import pareto_set
 
 if TYPE_CHECKING:

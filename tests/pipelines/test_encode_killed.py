@@ -12,24 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from eet.datasets import synthetic
 from eet.gallery import open_gallery, planned_parts
 from pipelines import cli, encode
 
 pytestmark = pytest.mark.timeout(300)
 
 PARTS = 24
-
-
-@pytest.fixture(scope="module")
-def photos(tiny_birds, tmp_path_factory) -> Path:
-    """48 pictures under 4 names each."""
-    folder = tmp_path_factory.mktemp("photos")
-    table = synthetic.load(str(tiny_birds))
-    for copy in range(4):
-        for row in range(len(table)):
-            (folder / f"{copy}-{row:02d}.png").symlink_to(table.location(row))
-    return folder
 
 
 def config_of(model: Path, photos: Path, out: Path, **changes) -> encode.EncodeConfig:
@@ -142,12 +130,3 @@ def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, phot
     assert sorted(part.part for part in done) == list(range(PARTS)) and not any(part.encoded for part in done)
     assert sum(part.rows for part in done) == len(expected)
     assert {path.name: path.stat().st_mtime_ns for path in finished(out)} == written
-
-
-def test_a_lost_node_neither_loses_nor_repeats_a_row_nor_hangs_the_job(tiny_model, photos, expected, tmp_path):
-    out = tmp_path / "gallery"
-    command = [sys.executable, Path(__file__).parent / "cluster_job.py", tiny_model, photos, out, "2", "3"]
-    job = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200)
-    assert job.returncode == 0, job.stdout + job.stderr
-    assert "lost a node after" in job.stdout and "1 of 2 nodes are alive" in job.stdout
-    assert open_gallery(str(out)).table().equals(expected)

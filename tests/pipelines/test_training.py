@@ -25,7 +25,7 @@ from pipelines.training import TrainingResult
 from pipelines.training_worker import learning_rate_factor, optimizer_of
 
 NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
-EPOCHS = 5
+EPOCHS = 6  # fewer could be over before a worker is killed twice
 # One thread, so that sums are added in one order and runs can be compared bit by bit.
 TRAIN = TrainOptions(epochs=EPOCHS, batch_size=16, cpus_per_worker=1, validation_share=0, max_failures=1, micro_batch_size=6)
 
@@ -146,30 +146,32 @@ class WorkerKiller(threading.Thread):
         self.stopped = threading.Event()
 
     def run(self) -> None:
-        import psutil  # Ray brings its own
-
         seen: set[str] = set()
-        wanted = 1
+        wanted, worker = 1, None
         while len(self.killed) < self.times and not self.stopped.is_set():
+            # Looked for beforehand: finding it takes as long as an epoch here.
+            if worker is None or not worker.is_running():
+                worker = self.find_worker()
             # The snapshot names the checkpoints that a restart finds; a folder is there before it is whole.
             if self.snapshot.is_file():
                 seen |= set(re.findall(r"checkpoint_\d[\w.-]*", self.snapshot.read_text()))
-            if len(seen) >= wanted:
-                # Of this process alone: another session's workers have the same name.
-                workers = [child for child in psutil.Process().children(recursive=True) if self.is_worker(child)]
-                for worker in workers:
-                    os.kill(worker.pid, signal.SIGKILL)
-                    self.killed.append(worker.pid)
-                    wanted = len(seen) + 2  # a checkpoint that was under way may still appear
-            time.sleep(0.02)
+            if worker is not None and len(seen) >= wanted:
+                os.kill(worker.pid, signal.SIGKILL)
+                self.killed.append(worker.pid)
+                wanted, worker = len(seen) + 2, None  # a checkpoint that was under way may still appear
+            time.sleep(0.005)
 
-    def is_worker(self, process) -> bool:
-        import psutil
+    def find_worker(self):
+        """Of this process alone: another session's workers have the same name."""
+        import psutil  # Ray brings its own
 
-        try:
-            return "ray::RayTrainWorker" in " ".join(process.cmdline()) and process.pid not in self.killed
-        except psutil.Error:  # ended meanwhile
-            return False
+        for child in psutil.Process().children(recursive=True):
+            try:
+                if "ray::RayTrainWorker" in " ".join(child.cmdline()) and child.pid not in self.killed:
+                    return child
+            except psutil.Error:  # ended meanwhile
+                continue
+        return None
 
 
 def epochs_told(output: str) -> list[int]:
@@ -311,7 +313,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
     monkeypatch.setattr("pipelines.training.connected", None)
     distill.run(config_of(tmp_path / "deep" / "out", tiny_birds, dry_run=True))
     told = capsys.readouterr().out
-    assert "4 labels, 32 training" in told and "5 epochs of 2 steps of 16" in told and "nothing was started" in told
+    assert "4 labels, 32 training" in told and f"{EPOCHS} epochs of 2 steps of 16" in told and "nothing was started" in told
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,55 @@
+"""What plots share: colours, an empty Figure, how a curve looks, quiet axes, and the PNG. On matplotlib Figures, with no global state."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, without yellow and black; with a second and third turn, line styles tell curves apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+STYLES = ("-", "--", ":")
+MARKERS = ("o", "s", "^")
+GREY = "#555555"
+
+
+def figure_of(rows: int, columns: int) -> "Figure":
+    """An empty Figure for rows x columns plots."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    size = (6.0, 4.4) if rows == columns == 1 else (3.4 * columns, 0.5 + 2.5 * rows)
+    return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+
+
+def curve_style(number: int, points: int) -> dict[str, Any]:
+    """How the curve of that number, of so many points, looks: arguments of `Axes.plot`."""
+    # Few points are few measurements: show each one. A lone point would draw nothing as a line.
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": STYLES[number // len(COLOURS) % len(STYLES)],
+        "linewidth": 1.8,
+        "marker": "o" if points <= 20 else None,
+        "markersize": 4,
+        "clip_on": False,
+    }
+
+
+def quieten(axes: "Axes") -> None:
+    """Frame and ticks step back behind what is drawn."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=GREY, labelsize=9)
+    axes.xaxis.label.set_color(GREY)
+    axes.yaxis.label.set_color(GREY)
+
+
+def save_png(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write `figure` to `path` as PNG, 192 dots an inch, twice what a screen needs; the folder must exist.
+
+    The same figure gives the same bytes.
+    """
+    figure.savefig(path, format="png", dpi=192, metadata={"Software": None})

@@ -1,0 +1,47 @@
+"""Precision against recall."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eet.figures.plots import curve_style, figure_of, quieten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> "Figure":
+    """Precision against recall, one line for each name.
+
+    Args:
+        curves: name -> (recall, precision), two arrays of one length, in [0, 1], at least one point.
+        title: text above the axes.
+
+    Returns:
+        A matplotlib Figure; write it with `save_png`.
+
+    Raises:
+        ValueError: if there is no curve, or one is empty, has arrays of different length or values outside [0, 1].
+    """
+    if not curves:
+        raise ValueError("no curves to draw; give at least one name -> (recall, precision)")
+    figure = figure_of(1, 1)
+    axes = figure.subplots()
+    for number, (name, (recall, precision)) in enumerate(curves.items()):
+        recall, precision = np.asarray(recall), np.asarray(precision)
+        if recall.ndim != 1 or recall.shape != precision.shape or not recall.size:
+            raise ValueError(
+                f"curve {name!r} has recall of shape {recall.shape} and precision of shape {precision.shape}; "
+                "give two lists of the same length, with at least one point"
+            )
+        # Written so that a NaN is refused too.
+        if not all(((values >= 0) & (values <= 1)).all() for values in (recall, precision)):
+            raise ValueError(f"curve {name!r} has values outside 0 to 1; give recall and precision as shares")
+        axes.plot(recall, precision, label=name, **curve_style(number, len(recall)))
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    quieten(axes)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    if len(curves) > 1:
+        figure.legend(loc="outside lower center", ncols=min(3, len(curves)), frameon=False, fontsize=9)
+    return figure
