@@ -84,7 +84,7 @@ def measure(options: SearchBenchmarkOptions, *, threads: int, repeats: int) -> l
                 timings.append(_case(options, size, bits, draw, clusters, threads=threads, repeats=repeats, faiss=faiss))
                 _print(timings[-1], heading=len(timings) == 1)
     if options.plot is not None:
-        save_png(search_time_figure(_lines(timings), title=f"the {options.k} nearest codes"), options.plot)
+        save_png(search_time_figure(time_plots(timings), title=f"the {options.k} nearest codes"), options.plot)
     return timings
 
 
@@ -101,13 +101,14 @@ def _followed(options: SearchBenchmarkOptions) -> Clusters | None:
     return clusters
 
 
-def _lines(timings: list[SearchTiming]) -> dict[str, tuple[list[int], list[float], list[float]]]:
-    lines: dict[str, tuple[list[int], list[float], list[float]]] = {}
-    for timing in sorted(timings, key=lambda timing: timing.size):
-        values = lines.setdefault(f"{timing.bits} bits, {timing.draw}", ([], [], []))
+def time_plots(timings: list[SearchTiming]) -> dict[str, dict[str, tuple[list[int], list[float], list[float]]]]:
+    """The timings as `search_time_figure` takes them: a plot for each length of code, a name for each draw."""
+    plots: dict[str, dict[str, tuple[list[int], list[float], list[float]]]] = {}
+    for timing in sorted(timings, key=lambda timing: (timing.bits, timing.size)):
+        values = plots.setdefault(f"{timing.bits} bits", {}).setdefault(timing.draw, ([], [], []))
         for line, value in zip(values, (timing.size, timing.ours_ms, timing.faiss_ms), strict=True):
             line.append(value)
-    return lines
+    return plots
 
 
 def _case(

@@ -1,50 +1,58 @@
 """The time of a search over the number of codes, beside a peer's."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from eet.figures.plots import COLOURS, MARKERS, curve_style, figure_of, quieten
+from eet.figures.plots import COLOURS, curve_style, figure_of, quieten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Times: TypeAlias = tuple[Sequence[float], Sequence[float], Sequence[float]]
+"""Numbers of codes, our milliseconds, the peer's: of one length, all above 0, at least one."""
 
-def search_time_figure(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], *, title: str, peer: str = "FAISS"
-) -> "Figure":
+
+def search_time_figure(plots: Mapping[str, Mapping[str, Times]], *, title: str, peer: str = "FAISS") -> "Figure":
     """The time of a query over the number of codes, both axes logarithmic: ours as a full line, the peer's in the same colour, dashed.
 
     Args:
-        lines: name -> (numbers of codes, our milliseconds, the peer's), three lists of one length, all above 0, at least one point.
-        title: text above the axes.
+        plots: heading -> name -> times: a small plot for each heading, such as a length of code, with two lines for each name; a name has
+            the same colour in all. At most six names.
+        title: text above the plots.
         peer: what the other one is called.
 
     Returns:
-        A matplotlib Figure; write it with `save_png`.
+        A matplotlib Figure, two plots in a row at most; write it with `save_png`.
 
     Raises:
-        ValueError: if there is no line, or one has lists of different length, no points, or values that are not above 0.
+        ValueError: if there is no plot or line, more than six names, or a line has lists of different length, no points, or values that
+            are not above 0.
     """
-    if not lines:
-        raise ValueError("no lines to draw; give at least one name -> (numbers of codes, our times, the peer's)")
-    figure = figure_of(1, 1)
-    axes = figure.subplots()
-    for number, (name, columns) in enumerate(lines.items()):
-        sizes, ours, theirs = (np.asarray(column, dtype=np.float64) for column in columns)
-        if (
-            not sizes.shape == ours.shape == theirs.shape
-            or not sizes.size
-            or not all((column > 0).all() for column in (sizes, ours, theirs))
-        ):
-            raise ValueError(f"line {name!r} has {len(sizes)}, {len(ours)} and {len(theirs)} values; give as many of each, all above 0")
-        # Line styles tell the two apart here, so a second turn of colours is told by its markers.
-        look = curve_style(number % len(COLOURS), len(sizes)) | {"marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
-        axes.plot(sizes, ours, label=f"{name}: ours", **look)
-        axes.plot(sizes, theirs, label=f"{name}: {peer}", **(look | {"linestyle": "--", "markerfacecolor": "white"}))
-    axes.set(xscale="log", yscale="log", xlabel="codes", ylabel="ms a query")
-    quieten(axes)
+    names = list(dict.fromkeys(name for lines in plots.values() for name in lines))
+    if not plots or not all(plots.values()):
+        raise ValueError("no lines to draw; give each plot at least one name -> (numbers of codes, our times, the peer's)")
+    if len(names) > len(COLOURS):
+        raise ValueError(f"{len(names)} names: {len(COLOURS)} colours tell lines apart; draw fewer, or several figures")
+    columns = min(2, len(plots))
+    figure = figure_of(-(-len(plots) // columns), columns)
+    grid = figure.subplots(-(-len(plots) // columns), columns, squeeze=False, sharex=True, sharey=True)
+    for axes in list(grid.flat)[len(plots) :]:
+        axes.remove()
+    for axes, (heading, lines) in zip(grid.flat, plots.items(), strict=False):
+        for name, times in lines.items():
+            sizes, ours, theirs = (np.asarray(column, dtype=np.float64) for column in times)
+            fit = sizes.shape == ours.shape == theirs.shape and sizes.size
+            if not fit or not all((column > 0).all() for column in (sizes, ours, theirs)):
+                raise ValueError(f"line {name!r} has {len(sizes)}, {len(ours)} and {len(theirs)} values; give as many of each, all above 0")
+            look = curve_style(names.index(name), len(sizes))
+            axes.plot(sizes, ours, label=f"{name}: ours", **look)
+            axes.plot(sizes, theirs, label=f"{name}: {peer}", **(look | {"linestyle": "--", "markerfacecolor": "white"}))
+        axes.set(xscale="log", yscale="log", xlabel="codes", ylabel="ms a query")
+        axes.set_title(heading, fontsize=10, loc="left")
+        quieten(axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    told = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    figure.legend(list(told.values()), list(told), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
