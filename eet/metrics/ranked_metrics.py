@@ -69,15 +69,18 @@ def rank_gallery(
                 f"query_rows has shape {query_rows.shape} and must name, for each of {len(query_codes)} queries, "
                 f"a row in 0 to {len(gallery_codes) - 1}."
             )
-    ranked = match_ranks(query_codes, query_labels, gallery_codes, gallery_labels, num_bits=num_bits, query_rows=query_rows)
+    ranked = match_ranks(
+        query_codes, query_labels, gallery_codes, gallery_labels, num_bits=num_bits, query_rows=query_rows,
+        measure=lambda hit_ranks: measures_of_ranks(hit_ranks, ks, recall_ks, count_query) if len(hit_ranks) else [],
+    )  # fmt: skip
     names = ["mAP_stable", *measure_names(ks, recall_ks)]
     sums = dict.fromkeys(["mAP", *names], 0.0)
     used = 0
-    for hit_ranks, expected in zip(ranked.hit_ranks, expected_average_precision(ranked.total_QH, ranked.relevant_QH), strict=True):
-        if not len(hit_ranks):
+    for values, expected in zip(ranked.measured, expected_average_precision(ranked.total_QH, ranked.relevant_QH), strict=True):
+        if not values:
             continue
         sums["mAP"] += float(expected)
-        for name, value in zip(names, measures_of_ranks(hit_ranks, ks, recall_ks, count_query), strict=True):
+        for name, value in zip(names, values, strict=True):
             sums[name] += value
         used += 1
     means = {name: value / used if used else float("nan") for name, value in sums.items()}

@@ -4,8 +4,9 @@ Shape suffixes: N items, T queries of a block, W words of a code, H = bits + 1 d
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,13 +15,16 @@ from eet.hashing.distance import as_words
 _BLOCK = 64  # queries: counts of a block stay small beside a gallery
 
 
-class MatchRanks(NamedTuple):
-    """hit_ranks: for each query the ranks (from 1, ascending) of its matches, items of one distance standing in the order of their rows.
+T = TypeVar("T")
+
+
+class MatchRanks(NamedTuple, Generic[T]):
+    """measured: for each query what was made of the ranks of its matches.
 
     total_QH, relevant_QH: int64, items and matches at each distance. The query itself, where it is an item, is in none of them.
     """
 
-    hit_ranks: list[np.ndarray]
+    measured: list[T]
     total_QH: np.ndarray
     relevant_QH: np.ndarray
 
@@ -32,17 +36,20 @@ def match_ranks(
     gallery_labels: np.ndarray,
     *,
     num_bits: int,
+    measure: Callable[[np.ndarray], T],
     query_rows: np.ndarray | None = None,
     threads: int | None = None,
-) -> MatchRanks:
+) -> MatchRanks[T]:
     """Rank the gallery for every query by Hamming distance, ties by row.
 
     One pass over the gallery counts, for every item, how many of its distance came before it; with the counts of smaller distances
-    that is its rank. Memory: the codes, and what is returned.
+    that is its rank. Memory: the codes, the ranks of some queries, and what is returned.
 
     Args:
         query_codes, gallery_codes: uint8 (Q, B) and (N, B), packed as `eet.hashing.pack` does.
         query_labels, gallery_labels: integers (Q,) and (N,).
+        measure: of the ranks of one query's matches, int64 (m,) from 1, ascending, what is kept of them; called from several threads.
+            Items of one distance stand in the order of their rows.
         query_rows: integers (Q,), the row of each query in the gallery where queries are items of it.
         threads: default all of the machine's.
     """
@@ -56,16 +63,16 @@ def match_ranks(
     label_sizes = dict(zip(*(values.tolist() for values in np.unique(gallery_labels, return_counts=True)), strict=True))
     most = np.array([label_sizes.get(label, 0) for label in query_labels.tolist()], np.int64)
 
-    def rank(block: slice) -> list[np.ndarray]:
+    def rank(block: slice) -> list[T]:
         starts = np.concatenate([[0], np.cumsum(most[block])])
         ranks = np.empty(starts[-1], np.int64)
         found = scan(
             queries_QW[block], query_labels[block], rows_Q[block], codes_NW, gallery_labels,
             starts, total_QH[block], relevant_QH[block], ranks,
         )  # fmt: skip
-        return [np.sort(ranks[start : start + count]) for start, count in zip(starts, found, strict=False)]
+        return [measure(np.sort(ranks[start : start + count])) for start, count in zip(starts, found, strict=False)]
 
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(query_codes), _BLOCK)]
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        hit_ranks = [ranks for part in pool.map(rank, blocks) for ranks in part]
-    return MatchRanks(hit_ranks, total_QH, relevant_QH)
+        measured = [value for part in pool.map(rank, blocks) for value in part]
+    return MatchRanks(measured, total_QH, relevant_QH)
