@@ -53,6 +53,6 @@ def search_time_figure(plots: Mapping[str, Mapping[str, Times]], *, title: str, 
         axes.set_title(heading, fontsize=10, loc="left")
         quieten(axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
-    told = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    told = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
     figure.legend(list(told.values()), list(told), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
