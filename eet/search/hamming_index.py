@@ -8,9 +8,10 @@ Shape suffixes: Q queries, N items, U distinct codes, B bytes, b bits, W machine
 
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -24,6 +25,23 @@ FLAT_FROM_DISTINCT_SHARE = 0.83
 _FILES = ("codes", "offsets", "rows")
 RECORD_FILE = "codes.json"
 _QUERIES_AT_ONCE = 1024  # their byte tables take bytes * 1 kB a query
+_LEAST_PAIRS, _LEAST_CODES = 1 << 18, 1 << 12  # of queries and codes, and of codes, that are worth a thread of their own
+
+Candidates: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(starts, codes, distances): those of query t are codes[starts[t] : starts[t + 1]], among them all that may be in its answer."""
+
+
+class Scan(NamedTuple):
+    """How candidates are found.
+
+    find: (words (T, W) of some queries, k, ranges (R, 2) of codes) -> candidates among those codes. least, most: queries that it should
+    get at once, where there are as many. whole: it looks at all codes, whatever the ranges.
+    """
+
+    find: Callable[[np.ndarray, int, np.ndarray], Candidates]
+    least: int
+    most: int
+    whole: bool
 
 
 class HammingIndex:
@@ -175,38 +193,55 @@ class HammingIndex:
             return distances_Qk, scores_Qk, rows_Qk
         words_QW = wide_words(packed_QB)
         threads = threads or os.cpu_count() or 1
-        nearest, least, most = self._nearest(device)
-        tile = min(most, max(least, -(-num_queries // threads)))
+        scan = self._scan(device)
+        tile = min(scan.most, max(scan.least, -(-num_queries // threads)))
+        tile = -(-num_queries // -(-num_queries // tile))  # as many queries in each
+        tiles = [slice(start, start + tile) for start in range(0, num_queries, tile)]
+        # Fewer tiles than threads: each is searched by all of them, piece by piece.
+        worth = self.num_codes // max(_LEAST_CODES, _LEAST_PAIRS // tile)
+        pieces = 1 if scan.whole or len(tiles) >= threads else max(1, min(threads, worth))
+        bounds = np.linspace(0, self.num_codes, pieces + 1).astype(np.int64)
+        ranges = np.stack([bounds[:-1], bounds[1:]], axis=1)
         from eet.search.scan import rank
 
         no_tables = np.empty((0, 0, 256), np.float32)
 
-        def answer(block: slice) -> None:
+        def answer(block: slice, candidates: Candidates | None = None) -> None:
             tables = frozen(no_tables if query_hash is None else asymmetric_tables(query_hash[block]))
-            candidates = nearest(frozen(words_QW[block]), k)
+            candidates = candidates or scan.find(frozen(words_QW[block]), k, ranges)
             found = distances_Qk[block], scores_Qk[block], rows_Qk[block]
             rank(self._words_UW, self._offsets, self._rows_N, tables, *candidates, k, *found)
 
-        if num_queries <= tile:
-            answer(slice(0, num_queries))  # starting a thread takes as long as scanning some hundred thousand codes
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(answer, [slice(start, start + tile) for start in range(0, num_queries, tile)]))
+        if pieces == len(tiles) == 1:
+            answer(tiles[0])
+            return distances_Qk, scores_Qk, rows_Qk
+        with ThreadPoolExecutor(threads) as pool:
+            if pieces == 1:
+                list(pool.map(answer, tiles))
+            else:
+                for block in tiles:
+                    words_TW = frozen(words_QW[block])
+                    parts = pool.map(lambda place, words_TW=words_TW: scan.find(words_TW, k, ranges[place : place + 1]), range(pieces))
+                    answer(block, _merged(list(parts)))
         return distances_Qk, scores_Qk, rows_Qk
 
-    def _nearest(self, device: str) -> tuple[Any, int, int]:
-        """The function (query words, k) -> candidates on a device, and the least and most queries that it should get at once."""
+    def _scan(self, device: str) -> Scan:
+        """How candidates are found on a device."""
         if device == "cpu":
-            from eet.search.scan import MOST_QUERIES, TILE, nearest
+            from eet.search.scan import QUERIES_AT_ONCE, nearest
 
             num_bits = 8 * self._width
-            whole = np.array([[0, self.num_codes]])
-            return (lambda words_TW, k: nearest(self._words_UW, self._offsets, words_TW, k, num_bits, whole)), TILE, MOST_QUERIES
+            return Scan(
+                lambda words_TW, k, ranges_R2: nearest(self._words_UW, self._offsets, words_TW, k, num_bits, ranges_R2),
+                least=QUERIES_AT_ONCE,
+                most=QUERIES_AT_ONCE,
+                whole=False,
+            )
         from eet.search.device_scan import DeviceScan
 
         if self._on_device is None or self._on_device.device != device:
             self._on_device = DeviceScan(self._words_UW, self._offsets, num_bits=8 * self._width, device=device)
-        return self._on_device.nearest, _QUERIES_AT_ONCE, _QUERIES_AT_ONCE
+        return Scan(lambda words_TW, k, _: self._on_device.nearest(words_TW, k), _QUERIES_AT_ONCE, _QUERIES_AT_ONCE, whole=True)
 
     def _check_hash(self, query_hash: np.ndarray, num_queries: int) -> None:
         bits = query_hash.shape[1] if query_hash.ndim == 2 else 0
@@ -214,6 +249,15 @@ class HammingIndex:
         if not fits or len(query_hash) != num_queries:
             allowed = self.num_bits if self.num_bits is not None else f"{8 * self._width - 7} to {8 * self._width}"
             raise ValueError(f"query_hash has shape {query_hash.shape}; give ({num_queries}, {allowed}), one hash for each query code.")
+
+
+def _merged(parts: list[Candidates]) -> Candidates:
+    """Candidates of the same queries among different codes, together."""
+    counts = np.stack([np.diff(starts) for starts, _, _ in parts])
+    query = np.concatenate([np.repeat(np.arange(counts.shape[1]), count) for count in counts])
+    order = np.argsort(query, kind="stable")
+    codes, distances = (np.concatenate([part[place] for part in parts])[order] for place in (1, 2))
+    return np.concatenate([[0], np.cumsum(counts.sum(axis=0))]), codes, distances
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

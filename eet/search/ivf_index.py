@@ -9,11 +9,10 @@ Shape suffixes: U distinct codes, N items, B bytes, b bits, L lists, S codes of 
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from eet.search.hamming_index import HammingIndex, frozen, wide_words
+from eet.search.hamming_index import HammingIndex, Scan, frozen, wide_words
 
 _PROBES = 16
 _SAMPLE_PER_LIST = 32
@@ -94,13 +93,18 @@ class IVFIndex(HammingIndex):
         """The exact index over the same codes; nothing is copied."""
         return HammingIndex(self._words_UW, self._offsets, self._rows_N, width=self._width, num_bits=self.num_bits)
 
-    def _nearest(self, device: str) -> tuple[Any, int, int]:
+    def _scan(self, device: str) -> Scan:
         if self.probes >= self.num_lists:
-            return super()._nearest(device)
-        from eet.search.scan import TILE, nearest_in_lists
+            return super()._scan(device)
+        from eet.search.scan import QUERIES_AT_ONCE, nearest_in_lists
 
         lists = self._centroids_LW, self._list_starts, self.probes
-        return (lambda words_TW, k: nearest_in_lists(self._words_UW, self._offsets, words_TW, k, 8 * self._width, *lists)), TILE, TILE
+        return Scan(
+            lambda words_TW, k, _: nearest_in_lists(self._words_UW, self._offsets, words_TW, k, 8 * self._width, *lists),
+            least=1,
+            most=QUERIES_AT_ONCE,
+            whole=True,
+        )
 
 
 def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:

@@ -15,8 +15,8 @@ from numba import njit
 from eet.hashing.popcount import popcount
 from eet.search.bit_planes import LANES, LIMIT_PLANES, VECTOR, codes_within, scratch_words, transpose
 
-TILE, MOST_QUERIES = 16, 64
-"""Least and most queries that share a pass over the codes: a block of codes stays in the first-level cache for all of them."""
+QUERIES_AT_ONCE = 64
+"""Queries that share a pass over the codes: a block of codes stays in the first-level cache for all of them."""
 
 _PLANES_FROM = 4  # queries: turning a block into bit planes costs as much as comparing it with a few
 _BLOCK = 128  # codes that are compared one by one; more would be looked at again for one that is near
@@ -194,7 +194,8 @@ def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, centroids_LW, l
     for t in range(len(queries_TW)):
         near = slice(firsts[t], firsts[t + 1])
         # The nearest list first, so that the radius shrinks soon.
-        probed = lists[near][np.argsort(list_distances[near], kind="mergesort")[:probes]]
+        keys = list_distances[near].astype(np.int64) * len(centroids_LW) + lists[near]
+        probed = lists[near][np.argsort(keys)[:probes]]
         ranges_R2 = np.empty((len(probed), 2), np.int64)
         ranges_R2[:, 0], ranges_R2[:, 1] = list_starts[probed], list_starts[probed + 1]
         _, codes, distances = nearest(codes_UW, offsets, queries_TW[t : t + 1], k, num_bits, ranges_R2)

@@ -3,7 +3,7 @@ import pytest
 
 from eet.hashing.distance import asymmetric_scores, hamming_distances
 from eet.hashing.packing import pack, unpack
-from eet.search import HammingIndex
+from eet.search import HammingIndex, hamming_index
 
 
 def slow_search(packed_queries, packed_items, k, bits, query_hash=None):  # type: ignore[no-untyped-def]
@@ -95,11 +95,30 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, devi
     whole = index.search(queries, 9, query_hash=query_hash)
     monkeypatch.setattr("eet.search.device_scan._PAIRS_AT_ONCE", 50)
     monkeypatch.setattr("eet.search.hamming_index._QUERIES_AT_ONCE", 2)
-    monkeypatch.setattr("eet.search.scan.TILE", 2)
+    monkeypatch.setattr("eet.search.scan.QUERIES_AT_ONCE", 2)
     for threads in (1, 3):
         blocked = index.search(queries, 9, query_hash=query_hash, device=device, threads=threads)
         np.testing.assert_array_equal(blocked[0], whole[0])
         np.testing.assert_array_equal(blocked[1], whole[1])
+
+
+@pytest.mark.parametrize("num_values", [200, 100_000])
+def test_few_queries_are_searched_by_all_threads_with_the_same_answer(monkeypatch: pytest.MonkeyPatch, num_values: int) -> None:
+    items, queries, query_hash = make_case(np.random.default_rng(6), 24, 5000, num_values)
+    index = HammingIndex.build(items)
+    pieces: list[int] = []
+    merged = hamming_index._merged
+    monkeypatch.setattr(hamming_index, "_merged", lambda parts: (pieces.append(len(parts)), merged(parts))[1])
+    monkeypatch.setattr(hamming_index, "_LEAST_PAIRS", 0)
+    for k in (1, 30, 5000):
+        for count in (1, 5):
+            given = queries[:count], k
+            monkeypatch.setattr(hamming_index, "_LEAST_CODES", 10**9)
+            whole = index.search_scored(*given, query_hash=query_hash[:count], threads=3)
+            monkeypatch.setattr(hamming_index, "_LEAST_CODES", 40)
+            for one, other in zip(index.search_scored(*given, query_hash=query_hash[:count], threads=3), whole, strict=True):
+                np.testing.assert_array_equal(one, other)
+    assert pieces == [3] * 6
 
 
 @pytest.mark.parametrize("bits", [16, 64, 100])
