@@ -65,8 +65,10 @@ def main(model: str, images: str, gallery: str, hits: str, reranked: str) -> Non
 
     coded = open_gallery(gallery)
     write_hits(hits, search_gallery(coded, coded, k=coded.manifest.num_ok - 1))
-    # The head has two CPUs: a third scorer is on the node that goes. The exact solver takes seconds, so that there is a midst.
-    lose_when(lambda: running("_ScoreActor") >= 3, "rerank")
+    workers.append(cluster.add_node(**sizes))  # three again
+    cluster.wait_for_nodes()
+    # Of so many scorers one at least is on the node that goes. The exact solver takes seconds, so that there is a midst.
+    lose_when(lambda: running("_ScoreActor") == 2 * NODES, "rerank")
     rerank.run(
         rerank.RerankConfig(hits=hits, gallery=gallery, out=reranked, top=1000, solver="exact", workers=2 * NODES, address=cluster.address)
     )

@@ -42,7 +42,7 @@ def test_encoding_neither_loses_nor_repeats_a_row(left, tiny_model, photos, tmp_
 
 
 def test_re_ranking_gives_the_hits_of_one_process(left, tmp_path):
-    assert left.told.index("rerank: lost a node") < left.told.index("rerank: done on 1 nodes")
+    assert left.told.index("rerank: lost a node") < left.told.index("rerank: done on 2 nodes")
     config = rerank.RerankConfig(
         hits=left.hits, gallery=left.gallery, out=str(tmp_path / "here.parquet"), top=1000, solver="exact", engine="local"
     )
