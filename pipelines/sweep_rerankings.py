@@ -136,7 +136,8 @@ class Rerankings(TrialKind):
             f"dry run: {trials} trials, {share.concurrent} at once",
             f"  each: {self.each(share, space)}",
             f"  {ms:.2f} ms a query measured on this machine with {share.cpus} threads (alone); about {duration(each)} of matching a "
-            f"trial, {each * -(-trials // share.concurrent) / 3600:.2f} h for all, reading not included; nothing was started",
+            f"trial, {duration(each * -(-trials // share.concurrent))} for all, besides reading and the start of processes; "
+            "nothing was started",
         ]
 
     def trainable(self, share: Share, run: TrackedRun) -> Any:

@@ -65,7 +65,7 @@ def run_trial(drawn: dict[str, Any], *, base: RerankConfig, root: str, hits: pa.
     parameters = parameters_of(drawn)
     folder = Path(root) / trial_name(parameters)
     done = read_trial(folder, of=RerankingTrial)
-    if done.status == "finished":  # the sweep was cut off before it heard of the end
+    if done.status == "finished":  # and a searcher drew it again
         tune.report(done.best)
         return
     begin_trial(folder, parameters, {})

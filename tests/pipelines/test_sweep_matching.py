@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from eet.gallery import Manifest, open_gallery, part_table, read_hits, write_hits, write_manifest, write_part
-from pipelines import evaluate, matching_cost, rerank, sweep
+from pipelines import evaluate, matching_cost, rerank, sweep, trial_reranking
 from pipelines.cli import main
 from pipelines.cluster import ClusterResources, Node
 from pipelines.matching_cost import ms_per_query
@@ -23,7 +23,7 @@ from pipelines.search import search_gallery
 from pipelines.sweep import SweepConfig
 from pipelines.sweep_rerankings import GivenHitsOptions
 from pipelines.tracking import default_tracking_uri
-from pipelines.trials import with_parameters
+from pipelines.trials import end_trial, trial_name, with_parameters
 
 # POT's solver needs no compiling, which takes every process some seconds.
 OWN_SPACE = """
@@ -130,6 +130,17 @@ def test_a_trial_moves_flags_of_the_re_ranking_but_not_what_it_is_given(given, t
         with_parameters(base, {"hits": "x", "engine": "ray", "loss.beta": 0.1})
 
 
+def test_a_trial_that_a_searcher_draws_again_is_not_run_again(given, tmp_path, monkeypatch):
+    reports: list[dict[str, float]] = []
+    monkeypatch.setattr(trial_reranking.tune, "report", reports.append)
+    monkeypatch.setattr(trial_reranking, "reranked_measures", None)  # must not be reached
+    parameters, record = {"weight": 2.0}, dict.fromkeys(MEASURES, 0.5)
+    end_trial(tmp_path / trial_name(parameters), "finished", "", [record])
+    base = config_of(tmp_path, given).kind.base
+    trial_reranking.run_trial(parameters, base=base, root=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
+    assert reports == [record]
+
+
 def without_labels(hits: pa.Table) -> pa.Table:
     return hits.drop_columns(["query_label", "item_label"])
 
@@ -163,7 +174,7 @@ def test_a_dry_run_counts_trials_and_queries_and_writes_nothing(given, tmp_path,
     told = capsys.readouterr().out
     # 18 queries of 200 s: an hour a trial; four of them, two at a time.
     assert "dry run: 4 trials, 2 at once" in told and "each: 18 queries on 1 CPUs" in told
-    assert "about 60 min of matching a trial, 2.00 h for all" in told and "nothing was started" in told
+    assert "about 60 min of matching a trial, 2.0 h for all" in told and "nothing was started" in told
     assert list(tmp_path.iterdir()) == []
 
 
