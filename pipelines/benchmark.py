@@ -21,7 +21,8 @@ from pipelines import benchmark_encode, benchmark_matching, benchmark_search
 from pipelines.benchmark_encode import EncodeBenchmarkOptions, EncodeTiming
 from pipelines.benchmark_matching import MatchingBenchmarkOptions, MatchingTiming
 from pipelines.benchmark_search import SearchBenchmarkOptions, SearchTiming
-from pipelines.network_cost import gmacs_per_image, interleaved_seconds
+from pipelines.interleaved import interleaved_seconds
+from pipelines.network_cost import gmacs_per_image
 from pipelines.options import JobOptions
 
 _T = TypeVar("_T")
@@ -231,7 +232,8 @@ def _time(
     repeats: int,
 ) -> list[Timing]:
     images = torch.randn(batch_size, 3, *size, device=device)
-    seconds = interleaved_seconds(runs, images, repeats=repeats)
+    calls = {name: functools.partial(run, images) for name, run in runs.items()}
+    seconds = interleaved_seconds(calls, repeats=repeats, device=device)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     timings = []
     for name, values in seconds.items():

@@ -23,7 +23,7 @@ JOBS: dict[str, Job] = {
     "train-teacher": Job("pipelines.train_teacher", "TrainTeacherConfig", "train an unpruned teacher alone, for staged distillation"),
     "distill": Job("pipelines.distill", "DistillConfig", "train a pruned student: joint without --teacher, staged with one"),
     "train-base": Job("pipelines.train_base", "TrainBaseConfig", "train a base model for re-ranking by metric learning"),
-    "sweep": Job("pipelines.sweep", "SweepConfig", "many such trainings over a search space: accuracy against cost"),
+    "sweep": Job("pipelines.sweep", "SweepConfig", "many such trainings, or re-rankings, over a search space: accuracy against cost"),
     "encode": Job("pipelines.encode", "EncodeConfig", "images to a gallery of hash codes in Parquet"),
     "index": Job("pipelines.index", "IndexConfig", "a gallery's codes as files that a search maps into memory"),
     "search": Job("pipelines.search", "SearchConfig", "nearest items of a gallery in Hamming space"),

@@ -1,6 +1,6 @@
 """What a network costs: multiply-adds, bytes a row of its gallery takes, time."""
 
-import time
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eet.gallery import model_schema
 from eet.vit import Student, load_bundle
+from pipelines.interleaved import interleaved_seconds
 
 LATENCY_BATCH, LATENCY_REPEATS = 8, 15
 
@@ -36,27 +37,6 @@ def student_costs(student: Student) -> dict[str, float]:
     }
 
 
-def interleaved_seconds(
-    calls: Mapping[str, Callable[[torch.Tensor], Any]], images_BCHW: torch.Tensor, *, repeats: int
-) -> dict[str, list[float]]:
-    """Seconds of every call in turn, `repeats` times over behind two rounds of warm-up: a change of the machine's speed meets all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(-2, repeats):
-        for name, call in calls.items():
-            _settle(images_BCHW.device)
-            started = time.perf_counter()
-            call(images_BCHW)
-            _settle(images_BCHW.device)
-            if repeat >= 0:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
-def _settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float]:
     """Milliseconds an image of each bundle, {name: path} -> {name: median}: batches of 8, CUDA in bf16 where there is one.
 
@@ -75,12 +55,13 @@ def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float
     sizes = {network.preprocessing.image_size for network in networks.values()}
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         for size in sorted(sizes):  # one batch goes through all networks of its size
+            images = torch.randn(LATENCY_BATCH, 3, *size, device=device)
             calls = {
-                kind: lambda images, network=network: network(images, tokens=False)
+                kind: functools.partial(network, images, tokens=False)
                 for kind, network in networks.items()
                 if network.preprocessing.image_size == size
             }
-            seconds = interleaved_seconds(calls, torch.randn(LATENCY_BATCH, 3, *size, device=device), repeats=LATENCY_REPEATS)
+            seconds = interleaved_seconds(calls, repeats=LATENCY_REPEATS, device=device)
             medians |= {kind: sorted(times)[len(times) // 2] * 1e3 / LATENCY_BATCH for kind, times in seconds.items()}
     return {name: medians[kind] for name, kind in kinds.items()}
 

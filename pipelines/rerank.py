@@ -113,31 +113,42 @@ def run(config: RerankConfig) -> pa.Table:
     # Ray's workers have another working directory, and who reads the config beside the hits too.
     config = replace(config, gallery=str(absolute(config.gallery)), hits=str(absolute(config.hits)))
     hits = read_hits(config.hits)
-    gallery = open_gallery(config.gallery)
-    queries = open_gallery(_queries_of(config))
-    check_same_model(gallery, queries)
-    _check_columns(config, gallery, queries)
-    hits = hits.sort_by([("query_id", "ascending"), ("rank", "ascending")])
-    head_H = hits["rank"].to_numpy() <= config.top
+    gallery, queries = open_galleries(config)
+    pairs = int((hits["rank"].to_numpy() <= config.top).sum())
     if config.dry_run:
         print(
-            f"dry run: {int(head_H.sum())} pairs of {len(pc.unique(hits['query_id']))} queries, {config.marginal} marginals, "
+            f"dry run: {pairs} pairs of {len(pc.unique(hits['query_id']))} queries, {config.marginal} marginals, "
             f"{config.solver}; nothing was started"
         )
         return pa.table({})
-    options = config.match_options(gallery, queries)
+    reranked = reranked_hits(hits, gallery, queries, config)
+    write_config(config.out, config)
+    write_hits(config.out, reranked, recall=read_recall(config.hits))
+    without = pairs - (len(reranked) - reranked["score_struct"].null_count)
+    told = f"; {without} hits without tokens kept their place" if without else ""
+    print(f"{config.out}: {pairs} of {len(hits)} hits re-ranked{told}")
+    return reranked
+
+
+def open_galleries(config: RerankConfig) -> tuple[Gallery, Gallery]:
+    """The searched gallery and that of the queries. ValueError where they are not of one model, or lack what the options need."""
+    gallery, queries = open_gallery(config.gallery), open_gallery(_queries_of(config))
+    check_same_model(gallery, queries)
+    _check_columns(config, gallery, queries)
+    return gallery, queries
+
+
+def reranked_hits(hits: pa.Table, gallery: Gallery, queries: Gallery, config: RerankConfig, *, threads: int | None = None) -> pa.Table:
+    """Hits in their new order (RERANKED_SCHEMA), whatever order of rows they come in. threads: with the engine local; default all."""
+    hits = hits.sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    head_H = hits["rank"].to_numpy() <= config.top
+    options = replace(config.match_options(gallery, queries), threads=threads)
     opened = scoring_here(gallery, options)
     if config.engine == "ray":
         opened = scoring_on_ray(gallery, options, address=config.ray_address, workers=config.workers)
     with opened as scorer:
         global_H, struct_H = score_hits(hits, head_H, gallery, queries, scorer, config, options)
-    reranked = reordered(hits, head_H, global_H, struct_H, weight=config.weight)
-    write_config(config.out, config)
-    write_hits(config.out, reranked, recall=read_recall(config.hits))
-    without = int((head_H & np.isnan(struct_H)).sum())
-    told = f"; {without} hits without tokens kept their place" if without else ""
-    print(f"{config.out}: {int(head_H.sum())} of {len(hits)} hits re-ranked{told}")
-    return reranked
+    return reordered(hits, head_H, global_H, struct_H, weight=config.weight)
 
 
 def _queries_of(config: RerankConfig) -> str:

@@ -79,7 +79,16 @@ def token_set(rows: pa.Table, manifest: Manifest) -> TokenSet:
 
 def score_part(gallery: Gallery, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
     """Scores of those pairs whose item the part holds. Of a pair alone: how pairs are grouped changes no bit of them."""
-    rows = gallery.part_rows(pairs.part, pairs.item_ids.unique(), needed_columns(embeddings=options.embeddings))
+    return score_rows(rows_of(gallery, pairs, options), gallery.manifest, pairs, queries, options)
+
+
+def rows_of(gallery: Gallery, pairs: PartPairs, options: MatchOptions) -> pa.Table:
+    """What the part holds of the pairs' items, each once, with all that is needed to score them."""
+    return gallery.part_rows(pairs.part, pairs.item_ids.unique(), needed_columns(embeddings=options.embeddings))
+
+
+def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
+    """`score_part` of rows that are read already. manifest: their gallery's."""
     row_P = pc.index_in(pairs.item_ids, value_set=rows["item_id"].combine_chunks())
     here = row_P.is_valid().to_numpy(zero_copy_only=False)
     row_P = row_P.drop_null().to_numpy().astype(np.int64)
@@ -91,8 +100,8 @@ def score_part(gallery: Gallery, pairs: PartPairs, queries: Queries, options: Ma
         place = np.cumsum(with_tokens) - 1
         rows = rows.filter(pa.array(with_tokens))
         item_P, query_P = place[row_P[scored_P]], query_P[scored_P]
-        tokens = token_set(rows, gallery.manifest)
-        global_P[scored_P] = _global(rows, item_P, query_P, queries, gallery.manifest, options)
+        tokens = token_set(rows, manifest)
+        global_P[scored_P] = _global(rows, item_P, query_P, queries, manifest, options)
         struct_P[scored_P] = match_pairs(
             queries.tokens, tokens, np.stack([query_P, item_P], axis=1),
             marginal=options.marginal, epsilon=options.epsilon, transported=options.transported, solver=options.solver,

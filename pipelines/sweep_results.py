@@ -8,36 +8,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eet.figures import pareto_figure, save_png, weight_curves_figure
+from eet.figures import pareto_figure, save_png
 from eet.metrics import pareto_set
-from pipelines.distill import DistillConfig
 from pipelines.output import write_config
-from pipelines.trials import Trial, chosen_trial, trial_config
+from pipelines.trial_kind import TrialKind
+from pipelines.trials import Trial, chosen_trial
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 RESULTS_FILE, PARETO_FILE, BEST_FILE = "results.parquet", "pareto.png", "best.yaml"
-COSTS = {"gmacs": "GMACs an image", "latency_ms": "ms an image", "code_bytes": "bytes a code", "row_bytes": "bytes a row with tokens"}
-WEIGHTS = {"loss.beta": "beta", "loss.sigma": "sigma"}  # the paper's figures 4 and 5
 
 
 def pareto_trials(trials: Sequence[Trial], costs: Sequence[str]) -> set[str]:
-    """Names of the finished trials that no other beats in validation mAP and every one of `costs`."""
+    """Names of the finished trials that no other beats in quality and every one of `costs`."""
     finished = [trial for trial in trials if trial.status == "finished"]
-    values = [[trial.best["val_mAP"], *(-trial.costs[cost] for cost in costs)] for trial in finished]
+    values = [[trial.best[trial.quality], *(-trial.costs[cost] for cost in costs)] for trial in finished]
     stands = pareto_set(np.array(values).reshape(len(finished), 1 + len(costs)))
     return {trial.name for trial, stand in zip(finished, stands, strict=True) if stand}
 
 
-def results_table(trials: Sequence[Trial], costs: Sequence[str]) -> pa.Table:
+def results_table(trials: Sequence[Trial], kind: TrialKind) -> pa.Table:
     """One row a trial.
 
-    Columns: trial, status ('finished', 'stopped', 'failed', 'unfinished'), reason, each parameter under its flag's name, val_mAP (of the
-    best epoch), epoch (which that was), epochs (that were trained), images_per_s (median), the costs, pareto, chosen, bundle (its path).
-    What is not known of a trial is null.
+    Columns: trial, status ('finished', 'stopped', 'failed', 'unfinished'), reason, each parameter under its flag's name, what the kind
+    measures, every cost it knows, pareto, chosen, and what the trial left. What is not known of a trial is null.
     """
-    front, chosen = pareto_trials(trials, costs), chosen_trial(trials)
+    front, chosen = pareto_trials(trials, kind.costs), chosen_trial(trials)
     names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
     columns: dict[str, list[Any]] = {
         "trial": [trial.name for trial in trials],
@@ -45,19 +42,18 @@ def results_table(trials: Sequence[Trial], costs: Sequence[str]) -> pa.Table:
         "reason": [trial.reason for trial in trials],
     }
     columns |= {name: _column([trial.parameters.get(name) for trial in trials]) for name in names}
-    columns |= {
-        "val_mAP": [trial.best.get("val_mAP") for trial in trials],
-        "epoch": [int(trial.best["epoch"]) if trial.best else None for trial in trials],
-        "epochs": [len(trial.history) for trial in trials],
-        "images_per_s": [float(np.median([r["images_per_s"] for r in trial.history])) if trial.history else None for trial in trials],
-    }
-    columns |= {cost: [trial.costs.get(cost) for trial in trials] for cost in COSTS}
+    columns |= _columns([trial.measures() for trial in trials])
+    columns |= {cost: [trial.costs.get(cost) for trial in trials] for cost in kind.trial.cost_names}
     columns |= {
         "pareto": [trial.name in front for trial in trials],
         "chosen": [trial is chosen for trial in trials],
-        "bundle": [str(trial.folder) if trial.status == "finished" else None for trial in trials],
     }
+    columns |= _columns([trial.products() for trial in trials])
     return pa.table(columns)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
 def _column(values: list[Any]) -> list[Any]:
@@ -66,66 +62,37 @@ def _column(values: list[Any]) -> list[Any]:
     return values if len(kinds) <= 1 else [None if value is None else str(value) for value in values]
 
 
-def weight_line(trials: Sequence[Trial], weight: str) -> list[Trial]:
-    """Of finished trials those that differ in `weight` alone, in its order: the largest such group, of equal ones that with the best trial.
-    Empty where no two do, as in a random space.
-    """
-    alike: dict[str, list[Trial]] = {}
-    for trial in trials:
-        others = {name: value for name, value in trial.parameters.items() if name != weight}
-        alike.setdefault(str(sorted(others.items())), []).append(trial)
-    line = max(alike.values(), key=lambda group: (len(group), max(trial.best["val_mAP"] for trial in group)))
-    return sorted(line, key=lambda trial: trial.parameters[weight]) if len(line) > 1 else []
-
-
-def write_results(
-    out: Path, trials: Sequence[Trial], costs: Sequence[str], base: DistillConfig, *, teachers: str | None, title: str
-) -> None:
-    """results.parquet, pareto.png, map_over_beta.png and map_over_sigma.png where these were swept, and best.yaml, into `out`."""
-    pq.write_table(results_table(trials, costs), out / RESULTS_FILE)
+def write_results(out: Path, trials: Sequence[Trial], kind: TrialKind, *, title: str) -> None:
+    """results.parquet, and where a trial has finished pareto.png, the kind's own figures, and best.yaml, into `out`."""
+    pq.write_table(results_table(trials, kind), out / RESULTS_FILE)
     finished, chosen = [trial for trial in trials if trial.status == "finished"], chosen_trial(trials)
     if chosen is None:
         return
-    quality = [trial.best["val_mAP"] for trial in finished]
     figure = pareto_figure(
-        {COSTS[cost]: [trial.costs[cost] for trial in finished] for cost in costs},
-        quality,
+        {kind.trial.cost_names[cost]: [trial.costs[cost] for trial in finished] for cost in kind.costs},
+        [trial.best[trial.quality] for trial in finished],
         names=[trial.name for trial in finished],
-        quality_name="validation mAP",
+        quality_name=kind.trial.quality_name,
         chosen=chosen.name,
         title=title,
     )
     save_png(figure, out / PARETO_FILE)
-    for weight, name in WEIGHTS.items():
-        drawn = [trial for trial in finished if trial.parameters.get(weight, 0) > 0]
-        if len({trial.parameters[weight] for trial in drawn}) < 2:
-            continue
-        by_bits: dict[int, list[Trial]] = {}
-        for trial in drawn:
-            by_bits.setdefault(trial.parameters.get("student.bits", base.student.bits), []).append(trial)
-        points = {f"{bits} bits": _points(by_bits[bits], weight) for bits in sorted(by_bits)}
-        lines = {f"{bits} bits": _points(line, weight) for bits in by_bits if (line := weight_line(by_bits[bits], weight))}
-        save_png(
-            weight_curves_figure(lines, points, weight=name, quality="validation mAP", title=f"mAP over {name}"),
-            out / f"map_over_{name}.png",
-        )
-    best = trial_config(base, chosen.parameters, out=str(out / "best"), teachers=teachers)
+    kind.draw(finished, out)
+    best = kind.best_config(chosen, out)
     write_config(best.out, best, location=str(out / BEST_FILE))
 
 
-def _points(trials: Sequence[Trial], weight: str) -> tuple[list[float], list[float]]:
-    return [trial.parameters[weight] for trial in trials], [trial.best["val_mAP"] for trial in trials]
-
-
-def trial_table(trials: Sequence[Trial], running: Mapping[str, Mapping[str, float]], costs: Sequence[str] = ()) -> "Table":
+def trial_table(
+    trials: Sequence[Trial], running: Mapping[str, Mapping[str, float]], *, of: type[Trial], costs: Sequence[str] = ()
+) -> "Table":
     """The trials for the terminal; the Pareto set is marked *, the chosen one **. running: last record of those not finished yet."""
     from rich.table import Table
 
     front, chosen = pareto_trials(trials, costs) if costs else set(), chosen_trial(trials) if costs else None
     names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
-    shown = [cost for cost in COSTS if any(cost in trial.costs for trial in trials)]
+    shown = [cost for cost in of.cost_names if any(cost in trial.costs for trial in trials)]
     table = Table()
-    for heading in ("trial", *(name.partition(".")[2] or name for name in names), "val mAP", "epoch", *shown, ""):
+    for heading in ("trial", *(name.partition(".")[2] or name for name in names), *of.shown({}), *shown, ""):
         table.add_column(heading, justify="left" if heading in ("trial", "") else "right", overflow="fold")
     for trial in trials:
         record = trial.best or running.get(trial.name, {})
@@ -136,8 +103,7 @@ def trial_table(trials: Sequence[Trial], running: Mapping[str, Mapping[str, floa
         table.add_row(
             trial.name,
             *(_short(trial.parameters.get(name)) for name in names),
-            f"{record['val_mAP']:.4f}" if record else "",
-            str(int(record["epoch"])) if record else "",
+            *of.shown(record).values(),
             *(_short(trial.costs.get(cost)) for cost in shown),
             state + mark,
         )

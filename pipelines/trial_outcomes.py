@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,30 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from pipelines.sweep_results import trial_table
 from pipelines.tracking import TrackedRun
 from pipelines.trial_run import TITLE, parameters_of
-from pipelines.trials import BUNDLE_FILE, end_trial, read_trial, read_trials, trial_name
+from pipelines.trials import Trial, end_trial, read_trial, read_trials, trial_name
 
 GRACE_S = 5  # a trial's own processes end before its workers' room is given back, or they would ask for another
-RECORDED = ("epoch", "val_mAP", "total", "images_per_s")
 
 
 class TrialOutcomes(tune.Callback):
     """Tune's callback in the driver's process.
 
-    root: folder of the trials. epochs: of each. run: the sweep's MLflow run. planned: parameters drawn beforehand, for the table.
-    scheduler: what stops trials, by name.
+    root: folder of the trials. of: their kind. progress: what is said of a record. run: the sweep's MLflow run. planned: parameters drawn
+    beforehand, for the table. scheduler: what stops trials, by name.
     """
 
-    def __init__(self, root: Path, *, epochs: int, run: TrackedRun, planned: list[dict[str, Any]], scheduler: str) -> None:
-        self._root, self._epochs, self._run, self._planned, self._scheduler = root, epochs, run, planned, scheduler
+    def __init__(
+        self,
+        root: Path,
+        *,
+        of: type[Trial],
+        progress: Callable[[Mapping[str, float]], str],
+        run: TrackedRun,
+        planned: list[dict[str, Any]],
+        scheduler: str,
+    ) -> None:
+        self._root, self._of, self._progress = root, of, progress
+        self._run, self._planned, self._scheduler = run, planned, scheduler
         self._records: dict[str, list[dict[str, float]]] = {}
         self._live: Any = None
         self._rooms: dict[str, str] = {}
@@ -44,13 +54,13 @@ class TrialOutcomes(tune.Callback):
         name = trial_name(parameters_of(trial.config))
         if "placement_group" in result:
             self._rooms[name] = result["placement_group"]
-        record = {key: float(result[key]) for key in RECORDED if key in result}
+        record = {key: float(result[key]) for key in self._of.recorded if key in result}
         self._records.setdefault(name, []).append(record)
-        self._say(name, f"epoch {result['epoch']}/{self._epochs}  val mAP {result['val_mAP']:.4f}")
+        self._say(name, self._progress(record))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         name = trial_name(parameters_of(trial.config))
-        if (self._root / name / BUNDLE_FILE).exists():
+        if read_trial(self._root / name, of=self._of).status == "finished":
             self._say(name, "finished")
             return
         epoch = int(self._records[name][-1]["epoch"])
@@ -58,7 +68,7 @@ class TrialOutcomes(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         name = trial_name(parameters_of(trial.config))
-        told = read_trial(self._root / name)  # a trial that could has said why itself
+        told = read_trial(self._root / name, of=self._of)  # a trial that could has said why itself
         reason = told.reason if told.status == "failed" else "its process was lost"
         self._end(name, "failed", reason, mlflow_status="FAILED")
 
@@ -86,7 +96,7 @@ class TrialOutcomes(tune.Callback):
             print(f"trial {name}  {what}", flush=True)
         else:
             last = {name: records[-1] for name, records in self._records.items()}
-            self._live.update(trial_table(read_trials(self._root, self._planned), last))
+            self._live.update(trial_table(read_trials(self._root, self._planned, of=self._of), last, of=self._of))
 
     def close(self) -> None:
         """Tune is done."""

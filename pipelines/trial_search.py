@@ -55,11 +55,19 @@ def scheduler(name: str, *, epochs: int, grace_epochs: int | None) -> TrialSched
 
 
 def optuna_search(
-    space: Mapping[str, Any], out: Path, *, costs: Sequence[str], again: Sequence[Mapping[str, Any]], known: int, seed: int
+    space: Mapping[str, Any],
+    out: Path,
+    *,
+    quality: str,
+    costs: Sequence[str],
+    again: Sequence[Mapping[str, Any]],
+    known: int,
+    seed: int,
 ) -> tune.search.Searcher:
     """Optuna's search, its study in the folder `out`: what earlier trials reached is known after a resume.
 
-    costs: weighed beside validation mAP, where the space moves them; latency, which is measured at the end, is stood for by multiply-adds.
+    quality: what trials report that is to be high. costs: weighed beside it, where the space moves them; latency, which is measured at the
+    end, is stood for by multiply-adds.
     again: parameters of trials that were cut off: they come first, as they were drawn. known: how many trials were drawn already.
     """
     import optuna
@@ -71,7 +79,7 @@ def optuna_search(
         counted.append("gmacs")  # time is measured when no trial runs; until then multiply-adds stand for it
     drawn = [{name: value for name, value in parameters.items() if name in space} for parameters in again]
     return OptunaSearch(
-        metric=["val_mAP", *counted] if counted else "val_mAP",
+        metric=[quality, *counted] if counted else quality,
         mode=["max", *("min" for _ in counted)] if counted else "max",
         points_to_evaluate=drawn or None,
         seed=seed + known,  # after a resume it must not draw its first points again

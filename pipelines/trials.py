@@ -1,22 +1,29 @@
-"""The trials of a sweep: which parameters each has, the training it is, and what its folder says of it."""
+"""The trials of a sweep: which parameters each has, the job that it is, and what its folder says of it."""
 
 import dataclasses
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import yaml
 
 from pipelines.distill import DistillConfig
 from pipelines.output import flat_values
+from pipelines.rerank import RerankConfig
 
 TRIAL_FILE, OUTCOME_FILE, HISTORY_FILE, BUNDLE_FILE = "trial.json", "outcome.json", "history.json", "model.json"
 Status = Literal["finished", "stopped", "failed", "unfinished"]
-FIXED = ("out", "teacher", "resume", "address", "tracking_uri", "dry_run", "data")  # one for the whole sweep
+# Flags of the job that a trial is that are one for the whole sweep.
+FIXED = {
+    DistillConfig: ("out", "teacher", "resume", "address", "tracking_uri", "dry_run", "data"),
+    RerankConfig: ("out", "hits", "gallery", "queries", "model", "engine", "workers", "seed", "address", "tracking_uri", "dry_run"),
+}
+Job = TypeVar("Job", DistillConfig, RerankConfig)
 
 
 def drawn_parameters(space: Mapping[str, Any], *, trials: int, seed: int) -> list[dict[str, Any]]:
@@ -55,11 +62,11 @@ def trial_name(parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def with_parameters(base: DistillConfig, parameters: Mapping[str, Any]) -> DistillConfig:
-    """The training with some of its flags replaced: {'loss.beta': 0.3, 'student.keep_ratios.0': 0.5, 'seed': 7}.
+def with_parameters(base: Job, parameters: Mapping[str, Any]) -> Job:
+    """The job with some of its flags replaced: {'loss.beta': 0.3, 'student.keep_ratios.0': 0.5, 'seed': 7}.
 
     A number behind a flag's name is a place in its list, and all places from 0 must be given; text for a flag that is no text is read as on
-    the command line ('[4, 8, 10]'). ValueError, naming all of them, for flags that `eet distill` lacks or a sweep holds fixed.
+    the command line ('[4, 8, 10]'). ValueError, naming all of them, for flags that the job lacks or a sweep holds fixed.
     """
     values: dict[str, Any] = {}
     items: dict[str, dict[int, Any]] = {}
@@ -73,7 +80,7 @@ def with_parameters(base: DistillConfig, parameters: Mapping[str, Any]) -> Disti
         if sorted(at) != list(range(len(at))):
             raise ValueError(f"{flag} is given at the places {sorted(at)}: give all of them, from 0")
         values[flag] = [at[place] for place in range(len(at))]
-    known = {flag: now for flag, now in _flags(base) if flag.partition(".")[0] not in FIXED}
+    known = {flag: now for flag, now in _flags(base) if flag.partition(".")[0] not in FIXED[type(base)]}
     unknown = [flag for flag in values if flag not in known]
     if unknown:
         raise ValueError(f"the space moves {', '.join(unknown)}, which a trial does not have: it may move {', '.join(known)}")
@@ -88,18 +95,7 @@ def with_parameters(base: DistillConfig, parameters: Mapping[str, Any]) -> Disti
     return dataclasses.replace(base, **changes)
 
 
-def trial_config(base: DistillConfig, parameters: Mapping[str, Any], *, out: str, teachers: str | None) -> DistillConfig:
-    """The training of one trial into `out`. teachers: folder of frozen teachers, one for each code length, or None: base.teacher."""
-    config = with_parameters(base, parameters)
-    return dataclasses.replace(config, out=out, teacher=teacher_folder(teachers, config.student.bits) if teachers else base.teacher)
-
-
-def teacher_folder(teachers: str, bits: int) -> str:
-    """Where the shared teacher of a code length is: it and the student must agree in that."""
-    return str(Path(teachers) / f"{bits}_bits")
-
-
-def _flags(config: DistillConfig) -> Iterator[tuple[str, Any]]:
+def _flags(config: Any) -> Iterator[tuple[str, Any]]:
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
         if dataclasses.is_dataclass(value):
@@ -109,12 +105,22 @@ def _flags(config: DistillConfig) -> Iterator[tuple[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What a trial's folder says.
+class Trial(ABC):
+    """What a trial's folder says. A subclass says what such trials are judged by.
 
-    parameters: what was drawn. costs: counted when it began, {} before. history: records of the epochs that are known, of a finished trial
-    all. reason: why it failed or was stopped.
+    quality: the measure in its records that it is judged by, higher is better. quality_name, short_name: as people call it, in full and
+    where it is clear of what. cost_names: every cost that a trial can have, with its unit. tie_cost: of trials of equal quality the one of
+    the least is chosen. recorded: what is kept of the records of a trial that does not come to its end.
+    parameters: what was drawn. costs: those that are known, {} before it began. history: records of the epochs that are known, of a
+    finished trial all; of a trial without epochs one. reason: why it failed or was stopped.
     """
+
+    quality: ClassVar[str]
+    quality_name: ClassVar[str]
+    short_name: ClassVar[str]
+    cost_names: ClassVar[Mapping[str, str]]
+    tie_cost: ClassVar[str]
+    recorded: ClassVar[tuple[str, ...]]
 
     name: str
     folder: Path
@@ -126,13 +132,26 @@ class Trial:
 
     @property
     def best(self) -> dict[str, float]:
-        """The record of the epoch with the highest validation mAP, the earliest of equals (whose weights a bundle holds); {} before any."""
-        return max(self.history, key=lambda record: record["val_mAP"], default={})
+        """The record of the highest quality, the earliest of equals (whose weights a bundle holds); {} before any."""
+        return max(self.history, key=lambda record: record[self.quality], default={})
 
     @property
     def to_run(self) -> bool:
         """Whether a resumed sweep runs it: finished and stopped ones it never does."""
         return self.status in ("failed", "unfinished")
+
+    @abstractmethod
+    def measures(self) -> dict[str, Any]:
+        """What results.parquet says of how well it did; None for what is not known."""
+
+    def products(self) -> dict[str, Any]:
+        """What results.parquet says of what it left."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def shown(cls, record: Mapping[str, float]) -> dict[str, str]:
+        """A record on the terminal: {heading: text}; {} has the same headings."""
 
 
 def begin_trial(folder: Path, parameters: Mapping[str, Any], costs: Mapping[str, float]) -> None:
@@ -161,8 +180,8 @@ def _write(path: Path, record: dict[str, Any]) -> None:
     writing.replace(path)  # whole or not at all
 
 
-def read_trial(folder: Path, parameters: Mapping[str, Any] | None = None) -> Trial:
-    """The trial of a folder; of one that is not there yet, from its parameters."""
+def read_trial(folder: Path, parameters: Mapping[str, Any] | None = None, *, of: type[Trial]) -> Trial:
+    """The trial of a folder; of one that is not there yet, from its parameters. of: its kind."""
     begun = _read(folder / TRIAL_FILE) or {"parameters": dict(parameters or {}), "costs": {}}
     status: Status = "unfinished"
     reason, history = "", []
@@ -170,23 +189,23 @@ def read_trial(folder: Path, parameters: Mapping[str, Any] | None = None) -> Tri
         status, history = "finished", json.loads((folder / HISTORY_FILE).read_text())
     elif outcome := _read(folder / OUTCOME_FILE):
         status, reason, history = outcome["status"], outcome["reason"], outcome["history"]
-    return Trial(folder.name, folder, begun["parameters"], begun["costs"], status, reason, history)
+    return of(folder.name, folder, begun["parameters"], begun["costs"], status, reason, history)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def read_trials(root: Path, planned: Sequence[Mapping[str, Any]] = ()) -> list[Trial]:
+def read_trials(root: Path, planned: Sequence[Mapping[str, Any]] = (), *, of: type[Trial]) -> list[Trial]:
     """The planned trials in their order, begun or not, then those that a searcher drew."""
-    trials = {name: read_trial(root / name, parameters) for parameters in planned if (name := trial_name(parameters))}
+    trials = {name: read_trial(root / name, parameters, of=of) for parameters in planned if (name := trial_name(parameters))}
     begun = sorted(root.glob(f"*/{TRIAL_FILE}"), key=lambda file: (file.stat().st_mtime_ns, file))
     for file in begun:
-        trials.setdefault(file.parent.name, read_trial(file.parent))
+        trials.setdefault(file.parent.name, read_trial(file.parent, of=of))
     return list(trials.values())
 
 
 def chosen_trial(trials: Sequence[Trial]) -> Trial | None:
-    """Of the finished trials the one of the highest validation mAP, of equals the one of fewest multiply-adds; None where none finished."""
+    """Of the finished trials the one of the highest quality, of equals the cheapest, of those the first; None where none finished."""
     finished = [trial for trial in trials if trial.status == "finished"]
-    return max(finished, key=lambda trial: (trial.best["val_mAP"], -trial.costs["gmacs"]), default=None)
+    return max(finished, key=lambda trial: (trial.best[trial.quality], -trial.costs[trial.tie_cost]), default=None)

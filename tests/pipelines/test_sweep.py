@@ -11,15 +11,19 @@ import torch
 import yaml
 
 from eet.vit import PruningSchedule, build_student, load_bundle, save_bundle
-from pipelines import sweep, trial_outcomes
+from pipelines import sweep, sweep_trainings, trial_outcomes
 from pipelines.cli import JobFailed, main
 from pipelines.cluster import ClusterResources, Node
 from pipelines.distill import DistillConfig
 from pipelines.network_cost import latencies_ms, student_costs
 from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.sweep import Share, SweepConfig, share_of, space_of
-from pipelines.sweep_results import pareto_trials, results_table, weight_line, write_results
+from pipelines.sweep import SweepConfig, space_of
+from pipelines.sweep_curves import weight_line
+from pipelines.sweep_results import pareto_trials, results_table, write_results
+from pipelines.sweep_trainings import share_of
 from pipelines.trial_search import default_scheduler, optuna_search, scheduler
+from pipelines.trial_share import Share
+from pipelines.trial_training import TrainingTrial, trial_config
 from pipelines.trials import (
     Trial,
     begin_trial,
@@ -28,7 +32,6 @@ from pipelines.trials import (
     end_trial,
     read_trial,
     read_trials,
-    trial_config,
     trial_name,
     with_parameters,
 )
@@ -184,7 +187,7 @@ def test_optuna_goes_on_behind_what_is_known_and_draws_nothing_twice(tmp_path, c
     counted = [cost for cost in costs if cost != "latency_ms"] or ["gmacs"]
 
     def search(again, known):
-        found = optuna_search(space, tmp_path, costs=costs, again=again, known=known, seed=1)
+        found = optuna_search(space, tmp_path, quality="val_mAP", costs=costs, again=again, known=known, seed=1)
         found.set_search_properties(None, None, space)
         return found
 
@@ -210,7 +213,7 @@ def finished(root: Path, parameters, val_maps, **costs) -> Trial:
     history = [{"epoch": epoch, "val_mAP": value, "images_per_s": 5.0} for epoch, value in enumerate(val_maps, start=1)]
     (folder / "history.json").write_text(json.dumps(history))
     (folder / "model.json").write_text("{}")
-    return read_trial(folder)
+    return read_trial(folder, of=TrainingTrial)
 
 
 def test_a_trial_s_folder_says_how_it_stands_and_what_resume_does(tmp_path):
@@ -222,20 +225,20 @@ def test_a_trial_s_folder_says_how_it_stands_and_what_resume_does(tmp_path):
     begin_trial(tmp_path / names[2], drawn[2], {})
     begin_trial(tmp_path / names[4], drawn[4], {})
     end_trial(tmp_path / names[4], "stopped", "by asha after epoch 1", [])
-    trials = read_trials(tmp_path, drawn[:4])
+    trials = read_trials(tmp_path, drawn[:4], of=TrainingTrial)
     assert [trial.name for trial in trials] == names  # planned ones in order, begun or not, then what a searcher drew
     assert [trial.status for trial in trials] == ["finished", "failed", "unfinished", "unfinished", "stopped"]
     assert [trial.to_run for trial in trials] == [False, True, True, True, False]
     assert trials[0].best["epoch"] == 2 and trials[3].parameters == drawn[3]
     begin_trial(tmp_path / names[1], drawn[1], {})
-    assert read_trial(tmp_path / names[1]).status == "unfinished"  # begun again, it has not failed yet
+    assert read_trial(tmp_path / names[1], of=TrainingTrial).status == "unfinished"  # begun again, it has not failed yet
 
 
 def test_the_chosen_trial_has_the_highest_map_and_of_equals_the_least_macs(tmp_path):
     reached = [(0.4, 3), (0.5, 2), (0.5, 1), (0.1, 0.5)]
     trials = [finished(tmp_path, {"seed": n}, [value], gmacs=cost) for n, (value, cost) in enumerate(reached)]
     end_trial(tmp_path / "x", "stopped", "", [{"epoch": 1, "val_mAP": 0.9}])
-    trials.append(read_trial(tmp_path / "x"))
+    trials.append(read_trial(tmp_path / "x", of=TrainingTrial))
     assert chosen_trial(trials).parameters == {"seed": 2}
     assert {trial.parameters["seed"] for trial in trials if trial.name in pareto_trials(trials, ["gmacs"])} == {2, 3}
     assert chosen_trial([]) is None and pareto_trials([], ["gmacs"]) == set()
@@ -246,7 +249,8 @@ def test_results_have_a_row_a_trial_with_what_is_known(tmp_path):
     trials = [finished(tmp_path, drawn[0], [0.1, 0.4, 0.2])]
     begin_trial(tmp_path / trial_name(drawn[1]), drawn[1], {"gmacs": 2.0})
     end_trial(tmp_path / trial_name(drawn[1]), "failed", "the loss is nan", [])
-    rows = results_table(read_trials(tmp_path, drawn), ["gmacs"]).to_pylist()
+    kind = config_of(tmp_path, tmp_path, costs=("gmacs",)).kind
+    rows = results_table(read_trials(tmp_path, drawn, of=TrainingTrial), kind).to_pylist()
     assert rows[0] == {
         "trial": trials[0].name, "status": "finished", "reason": "", **drawn[0], "val_mAP": 0.4, "epoch": 2, "epochs": 3,
         "images_per_s": 5.0, "gmacs": 1.0, "latency_ms": None, "code_bytes": 2.0, "row_bytes": 9.0, "pareto": True, "chosen": True,
@@ -269,8 +273,8 @@ def test_a_line_of_the_figures_joins_trials_that_differ_in_that_weight_alone(tmp
 def test_distill_takes_best_yaml_as_it_is(tmp_path, tiny_birds, capsys):
     drawn = drawn_parameters(loss_weights("figures", bits=(16, 24)), trials=1, seed=0)
     trials = [finished(tmp_path / "trials", parameters, [0.1 + n / 100]) for n, parameters in enumerate(drawn)]
-    base = config_of(tmp_path, tiny_birds).base
-    write_results(tmp_path, trials, ["gmacs", "code_bytes"], base, teachers=None, title="t")
+    kind = config_of(tmp_path, tiny_birds).kind
+    write_results(tmp_path, trials, kind, title="t")
     assert {"results.parquet", "pareto.png", "map_over_beta.png", "map_over_sigma.png", "best.yaml"} <= {p.name for p in tmp_path.iterdir()}
     assert pq.read_table(tmp_path / "results.parquet").num_rows == 18
     written = yaml.safe_load((tmp_path / "best.yaml").read_text())
@@ -294,14 +298,15 @@ def test_a_stopped_trial_is_told_and_its_workers_room_given_back_when_its_own_pr
     clock = [100.0]
     monkeypatch.setattr(trial_outcomes.time, "monotonic", lambda: clock[0])
     run = type("Run", (), {"ended": [], "end_children": lambda self, *told: self.ended.append(told)})()
-    outcomes = trial_outcomes.TrialOutcomes(tmp_path, epochs=9, run=run, planned=[], scheduler="asha")
+    progress = config_of(tmp_path, tmp_path, train=dataclasses.replace(TRAIN, epochs=9)).kind.progress
+    outcomes = trial_outcomes.TrialOutcomes(tmp_path, of=TrainingTrial, progress=progress, run=run, planned=[], scheduler="asha")
     rooms = ["ab" * 18, "cd" * 18]
     drawn = [{"loss.beta": 0.1}, {"loss.beta": 0.2}]
     trials = [type("Trial", (), {"config": {"planned": parameters}})() for parameters in drawn]
     for trial, room in zip(trials, rooms, strict=True):
         outcomes.on_trial_result(1, trials, trial, {"epoch": 1, "val_mAP": 0.25, "images_per_s": 3.0, "placement_group": room})
     outcomes.on_trial_complete(1, trials, trials[0])
-    stopped = read_trial(tmp_path / trial_name(drawn[0]))
+    stopped = read_trial(tmp_path / trial_name(drawn[0]), of=TrainingTrial)
     assert (stopped.status, stopped.reason, stopped.best["val_mAP"]) == ("stopped", "by asha after epoch 1", 0.25)
     assert run.ended == [(f"trial {stopped.name}", "KILLED")]
     outcomes.on_step_end(2, trials)
@@ -312,7 +317,8 @@ def test_a_stopped_trial_is_told_and_its_workers_room_given_back_when_its_own_pr
     outcomes.on_trial_error(4, trials, trials[1])
     outcomes.close()
     assert freed == rooms
-    assert read_trial(tmp_path / trial_name(drawn[1])).reason == "its process was lost"
+    assert read_trial(tmp_path / trial_name(drawn[1]), of=TrainingTrial).reason == "its process was lost"
+    assert f"trial {stopped.name}  epoch 1/9  val mAP 0.2500\n" in capsys.readouterr().out
 
 
 # --- costs
@@ -351,7 +357,7 @@ def test_without_validation_images_there_is_nothing_to_judge_by(tiny_birds, tmp_
 def test_a_dry_run_counts_trials_resources_and_hours_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(sweep, "measured_rate", lambda plan: (2.0, "cpu"))
+    monkeypatch.setattr(sweep_trainings, "measured_rate", lambda plan: (2.0, "cpu"))
     sweep.run(config_of(tmp_path / "out", tiny_birds, trials=5, dry_run=True, train=dataclasses.replace(TRAIN, epochs=300)))
     told = capsys.readouterr().out
     # 300 epochs of 3 steps of 8 at 2 images/s: an hour each; five of them, two at a time: three hours.
@@ -362,7 +368,7 @@ def test_a_dry_run_counts_trials_resources_and_hours_and_writes_nothing(tiny_bir
 
 def test_a_sweep_that_is_stopped_leaves_its_table_and_the_test_split_alone(tiny_birds, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "connected", lambda address: nullcontext(ClusterResources((Node(2, 0),))))
-    monkeypatch.setattr(sweep.encode, "run", None)  # must not be reached
+    monkeypatch.setattr(sweep_trainings.encode, "run", None)  # must not be reached
 
     def cut_off(config, out, *_):
         finished(out / "trials", drawn_parameters(loss_weights(), trials=3, seed=42)[1], [0.5])

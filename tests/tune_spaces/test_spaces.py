@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from eet import matching as matchings
 from eet.vit import PruningSchedule
 from pipelines.distill import DistillConfig
 from pipelines.trials import drawn_parameters, with_parameters
@@ -12,7 +13,7 @@ from tune_spaces.bits import bits
 from tune_spaces.joint import joint
 from tune_spaces.keep_ratios import keep_ratios
 from tune_spaces.loss_weights import BETA_GRID, SIGMA_GRID, loss_weights
-from tune_spaces.matching import matching
+from tune_spaces.matching import MARGINALS, matching
 
 BASE = DistillConfig(out="x")
 
@@ -66,13 +67,18 @@ def test_joint_moves_all_of_them_together():
     assert {tuple(config.problems()) for config in configs} == {("--data.root is missing: give the folder of the dataset",)}
 
 
+def test_matching_knows_every_marginal_but_the_second_name_of_one():
+    assert matchings.MARGINALS["rollout"] == matchings.MARGINALS["importance"]
+    assert set(MARGINALS) == set(matchings.MARGINALS) - {"rollout"}
+
+
 def test_matching_draws_the_flags_of_the_reranking_in_their_ranges():
     for form, trials in (("random", 200), ("grid", 1)):
         drawn = drawn_parameters(matching(form), trials=trials, seed=1)
         assert len(drawn) == (200 if form == "random" else 6 * 4 * 3 * 4)
-        assert {parameters["marginal"] for parameters in drawn} == set(matching.__globals__["MARGINALS"])
-        assert all(0 < parameters["transported"] <= 1 and 0.01 <= parameters["epsilon"] <= 0.5 for parameters in drawn)
-        assert all(0 <= parameters["weight"] <= 1 and len(parameters) == 4 for parameters in drawn)
+        assert {parameters["marginal"] for parameters in drawn} == set(MARGINALS)
+        assert all(0 < parameters["transported"] <= 1 and 0.01 <= parameters["epsilon"] <= 0.2 for parameters in drawn)
+        assert all(0.3 <= parameters["weight"] <= 10.001 and len(parameters) == 4 for parameters in drawn)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +95,9 @@ def test_matching_draws_the_flags_of_the_reranking_in_their_ranges():
         (loss_weights, {"bits": (0, 16)}, "at least 1"),
         (matching, {"marginals": ("softmin",)}, "choose from importance"),
         (matching, {"form": "sobol"}, "'random' or 'grid'"),
+        (matching, {"transported": (0.5, 1.1)}, "above 0 to 1"),
+        (matching, {"epsilons": ()}, "above 0"),
+        (matching, {"weights": (0.0, 1.0)}, "above 0"),
     ],
 )
 def test_impossible_spaces_are_refused(space, options, told):

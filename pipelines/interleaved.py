@@ -1,0 +1,33 @@
+"""Timing several calls in turn, so that a change of the machine's speed meets all alike."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+
+_Name = TypeVar("_Name")
+
+
+def interleaved_seconds(
+    calls: Mapping[_Name, Callable[[], Any]], *, repeats: int, device: torch.device | None = None
+) -> dict[_Name, list[float]]:
+    """Seconds of every call in turn, `repeats` times over behind two rounds of warm-up.
+
+    device: where the calls work, where that is not the CPU: a call has ended when the device has.
+    """
+    seconds: dict[_Name, list[float]] = {name: [] for name in calls}
+    for repeat in range(-2, repeats):
+        for name, call in calls.items():
+            _settle(device)
+            started = time.perf_counter()
+            call()
+            _settle(device)
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _settle(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize()
