@@ -49,8 +49,9 @@ class RerankConfig(JobOptions):
         weight: Of the structural similarity beside the global one.
         solver: sinkhorn (entropic, ours), pot (entropic, POT's batch) or exact (POT's linear program).
         global_similarity: hamming (of the codes), asymmetric (of the query's real-valued hash with the item's bits; needs --model and the
-            queries' embeddings) or embedding (cosine of the stored final CLS vectors; needs the gallery's too).
-        model: Bundle that encoded both, for asymmetric.
+            queries' embeddings) or embedding (cosine of the stored final CLS vectors; needs the gallery's too). Default asymmetric with
+            --model, which ranks better and takes no byte of the gallery, else hamming.
+        model: Student that encoded both, for asymmetric.
         engine: ray runs on the cluster; local in this process.
         workers: Most scoring actors; default one a GPU, or one on a machine without.
     """
@@ -65,7 +66,7 @@ class RerankConfig(JobOptions):
     epsilon: float = 0.05
     weight: float = 1.0
     solver: str = "sinkhorn"
-    global_similarity: GlobalSimilarity = "hamming"
+    global_similarity: GlobalSimilarity | None = None
     model: str | None = None
     engine: Literal["ray", "local"] = "ray"
     workers: int | None = None
@@ -92,6 +93,11 @@ class RerankConfig(JobOptions):
             found.append(f"--out {self.out}: hits are one Parquet file, so its name ends in .parquet")
         return found
 
+    @property
+    def global_measure(self) -> GlobalSimilarity:
+        """The global similarity, chosen or by default."""
+        return self.global_similarity or ("hamming" if self.model is None else "asymmetric")
+
     def match_options(self, gallery: Gallery, queries: Gallery) -> MatchOptions:
         centres = MARGINALS[self.marginal].reads == "correlation"
         return MatchOptions(
@@ -99,8 +105,8 @@ class RerankConfig(JobOptions):
             epsilon=self.epsilon,
             transported=self.transported,
             solver=self.solver,
-            global_similarity=self.global_similarity,
-            embeddings=self.global_similarity == "embedding" or (centres and _have_embeddings(gallery, queries)),
+            global_similarity=self.global_measure,
+            embeddings=self.global_measure == "embedding" or (centres and _have_embeddings(gallery, queries)),
         )
 
 
@@ -165,12 +171,12 @@ def _check_columns(config: RerankConfig, gallery: Gallery, queries: Gallery) -> 
         if side.manifest.token_shape is None:
             raise ValueError(f"{side.path} has no tokens to match: encode it with --tokens")
     wanted: dict[str, tuple[Gallery, ...]] = {"embedding": (gallery, queries), "asymmetric": (queries,), "hamming": ()}
-    for side in wanted[config.global_similarity]:
+    for side in wanted[config.global_measure]:
         if not _have_embeddings(side):
             raise ValueError(
-                f"{side.path} has no embeddings, which --global_similarity {config.global_similarity} needs: encode it with --embedding"
+                f"{side.path} has no embeddings, which --global_similarity {config.global_measure} needs: encode it with --embedding"
             )
-    if config.global_similarity == "asymmetric":
+    if config.global_measure == "asymmetric":
         assert config.model is not None
         check_made_by(queries, read_bundle_record(config.model), f"--model {config.model}")
 
@@ -216,7 +222,7 @@ def _blocks(ids: pa.Array, size: int) -> Iterator[pa.Array]:
 def read_queries(queries: Gallery, ids: pa.Array, config: RerankConfig, options: MatchOptions) -> Queries:
     """The queries of these ids, in their order. ValueError where one is not in the gallery or could not be encoded."""
     manifest = queries.manifest
-    hashed = config.global_similarity == "asymmetric"
+    hashed = config.global_measure == "asymmetric"
     rows = queries.rows(ids, needed_columns(embeddings=hashed or options.embeddings))
     if rows["tokens"].null_count:
         bad = rows["item_id"].filter(rows["tokens"].is_null())

@@ -8,6 +8,7 @@ import ot
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from eet.gallery import (
     RERANKED_SCHEMA,
@@ -21,6 +22,7 @@ from eet.gallery import (
     write_manifest,
     write_part,
 )
+from eet.vit import load_bundle
 from pipelines import encode, report, rerank, search
 from pipelines.cli import JobFailed
 from pipelines.options import DataOptions
@@ -207,3 +209,22 @@ def test_a_base_models_gallery_is_searched_re_ranked_and_shown(tiny_base, tiny_b
         assert {hit["item_id"] for hit in mine} == set(ids) - {query_id}
     page = report.run(report.ReportConfig(hits=new, out=str(tmp_path / "report"), model=str(tiny_base), num_queries=2, top=2)).read_text()
     assert "Matched regions" in page and "prunes nothing" in page
+
+
+def test_with_a_model_the_global_term_is_the_asymmetric_similarity(tiny_model, tiny_birds, tmp_path):
+    gallery, hits, new = (str(tmp_path / name) for name in ("gallery", "hits.parquet", "new.parquet"))
+    birds = DataOptions(name="synthetic", root=str(tiny_birds))
+    given = {"model": str(tiny_model), "tokens": True, "embedding": True, "engine": "local"}
+    encode.run(encode.EncodeConfig(out=gallery, data=birds, split="test", **given))
+    search.run(search.SearchConfig(gallery=gallery, queries=gallery, k=5, out=hits))
+    config = rerank.RerankConfig(hits=hits, gallery=gallery, out=new, model=str(tiny_model), engine="local")
+    rows = {row["item_id"]: row for row in open_gallery(gallery).table().to_pylist()}
+    student = load_bundle(tiny_model)
+    for hit in rerank.run(config).to_pylist():
+        embedding = torch.tensor(np.frombuffer(rows[hit["query_id"]]["embedding"], "<f2").astype(np.float32))
+        with torch.inference_mode():
+            hash_b = student.heads(embedding[None])[1][0].double().numpy()
+        bits = np.unpackbits(np.frombuffer(rows[hit["item_id"]]["code"], np.uint8)).astype(float)
+        assert hit["score_global"] == pytest.approx((hash_b * (2 * bits - 1)).sum() / np.abs(hash_b).sum(), abs=1e-4)
+    plain = rerank.run(dataclasses.replace(config, global_similarity="hamming")).to_pylist()
+    assert all(hit["score_global"] == pytest.approx(1 - 2 * hit["distance"] / 16) for hit in plain)
