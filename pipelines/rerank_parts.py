@@ -19,6 +19,9 @@ from pipelines.cluster import actor_pool, connected
 
 GlobalSimilarity = Literal["hamming", "asymmetric", "embedding"]
 
+PAIRS_AT_ONCE = 1 << 14
+"""Pairs whose codes or embeddings are compared at once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MatchOptions:
@@ -113,15 +116,24 @@ def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Qu
 def _global(
     rows: pa.Table, item_P: np.ndarray, query_P: np.ndarray, queries: Queries, manifest: Manifest, options: MatchOptions
 ) -> np.ndarray:
-    if options.global_similarity == "embedding":
-        assert queries.embedding_QD is not None
-        embedding = fixed_binary_to_numpy(rows["embedding"], "<f2", (manifest.embedding_dim,))
-        return cosine_similarity(queries.embedding_QD[query_P], embedding[item_P])
-    codes_PB = fixed_binary_to_numpy(rows["code"], np.uint8, (-(-manifest.num_bits // 8),))[item_P]
-    if options.global_similarity == "asymmetric":
-        assert queries.hash_Qb is not None
-        return asymmetric_similarity(queries.hash_Qb, query_P, codes_PB)
-    return hamming_similarity(queries.codes_QB[query_P], codes_PB, num_bits=manifest.num_bits)
+    """Global similarities (P,), float32; pairs go some at a time, as their vectors side by side would outgrow memory."""
+    by_embedding = options.global_similarity == "embedding"
+    name, kind, width = ("embedding", "<f2", manifest.embedding_dim) if by_embedding else ("code", np.uint8, -(-manifest.num_bits // 8))
+    items = fixed_binary_to_numpy(rows[name], kind, (width,))
+    similar_P = np.empty(len(item_P), np.float32)
+    for start in range(0, len(item_P), PAIRS_AT_ONCE):
+        block = slice(start, start + PAIRS_AT_ONCE)
+        theirs, query = items[item_P[block]], query_P[block]
+        if by_embedding:
+            assert queries.embedding_QD is not None
+            similar_P[block] = cosine_similarity(queries.embedding_QD[query], theirs)
+        elif options.global_similarity == "asymmetric":
+            assert queries.hash_Qb is not None
+            used, of_pair = np.unique(query, return_inverse=True)  # each query has tables of its own
+            similar_P[block] = asymmetric_similarity(queries.hash_Qb[used], of_pair, theirs)
+        else:
+            similar_P[block] = hamming_similarity(queries.codes_QB[query], theirs, num_bits=manifest.num_bits)
+    return similar_P
 
 
 Scorer = Callable[[Queries, list[PartPairs]], Iterator[ScoredPairs]]

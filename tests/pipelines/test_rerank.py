@@ -23,7 +23,7 @@ from eet.gallery import (
     write_part,
 )
 from eet.vit import load_bundle
-from pipelines import encode, report, rerank, search
+from pipelines import encode, report, rerank, rerank_parts, search
 from pipelines.cli import JobFailed
 from pipelines.options import DataOptions
 from pipelines.search import search_gallery
@@ -126,6 +126,7 @@ def test_the_order_is_that_of_a_loop_over_every_pair(config, galleries, measure)
 def test_ray_gives_the_same_hits_to_the_last_bit(ray_session, config, monkeypatch):
     here = rerank.run(config)
     monkeypatch.setattr(rerank, "QUERY_BYTES_AT_ONCE", 2 * 2 * TOKENS * DIM)  # two queries travel at a time
+    monkeypatch.setattr(rerank_parts, "PAIRS_AT_ONCE", 3)
     assert rerank.run(config).equals(here)
     monkeypatch.undo()
     assert rerank.run(dataclasses.replace(config, engine="ray")).equals(here)
