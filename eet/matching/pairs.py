@@ -100,9 +100,8 @@ def match_compiled(
     threads: int | None,
 ) -> Matches:
     """`match_pairs` by compiled loops, of checked sides: `weigh` reads centres where these hold them, else masses."""
-    from eet.matching.compiled_sinkhorn import kernels
+    from eet.matching.compiled_sinkhorn import correlate, score
 
-    score, correlate = kernels()
     num_pairs, num_query, num_gallery = len(pairs_P2), queries.tokens_NKD.shape[1], gallery.tokens_NKD.shape[1]
     dims = queries.tokens_NKD.shape[2]
     query_tokens, gallery_tokens = _raw(queries.tokens_NKD), _raw(gallery.tokens_NKD)

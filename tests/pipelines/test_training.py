@@ -320,7 +320,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
 @pytest.mark.parametrize(
     ("train", "told"),
     [
-        ({"warmup_steps": 11}, "--train.warmup_steps 11 is more than the 10 steps"),
+        ({"warmup_steps": 2 * EPOCHS + 1}, f"--train.warmup_steps {2 * EPOCHS + 1} is more than the {2 * EPOCHS} steps"),
         ({"batch_size": 64, "warmup_steps": 0}, "more than the 32 training images"),
     ],
 )

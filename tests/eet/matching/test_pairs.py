@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from eet.matching import MARGINALS, SOLVERS, TokenSet, match_pairs
-from eet.matching.compiled_sinkhorn import kernels
 from eet.matching.marginals import importance
 from eet.matching.pairs import match_compiled
 from eet.matching.simd import num_lanes, vectors
@@ -221,8 +220,13 @@ def test_exp2_of_a_vector_is_close_and_ends_at_zero() -> None:
     np.testing.assert_allclose(out, np.where(values < -126, 0, 2.0 ** values.astype(np.float64)), rtol=3e-7)
 
 
-def test_kernels_are_made_once() -> None:
-    assert kernels() is kernels()
+def test_compiled_loops_close_over_nothing() -> None:
+    """What closes over another is compiled anew in each process: its place on disk is never found again."""
+    from eet.matching import compiled_sinkhorn
+
+    kept = [value for value in vars(compiled_sinkhorn).values() if getattr(getattr(value, "_cache", None), "cache_path", None)]
+    assert {"score", "correlate", "unpack"} <= {function.py_func.__name__ for function in kept} and len(kept) >= 12
+    assert all(function.py_func.__closure__ is None for function in kept)
 
 
 @pytest.mark.gpu
