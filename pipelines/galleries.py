@@ -5,10 +5,8 @@ import os
 import numpy as np
 from pyarrow.fs import LocalFileSystem
 
-from eet.embedding import BaseRecord
-from eet.gallery import MANIFEST_NAME, Gallery
+from eet.gallery import MANIFEST_NAME, Gallery, ModelRecord
 from eet.images import join_location, resolve, with_suffix
-from eet.vit import BundleRecord
 from pipelines.output import exists
 
 QUERIES_SUFFIX = ".queries"
@@ -38,7 +36,7 @@ def check_same_model(gallery: Gallery, queries: Gallery) -> None:
     _check_alike(gallery, (theirs.model_digest, theirs.preprocessing_digest, theirs.num_bits), queries.path)
 
 
-def check_made_by(gallery: Gallery, record: BundleRecord | BaseRecord, told: str) -> None:
+def check_made_by(gallery: Gallery, record: ModelRecord, told: str) -> None:
     """ValueError where `gallery` was not encoded by the bundle of `record`. told: what the user calls the bundle."""
     _check_alike(gallery, (record.digest, record.preprocessing_digest, record.num_bits), told)
 

@@ -6,12 +6,11 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from eet.gallery import Gallery, Manifest
+from eet.gallery import Gallery, Manifest, spread_queries
 from pipelines.interleaved import interleaved_seconds
 from pipelines.rerank import RerankConfig, open_galleries, score_hits
 from pipelines.rerank_parts import MatchOptions, PartPairs, Queries, ScoredPairs, rows_of, score_rows
@@ -48,9 +47,8 @@ def ms_per_query(hits: pa.Table, configs: Mapping[str, RerankConfig], *, threads
 
 def _sample(hits: pa.Table, num_queries: int) -> pa.Table:
     """The hits of so many queries, one at least."""
-    ids = pc.unique(hits["query_id"])
-    places = np.unique(np.linspace(0, len(ids) - 1, max(1, num_queries)).astype(np.int64))
-    return hits.filter(pc.is_in(hits["query_id"], value_set=ids.take(pa.array(places))))
+    ids = spread_queries(hits, max(1, num_queries))
+    return hits.filter(pc.is_in(hits["query_id"], value_set=pa.array(ids, pa.string())))
 
 
 class _HeldPairs(NamedTuple):

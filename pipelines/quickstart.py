@@ -12,7 +12,7 @@ import numpy as np
 from eet.datasets import load_dataset, synthetic
 from eet.distillation import PUBLISHED_BETA
 from eet.figures import Paragraph, Picture, Section, Table, render_report
-from eet.gallery import fixed_binary_to_numpy, open_gallery
+from eet.gallery import fixed_binary_to_numpy, open_gallery, spread_queries
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.vit import PUBLISHED_KEEP_RATIOS, load_bundle
 from pipelines import distill, encode, evaluate, search
@@ -21,7 +21,7 @@ from pipelines.galleries import is_gallery
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.output import write_config
 from pipelines.progress import duration
-from pipelines.report import REPORT_FILE, hit_blocks, kept_blocks, spread_queries
+from pipelines.report import REPORT_FILE, hit_blocks, kept_blocks
 from pipelines.training import CHECKPOINTS
 
 SYNTHETIC_LABELS, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 8, 200, 25, 96

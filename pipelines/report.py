@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from eet.figures import Paragraph, Picture, Section, hits_panel, kept_tokens_overlay, render_report
-from eet.gallery import Gallery, GalleryModel, load_model, open_gallery, read_hits
+from eet.gallery import Gallery, GalleryModel, load_model, open_gallery, read_hits, spread_queries
 from eet.images import DecodeFailure, read_image
 from pipelines.galleries import is_gallery, queries_gallery
 from pipelines.options import JobOptions
@@ -95,13 +95,6 @@ def described(hits: str) -> dict[str, Any]:
     if source is None:
         return written
     return (read_written_config(source) or {}) | {name: value for name, value in written.items() if value is not None}
-
-
-def spread_queries(hits: pa.Table, number: int) -> list[str]:
-    """Ids of `number` queries, evenly spread over the hits' order, so that labels differ."""
-    ids = hits["query_id"].unique().to_pylist()
-    places = np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).round().astype(int))
-    return [ids[place] for place in places]
 
 
 def picture_of(gallery: Gallery, item_id: str) -> Image.Image | None:

@@ -23,7 +23,7 @@ from pipelines.tracking import TrackedRun
 from pipelines.trial_kind import TrialKind
 from pipelines.trial_reranking import RerankingTrial, order_measures, reranked_measures, run_trial
 from pipelines.trial_share import Share, share_out
-from pipelines.trials import Trial, add_costs, with_parameters
+from pipelines.trials import Trial, add_measured, with_parameters
 
 if TYPE_CHECKING:
     from pipelines.sweep import SweepConfig
@@ -156,7 +156,7 @@ class Rerankings(TrialKind):
         print(f"timing {len(finished)} re-rankings; nothing else of the sweep runs now")
         configs = {trial.name: with_parameters(self.base, trial.parameters) for trial in finished}
         found = _alone(resources, ms_per_query, self._halves.judged, configs)
-        return [add_costs(trial, {"ms_per_query": found[trial.name]}) if trial.name in found else trial for trial in trials]
+        return add_measured(trials, "ms_per_query", found)
 
     def best_config(self, chosen: Trial, out: Path) -> RerankConfig:
         return dataclasses.replace(with_parameters(self.base, chosen.parameters), out=str(out / "best.parquet"), engine="ray")

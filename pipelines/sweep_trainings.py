@@ -27,7 +27,7 @@ from pipelines.trial_kind import TrialKind
 from pipelines.trial_search import default_scheduler, scheduler
 from pipelines.trial_share import Share, share_out
 from pipelines.trial_training import TrainingTrial, run_trial, teacher_folder, trial_config
-from pipelines.trials import BUNDLE_FILE, Trial, add_costs, with_parameters
+from pipelines.trials import BUNDLE_FILE, Trial, add_measured, with_parameters
 
 if TYPE_CHECKING:
     from pipelines.sweep import SweepConfig
@@ -180,7 +180,7 @@ class Trainings(TrialKind):
         threads = self._config.train.cpus_per_worker or resources.cpus_per_worker(1)
         timing = ray.remote(latencies_ms).options(num_cpus=threads, num_gpus=1 if resources.gpus else 0)
         found = ray.get(timing.remote(bundles, threads=threads))
-        return [add_costs(trial, {"latency_ms": found[trial.name]}) if trial.name in found else trial for trial in trials]
+        return add_measured(trials, "latency_ms", found)
 
     def best_config(self, chosen: Trial, out: Path) -> DistillConfig:
         return trial_config(self.base, chosen.parameters, out=str(out / "best"), teachers=self._teachers)

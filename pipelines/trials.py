@@ -168,6 +168,11 @@ def add_costs(trial: Trial, costs: Mapping[str, float]) -> Trial:
     return trial
 
 
+def add_measured(trials: Sequence[Trial], cost: str, found: Mapping[str, float]) -> list[Trial]:
+    """The trials, those that `found` names with what it says of that cost."""
+    return [add_costs(trial, {cost: found[trial.name]}) if trial.name in found else trial for trial in trials]
+
+
 def end_trial(folder: Path, status: Status, reason: str, history: Sequence[Mapping[str, float]]) -> None:
     """Writes how a trial without a bundle ended."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
 
 from eet.gallery.encoder import EncodedPart, PartEncoder
-from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, read_recall, write_hits
+from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, read_recall, spread_queries, write_hits
 from eet.gallery.locations import whole_file
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
-from eet.gallery.models import GalleryModel, load_model, model_schema, read_model_record
+from eet.gallery.models import GalleryModel, ModelRecord, load_model, model_schema, read_model_record
 from eet.gallery.parts import finished_parts, part_name, write_part
 from eet.gallery.plan import (
     ITEM_SCHEMA,
@@ -35,6 +35,7 @@ __all__ = [
     "Gallery",
     "GalleryModel",
     "Manifest",
+    "ModelRecord",
     "PartEncoder",
     "finished_parts",
     "items_table",
@@ -54,6 +55,7 @@ __all__ = [
     "read_planned_part",
     "read_recall",
     "resolve",
+    "spread_queries",
     "whole_file",
     "write_hits",
     "write_manifest",

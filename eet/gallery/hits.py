@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
@@ -103,3 +104,10 @@ def _as_hits(table: pa.Table, path: str) -> pa.Table:
     if len(hits) and pc.min(hits["rank"]).as_py() < 1:
         raise ValueError(f"{path} does not hold hits: ranks count from 1, the least here is {pc.min(hits['rank']).as_py()}.")
     return hits
+
+
+def spread_queries(hits: pa.Table, number: int) -> list[str]:
+    """Ids of `number` queries, evenly spread over the hits' order, so that labels differ."""
+    ids = hits["query_id"].unique().to_pylist()
+    places = np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).round().astype(int))
+    return [ids[place] for place in places]

@@ -14,12 +14,16 @@ GalleryModel: TypeAlias = Student | BaseModel
 `patch_size` and `preprocessing`. A base model's hash is its embedding."""
 
 
+ModelRecord: TypeAlias = BundleRecord | BaseRecord
+"""Both say `digest`, `preprocessing_digest`, `num_bits` and `label_names`."""
+
+
 def load_model(path: str | Path) -> GalleryModel:
     """The student, teacher or base model that the bundle at `path` holds, in eval mode on the CPU. ValueError where it holds none."""
     return load_base(path) if bundle_kind(path) == BASE_MODEL else load_bundle(path)
 
 
-def read_model_record(path: str | Path) -> BundleRecord | BaseRecord:
+def read_model_record(path: str | Path) -> ModelRecord:
     """The record of the bundle at `path`, without loading weights: digests, bits, label names. ValueError where it holds none."""
     return read_base_record(path) if bundle_kind(path) == BASE_MODEL else read_bundle_record(path)
 

@@ -97,7 +97,7 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
     near_words, places = np.empty(VECTOR, np.uint64), np.empty(block_size, np.int64)
     flips = np.zeros((num_queries + 1) * num_bits, np.uint64)  # none behind the last query's
     limit_planes = np.zeros(num_queries * LIMIT_PLANES, np.uint64)
-    for t in range(num_queries):
+    for t in range(num_queries if in_planes else 0):
         for bit in range(num_bits):
             if (np.uint64(queries_TW[t, bit // rows]) >> np.uint64(bit % rows)) & np.uint64(1):
                 flips[t * num_bits + bit] = ~np.uint64(0)
@@ -160,7 +160,7 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
                         while limit > 0 and inside - counts[t, limit] >= k:
                             inside -= counts[t, limit]
                             limit -= 1
-                if limit < radius[t]:
+                if in_planes and limit < radius[t]:
                     set_limit(limit_planes, t, limit)
                 found[t], within[t], radius[t] = last, inside, limit
     starts = np.zeros(num_queries + 1, np.int64)
