@@ -147,7 +147,7 @@ def _encode(config: BenchmarkConfig) -> list[EncodeTiming]:
     machine = _machine(_prepared_device(config), config)
     if config.dry_run:
         print(
-            f"dry run: {len(benchmark_encode.METHODS)} methods, {config.encode.rows} rows of {config.encode.images}, "
+            f"dry run: {len(config.encode.methods)} methods, {config.encode.rows} rows of {config.encode.images}, "
             f"{config.encode.rounds} rounds, on {machine['device']}; nothing was started"
         )
         return []

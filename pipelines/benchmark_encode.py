@@ -27,6 +27,7 @@ from pipelines.encode_parts import EncoderOptions
 from pipelines.output import absolute
 
 METHODS = ("eet encode", "part encoder", "data loader")
+ON_DEVICE = "JPEGs on device"
 
 
 @dataclass(kw_only=True)
@@ -40,6 +41,7 @@ class EncodeBenchmarkOptions:
         rows_per_part: The rate is measured from the first finished part to the last.
         batch_size: Images the network takes at once; default 32 on a CPU, 256 on a GPU.
         rounds: Every method in turn, so many times; medians are told.
+        jpegs_on_device: Also the part encoder that decodes ordinary JPEGs where the network runs (nvJPEG on a GPU), at full size.
     """
 
     images: str | None = None
@@ -48,6 +50,11 @@ class EncodeBenchmarkOptions:
     rows_per_part: int = 2048
     batch_size: int | None = None
     rounds: int = 1
+    jpegs_on_device: bool = False
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return (*METHODS, ON_DEVICE) if self.jpegs_on_device else METHODS
 
     def problems(self) -> list[str]:
         found = []
@@ -99,10 +106,15 @@ class _Run:
 def measure(options: EncodeBenchmarkOptions, *, model: str, threads: int, precision: str, address: str | None) -> list[EncodeTiming]:
     """Every method in turn, `rounds` times. RuntimeError where the Ray job's codes are not the part encoder's, bit for bit."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = EncoderOptions(
-        tokens=False, embedding=False, precision=precision, max_pixels=200_000_000, batch_size=options.batch_size, threads=threads
-    ).encoder(load_model(model), device=device, threads=threads)
-    runs: dict[str, list[_Run]] = {method: [] for method in METHODS}
+    network = load_model(model)
+    encoders = {
+        method: EncoderOptions(
+            tokens=False, embedding=False, precision=precision, jpegs_on=jpegs_on, max_pixels=200_000_000, batch_size=options.batch_size,
+            threads=threads,
+        ).encoder(network, device=device, threads=threads)
+        for method, jpegs_on in (("part encoder", "cpu"), (ON_DEVICE, "gpu"))[: 1 + options.jpegs_on_device]
+    }  # fmt: skip
+    runs: dict[str, list[_Run]] = {method: [] for method in options.methods}
     with tempfile.TemporaryDirectory(prefix="eet-benchmark-") as folder:
         images = f"{folder}/images.parquet"
         write_repeated(images, _uris(options), options.rows)
@@ -113,12 +125,13 @@ def measure(options: EncodeBenchmarkOptions, *, model: str, threads: int, precis
                 batch_size=options.batch_size, rows_per_part=options.rows_per_part, address=address, max_error_ratio=0.0,
             )  # fmt: skip
             runs["eet encode"].append(_with_ray(config))
-            runs["part encoder"].append(_with_part_encoder(encoder, gallery))
+            for method, encoder in encoders.items():
+                runs[method].append(_with_part_encoder(encoder, gallery))
             uris = [uri for part in planned_parts(gallery) for uri in read_planned_part(gallery, part)["uri"].to_pylist()]
-            runs["data loader"].append(_with_data_loader(encoder, uris, options.rows_per_part))
+            runs["data loader"].append(_with_data_loader(encoders["part encoder"], uris, options.rows_per_part))
             if not np.array_equal(runs["eet encode"][-1].codes, runs["part encoder"][-1].codes):
                 raise RuntimeError("the Ray job's codes are not those of the same encoder in this process")
-    return [_timing(method, runs) for method in METHODS]
+    return [_timing(method, runs) for method in options.methods]
 
 
 def _timing(method: str, runs: dict[str, list[_Run]]) -> EncodeTiming:
@@ -218,9 +231,9 @@ def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int)
 
 
 def print_table(timings: list[EncodeTiming]) -> None:
-    print(f"{'method':<14}{'rows':>9}{'images/s':>11}{'ratio':>8}{'start-up, s':>13}{'differing bits':>16}")
+    print(f"{'method':<16}{'rows':>9}{'images/s':>11}{'ratio':>8}{'start-up, s':>13}{'differing bits':>16}")
     for timing in timings:
         print(
-            f"{timing.method:<14}{timing.rows:>9}{timing.images_per_s:>11.1f}{timing.ratio:>8.3f}{timing.startup_s:>13.1f}"
+            f"{timing.method:<16}{timing.rows:>9}{timing.images_per_s:>11.1f}{timing.ratio:>8.3f}{timing.startup_s:>13.1f}"
             f"{timing.differing_bits:>16.2%}"
         )

@@ -29,6 +29,7 @@ from eet.gallery import (
 )
 from eet.images import join_location, split_options, without_secrets
 from pipelines.cli import JobFailed
+from pipelines.cluster import connected
 from pipelines.encode_parts import EncoderOptions, encode_here, encode_on_ray, read_part_done
 from pipelines.galleries import is_gallery
 from pipelines.gallery_job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
@@ -60,6 +61,7 @@ class EncodeConfig(JobOptions):
         threads: Threads of a worker that read and decode; default its CPUs.
         workers: Most encoding actors; default one a GPU, or one on a machine without.
         precision: auto is bf16 on CUDA and fp32 on a CPU.
+        jpegs_on: gpu decodes ordinary JPEGs there (nvJPEG), at full size; with cpu the threads decode all, large ones at a reduced scale.
         max_pixels: A larger picture becomes a row with a reason.
         max_error_ratio: Above this share of bad pictures the job fails at its end; the rows are kept.
         data: Labelled images.
@@ -80,6 +82,7 @@ class EncodeConfig(JobOptions):
     threads: int | None = None
     workers: int | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    jpegs_on: Literal["cpu", "gpu"] = "cpu"
     max_pixels: int = 200_000_000
     max_error_ratio: float = 0.1
     data: DataOptions = field(default_factory=DataOptions)
@@ -133,6 +136,7 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
             _repair(config, model, manifest)
         if config.mode != "append":
             return _nothing_to_do(config, manifest, images)
+    _refuse_without_gpu(config)
     if config.dry_run:
         _print_estimate(config, model, images)
         return EncodeResult(config.out, manifest, 0.0)
@@ -162,6 +166,7 @@ def _made_with(config: EncodeConfig, model: GalleryModel) -> dict[str, Any]:
         "token_dtype": "float16" if config.tokens else None,
         "embedding_dim": model.embedding_width if config.embedding else None,
         "precision": config.precision,
+        "jpegs_on": config.jpegs_on,
         "rows_per_part": config.rows_per_part,
     }
 
@@ -191,10 +196,24 @@ def _refuse_images_in_out(config: EncodeConfig) -> None:
         raise ValueError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery a folder of its own")
 
 
+def _refuse_without_gpu(config: EncodeConfig) -> None:
+    """ValueError where JPEGs are to be decoded on GPUs and what encodes, or measures, has none."""
+    if config.jpegs_on == "cpu":
+        return
+    if config.engine == "local" or config.dry_run:
+        gpus, where = torch.cuda.device_count(), "this machine"
+    else:
+        with connected(config.ray_address) as resources:
+            gpus, where = resources.gpus, f"the Ray cluster at {config.ray_address}"
+    if not gpus:
+        raise ValueError(f"--jpegs_on gpu: {where} has no GPU; use --jpegs_on cpu")
+
+
 def _repair(config: EncodeConfig, model: GalleryModel, manifest: Manifest) -> None:
     """Encodes parts of a finished gallery that somebody took away."""
     missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(config.out)))
     if missing:
+        _refuse_without_gpu(config)
         print(f"{len(missing)} of {manifest.num_parts} parts are missing: encoding them again", flush=True)
         _encoded(config, model, [part for part in planned_parts(config.out) if part.part in missing], None)
 
@@ -268,6 +287,7 @@ def encoder_options(config: EncodeConfig) -> EncoderOptions:
         tokens=config.tokens,
         embedding=config.embedding,
         precision=config.precision,
+        jpegs_on=config.jpegs_on,
         max_pixels=config.max_pixels,
         batch_size=config.batch_size,
         threads=config.threads,

@@ -35,6 +35,7 @@ class EncoderOptions:
     tokens: bool
     embedding: bool
     precision: str
+    jpegs_on: str
     max_pixels: int
     batch_size: int | None
     threads: int | None
@@ -52,6 +53,7 @@ class EncoderOptions:
             embedding=self.embedding,
             precision=self.precision,
             max_pixels=self.max_pixels,
+            jpegs_on_device=self.jpegs_on == "gpu",
         )
 
 

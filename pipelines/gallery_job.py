@@ -87,6 +87,7 @@ def read_job(out: str) -> GalleryJob | None:
         return None
     values = json.loads(read_text(location))
     made_with, base, label_names = values["made_with"], values["base"], values["label_names"]
+    made_with.setdefault("jpegs_on", Manifest.jpegs_on)  # begun before there was a choice
     if made_with["token_shape"] is not None:
         made_with["token_shape"] = tuple(made_with["token_shape"])  # JSON knows lists only
     values["base"] = None if base is None else Manifest.from_json(json.dumps(base))

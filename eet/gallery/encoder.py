@@ -3,6 +3,7 @@
 Shapes: n rows of the part, B batch size.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from eet.gallery.models import GalleryModel, model_schema
 from eet.gallery.schema import OK, part_table
-from eet.images import DecodeFailure
+from eet.images import DecodeFailure, DeviceJpegDecoder, OrdinaryJpeg, ordinary_jpeg, read_file
 
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
 
@@ -26,6 +27,13 @@ class EncodedPart(NamedTuple):
     hash: np.ndarray
 
 
+class _Gathered(NamedTuple):
+    """A decoded batch (B, H, W, 3) uint8, and the failures in it by place."""
+
+    views: Tensor
+    failures: dict[int, DecodeFailure]
+
+
 class PartEncoder:
     """Turns rows of a plan into rows of a gallery with one model.
 
@@ -34,7 +42,10 @@ class PartEncoder:
 
     model: in eval mode. device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'. threads: that read and decode.
     tokens, embedding: store the kept patch tokens with positions and mass; the final CLS vector. max_pixels: a larger picture becomes a
-    row with a reason.
+    row with a reason. jpegs_on_device: decodes ordinary JPEGs there, at full size (nvJPEG on a GPU), and all else by the threads; the
+    views differ by a few levels of 255 from theirs.
+
+    RuntimeError for jpegs_on_device without TorchCodec.
     """
 
     def __init__(
@@ -48,6 +59,7 @@ class PartEncoder:
         embedding: bool = False,
         precision: str = "auto",
         max_pixels: int = 200_000_000,
+        jpegs_on_device: bool = False,
     ) -> None:
         if batch_size < 1 or threads < 1:
             raise ValueError(f"batch_size {batch_size} and threads {threads} must be at least 1")
@@ -57,7 +69,9 @@ class PartEncoder:
         self.tokens, self.embedding, self.max_pixels = tokens, embedding, max_pixels
         self.bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
         self.schema = model_schema(model, tokens=tokens, embedding=embedding)
+        self._jpegs = DeviceJpegDecoder(self.device) if jpegs_on_device else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")  # decodes on the device beside the network
 
     def encode(self, plan_rows: pa.Table, told: Callable[[int], None] | None = None) -> EncodedPart:
         """The gallery rows of `plan_rows` (item_id, uri, label), in their order. A bad picture is a row with a status.
@@ -92,27 +106,57 @@ class PartEncoder:
 
     def _decoded_batches(self, uris: list[str], failures: dict[int, DecodeFailure]) -> Iterator[tuple[int, Tensor]]:
         """(first row, views (B, H, W, 3) uint8) in order; decoding runs a few batches ahead of the consumer."""
-        waiting: list[tuple[int, Tensor, list[Future]]] = []
-        starts = iter(range(0, len(uris), self.batch_size))
-        while True:
-            while len(waiting) < BATCHES_AHEAD and (start := next(starts, None)) is not None:
-                views_BHW3 = torch.zeros(self.batch_size, *self.model.preprocessing.image_size, 3, dtype=torch.uint8)
-                places = zip(uris[start : start + self.batch_size], views_BHW3.numpy(), strict=False)
-                waiting.append((start, views_BHW3, [self._pool.submit(self._open, uri, place) for uri, place in places]))
-            if not waiting:
-                return
-            start, views_BHW3, futures = waiting.pop(0)
-            opened = (future.result() for future in futures)
-            failures.update((start + place, failure) for place, failure in enumerate(opened) if failure is not None)
-            yield start, views_BHW3
+        waiting: deque[tuple[int, Future[_Gathered]]] = deque()
+        for start in range(0, len(uris), self.batch_size):
+            views_BHW3 = torch.zeros(self.batch_size, *self.model.preprocessing.image_size, 3, dtype=torch.uint8)
+            places = zip(uris[start : start + self.batch_size], views_BHW3.numpy(), strict=False)
+            opened = [self._pool.submit(self._open, uri, place) for uri, place in places]
+            waiting.append((start, self._gathering.submit(self._gather, views_BHW3, opened)))
+            if len(waiting) == BATCHES_AHEAD:
+                yield self._next(waiting, failures)
+        while waiting:
+            yield self._next(waiting, failures)
 
-    def _open(self, uri: str, view_HW3: np.ndarray) -> DecodeFailure | None:
-        """Writes what the network sees of a picture into its place in a batch."""
-        view = self.model.preprocessing.read(uri, max_pixels=self.max_pixels)
+    def _next(self, waiting: deque[tuple[int, Future[_Gathered]]], failures: dict[int, DecodeFailure]) -> tuple[int, Tensor]:
+        start, gathered = waiting.popleft()
+        views_BHW3, failed = gathered.result()
+        failures.update((start + place, failure) for place, failure in failed.items())
+        return start, views_BHW3
+
+    def _open(self, uri: str, view_HW3: np.ndarray) -> DecodeFailure | OrdinaryJpeg | None:
+        """Writes what the network sees of a picture into its place in a batch, or leaves an ordinary JPEG to the device."""
+        data = read_file(uri)
+        if isinstance(data, DecodeFailure):
+            return data
+        if self._jpegs is not None and (jpeg := ordinary_jpeg(data, max_pixels=self.max_pixels)) is not None:
+            return jpeg
+        return self._decode(data, view_HW3)
+
+    def _decode(self, data: bytes, view_HW3: np.ndarray) -> DecodeFailure | None:
+        view = self.model.preprocessing.decode(data, max_pixels=self.max_pixels)
         if isinstance(view, DecodeFailure):
             return view
         view_HW3[:] = np.asarray(view)
         return None
+
+    @torch.inference_mode()  # threads do not share the mode: a caller may have made the views in it
+    def _gather(self, views_BHW3: Tensor, opened: list[Future]) -> _Gathered:
+        """A batch whose pictures are all in their places, and why some are not, by place."""
+        found = [future.result() for future in opened]
+        jpegs = {place: one for place, one in enumerate(found) if isinstance(one, OrdinaryJpeg)}
+        failed = {place: one for place, one in enumerate(found) if isinstance(one, DecodeFailure)}
+        if self._jpegs is None or not jpegs:
+            return _Gathered(views_BHW3, failed)
+        decoded: dict[int, Tensor] = {}
+        for (place, jpeg), image_3HW in zip(jpegs.items(), self._jpegs.decode(list(jpegs.values())), strict=True):
+            if image_3HW is not None:
+                decoded[place] = self.model.preprocessing.view_on_device(image_3HW)
+            elif (failure := self._decode(jpeg.data, views_BHW3[place].numpy())) is not None:
+                failed[place] = failure
+        views_BHW3 = views_BHW3.to(self.device)
+        if decoded:
+            views_BHW3[list(decoded)] = torch.stack(list(decoded.values()))
+        return _Gathered(views_BHW3, failed)
 
     @torch.inference_mode()
     def _hash(self, views_BHW3: Tensor, rows: int) -> dict[str, np.ndarray]:

@@ -18,10 +18,11 @@ SCHEMA_VERSION = 1
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """model_digest and preprocessing_digest: of the bundle that encoded the gallery, so that a query made with another is
-    refused. precision: what it was encoded with: auto, fp32 or bf16. num_bits: length of a code. token_shape: (K, D) or None; token_dtype:
-    "float16" or None. embedding_dim: D or None. label_names: the name of label i at i, or None. num_rows: all rows; num_ok: those with a
-    code. errors: status -> number of rows, bad rows only. num_parts: the parts are 0..num_parts-1. rows_per_part: of every part but
-    the last, and the last before something was appended. inputs: what was encoded, as it was given.
+    refused. precision: what it was encoded with: auto, fp32 or bf16. jpegs_on: what decoded ordinary JPEGs, cpu or gpu. num_bits: length
+    of a code. token_shape: (K, D) or None; token_dtype: "float16" or None. embedding_dim: D or None. label_names: the name of label i at
+    i, or None. num_rows: all rows; num_ok: those with a code. errors: status -> number of rows, bad rows only. num_parts: the parts are
+    0..num_parts-1. rows_per_part: of every part but the last, and the last before something was appended. inputs: what was encoded, as
+    it was given.
     """
 
     model_digest: str
@@ -38,6 +39,7 @@ class Manifest:
     errors: dict[str, int] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     precision: str = "auto"
+    jpegs_on: str = "cpu"
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -97,7 +97,7 @@ def decode_reduced(
     """
     if max_pixels < 1:
         raise ValueError(f"max_pixels is {max_pixels}; it is the largest width x height to decode, at least 1.")
-    _silence_pillow()
+    silence_pillow()
     if not data:
         return DecodeFailure("empty", "The file holds no bytes.")
     try:
@@ -143,19 +143,16 @@ def read_image(location: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
 
     Raises ValueError only for a `max_pixels` below 1.
     """
-    decoded = read_reduced(location, None, max_pixels=max_pixels)
-    return decoded if isinstance(decoded, DecodeFailure) else decoded.image
+    data = read_file(location)
+    return data if isinstance(data, DecodeFailure) else decode(data, max_pixels=max_pixels)
 
 
-def read_reduced(
-    location: str, least_size: tuple[int, int] | None, *, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> ReducedImage | DecodeFailure:
-    """As `read_image`, at the scale of `decode_reduced`."""
+def read_file(location: str) -> bytes | DecodeFailure:
+    """The bytes at a local path or a URI, or why there are none."""
     try:
-        data = read_bytes(location)
+        return read_bytes(location)
     except OSError as error:
         return DecodeFailure(_read_status(error), one_line(error))
-    return decode_reduced(data, least_size, max_pixels=max_pixels)
 
 
 @functools.cache
@@ -166,7 +163,7 @@ def _readable_formats() -> tuple[str, ...]:
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
-def _silence_pillow() -> None:
+def silence_pillow() -> None:
     """Pillow warns of broken EXIF and TIFF tags. `warnings.catch_warnings` would swap the process's filters under the
     other threads, so the filter for Pillow's modules is put in place once and left there; the check finds it gone where
     a test runner has reset the filters.

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eet.images.decoding import DEFAULT_MAX_PIXELS, DecodeFailure, read_reduced
+from eet.images.decoding import DEFAULT_MAX_PIXELS, DecodeFailure, decode_reduced, read_file
+from eet.images.resampling import resample
 
 PUBLISHED_MIN_CROP_AREA = 0.08  # torchvision's RandomResizedCrop, as published
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -101,7 +102,12 @@ class Preprocessing:
 
     def read(self, location: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
         """What the network sees of the picture at a location (see `read_image`), decoded at the scale that this record asks for."""
-        decoded = read_reduced(location, self.least_size, max_pixels=max_pixels)
+        data = read_file(location)
+        return data if isinstance(data, DecodeFailure) else self.decode(data, max_pixels=max_pixels)
+
+    def decode(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
+        """What the network sees of the picture in `data`, decoded at the scale that this record asks for."""
+        decoded = decode_reduced(data, self.least_size, max_pixels=max_pixels)
         if isinstance(decoded, DecodeFailure):
             return decoded
         left, top, right, bottom = decoded.extent
@@ -120,6 +126,11 @@ class Preprocessing:
     def view(self, image: Image.Image) -> Image.Image:
         """The part of the picture that the network sees, at its size, before normalisation."""
         return self._resample(image, self.centred_box(*image.size))
+
+    def view_on_device(self, image_3HW: Tensor) -> Tensor:
+        """`view` of a picture that lies on a device: uint8 (3, H, W) -> uint8 (height, width, 3), to a level of 255 at most."""
+        _, height, width = image_3HW.shape
+        return resample(image_3HW, self.centred_box(width, height), self.image_size, self.interpolation)
 
     def _resample(self, image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
         height, width = self.image_size

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from eet.datasets import synthetic
@@ -104,8 +105,10 @@ def in_process(monkeypatch):
     monkeypatch.setattr(benchmark_encode, "DataLoader", lambda images, *, batch_size, **_: DataLoader(images, batch_size=batch_size))
 
 
-def encode_config(tiny_birds, tiny_model, **changes) -> benchmark.BenchmarkConfig:
-    options = EncodeBenchmarkOptions(images=str(tiny_birds), model=str(tiny_model), rows=60, rows_per_part=24, batch_size=8, rounds=2)
+def encode_config(tiny_birds, tiny_model, *, jpegs_on_device: bool = False, **changes) -> benchmark.BenchmarkConfig:
+    options = EncodeBenchmarkOptions(
+        images=str(tiny_birds), model=str(tiny_model), rows=60, rows_per_part=24, batch_size=8, rounds=2, jpegs_on_device=jpegs_on_device
+    )
     return benchmark.BenchmarkConfig(what="encode", encode=options, threads=1, **changes)
 
 
@@ -121,6 +124,19 @@ def test_encoding_is_measured_three_ways_on_the_same_rows(in_process, tiny_birds
     assert record["machine"]["threads"] == 1 and record["config"]["encode"]["rows"] == 60
     assert [case["images_per_s"] for case in record["timings"]] == [timing.images_per_s for timing in timings]
     assert all(method in told for method in (*benchmark_encode.METHODS, "images/s"))
+
+
+def test_decoding_where_the_network_runs_is_a_fourth_way(in_process, tiny_birds, tiny_model, tmp_path, capsys):
+    pytest.importorskip("torchcodec", reason="TorchCodec is not installed (pip install -e '.[nvjpeg]')")
+    jpegs = tmp_path / "jpegs"
+    jpegs.mkdir()
+    for path in list(tiny_birds.rglob("*.png"))[:6]:
+        Image.open(path).resize((300, 300)).save(jpegs / f"{path.stem}.jpg")
+    timings = benchmark.run(encode_config(jpegs, tiny_model, jpegs_on_device=True))
+    assert [timing.method for timing in timings] == [*benchmark_encode.METHODS, benchmark_encode.ON_DEVICE]
+    assert timings[-1].rows == 60 and timings[-1].images_per_s > 0
+    assert 0 <= timings[-1].differing_bits < 0.1
+    assert benchmark_encode.ON_DEVICE in capsys.readouterr().out
 
 
 def test_codes_of_the_job_that_differ_end_the_benchmark(in_process, tiny_birds, tiny_model, monkeypatch):

@@ -1,6 +1,7 @@
 """Encoding a folder into a gallery: on Ray and in this process, with bad pictures, cut off and gone on with."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, fold
         open_gallery(config.out)
     begun = Path(config.out, "config.yaml").read_text()
 
-    for changes in ({"tokens": False}, {"rows_per_part": 6}, {"images": str(folder / "a")}, {"precision": "bf16"}):
+    for changes in ({"tokens": False}, {"rows_per_part": 6}, {"images": str(folder / "a")}, {"precision": "bf16"}, {"jpegs_on": "gpu"}):
         with pytest.raises(ValueError, match="begun differently"):
             encode.run(dataclasses.replace(config, **changes))
     assert Path(config.out, "config.yaml").read_text() == begun, "a refused job must leave the config of the one that began"
@@ -133,6 +134,29 @@ def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, fold
     resumed = open_gallery(config.out)
     assert resumed.table().equals(local.table()) and resumed.manifest == local.manifest
     assert {path.name for path in Path(config.out).iterdir()} == {path.name for path in Path(local.path).iterdir()}
+
+
+@pytest.mark.parametrize("changes", [{}, {"dry_run": True}, {"engine": "ray"}])
+def test_jpegs_are_not_decoded_on_gpus_that_are_not_there(ray_session, tiny_model, folder, tmp_path, monkeypatch, changes):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    where = "the Ray cluster at local" if "engine" in changes else "this machine"
+    with pytest.raises(ValueError, match=f"--jpegs_on gpu: {where} has no GPU; use --jpegs_on cpu"):
+        encode.run(config_of(tmp_path / "gallery", tiny_model, folder, jpegs_on="gpu", **changes))
+    assert not (tmp_path / "gallery").exists(), "nothing may be begun that cannot be done"
+
+
+def test_what_was_begun_before_there_was_a_choice_of_decoder_goes_on(local, tiny_model, folder, tmp_path, monkeypatch):
+    config = config_of(tmp_path / "gallery", tiny_model, folder)
+    cut_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        encode.run(config)
+    begun = Path(config.out, "begun.json")
+    values = json.loads(begun.read_text())
+    assert values["made_with"].pop("jpegs_on") == "cpu"
+    begun.write_text(json.dumps(values))
+    assert cut_after(monkeypatch, 99) == []
+    encode.run(config)
+    assert open_gallery(config.out).manifest == local.manifest
 
 
 def test_a_gallery_begun_with_another_model_is_not_gone_on_with(tiny_model, folder, tmp_path, monkeypatch):

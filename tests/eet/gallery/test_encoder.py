@@ -95,6 +95,10 @@ def test_large_jpegs_are_decoded_as_the_models_record_says(student, tmp_path):
     )
     np.testing.assert_allclose(encoded, reduced, atol=SURE)
     assert np.abs(encoded - whole).max() > 10 * SURE
+    pytest.importorskip("torchcodec", reason="TorchCodec is not installed (pip install -e '.[nvjpeg]')")
+    on_device = PartEncoder(student, batch_size=1, jpegs_on_device=True).encode(items_table(["large"], [large])).hash[0]
+    np.testing.assert_allclose(on_device, whole, atol=0.01)  # at full size there; a level of a few pixels apart
+    assert np.abs(on_device - reduced).max() > 10 * np.abs(on_device - whole).max()
 
 
 @torch.inference_mode()
@@ -192,3 +196,31 @@ def test_it_tells_after_each_batch_how_many_rows_are_done(student, rows):
     told: list[int] = []
     PartEncoder(student, batch_size=4).encode(rows, told.append)
     assert told == [4, 8, 11]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_jpegs_decoded_on_the_device_give_the_rows_that_the_threads_give(student, rows, tmp_path, device):
+    """JPEGs among other pictures, two that the decoder refuses and one that is cut off: the same hashes, and the same reasons."""
+    pytest.importorskip("torchcodec", reason="TorchCodec is not installed (pip install -e '.[nvjpeg]')")
+    uris = rows["uri"].to_pylist()
+    for row in (0, 1, 3, 5, 6, 9):
+        Image.fromarray(np.asarray(read_image(uris[row]))).save(tmp_path / f"{row}.jpg", quality=95, subsampling=row % 3)
+        uris[row] = str(tmp_path / f"{row}.jpg")
+    for row in (1, 6):  # Huffman tables that are none
+        data = Path(uris[row]).read_bytes()
+        place = data.index(b"\xff\xc4") + 5
+        Path(uris[row]).write_bytes(data[:place] + b"\xff" * 16 + data[place + 16 :])
+    Path(uris[5]).write_bytes(Path(uris[5]).read_bytes()[:-100])
+    mixed = rows.set_column(rows.schema.get_field_index("uri"), "uri", pa.array(uris))
+    options = {"device": device, "batch_size": 4, "threads": 3, "tokens": True, "precision": "fp32"}
+    expected = PartEncoder(student, **options).encode(mixed)
+    on_device = PartEncoder(student, **options, jpegs_on_device=True).encode(mixed)
+    assert {row: status for row, status in enumerate(expected.table["status"].to_pylist()) if status != "ok"} == {
+        1: "decode-error", 4: "truncated", 5: "truncated", 6: "decode-error", 7: "missing"
+    }  # fmt: skip
+    for name in ("item_id", "uri", "label", "status", "error"):
+        assert on_device.table[name].equals(expected.table[name])
+    if device == "cpu":
+        assert on_device.table.equals(expected.table), "small pictures are decoded at full size by both"
+    np.testing.assert_allclose(on_device.hash, expected.hash, atol=SURE if device == "cpu" else 0.1)
+    assert np.abs(on_device.hash[0]).max() > 10 * SURE
