@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 import ray
@@ -19,6 +19,7 @@ from pipelines.output import absolute, write_text
 from pipelines.progress import duration
 from pipelines.query_halves import HitsInHalves, in_halves
 from pipelines.rerank import RerankConfig, open_galleries
+from pipelines.rerank_parts import GlobalSimilarity
 from pipelines.tracking import TrackedRun
 from pipelines.trial_kind import TrialKind
 from pipelines.trial_reranking import RerankingTrial, order_measures, reranked_measures, run_trial
@@ -40,19 +41,23 @@ class GivenHitsOptions:
         gallery: The labelled gallery that was searched, encoded with --tokens.
         queries: Gallery of the queries, with tokens; default the one that `eet search` put beside the hits.
         top: Hits of a query that are re-ranked.
-        global_similarity: hamming (of the codes) or embedding (cosine of the stored final CLS vectors).
+        global_similarity: hamming, asymmetric or embedding, as of `eet rerank`; default asymmetric with --match.model, else hamming.
+        model: Student that encoded both galleries, for asymmetric.
     """
 
     hits: str | None = None
     gallery: str | None = None
     queries: str | None = None
     top: int = 100
-    global_similarity: Literal["hamming", "embedding"] = "hamming"
+    global_similarity: GlobalSimilarity | None = None
+    model: str | None = None
 
     def problems(self) -> list[str]:
         found = [f"--match.{name} is missing: trials re-rank given hits" for name in ("hits", "gallery") if getattr(self, name) is None]
         if self.top < 1:
             found.append(f"--match.top {self.top}: re-rank 1 hit or more")
+        if self.global_similarity == "asymmetric" and self.model is None:
+            found.append("--match.global_similarity asymmetric needs --match.model: it makes a hash of a query's embedding")
         return found
 
 
@@ -81,6 +86,7 @@ class Rerankings(TrialKind):
             out=str(self._out / "best.parquet"),
             top=match.top,
             global_similarity=match.global_similarity,
+            model=absolute(match.model),
             engine="local",
             seed=self._config.seed,
             address=self._config.address,

@@ -109,6 +109,10 @@ def test_halves_are_disjoint_together_all_and_drawn_by_the_seed(given):
         (["--space", "bits", "--match.hits", "h", "--match.gallery", "g"], ["moves student.bits", "it may move top, marginal"]),
         (["--space", "matching", "--match.hits", "h", "--match.gallery", "g", "--match.top", "0"], ["--match.top 0"]),
         (
+            ["--space", "matching", "--match.hits", "h", "--match.gallery", "g", "--match.global_similarity", "asymmetric"],
+            ["--match.global_similarity asymmetric needs --match.model"],
+        ),
+        (
             ["--space", "matching", "--match.hits", "h", "--match.gallery", "g", "--space_options", "{form: grid, epsilons: [0.00001]}"],
             ["--space: --epsilon 1e-05"],
         ),
@@ -128,6 +132,16 @@ def test_a_trial_moves_flags_of_the_re_ranking_but_not_what_it_is_given(given, t
     assert (moved.solver, moved.top, moved.weight, moved.hits) == ("exact", 5, 2.0, given.hits)
     with pytest.raises(ValueError, match="moves hits, engine, loss.beta, which"):
         with_parameters(base, {"hits": "x", "engine": "ray", "loss.beta": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("given_model", "asked", "used"), [(None, None, "hamming"), ("model", None, "asymmetric"), ("model", "hamming", "hamming")]
+)
+def test_with_a_model_trials_weigh_the_querys_hash_as_a_re_ranking_does(given, tmp_path, monkeypatch, given_model, asked, used):
+    monkeypatch.chdir(tmp_path)
+    base = config_of(tmp_path, dataclasses.replace(given, model=given_model, global_similarity=asked)).kind.base
+    assert base.global_measure == used
+    assert base.model == (given_model and str(tmp_path / given_model)), "workers have another working directory"
 
 
 def test_a_trial_that_a_searcher_draws_again_is_not_run_again(given, tmp_path, monkeypatch):
