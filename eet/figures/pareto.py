@@ -1,7 +1,7 @@
 """Accuracy against cost: every candidate, and those that no other beats in both."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,8 @@ def pareto_figure(
 
     Args:
         costs: what it is called, with its unit -> one value for each candidate; at least one cost.
-        quality: one value for each candidate, higher is better. names: one for each, written beside those of the set.
+        quality: one value for each candidate, higher is better. names: one for each, written beside those of the set, as far as
+            there is room: the chosen one's, then by quality.
         quality_name: the axis. chosen: the name of the one to ring, or None.
         title: text above the plots.
 
@@ -55,7 +56,7 @@ def pareto_figure(
         order = np.flatnonzero(best)[np.argsort(places[best], kind="stable")]
         # Up to the next one's cost nothing is better than this one: a step, not a slope.
         axes.step(places[order], heights[order], where="post", color=COLOURS[0], linewidth=1.6, marker="o", markersize=5, clip_on=False)
-        for place in order:
+        for place in sorted(order, key=lambda place: (names[place] != chosen, -heights[place])):
             axes.annotate(names[place], (places[place], heights[place]), (3, 5), textcoords="offset points", fontsize=7, color=GREY)
         if chosen is not None:
             ringed = list(names).index(chosen)
@@ -66,4 +67,18 @@ def pareto_figure(
         axes.set(xlabel=name, ylabel=quality_name)
         quieten(axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
+    _remove_covered_names(figure)
     return figure
+
+
+def _remove_covered_names(figure: "Figure") -> None:
+    """Takes away each name that lies on one that was drawn before it."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        shown: list[Any] = []
+        for text in list(axes.texts):
+            box = text.get_window_extent()
+            if box.count_overlaps(shown):
+                text.remove()
+            else:
+                shown.append(box)
