@@ -1,7 +1,9 @@
 """The candidates of a Hamming search on a torch device: distances as products of signs, which tensor cores make.
 
-Shape suffixes: U codes, W words, Q queries, b bits, H = b + 1 distances, n codes of a block.
+Shape suffixes: U codes, W words, Q queries, b bits, H = b + 1 distances, n codes of a block or what was found.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,10 +11,12 @@ from torch import Tensor
 
 _PAIRS_AT_ONCE = 64_000_000
 _CODES_AT_ONCE = 1 << 20
+_SAMPLED_CODES = 1 << 16
 
 
 class DeviceScan:
-    """Codes on a device, searched in two passes: counts by distance give the radius of each query, then what lies within is taken.
+    """Codes on a device, searched in one pass: within what radius k items lie is bounded by a sample at first and by what was found since,
+    and of each block only what lies inside it is taken.
 
     Exact: signs and their sums are small integers, which the products hold without rounding (float16 on a GPU up to 2,048 bits).
     Any k; nothing depends on the order in which the device works.
@@ -32,31 +36,55 @@ class DeviceScan:
         """(starts, codes, distances) as `eet.search.scan.nearest` gives them."""
         query_bytes = torch.from_numpy(np.ascontiguousarray(words_QW).view(np.uint8)[:, : self.num_bits // 8].copy()).to(self.device)
         signs_Qb = self._signs(query_bytes)
-        num_queries = len(signs_Qb)
+        num_queries, num_codes = len(signs_Qb), len(self._bytes_UB)
+        # Spread over all codes: they are sorted, so that neighbours are alike.
+        sample = torch.arange(0, num_codes, -(-num_codes // _SAMPLED_CODES) or 1, device=self.device)
+        products_Qn = signs_Qb @ self._signs(self._bytes_UB[sample]).T
         counts_QH = torch.zeros(num_queries, self.num_bits + 1, dtype=torch.int64, device=self.device)
-        for start, distances_Qn in self._blocks(signs_Qb):
-            sizes = self._sizes_U[start : start + distances_Qn.shape[1]].expand(num_queries, -1)
-            counts_QH.scatter_add_(1, distances_Qn, sizes)
-        radius_Q1 = (counts_QH.cumsum(dim=1) < k).sum(dim=1, keepdim=True)
-        queries, codes, distances = [], [], []
-        for start, distances_Qn in self._blocks(signs_Qb):
-            query, place = (distances_Qn <= radius_Q1).nonzero(as_tuple=True)
-            queries.append(query.cpu().numpy())
-            codes.append((place + start).cpu().numpy())
-            distances.append(distances_Qn[query, place].cpu().numpy().astype(np.uint16))
-        query_n = np.concatenate(queries)
+        counts_QH.scatter_add_(1, self._distances(products_Qn), self._sizes_U[sample].expand(num_queries, -1))
+        radius_Q = _radius(counts_QH, k)
+        counts_QH.zero_()
+        found: list[_Found] = [_Found(sample[:0], sample[:0], sample[:0])]
+        step = min(_CODES_AT_ONCE, max(1, _PAIRS_AT_ONCE // num_queries))
+        for start in range(0, num_codes, step):
+            products_Qn = signs_Qb @ self._signs(self._bytes_UB[start : start + step]).T
+            query, place = (products_Qn >= (self.num_bits - 2 * radius_Q).to(products_Qn.dtype)[:, None]).nonzero(as_tuple=True)
+            found.append(_Found(query, place + start, self._distances(products_Qn[query, place])))
+            counted = query * counts_QH.shape[1] + found[-1].distance_n
+            counts_QH.view(-1).scatter_add_(0, counted, self._sizes_U[found[-1].code_n])
+            radius_Q = torch.minimum(radius_Q, _radius(counts_QH, k))
+            if sum(len(part.query_n) for part in found) > _PAIRS_AT_ONCE:
+                found = [_within(found, radius_Q)]
+        query_n, code_n, distance_n = (values.cpu().numpy() for values in _within(found, radius_Q))
         order = np.argsort(query_n, kind="stable")  # blocks ascend, so the codes of a query do
         starts = np.searchsorted(query_n[order], np.arange(num_queries + 1))
-        return starts, np.concatenate(codes)[order], np.concatenate(distances)[order]
+        return starts, code_n[order], distance_n[order].astype(np.uint16)
 
-    def _blocks(self, signs_Qb: Tensor):  # type: ignore[no-untyped-def]
-        """(first code, distances (Q, n) int64) over all codes."""
-        step = min(_CODES_AT_ONCE, max(1, _PAIRS_AT_ONCE // len(signs_Qb)))
-        for start in range(0, len(self._bytes_UB), step):
-            products_Qn = signs_Qb @ self._signs(self._bytes_UB[start : start + step]).T
-            yield start, ((self.num_bits - products_Qn) / 2).to(torch.int64)
+    def _distances(self, products: Tensor) -> Tensor:
+        """int64, of the sums of signs."""
+        return ((self.num_bits - products) / 2).to(torch.int64)
 
     def _signs(self, bytes_nB: Tensor) -> Tensor:
         """Bits of packed codes as -1 and +1, (n, b)."""
         bits_nb = (bytes_nB.unsqueeze(-1) >> self._places & 1).flatten(1)
         return bits_nb.to(self._dtype) * 2 - 1
+
+
+class _Found(NamedTuple):
+    """Pairs of a query and a code, and their distances: int64 (n,)."""
+
+    query_n: Tensor
+    code_n: Tensor
+    distance_n: Tensor
+
+
+def _within(found: list[_Found], radius_Q: Tensor) -> _Found:
+    """All of them together that lie inside the radius of their query, in their order."""
+    together = _Found(*(torch.cat(values) for values in zip(*found, strict=True)))
+    inside = together.distance_n <= radius_Q[together.query_n]
+    return _Found(*(values[inside] for values in together))
+
+
+def _radius(counts_QH: Tensor, k: int) -> Tensor:
+    """(Q,) int64: the least distance within which k of the counted items lie, the greatest there is where there are fewer."""
+    return (counts_QH.cumsum(dim=1) < k).sum(dim=1).clamp_(max=counts_QH.shape[1] - 1)

@@ -25,6 +25,7 @@ FLAT_FROM_DISTINCT_SHARE = 0.83
 _FILES = ("codes", "offsets", "rows")
 RECORD_FILE = "codes.json"
 _QUERIES_AT_ONCE = 1024  # their byte tables take bytes * 1 kB a query
+_FEW_CODES, _FEW_QUERIES = 1 << 21, 8  # of so few codes threads take so many queries each; more codes are split between them instead
 _LEAST_PAIRS, _LEAST_CODES = 1 << 18, 1 << 12  # of queries and codes, and of codes, that are worth a thread of their own
 
 Candidates: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -233,7 +234,7 @@ class HammingIndex:
             num_bits = 8 * self._width
             return Scan(
                 lambda words_TW, k, ranges_R2: nearest(self._words_UW, self._offsets, words_TW, k, num_bits, ranges_R2),
-                least=QUERIES_AT_ONCE,
+                least=_FEW_QUERIES if self.num_codes < _FEW_CODES else QUERIES_AT_ONCE,
                 most=QUERIES_AT_ONCE,
                 whole=False,
             )

@@ -94,6 +94,7 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, devi
     index = HammingIndex.build(items)
     whole = index.search(queries, 9, query_hash=query_hash)
     monkeypatch.setattr("eet.search.device_scan._PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr("eet.search.device_scan._SAMPLED_CODES", 7)
     monkeypatch.setattr("eet.search.hamming_index._QUERIES_AT_ONCE", 2)
     monkeypatch.setattr("eet.search.scan.QUERIES_AT_ONCE", 2)
     for threads in (1, 3):
