@@ -14,6 +14,8 @@ MOST_TOKENS = 64
 LEAST_EPSILON = 1 / 30
 """exp(-2 / epsilon), the widest that cosines can make it, stays inside float32 in plain scaling; less goes to `eet.matching.sinkhorn`."""
 
+LEAST_SIDE, DIMS_AT_ONCE = 16, 32
+
 _FLOOR = 1e-30  # of what is divided by, as on the CPU
 
 
@@ -41,13 +43,18 @@ def fused_scores(
     assert max(num_query, num_gallery) <= MOST_TOKENS and epsilon >= LEAST_EPSILON
     scores_P = query_marginal_PK.new_empty(len(pairs_P2))
     # tl.dot wants 16 or more a side.
-    sides = [max(16, next_power_of_2(number)) for number in (num_query, num_gallery)]
+    sides = [max(LEAST_SIDE, next_power_of_2(number)) for number in (num_query, num_gallery)]
     if len(pairs_P2):
         _program()[(len(pairs_P2),)](
             query_NKD, gallery_NLD, pairs_P2, query_marginal_PK, gallery_marginal_PL, scores_P, num_query, num_gallery, dims,
-            1 / epsilon, 1 - transported, tolerance, max_iterations, _FLOOR, sides[0], sides[1], 32,
+            1 / epsilon, 1 - transported, tolerance, max_iterations, _FLOOR, sides[0], sides[1], DIMS_AT_ONCE, num_warps=warps_for(*sides),
         )  # fmt: skip
     return scores_P
+
+
+def warps_for(query_side: int, gallery_side: int) -> int:
+    """Of a program: one for the least matrix, whose sums then never leave the warp; four for more, or registers would spill to memory."""
+    return 1 if query_side * gallery_side <= LEAST_SIDE**2 else 4
 
 
 @functools.cache

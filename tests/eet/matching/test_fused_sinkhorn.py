@@ -35,3 +35,33 @@ def test_scores_are_those_of_the_torch_loop() -> None:
     pytest.importorskip("triton", reason="triton is installed on Linux only")
     done = subprocess.run([sys.executable, "-c", COMPARE], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+# What the interpreter does not see: types, layouts, the assembler. Triton brings its compiler and ptxas along; they need no GPU.
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from eet.matching import fused_sinkhorn
+
+program = fused_sinkhorn._program()
+kinds = dict.fromkeys(program.arg_names, "fp32")
+kinds |= dict.fromkeys(("query", "gallery", "query_marginal", "gallery_marginal", "scores"), "*fp32") | {"pairs": "*i64"}
+kinds |= dict.fromkeys(("num_query", "num_gallery", "dims", "max_iterations"), "i32") | dict.fromkeys("KLD", "constexpr")
+for capability in (80, 90):
+    for side in (16, 64):
+        sizes = {"K": side, "L": side, "D": fused_sinkhorn.DIMS_AT_ONCE}
+        constants = {(program.arg_names.index(name),): size for name, size in sizes.items()}
+        source = ASTSource(fn=program, signature=kinds, constexprs=constants)
+        options = {"num_warps": fused_sinkhorn.warps_for(side, side)}
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        assert len(compiled.asm["cubin"]) > 10_000
+        print(capability, side)
+"""
+
+
+def test_the_program_compiles_for_the_cards_that_users_have(tmp_path) -> None:
+    pytest.importorskip("triton", reason="triton is installed on Linux only")
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.split() == ["80", "16", "80", "64", "90", "16", "90", "64"], done.stderr[-3000:]
