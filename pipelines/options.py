@@ -86,6 +86,7 @@ class StudentOptions:
             codes), which reaches far more in a short training with many labels.
         prune_after: Blocks (1-based) after whose attention patches are dropped; default the published 4, 8, 10 of 12, scaled to the depth.
         keep_ratios: Share of the living patches that each stage keeps.
+        tokens_multiple: Each stage's ratio is moved so that it leaves the nearest multiple of this many tokens, CLS counted: 8 suits GPUs.
         image_size: Side of the input in pixels; default the backbone's own.
     """
 
@@ -95,12 +96,15 @@ class StudentOptions:
     hash_input: HashInput = "logits"
     prune_after: tuple[int, ...] | None = None
     keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS
+    tokens_multiple: int = 1
     image_size: int | None = None
 
     def problems(self) -> list[str]:
         found = []
         if self.bits < 1:
             found.append(f"--student.bits {self.bits}: a code needs at least 1")
+        if self.tokens_multiple < 1:
+            found.append(f"--student.tokens_multiple {self.tokens_multiple}: use 1 or more, 1 for any number of tokens")
         if self.image_size is not None and self.image_size < 16:
             found.append(f"--student.image_size {self.image_size}: use 16 pixels or more")
         try:

@@ -120,10 +120,12 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
     prune_after = options.prune_after
     if prune_after is None:
         prune_after = scaled_prune_after(len(network.trunk.blocks), len(options.keep_ratios)) if options.keep_ratios else ()
+    schedule = PruningSchedule(prune_after, options.keep_ratios)
+    beside = network.trunk.num_prefix_tokens
     student = Student(
         network.trunk,
         num_bits=options.bits,
-        schedule=PruningSchedule(prune_after, options.keep_ratios),
+        schedule=schedule.rounded(network.num_patches, beside=beside, multiple=options.tokens_multiple),
         preprocessing=network.preprocessing,
         hash_input=network.hash_input,
         backbone=network.backbone,

@@ -56,6 +56,22 @@ class PruningSchedule:
             counts.append(num_patches)
         return tuple(counts)
 
+    def rounded(self, num_patches: int, *, beside: int, multiple: int) -> "PruningSchedule":
+        """The schedule that leaves the nearest multiple of `multiple` tokens behind each stage, as a GPU's matrix units take them best.
+
+        num_patches: at the start. beside: tokens that are never dropped (CLS, registers), counted with the patches. multiple: 1 or more;
+        1 gives the same counts. At least one patch stays, and never more than live. ValueError for a multiple below 1.
+        """
+        if multiple < 1:
+            raise ValueError(f"tokens_multiple {multiple}: use 1 or more, 1 for any number of tokens")
+        ratios, living = [], num_patches
+        for kept in self.kept_counts(num_patches):
+            least = -(-(beside + 1) // multiple)
+            kept = min(living, max(least, round((kept + beside) / multiple)) * multiple - beside)
+            ratios.append(kept / living)
+            living = kept
+        return PruningSchedule(self.prune_after, tuple(ratios))
+
 
 def scaled_prune_after(depth: int, num_stages: int = len(PUBLISHED_PRUNE_AFTER)) -> tuple[int, ...]:
     """The published stages (after blocks 4, 8 and 10 of 12) moved to a ViT of another depth.

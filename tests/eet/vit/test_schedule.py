@@ -36,6 +36,37 @@ def test_empty_schedule_keeps_everything() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ratios", "patches", "beside", "multiple", "counts"),
+    [
+        ((0.5, 0.5, 0.25), 196, 1, 1, (98, 49, 12)),
+        ((0.5, 0.5, 0.25), 196, 1, 8, (95, 47, 15)),  # 99, 50, 13 tokens -> 96, 48, 16
+        ((0.5, 0.5, 0.25), 196, 2, 16, (94, 46, 14)),
+        ((1.0, 0.9), 196, 1, 8, (196, 175)),  # no more than live
+        ((0.01, 0.5), 196, 1, 8, (7, 7)),  # one multiple at least
+        ((0.1,), 40, 9, 8, (7,)),  # tokens beside that fill a multiple by themselves
+    ],
+)
+def test_rounded_stages_leave_multiples_of_tokens(
+    ratios: tuple[float, ...], patches: int, beside: int, multiple: int, counts: tuple[int, ...]
+) -> None:
+    schedule = PruningSchedule(tuple(range(1, len(ratios) + 1)), ratios)
+    rounded = schedule.rounded(patches, beside=beside, multiple=multiple)
+    assert rounded.kept_counts(patches) == counts and rounded.prune_after == schedule.prune_after
+
+
+def test_every_count_of_patches_survives_being_a_ratio() -> None:
+    for patches in (49, 196, 576, 1369):
+        for multiple in (1, 7, 8, 16):
+            schedule = PruningSchedule((1, 2, 3, 4), (0.83, 0.71, 0.5, 0.34)).rounded(patches, beside=1, multiple=multiple)
+            assert all((kept + 1) % multiple == 0 for kept in schedule.kept_counts(patches))
+
+
+def test_a_multiple_of_no_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="tokens_multiple 0: use 1 or more"):
+        PruningSchedule().rounded(196, beside=1, multiple=0)
+
+
+@pytest.mark.parametrize(
     ("prune_after", "keep_ratios", "said"),
     [
         ((4, 8), (0.5,), "one ratio for each block"),
