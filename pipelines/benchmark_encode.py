@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +20,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eet.datasets.listing import Columns, list_images
-from eet.gallery import GalleryModel, PartEncoder, finished_parts, load_model, open_gallery, part_name, planned_parts, read_planned_part
+from eet.gallery import (
+    DEFAULT_BATCH_SIZE,
+    GalleryModel,
+    PartEncoder,
+    finished_parts,
+    load_model,
+    open_gallery,
+    part_name,
+    planned_parts,
+    read_planned_part,
+)
 from eet.hashing import pack
-from pipelines.encode import EncodeConfig
-from pipelines.encode import run as encode
-from pipelines.encode_parts import EncoderOptions
+from pipelines.benchmark_record import Column, print_rows
 from pipelines.output import absolute
 
 METHODS = ("eet encode", "part encoder", "data loader")
@@ -83,6 +92,16 @@ class EncodeTiming:
     differing_bits: float
 
 
+COLUMNS = (
+    Column("method", "method"),
+    Column("rows", "rows", ",d"),
+    Column("images/s", "images_per_s", ".1f"),
+    Column("to the part encoder", "ratio", ".3f"),
+    Column("start-up, s", "startup_s", ".1f"),
+    Column("differing bits", "differing_bits", ".2%"),
+)
+
+
 @dataclass(frozen=True)
 class _Run:
     """One method once: rows in its first part, seconds from its start to the ends of the first part and of the last, and the codes
@@ -106,32 +125,34 @@ class _Run:
 def measure(options: EncodeBenchmarkOptions, *, model: str, threads: int, precision: str, address: str | None) -> list[EncodeTiming]:
     """Every method in turn, `rounds` times. RuntimeError where the Ray job's codes are not the part encoder's, bit for bit."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = load_model(model)
+    batch_size = options.batch_size or DEFAULT_BATCH_SIZE[device]
     encoders = {
-        method: EncoderOptions(
-            tokens=False, embedding=False, precision=precision, jpegs_on=jpegs_on, max_pixels=200_000_000, batch_size=options.batch_size,
-            threads=threads,
-        ).encoder(network, device=device, threads=threads)
-        for method, jpegs_on in (("part encoder", "cpu"), (ON_DEVICE, "gpu"))[: 1 + options.jpegs_on_device]
-    }  # fmt: skip
+        method: PartEncoder(
+            load_model(model), device=device, batch_size=batch_size, threads=threads, precision=precision, jpegs_on_device=on_device
+        )
+        for method, on_device in (("part encoder", False), (ON_DEVICE, True))[: 1 + options.jpegs_on_device]
+    }
     runs: dict[str, list[_Run]] = {method: [] for method in options.methods}
     with tempfile.TemporaryDirectory(prefix="eet-benchmark-") as folder:
         images = f"{folder}/images.parquet"
         write_repeated(images, _uris(options), options.rows)
         for number in range(options.rounds):
             gallery = f"{folder}/gallery-{number}"
-            config = EncodeConfig(
-                model=model, images=images, columns=Columns(item_id="id"), out=gallery, precision=precision, workers=1, threads=threads,
-                batch_size=options.batch_size, rows_per_part=options.rows_per_part, address=address, max_error_ratio=0.0,
+            runs["eet encode"].append(
+                _with_ray(
+                    model=model, images=images, columns=Columns(item_id="id"), out=gallery, precision=precision, workers=1, threads=threads,
+                    batch_size=batch_size, rows_per_part=options.rows_per_part, address=address, max_error_ratio=0.0,
+                )
             )  # fmt: skip
-            runs["eet encode"].append(_with_ray(config))
             for method, encoder in encoders.items():
                 runs[method].append(_with_part_encoder(encoder, gallery))
             uris = [uri for part in planned_parts(gallery) for uri in read_planned_part(gallery, part)["uri"].to_pylist()]
             runs["data loader"].append(_with_data_loader(encoders["part encoder"], uris, options.rows_per_part))
             if not np.array_equal(runs["eet encode"][-1].codes, runs["part encoder"][-1].codes):
                 raise RuntimeError("the Ray job's codes are not those of the same encoder in this process")
-    return [_timing(method, runs) for method in options.methods]
+    timings = [_timing(method, runs) for method in options.methods]
+    print_rows(COLUMNS, timings, heading=True)
+    return timings
 
 
 def _timing(method: str, runs: dict[str, list[_Run]]) -> EncodeTiming:
@@ -166,10 +187,13 @@ def write_repeated(table: str, uris: list[str], rows: int) -> None:
     pq.write_table(pa.table({"id": ids, "path": list(itertools.islice(itertools.cycle(uris), rows))}), table)
 
 
-def _with_ray(config: EncodeConfig) -> _Run:
-    """The parts of one worker end when their files are written."""
+def _with_ray(**options: Any) -> _Run:
+    """`eet encode` with these options. The parts of one worker end when their files are written."""
+    from pipelines import encode  # Ray, which the other benchmarks do without
+
+    config = encode.EncodeConfig(**options)
     started = time.time()
-    encode(config)
+    encode.run(config)
     ends = [Path(config.out, part_name(part)).stat().st_mtime - started for part in finished_parts(config.out)]
     return _Run(config.rows_per_part, min(ends), max(ends), open_gallery(config.out).codes()[0])
 
@@ -228,12 +252,3 @@ def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int)
         if rows >= rows_per_part and not first_rows:
             first_rows, first_end_s = rows, time.perf_counter() - started
     return _Run(first_rows, first_end_s, time.perf_counter() - started, pack(np.concatenate(hashes)))
-
-
-def print_table(timings: list[EncodeTiming]) -> None:
-    print(f"{'method':<16}{'rows':>9}{'images/s':>11}{'ratio':>8}{'start-up, s':>13}{'differing bits':>16}")
-    for timing in timings:
-        print(
-            f"{timing.method:<16}{timing.rows:>9}{timing.images_per_s:>11.1f}{timing.ratio:>8.3f}{timing.startup_s:>13.1f}"
-            f"{timing.differing_bits:>16.2%}"
-        )

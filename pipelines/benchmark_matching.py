@@ -9,8 +9,12 @@ import numpy as np
 import torch
 
 from eet.matching import TokenSet, match_pairs, structural_similarity
+from pipelines.benchmark_record import Column, print_rows
 
 LARGEST_ERROR = 1e-4
+PRODUCTS = {"cpu": 1_200_000, "cuda": 60_000_000}
+MOST_LOOPED = 256
+"""Pairs that the loop over POT does at most, by which it takes no longer for more pairs of the others."""
 OURS, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH = "ours", "ot.sinkhorn, 100 iterations", "ot.sinkhorn, stopped", "ot.batch", "torch batch"
 
 
@@ -23,14 +27,15 @@ class MatchingBenchmarkOptions:
         dims: Dimensions of a token, one for each of --tokens.
         mean_cosines: Of two tokens of a draw; 0, random directions, converges the slowest.
         epsilon: Strength of the entropy.
-        products: Entries of all cosine matrices that our method works through in a run; the others do a share of it.
+        products: Entries of all cosine matrices that our method works through in a run; the others do a share of it. Default 1.2 million on
+            a CPU, 60 million on a GPU.
     """
 
     tokens: tuple[int, ...] = (12, 12, 12, 49, 49, 49, 196, 196, 196, 196)
     dims: tuple[int, ...] = (128, 192, 384, 128, 192, 384, 64, 128, 192, 384)
     mean_cosines: tuple[float, ...] = (0.0, 0.6)
     epsilon: float = 0.05
-    products: int = 1_200_000
+    products: int | None = None
 
     def problems(self) -> list[str]:
         found = []
@@ -40,7 +45,7 @@ class MatchingBenchmarkOptions:
             found.append(f"--matching.mean_cosines {list(self.mean_cosines)}: use 0 to below 1")
         if not 0.04 <= self.epsilon <= 10:
             found.append(f"--matching.epsilon {self.epsilon}: use 0.04 to 10, where POT's scaling converges")
-        if self.products < 1:
+        if self.products is not None and self.products < 1:
             found.append(f"--matching.products {self.products}: use 1 or more")
         return found
 
@@ -62,27 +67,48 @@ class MatchingTiming:
     error: float
 
 
-def measure(options: MatchingBenchmarkOptions, *, threads: int, repeats: int) -> list[MatchingTiming]:
-    """Every case in turn. RuntimeError where a method is farther than 1e-4 from the converged scores."""
-    torch.set_num_threads(threads)
-    timings = []
+COLUMNS = (
+    Column("method", "method"),
+    Column("tokens", "tokens", "d"),
+    Column("dims", "dims", "d"),
+    Column("mean cosine", "mean_cosine", ".1f"),
+    Column("pairs/s", "pairs_per_s", ",.0f"),
+    Column("pairs/CPU s", "pairs_per_cpu_s", ",.0f"),
+    Column("ours x", "ratio", ",.1f"),
+    Column("by CPU time", "cpu_ratio", ",.1f"),
+    Column("error", "error", ".0e"),
+)
+
+
+def measure(options: MatchingBenchmarkOptions, *, device: torch.device, threads: int, repeats: int) -> list[MatchingTiming]:
+    """Every case in turn; on a GPU all methods but the loop over POT. RuntimeError where a method is farther than 1e-4 from the converged
+    scores.
+    """
+    timings: list[MatchingTiming] = []
     for tokens, dims in zip(options.tokens, options.dims, strict=True):
         for mean_cosine in options.mean_cosines:
-            case = _case(options, tokens, dims, mean_cosine, threads=threads, repeats=repeats)
-            _print(case, heading=not timings)
+            case = _case(options, tokens, dims, mean_cosine, device=device, threads=threads, repeats=repeats)
+            print_rows(COLUMNS, case, heading=not timings)
             timings += case
     return timings
 
 
 def _case(
-    options: MatchingBenchmarkOptions, tokens: int, dims: int, mean_cosine: float, *, threads: int, repeats: int
+    options: MatchingBenchmarkOptions,
+    tokens: int,
+    dims: int,
+    mean_cosine: float,
+    *,
+    device: torch.device,
+    threads: int,
+    repeats: int,
 ) -> list[MatchingTiming]:
     rng = np.random.default_rng(0)
-    most = max(8, options.products // tokens**2)
+    most = max(8, (options.products or PRODUCTS[device.type]) // tokens**2)
     # Each query has its own 100 images, as in re-ranking; no image is seen twice.
     queries, gallery = (_draw(rng, number, tokens, dims, mean_cosine) for number in (-(-most // 100), most))
     pairs = np.stack([np.arange(most) // 100, np.arange(most)], axis=1)
-    few = pairs[: max(4, most // 256)]
+    few = pairs[: min(max(4, most // 256), MOST_LOOPED)]
     units = _unit(queries), _unit(gallery[: len(few)])
     methods = {POT_LOOP: _pot_loop(*units, options.epsilon, 100, 0.0)}
     expected = _pot_loop(*units, options.epsilon, 20_000, 1e-10)(few)
@@ -90,10 +116,11 @@ def _case(
         methods[POT_STOPPED] = _pot_loop(*units, options.epsilon, 20_000, stop)
         if np.abs(methods[POT_STOPPED](few) - expected).max() <= LARGEST_ERROR:
             break
-    methods[POT_BATCH] = _pot_batch(queries, gallery, options.epsilon)
-    methods[TORCH] = _torch_batch(queries, gallery, options.epsilon)
+    methods[POT_BATCH] = _pot_batch(queries, gallery, options.epsilon, device)
+    methods[TORCH] = _torch_batch(queries, gallery, options.epsilon, device)
     sides = TokenSet(torch.from_numpy(queries)), TokenSet(torch.from_numpy(gallery))
-    methods[OURS] = lambda pairs: match_pairs(*sides, pairs, marginal="uniform", epsilon=options.epsilon, threads=threads).numpy()
+    settings = {"marginal": "uniform", "epsilon": options.epsilon, "device": str(device), "threads": threads}
+    methods[OURS] = lambda pairs: match_pairs(*sides, pairs, **settings).numpy()
     parts = {OURS: pairs, POT_BATCH: pairs[: max(8, most // 16)], TORCH: pairs[: max(8, most // 16)]}
 
     errors = {name: float(np.abs(method(parts.get(name, few))[: len(few)] - expected).max()) for name, method in methods.items()}
@@ -158,45 +185,35 @@ def _pot_loop(queries: np.ndarray, gallery: np.ndarray, epsilon: float, iteratio
     return scores
 
 
-def _pot_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float) -> Callable[[np.ndarray], np.ndarray]:
-    """torch in float32, all pairs at once."""
+def _pot_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """torch in float32, all pairs at once; the tokens lie on the device already."""
     from ot.batch import solve_batch
 
-    unit_queries, unit_gallery = (torch.nn.functional.normalize(torch.from_numpy(side).float(), dim=2) for side in (queries, gallery))
+    unit_queries, unit_gallery = (
+        torch.nn.functional.normalize(torch.from_numpy(side).to(device).float(), dim=2) for side in (queries, gallery)
+    )
 
     def scores(pairs: np.ndarray) -> np.ndarray:
-        cosine = unit_queries[pairs[:, 0]] @ unit_gallery[pairs[:, 1]].mT
-        even = torch.full(cosine.shape[:2], 1 / cosine.shape[1])
+        rows = torch.from_numpy(pairs).to(device)
+        cosine = unit_queries[rows[:, 0]] @ unit_gallery[rows[:, 1]].mT
+        even = torch.full(cosine.shape[:2], 1 / cosine.shape[1], device=device)
         plan = solve_batch(1 - cosine, epsilon, even, even, method="sinkhorn", grad="detach").plan
-        return (plan * cosine).sum(dim=(1, 2)).numpy()
+        return (plan * cosine).sum(dim=(1, 2)).cpu().numpy()
 
     return scores
 
 
-def _torch_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Our scaling loop in torch, all images of a query at once."""
-    query_tokens, gallery_tokens = torch.from_numpy(queries), torch.from_numpy(gallery)
+def _torch_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """Our scaling loop in torch, all images of a query at once; the tokens lie on the device already."""
+    query_tokens, gallery_tokens = (torch.from_numpy(side).to(device) for side in (queries, gallery))
 
     def scores(pairs: np.ndarray) -> np.ndarray:
         found = np.empty(len(pairs), np.float32)
         for query in np.unique(pairs[:, 0]):
             places = np.flatnonzero(pairs[:, 0] == query)
             images = gallery_tokens[pairs[places, 1]]
-            ones = torch.ones(images.shape[:2])
-            found[places] = structural_similarity(query_tokens[query], images, ones[0], ones, epsilon=epsilon)[0].numpy()
+            ones = torch.ones(images.shape[:2], device=device)
+            found[places] = structural_similarity(query_tokens[query], images, ones[0], ones, epsilon=epsilon)[0].cpu().numpy()
         return found
 
     return scores
-
-
-def _print(case: list[MatchingTiming], *, heading: bool) -> None:
-    """As soon as they are known: the cases of many tokens take a while."""
-    if heading:
-        headings = f"{'tokens':>6} {'dims':>5} {'mean cosine':>11} {'pairs/s':>10} {'pairs/CPU s':>11} {'ours x':>8} {'by CPU':>8}  error"
-        print(f"{'method':28} {headings}")
-    for row in case:
-        print(
-            f"{row.method:28} {row.tokens:6} {row.dims:5} {row.mean_cosine:11} {row.pairs_per_s:10.0f} {row.pairs_per_cpu_s:11.0f} "
-            f"{row.ratio:8.1f} {row.cpu_ratio:8.1f}  {row.error:.0e}",
-            flush=True,
-        )

@@ -3,15 +3,19 @@
 import resource
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from eet.figures import save_png, search_time_figure
 from eet.gallery import open_gallery
 from eet.search import HammingIndex
+from pipelines.benchmark_record import Column, print_rows
 from pipelines.code_draws import Clusters, draw_uniform
+from pipelines.interleaved import interleaved_seconds
 
 
 @dataclass(kw_only=True)
@@ -54,7 +58,7 @@ class SearchBenchmarkOptions:
 @dataclass(frozen=True)
 class SearchTiming:
     """One case. ms: of a query, median. ratio: FAISS's time to ours, median over rounds. memory: bytes that the index holds to those of
-    codes and 8-byte ids.
+    codes and 8-byte ids. Without FAISS's time where it has no such search: on a GPU, more than 2,048 items of a query.
     """
 
     bits: int
@@ -62,27 +66,49 @@ class SearchTiming:
     size: int
     distinct: int
     ours_ms: float
-    faiss_ms: float
-    ratio: float
+    faiss_ms: float | None
+    ratio: float | None
     build_s: float
-    faiss_build_s: float
+    faiss_build_s: float | None
     memory: float
     peak_gb: float
 
 
-def measure(options: SearchBenchmarkOptions, *, threads: int, repeats: int) -> list[SearchTiming]:
-    """Every case in turn. ValueError where the gallery to follow has other bits. RuntimeError where the two disagree on a distance."""
+COLUMNS = (
+    Column("bits", "bits", "d"),
+    Column("draw", "draw"),
+    Column("codes", "size", ",d"),
+    Column("searched", "distinct", ",d"),
+    Column("ours, ms a query", "ours_ms", ".3f"),
+    Column("FAISS, ms a query", "faiss_ms", ".3f"),
+    Column("FAISS / ours", "ratio", ",.1f"),
+    Column("build, s", "build_s", ".2f"),
+    Column("FAISS, s", "faiss_build_s", ".2f"),
+    Column("memory", "memory", ".2f"),
+    Column("peak, GB", "peak_gb", ".1f"),
+)
+
+FAISS_MOST_ON_GPU = 2048
+"""Items of a query that FAISS's GPU index finds at most."""
+
+
+def measure(options: SearchBenchmarkOptions, *, device: torch.device, threads: int, repeats: int) -> list[SearchTiming]:
+    """Every case in turn. ValueError where the gallery to follow has other bits, and for a GPU where FAISS has none. RuntimeError where
+    the two disagree on a distance.
+    """
     import faiss
 
+    if device.type == "cuda" and not hasattr(faiss, "GpuIndexBinaryFlat"):
+        raise ValueError("the faiss that is installed has no GPU indexes (faiss-cpu): install faiss-gpu, or use --device cpu")
     clusters = _followed(options)
-
     faiss.omp_set_num_threads(threads)
-    timings = []
+    timings: list[SearchTiming] = []
     for size in options.sizes:
         for bits in options.bits:
             for draw in options.draws:
-                timings.append(_case(options, size, bits, draw, clusters, threads=threads, repeats=repeats, faiss=faiss))
-                _print(timings[-1], heading=len(timings) == 1)
+                timing = _case(options, size, bits, draw, clusters, device=device, threads=threads, repeats=repeats, faiss=faiss)
+                print_rows(COLUMNS, [timing], heading=not timings)
+                timings.append(timing)
     if options.plot is not None:
         save_png(search_time_figure(time_plots(timings), title=f"the {options.k} nearest codes"), options.plot)
     return timings
@@ -106,13 +132,23 @@ def time_plots(timings: list[SearchTiming]) -> dict[str, dict[str, tuple[list[in
     plots: dict[str, dict[str, tuple[list[int], list[float], list[float]]]] = {}
     for timing in sorted(timings, key=lambda timing: (timing.bits, timing.size)):
         values = plots.setdefault(f"{timing.bits} bits", {}).setdefault(timing.draw, ([], [], []))
+        assert timing.faiss_ms is not None
         for line, value in zip(values, (timing.size, timing.ours_ms, timing.faiss_ms), strict=True):
             line.append(value)
     return plots
 
 
 def _case(
-    options: SearchBenchmarkOptions, size: int, bits: int, draw: str, clusters: Clusters | None, *, threads: int, repeats: int, faiss: Any
+    options: SearchBenchmarkOptions,
+    size: int,
+    bits: int,
+    draw: str,
+    clusters: Clusters | None,
+    *,
+    device: torch.device,
+    threads: int,
+    repeats: int,
+    faiss: Any,
 ) -> SearchTiming:
     rng = np.random.default_rng(0)
     if draw == "uniform":
@@ -123,41 +159,44 @@ def _case(
     started = time.perf_counter()
     ours = HammingIndex.build(codes, num_bits=bits)
     built = time.perf_counter()
-    theirs = faiss.IndexBinaryFlat(bits)
+    theirs = _faiss_index(faiss, bits, device)
     theirs.add(codes)
     added = time.perf_counter()
-    ours.search(queries[:1], options.k)  # compiles
-    seconds: dict[str, list[float]] = {"ours": [], "faiss": []}
-    for repeat in range(-1, repeats):
-        for name in seconds:
-            begun = time.perf_counter()
-            found = ours.search(queries, options.k, threads=threads) if name == "ours" else theirs.search(queries, options.k)
-            if repeat >= 0:
-                seconds[name].append(time.perf_counter() - begun)
-            elif name == "ours":
-                expected = found[0]
-            elif not np.array_equal(np.sort(found[0], axis=1), expected):
-                raise RuntimeError(f"{size} {draw} codes of {bits} bits: distances differ from FAISS's")
+    searches: dict[str, Callable[[], Any]] = {
+        "ours": lambda: ours.search(queries, options.k, device=str(device), threads=threads),
+        "faiss": lambda: theirs.search(queries, options.k),
+    }
+    if device.type == "cuda" and options.k > FAISS_MOST_ON_GPU:
+        del searches["faiss"]
+        theirs = _faiss_index(faiss, bits, torch.device("cpu"))
+        theirs.add(codes)
+    ours.search(queries[:1], options.k, device=str(device))  # compiles
+    if not np.array_equal(np.sort(theirs.search(queries, options.k)[0], axis=1), searches["ours"]()[0]):
+        raise RuntimeError(f"{size} {draw} codes of {bits} bits: distances differ from FAISS's")
+    # Both have run, and hand their answer to the CPU, so that a call ends when it returns.
+    seconds = interleaved_seconds(searches, repeats=repeats, warm_ups=0)
     per_query = {name: statistics.median(values) / options.queries * 1e3 for name, values in seconds.items()}
+    rounds = zip(seconds["ours"], seconds.get("faiss", ()), strict=False)
     return SearchTiming(
         bits=bits,
         draw=draw,
         size=size,
         distinct=ours.num_codes,
         ours_ms=per_query["ours"],
-        faiss_ms=per_query["faiss"],
-        ratio=statistics.median(theirs / mine for mine, theirs in zip(seconds["ours"], seconds["faiss"], strict=True)),
+        faiss_ms=per_query.get("faiss"),
+        ratio=statistics.median(theirs / mine for mine, theirs in rounds) if "faiss" in seconds else None,
         build_s=built - started,
-        faiss_build_s=added - built,
+        faiss_build_s=added - built if "faiss" in seconds else None,
         memory=ours.nbytes / (size * (bits // 8 + 8)),
         peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
 
 
-def _print(timing: SearchTiming, *, heading: bool) -> None:
-    """A line of the table as soon as it is known: a case of 100 million codes takes a while."""
-    values = asdict(timing)
-    if heading:
-        print("  ".join(f"{name:>13}" for name in values), flush=True)
-    shown = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in values.values())
-    print("  ".join(f"{value:>13}" for value in shown), flush=True)
+def _faiss_index(faiss: Any, bits: int, device: torch.device) -> Any:
+    """FAISS's flat index; one on a GPU keeps the resources that it works with."""
+    if device.type == "cpu":
+        return faiss.IndexBinaryFlat(bits)
+    resources = faiss.StandardGpuResources()
+    index = faiss.GpuIndexBinaryFlat(resources, bits)
+    index.referenced_objects = [resources]
+    return index

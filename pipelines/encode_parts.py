@@ -14,7 +14,7 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from eet.gallery import OK, GalleryModel, PartEncoder, PlannedPart, part_name, read_planned_part, write_part
+from eet.gallery import DEFAULT_BATCH_SIZE, OK, GalleryModel, PartEncoder, PlannedPart, part_name, read_planned_part, write_part
 from eet.images import join_location, resolve
 from pipelines.cli import SLEEPING_THREADS
 from pipelines.cluster import actor_pool, connected
@@ -47,7 +47,7 @@ class EncoderOptions:
         return PartEncoder(
             model,
             device=device,
-            batch_size=self.batch_size or (256 if device == "cuda" else 32),
+            batch_size=self.batch_size or DEFAULT_BATCH_SIZE[device],
             threads=threads,
             tokens=self.tokens,
             embedding=self.embedding,

@@ -10,14 +10,14 @@ _Name = TypeVar("_Name")
 
 
 def interleaved_seconds(
-    calls: Mapping[_Name, Callable[[], Any]], *, repeats: int, device: torch.device | None = None
+    calls: Mapping[_Name, Callable[[], Any]], *, repeats: int, device: torch.device | None = None, warm_ups: int = 2
 ) -> dict[_Name, list[float]]:
-    """Seconds of every call in turn, `repeats` times over behind two rounds of warm-up.
+    """Seconds of every call in turn, `repeats` times over behind so many rounds of warm-up.
 
     device: where the calls work, where that is not the CPU: a call has ended when the device has.
     """
     seconds: dict[_Name, list[float]] = {name: [] for name in calls}
-    for repeat in range(-2, repeats):
+    for repeat in range(-warm_ups, repeats):
         for name, call in calls.items():
             _settle(device)
             started = time.perf_counter()

@@ -155,3 +155,11 @@ def helps() -> dict[str, dict[str, Any]]:
     result = run("-c", HELP_OF_EVERY_JOB)
     assert result.returncode == 0, said(result)
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_benchmarks_load_neither_ray_nor_mlflow():
+    """So that what runs on one machine can be measured on one that has neither."""
+    result = run(
+        "-c", "import sys, pipelines.benchmark; print({'ray', 'mlflow', 'faiss', 'ot'} & {name.partition('.')[0] for name in sys.modules})"
+    )
+    assert result.stdout.strip() == "set()", said(result)

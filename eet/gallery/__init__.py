@@ -1,6 +1,6 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
 
-from eet.gallery.encoder import EncodedPart, PartEncoder
+from eet.gallery.encoder import DEFAULT_BATCH_SIZE, EncodedPart, PartEncoder
 from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, read_recall, spread_queries, write_hits
 from eet.gallery.locations import whole_file
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
@@ -22,6 +22,7 @@ from eet.gallery.schema import OK, fixed_binary_to_numpy, gallery_schema, part_t
 from eet.images.locations import resolve
 
 __all__ = [
+    "DEFAULT_BATCH_SIZE",
     "HITS_SCHEMA",
     "ITEM_SCHEMA",
     "MANIFEST_NAME",

@@ -17,6 +17,9 @@ from eet.gallery.models import GalleryModel, model_schema
 from eet.gallery.schema import OK, part_table
 from eet.images import DecodeFailure, DeviceJpegDecoder, OrdinaryJpeg, ordinary_jpeg, read_file
 
+DEFAULT_BATCH_SIZE = {"cpu": 32, "cuda": 256}
+"""Images that a network takes at once, by the kind of device."""
+
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
 
 

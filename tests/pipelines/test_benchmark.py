@@ -1,11 +1,14 @@
 """A benchmark measures what it says, and notices answers that differ. Its figures are nobody's test."""
 
+import copy
 import dataclasses
 import json
+import shlex
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -14,19 +17,28 @@ from eet.gallery import Manifest, open_gallery, part_table, write_manifest, writ
 from eet.images import read_image
 from eet.search import HammingIndex
 from eet.vit import load_bundle
-from pipelines import benchmark, benchmark_encode, benchmark_matching
+from pipelines import benchmark, benchmark_encode, benchmark_matching, benchmark_train, cli, encode
 from pipelines.benchmark_encode import EncodeBenchmarkOptions
+from pipelines.benchmark_encoder import EncoderBenchmarkOptions
 from pipelines.benchmark_matching import MatchingBenchmarkOptions
+from pipelines.benchmark_networks import parsed_schedule
+from pipelines.benchmark_record import Column, command_of, markdown_table
 from pipelines.benchmark_search import SearchBenchmarkOptions
+from pipelines.benchmark_train import TrainBenchmarkOptions
+from pipelines.cli import main
 from pipelines.code_draws import Clusters, draw_uniform
 
 SMALL = SearchBenchmarkOptions(sizes=(500, 3000), bits=(16, 24), draws=("clustered", "uniform"), queries=5, k=7, flip_share=0.1)
 
 
-def test_search_is_measured_case_by_case_and_written(tmp_path, capsys):
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_search_is_measured_case_by_case_and_written(tmp_path, capsys, device):
     file = tmp_path / "search.json"
     plotted = dataclasses.replace(SMALL, plot=str(tmp_path / "search.png"))
-    timings = benchmark.run(benchmark.BenchmarkConfig(what="search", search=plotted, repeats=2, threads=1, json=str(file)))
+    timings = benchmark.run(benchmark.BenchmarkConfig(what="search", search=plotted, repeats=2, threads=1, json=str(file), device=device))
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
     cases = {(timing.size, timing.bits, timing.draw): timing for timing in timings}
     assert len(cases) == len(timings) == 8
@@ -39,6 +51,16 @@ def test_search_is_measured_case_by_case_and_written(tmp_path, capsys):
     assert told.count("clustered") == 4 and "faiss" in told
 
 
+@pytest.mark.gpu
+def test_beyond_what_faiss_finds_on_a_gpu_ours_is_measured_alone(tmp_path):
+    pytest.importorskip("faiss", reason="needs faiss-gpu")
+    many = dataclasses.replace(SMALL, sizes=(5000,), k=benchmark.FAISS_MOST_ON_GPU + 1)
+    for timing in benchmark.run(benchmark.BenchmarkConfig(what="search", search=many, repeats=1, device="cuda")):
+        assert timing.ours_ms > 0 and timing.faiss_ms is timing.ratio is timing.faiss_build_s is None
+    told = benchmark.BenchmarkConfig(what="search", search=dataclasses.replace(many, plot="a.png"), device="cuda").problems()
+    assert "there is nothing to draw" in " ".join(told)
+
+
 def test_an_answer_that_differs_from_faiss_ends_the_benchmark(monkeypatch):
     search = HammingIndex.search
 
@@ -48,7 +70,7 @@ def test_an_answer_that_differs_from_faiss_ends_the_benchmark(monkeypatch):
 
     monkeypatch.setattr(HammingIndex, "search", wrong)
     with pytest.raises(RuntimeError, match="differ from FAISS"):
-        benchmark.run(benchmark.BenchmarkConfig(what="search", search=SMALL, repeats=1, threads=1))
+        benchmark.run(benchmark.BenchmarkConfig(what="search", search=SMALL, repeats=1, threads=1, device="cpu"))
 
 
 def test_a_dry_run_measures_nothing(capsys):
@@ -67,9 +89,10 @@ def test_impossible_options_are_named():
 FEW = MatchingBenchmarkOptions(tokens=(5, 9), dims=(16, 24), mean_cosines=(0.0, 0.5), products=300)
 
 
-def test_matching_is_measured_method_by_method_and_written(tmp_path, capsys):
+@pytest.mark.parametrize("device", DEVICES)
+def test_matching_is_measured_method_by_method_and_written(tmp_path, capsys, device):
     file = tmp_path / "matching.json"
-    timings = benchmark.run(benchmark.BenchmarkConfig(what="matching", matching=FEW, repeats=2, threads=1, json=str(file)))
+    timings = benchmark.run(benchmark.BenchmarkConfig(what="matching", matching=FEW, repeats=2, threads=1, json=str(file), device=device))
     assert len({(timing.method, timing.tokens, timing.mean_cosine) for timing in timings}) == len(timings) == 5 * 2 * 2
     assert all(0 <= timing.error <= 1e-4 and timing.pairs_per_s > 0 and timing.cpu_ratio > 0 for timing in timings)
     assert all(timing.ratio == 1 for timing in timings if timing.method == "ours")
@@ -92,16 +115,119 @@ def test_impossible_options_of_matching_are_named():
     assert all(f"--matching.{name}" in told for name in ("tokens", "mean_cosines", "epsilon", "products"))
 
 
+NETWORK = {"backbone": "deit_tiny_patch16_224", "threads": 2}
+
+
+def test_latency_is_measured_network_by_network_beside_timm(tmp_path, capsys):
+    options = EncoderBenchmarkOptions(batch_sizes=(1, 2), schedules=("2:0.1",))
+    config = benchmark.BenchmarkConfig(encoder=options, repeats=2, json=str(tmp_path / "encoder.json"), device="cpu", **NETWORK)
+    timings = benchmark.run(config)
+    assert [timing.method for timing in timings] == ["timm", "teacher", "student", "student 2:0.1"] * 2
+    assert [timing.batch_size for timing in timings] == [1] * 4 + [2] * 4
+    assert all(timing.ratio == 1 for timing in timings if timing.method == "timm")
+    assert all(timing.ms > 0 and timing.images_per_s == pytest.approx(timing.batch_size / timing.ms * 1e3) for timing in timings)
+    theirs, teacher, student, pruned_early = (timing.gmacs_per_image for timing in timings[:4])
+    assert theirs >= teacher > student > pruned_early > 0
+    told = capsys.readouterr().out
+    assert told.count("student 2:0.1") == 2 and "precision fp32" in told
+    assert benchmark.run(benchmark.BenchmarkConfig(what="tables", results=(config.json,))) == []
+    shown = capsys.readouterr().out
+    assert shown.startswith("`eet benchmark encoder --device cpu --backbone deit_tiny_patch16_224 --repeats 2 --threads 2 ")
+    assert shown.count("| student 2:0.1 | eager |") == 2 and f"| {student:.3f} |" in shown
+
+
+def test_each_mode_runs_timm_too_and_the_fastest_of_timms_is_what_others_are_measured_by(monkeypatch):
+    made: list[dict] = []
+    monkeypatch.setattr(torch, "compile", lambda network, **options: made.append(options) or network)
+    options = EncoderBenchmarkOptions(batch_sizes=(1,), modes=("eager", "compiled"))
+    timings = benchmark.run(benchmark.BenchmarkConfig(encoder=options, repeats=3, device="cpu", **NETWORK))
+    assert [(timing.method, timing.mode) for timing in timings] == [
+        (method, mode) for method in ("timm", "teacher", "student") for mode in ("eager", "compiled")
+    ]
+    assert made == [{"dynamic": False, "mode": None}] * 3
+    fastest = min((timing for timing in timings if timing.method == "timm"), key=lambda timing: timing.ms)
+    assert fastest.ratio == 1
+
+
+@pytest.mark.gpu
+def test_every_mode_runs_on_a_gpu():
+    options = EncoderBenchmarkOptions(batch_sizes=(1, 3), modes=("eager", "compiled", "graphed"), schedules=("4:0.7,7:0.7,10:0.7",))
+    timings = benchmark.run(benchmark.BenchmarkConfig(encoder=options, repeats=2, device="cuda", **NETWORK))
+    assert len(timings) == 2 * 3 * 4 and all(timing.ms > 0 for timing in timings)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_training_step_is_measured_objective_by_objective(capsys, device):
+    config = benchmark.BenchmarkConfig(what="train", train=TrainBenchmarkOptions(batch_size=3), repeats=1, device=device, **NETWORK)
+    timings = benchmark.run(config)
+    assert len({timing.method for timing in timings}) == len(timings) == 4 and timings[0].ratio == 1
+    assert all(timing.images_per_s == pytest.approx(3 / timing.ms * 1e3) for timing in timings)
+    assert all((timing.peak_gb is None) == (device == "cpu") for timing in timings)
+    assert "student and teacher" in capsys.readouterr().out
+
+
+def test_a_step_updates_what_the_whole_batch_says():
+    """Taken in parts of 2, 2 and 1."""
+    torch.manual_seed(0)
+    whole = benchmark_train._Classification(torch.nn.Linear(4, 3))
+    parts = copy.deepcopy(whole)
+    images, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
+    for objective, micro in ((whole, 5), (parts, 2)):
+        benchmark_train._Step(objective, images, labels, micro=micro, bf16=False, compiled=False).run()
+    torch.testing.assert_close(whole.network.weight, parts.network.weight)
+    assert not torch.equal(whole.network.weight, torch.nn.Linear(4, 3).weight)
+
+
+def test_impossible_options_of_networks_are_named():
+    options = EncoderBenchmarkOptions(batch_sizes=(0,), modes=("graphed",))
+    told = " ".join(benchmark.BenchmarkConfig(encoder=options, train=TrainBenchmarkOptions(batch_size=0), device="cpu").problems())
+    assert "--encoder.batch_sizes [0]" in told and "--train.batch_size 0" in told and "CUDA graphs need a CUDA device" in told
+    for text in ("4:2", "4", "3:0.5,2:0.5", "13:0.5", "4:0.5/0", "4:0.5/x", ""):
+        with pytest.raises(ValueError, match="write block:ratio for each stage, such as 4:0.7"):
+            parsed_schedule(text, NETWORK["backbone"])
+    assert parsed_schedule("4:0.5,8:0.5,10:0.25/8", NETWORK["backbone"]).kept_counts(196) == (95, 47, 15)
+    assert "--encoder.modes []" in " ".join(EncoderBenchmarkOptions(modes=()).problems())
+
+
+def test_a_command_names_what_is_not_usual_and_can_be_run_again(tmp_path):
+    config = benchmark.BenchmarkConfig(
+        what="search", search=SearchBenchmarkOptions(bits=(16, 24), draws=("uniform",), gallery="a b"), threads=2, json="x.json"
+    )
+    command = command_of(config)
+    assert command == "eet benchmark search --threads 2 --search.bits '[16, 24]' --search.draws '[\"uniform\"]' --search.gallery 'a b'"
+    parser = cli._parser("benchmark", benchmark.BenchmarkConfig)
+    again = cli.read_config(parser, benchmark.BenchmarkConfig, shlex.split(command)[2:])
+    assert again == dataclasses.replace(config, json=None)
+
+
+def test_what_was_not_measured_is_an_empty_place_in_a_table():
+    record = {
+        "command": "eet benchmark x",
+        "machine": {"device": "card", "torch": "2"},
+        "timings": [{"a": "b", "c": None}, {"a": "d", "c": 1.25}],
+    }
+    table = markdown_table(record, (Column("method", "a"), Column("ms", "c", ".1f")))
+    assert table == "`eet benchmark x`\n\ncard, torch 2.\n\n| method | ms |\n|---|--:|\n| b |  |\n| d | 1.2 |\n"
+
+
+def test_figures_that_are_none_are_refused(tmp_path, capsys):
+    assert main(["benchmark", "tables"]) == 2 and "--results is missing" in capsys.readouterr().err
+    (tmp_path / "a.json").write_text("{}")
+    for file, told in ((tmp_path / "a.json", "does not hold the figures"), (tmp_path / "b.json", "cannot be read as the figures")):
+        with pytest.raises(ValueError, match=told):
+            benchmark.run(benchmark.BenchmarkConfig(what="tables", results=(str(file),)))
+
+
 @pytest.fixture
 def in_process(monkeypatch):
     """Neither Ray nor processes of the loader are started."""
-    encode = benchmark_encode.encode
+    run = encode.run
 
     def without_ray(config):
         assert (config.engine, config.workers) == ("ray", 1)
-        encode(dataclasses.replace(config, engine="local"))
+        run(dataclasses.replace(config, engine="local"))
 
-    monkeypatch.setattr(benchmark_encode, "encode", without_ray)
+    monkeypatch.setattr(encode, "run", without_ray)
     monkeypatch.setattr(benchmark_encode, "DataLoader", lambda images, *, batch_size, **_: DataLoader(images, batch_size=batch_size))
 
 
