@@ -5,7 +5,7 @@ medians. `eet benchmark tables` shows what they wrote.
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ from pipelines import benchmark_encode, benchmark_encoder, benchmark_matching, b
 from pipelines.benchmark_encode import EncodeBenchmarkOptions
 from pipelines.benchmark_encoder import EncoderBenchmarkOptions
 from pipelines.benchmark_matching import MatchingBenchmarkOptions
-from pipelines.benchmark_networks import schedule_of, student_of
+from pipelines.benchmark_networks import parsed_schedule, schedule_of, student_of
 from pipelines.benchmark_record import Column, Machine, machine_line, machine_of, markdown_table, read_record, write_record
 from pipelines.benchmark_search import FAISS_MOST_ON_GPU, SearchBenchmarkOptions
 from pipelines.benchmark_train import TrainBenchmarkOptions
@@ -79,6 +79,12 @@ class BenchmarkConfig(JobOptions):
         on_gpu = self.torch_device.type == "cuda"
         if self.what == "encoder" and "graphed" in self.encoder.modes and not on_gpu:
             found.append("--encoder.modes graphed: CUDA graphs need a CUDA device")
+        if self.what == "encoder":
+            for text in self.encoder.schedules:
+                try:
+                    parsed_schedule(text, self.backbone)
+                except ValueError as error:
+                    found.append(f"--encoder.schedules: {error}")
         if self.what == "search" and self.search.plot is not None and on_gpu and self.search.k > FAISS_MOST_ON_GPU:
             found.append(
                 f"--search.plot: FAISS's GPU index finds no more than {FAISS_MOST_ON_GPU} items of a query, so there is nothing to draw"
@@ -117,7 +123,9 @@ def run(config: BenchmarkConfig) -> Sequence[Any]:
     print(machine_line(machine), flush=True)
     timings = _measure(config)
     if config.json is not None:
-        write_record(config.json, config.what, machine, config, timings)
+        # With the device by its name: on another machine auto may be another.
+        told = config if config.what == "encode" else replace(config, device=config.torch_device.type)
+        write_record(config.json, config.what, machine, told, timings)
     return timings
 
 

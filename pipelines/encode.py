@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import ray
 import torch
 from ray.exceptions import RayError
 
@@ -27,7 +28,7 @@ from eet.gallery import (
     read_model_record,
     write_manifest,
 )
-from eet.images import join_location, split_options, without_secrets
+from eet.images import DeviceJpegDecoder, join_location, split_options, without_secrets
 from pipelines.cli import JobFailed
 from pipelines.cluster import connected
 from pipelines.encode_parts import EncoderOptions, encode_here, encode_on_ray, read_part_done
@@ -61,7 +62,8 @@ class EncodeConfig(JobOptions):
         threads: Threads of a worker that read and decode; default its CPUs.
         workers: Most encoding actors; default one a GPU, or one on a machine without.
         precision: auto is bf16 on CUDA and fp32 on a CPU.
-        jpegs_on: gpu decodes ordinary JPEGs there (nvJPEG), at full size; with cpu the threads decode all, large ones at a reduced scale.
+        jpegs_on: gpu decodes ordinary JPEGs there (nvJPEG), at full size; cpu lets the threads decode all, large ones at reduced scale, as
+            is always done with query pictures: of one picture the two ways may make codes that differ in a bit or two.
         max_pixels: A larger picture becomes a row with a reason.
         max_error_ratio: Above this share of bad pictures the job fails at its end; the rows are kept.
         data: Labelled images.
@@ -197,16 +199,29 @@ def _refuse_images_in_out(config: EncodeConfig) -> None:
 
 
 def _refuse_without_gpu(config: EncodeConfig) -> None:
-    """ValueError where JPEGs are to be decoded on GPUs and what encodes, or measures, has none."""
-    if config.jpegs_on == "cpu":
+    """ValueError where JPEGs are to be decoded on GPUs and what encodes has none, or none that does it: before anything is begun."""
+    if config.jpegs_on == "cpu" or (config.dry_run and config.ray_address != "local"):
         return
-    if config.engine == "local" or config.dry_run:
-        gpus, where = torch.cuda.device_count(), "this machine"
+    if config.engine == "local" or config.ray_address == "local":
+        why_not = _why_not_on_gpu()
     else:
         with connected(config.ray_address) as resources:
-            gpus, where = resources.gpus, f"the Ray cluster at {config.ray_address}"
-    if not gpus:
-        raise ValueError(f"--jpegs_on gpu: {where} has no GPU; use --jpegs_on cpu")
+            why_not = "the Ray cluster has no GPU"
+            if resources.gpus:
+                why_not = ray.get(ray.remote(num_gpus=1)(_why_not_on_gpu).remote())
+    if why_not:
+        raise ValueError(f"--jpegs_on gpu: {why_not}; use --jpegs_on cpu")
+
+
+def _why_not_on_gpu() -> str:
+    """Why this process cannot decode JPEGs on its GPU; nothing where it can."""
+    if not torch.cuda.is_available():
+        return "this machine has no GPU that torch sees"
+    try:
+        DeviceJpegDecoder(torch.device("cuda"))
+    except RuntimeError as error:
+        return str(error)
+    return ""
 
 
 def _repair(config: EncodeConfig, model: GalleryModel, manifest: Manifest) -> None:
@@ -313,7 +328,8 @@ def _result(config: EncodeConfig, manifest: Manifest, rate: float) -> EncodeResu
 def _print_estimate(config: EncodeConfig, model: GalleryModel, images: ImageList) -> None:
     """Counts the images, encodes the first in this process and scales the time; counts the bytes that the columns will take."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = encoder_options(config).encoder(model, device=device, threads=os.cpu_count() or 1)
+    options = replace(encoder_options(config), jpegs_on=config.jpegs_on if device == "cuda" else "cpu")
+    encoder = options.encoder(model, device=device, threads=os.cpu_count() or 1)
     sample: list[str] = []
     num_images = 0
     for batch in images:

@@ -41,7 +41,9 @@ class EncoderOptions:
     threads: int | None
 
     def encoder(self, model: GalleryModel, *, device: str, threads: int) -> PartEncoder:
-        """threads: of this worker, where the options leave it open."""
+        """threads: of this worker, where the options leave it open. RuntimeError where JPEGs are for a GPU that is not there."""
+        if self.jpegs_on == "gpu" and device == "cpu":
+            raise RuntimeError("JPEGs were to be decoded on a GPU, and this worker has none any more")
         threads = self.threads or threads
         torch.set_num_threads(threads)
         return PartEncoder(

@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -117,15 +117,26 @@ def write_config(out: str, config: Any, *, location: str | None = None) -> None:
 
 
 def check_same_options(config: Any, free: Collection[str]) -> None:
-    """ValueError where a job that is continued was begun with other options than `config` has; free: flags that may differ."""
+    """ValueError where a job that is continued was begun with other options than `config` has.
+
+    free: flags, or groups of them, that may differ. A flag that there was not when the job began was at its default.
+    """
     written = read_written_config(config.out)
     if written is None:
         return
-    now, then = flat_values(config_values(config)), flat_values(written)
-    changed = [key for key in now if key not in free and now[key] != then.get(key)]
+    now, then = flat_values(config_values(config)), flat_values(_with_defaults(config, written))
+    changed = [key for key in now if not {key, key.partition(".")[0]} & set(free) and now[key] != then.get(key)]
     if changed:
         told = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
         raise ValueError(f"{config.out} was begun with other options ({told}): resume with the same, or choose another --out")
+
+
+def _with_defaults(config: Any, written: dict[str, Any]) -> dict[str, Any]:
+    """Plain values of an older config of the same job, flags that it lacks at their defaults."""
+    required = {field.name: getattr(config, field.name) for field in fields(config) if field.default is field.default_factory is MISSING}
+    usual = config_values(type(config)(**required))
+    groups = {field.name for field in fields(config) if is_dataclass(getattr(config, field.name))}
+    return {**usual, **written, **{name: {**usual[name], **written.get(name, {})} for name in groups}}
 
 
 def read_written_config(out: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,6 +222,8 @@ def space_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The Tune dictionary of a space, by its name or a function's dotted path. ValueError for an unknown one or options it cannot take."""
     path = SPACES.get(name, name)
     module_name, _, function_name = path.rpartition(".")
+    if os.getcwd() not in sys.path:  # as of `python -m`: a module beside the user is found by the console script too
+        sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -238,7 +241,7 @@ def _check_output(config: SweepConfig, out: Path) -> None:
         if begun or (out / TRIALS).exists():
             raise ValueError(f"{out} holds a sweep already: go on with --resume, or choose another --out")
         return
-    check_same_options(config, FREE_ON_RESUME)
+    check_same_options(config, (*FREE_ON_RESUME, *(OF_TRAININGS if config.reranks else OF_RERANKINGS)))
 
 
 def _run_trials(

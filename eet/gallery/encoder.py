@@ -21,6 +21,7 @@ DEFAULT_BATCH_SIZE = {"cpu": 32, "cuda": 256}
 """Images that a network takes at once, by the kind of device."""
 
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
+FILES_AHEAD = 2  # batches of whole files, where the device decodes: one waits while another is decoded
 
 
 class EncodedPart(NamedTuple):
@@ -74,7 +75,9 @@ class PartEncoder:
         self.schema = model_schema(model, tokens=tokens, embedding=embedding)
         self._jpegs = DeviceJpegDecoder(self.device) if jpegs_on_device else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")  # decodes on the device beside the network
+        self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
+        # Decoding on a GPU has a stream of its own: on the network's it would wait for the batch that the network is at.
+        self._stream = torch.cuda.Stream(self.device) if jpegs_on_device and self.device.type == "cuda" else None
 
     def encode(self, plan_rows: pa.Table, told: Callable[[int], None] | None = None) -> EncodedPart:
         """The gallery rows of `plan_rows` (item_id, uri, label), in their order. A bad picture is a row with a status.
@@ -115,7 +118,7 @@ class PartEncoder:
             places = zip(uris[start : start + self.batch_size], views_BHW3.numpy(), strict=False)
             opened = [self._pool.submit(self._open, uri, place) for uri, place in places]
             waiting.append((start, self._gathering.submit(self._gather, views_BHW3, opened)))
-            if len(waiting) == BATCHES_AHEAD:
+            if len(waiting) == (BATCHES_AHEAD if self._jpegs is None else FILES_AHEAD):
                 yield self._next(waiting, failures)
         while waiting:
             yield self._next(waiting, failures)
@@ -150,8 +153,19 @@ class PartEncoder:
         failed = {place: one for place, one in enumerate(found) if isinstance(one, DecodeFailure)}
         if self._jpegs is None or not jpegs:
             return _Gathered(views_BHW3, failed)
+        with torch.cuda.stream(self._stream):  # nothing, where there is none
+            views_BHW3 = self._with_decoded(self._jpegs, jpegs, views_BHW3, failed)
+        if self._stream is not None:
+            self._stream.synchronize()
+            views_BHW3.record_stream(torch.cuda.default_stream(self.device))  # where the network reads it
+        return _Gathered(views_BHW3, failed)
+
+    def _with_decoded(
+        self, decoder: DeviceJpegDecoder, jpegs: dict[int, OrdinaryJpeg], views_BHW3: Tensor, failed: dict[int, DecodeFailure]
+    ) -> Tensor:
+        """The batch on the device with the views of `jpegs`, by place; one that the decoder refuses is decoded here, or `failed`."""
         decoded: dict[int, Tensor] = {}
-        for (place, jpeg), image_3HW in zip(jpegs.items(), self._jpegs.decode(list(jpegs.values())), strict=True):
+        for (place, jpeg), image_3HW in zip(jpegs.items(), decoder.decode(list(jpegs.values())), strict=True):
             if image_3HW is not None:
                 decoded[place] = self.model.preprocessing.view_on_device(image_3HW)
             elif (failure := self._decode(jpeg.data, views_BHW3[place].numpy())) is not None:
@@ -159,7 +173,7 @@ class PartEncoder:
         views_BHW3 = views_BHW3.to(self.device)
         if decoded:
             views_BHW3[list(decoded)] = torch.stack(list(decoded.values()))
-        return _Gathered(views_BHW3, failed)
+        return views_BHW3
 
     @torch.inference_mode()
     def _hash(self, views_BHW3: Tensor, rows: int) -> dict[str, np.ndarray]:

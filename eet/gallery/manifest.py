@@ -48,8 +48,11 @@ class Manifest:
         return gallery_schema(num_bits=self.num_bits, token_shape=self.token_shape, embedding_dim=self.embedding_dim)
 
     def to_json(self) -> str:
-        """Indented JSON, the same text for equal manifests."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        """Indented JSON, the same text for equal manifests. Without jpegs_on where that is cpu, as before there was a choice."""
+        values = dataclasses.asdict(self)
+        if self.jpegs_on == Manifest.jpegs_on:
+            del values["jpegs_on"]
+        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":

@@ -109,11 +109,11 @@ def decode_reduced(
                 return DecodeFailure("decode-error", f"The picture has no pixels: {width} x {height}.")
             reduced = None
             if least_size is not None and isinstance(image, JpegImageFile):
-                reduced = image.draft(None, least_size[::-1] if _orientation(image) >= 5 else least_size)
+                reduced = image.draft(None, least_size[::-1] if orientation_of(image) >= 5 else least_size)
             image.load()
             # After load(): a PNG keeps its EXIF behind the pixels, and the TIFF reader turns the image itself and then clears the tag.
             stored_width, stored_height = image.size if reduced is None else reduced[1][2:]
-            orientation = _orientation(image)
+            orientation = orientation_of(image)
             turn = _TRANSPOSITIONS.get(orientation)
             rgb = _to_rgb(image if turn is None else image.transpose(turn))
         # Orientation and transparency are spent: left in place, the next reader of this image would apply them a second
@@ -172,7 +172,7 @@ def silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """1 to 8, as EXIF counts them (EXIF 2.3, 4.6.4, tag 0x0112); 1, upright, where nothing says otherwise."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)

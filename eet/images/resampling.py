@@ -42,12 +42,12 @@ def _weights(length: int, start: float, end: float, out: int, interpolation: str
     scale = (end - start) / out
     widened = max(scale, 1.0)
     reach = {"bilinear": 1.0, "bicubic": 2.0}[interpolation] * widened
-    centres_w = start + (torch.arange(out, dtype=torch.float64) + 0.5) * scale
-    first = max(0, math.floor(centres_w[0] - reach))
-    last = min(length, math.ceil(centres_w[-1] + reach))
-    distance_wW = ((torch.arange(first, last, dtype=torch.float64) + 0.5 - centres_w[:, None]) / widened).abs()
+    first = max(0, math.floor(start + 0.5 * scale - reach))
+    last = min(length, math.ceil(end - 0.5 * scale + reach))
+    places_W, centres_w = (torch.arange(*ends, dtype=torch.float64, device=device) + 0.5 for ends in ((first, last), (0, out)))
+    distance_wW = ((places_W - (start + centres_w * scale)[:, None]) / widened).abs()
     weights_wW = _triangle(distance_wW) if interpolation == "bilinear" else _cubic(distance_wW)
-    return (weights_wW / weights_wW.sum(1, keepdim=True)).to(device, torch.float32), first
+    return (weights_wW / weights_wW.sum(1, keepdim=True)).to(torch.float32), first
 
 
 def _triangle(distance: Tensor) -> Tensor:

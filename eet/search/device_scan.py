@@ -19,7 +19,7 @@ class DeviceScan:
     and of each block only what lies inside it is taken.
 
     Exact: signs and their sums are small integers, which the products hold without rounding (float16 on a GPU up to 2,048 bits).
-    Any k; nothing depends on the order in which the device works.
+    Any k, of which a large one takes fewer queries at a time; nothing depends on the order in which the device works.
     """
 
     def __init__(self, words_UW: np.ndarray, offsets: np.ndarray, *, num_bits: int, device: str) -> None:
@@ -34,11 +34,19 @@ class DeviceScan:
 
     def nearest(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(starts, codes, distances) as `eet.search.scan.nearest` gives them."""
+        most = max(1, _PAIRS_AT_ONCE // max(1, min(k, len(self._bytes_UB))))
+        parts = [self._nearest(words_QW[start : start + most], k) for start in range(0, len(words_QW), most)]
+        ends = np.cumsum([0] + [len(codes) for _, codes, _ in parts])
+        starts = [starts[:-1] + end for (starts, _, _), end in zip(parts, ends, strict=False)]
+        codes, distances = (np.concatenate([part[column] for part in parts]) for column in (1, 2))
+        return np.concatenate([*starts, ends[-1:]]), codes, distances
+
+    def _nearest(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         query_bytes = torch.from_numpy(np.ascontiguousarray(words_QW).view(np.uint8)[:, : self.num_bits // 8].copy()).to(self.device)
         signs_Qb = self._signs(query_bytes)
         num_queries, num_codes = len(signs_Qb), len(self._bytes_UB)
-        # Spread over all codes: they are sorted, so that neighbours are alike.
-        sample = torch.arange(0, num_codes, -(-num_codes // _SAMPLED_CODES) or 1, device=self.device)
+        # Spread over all codes: where they are sorted, neighbours are alike.
+        sample = torch.arange(0, num_codes, -(-num_codes // _SAMPLED_CODES), device=self.device)
         products_Qn = signs_Qb @ self._signs(self._bytes_UB[sample]).T
         counts_QH = torch.zeros(num_queries, self.num_bits + 1, dtype=torch.int64, device=self.device)
         counts_QH.scatter_add_(1, self._distances(products_Qn), self._sizes_U[sample].expand(num_queries, -1))

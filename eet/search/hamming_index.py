@@ -35,8 +35,8 @@ Candidates: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Scan(NamedTuple):
     """How candidates are found.
 
-    find: (words (T, W) of some queries, k, ranges (R, 2) of codes) -> candidates among those codes. least, most: queries that it should
-    get at once, where there are as many. whole: it looks at all codes, whatever the ranges.
+    find: (words (T, W) of some queries, k, ranges (R, 2) of codes) -> candidates among those codes. most: queries that it should get at
+    once, where there are as many; least: where that gives every thread some. whole: it looks at all codes, whatever the ranges.
     """
 
     find: Callable[[np.ndarray, int, np.ndarray], Candidates]
@@ -195,7 +195,8 @@ class HammingIndex:
         words_QW = wide_words(packed_QB)
         threads = threads or os.cpu_count() or 1
         scan = self._scan(device)
-        tile = min(scan.most, max(scan.least, -(-num_queries // threads)))
+        least = scan.least if -(-num_queries // scan.least) >= threads else scan.most
+        tile = min(scan.most, max(least, -(-num_queries // threads)))
         tile = -(-num_queries // -(-num_queries // tile))  # as many queries in each
         tiles = [slice(start, start + tile) for start in range(0, num_queries, tile)]
         # Fewer tiles than threads: each is searched by all of them, piece by piece.
@@ -216,7 +217,7 @@ class HammingIndex:
         if pieces == len(tiles) == 1:
             answer(tiles[0])
             return distances_Qk, scores_Qk, rows_Qk
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(1 if scan.whole else threads) as pool:  # a device does one thing after another
             if pieces == 1:
                 list(pool.map(answer, tiles))
             else:

@@ -60,10 +60,12 @@ class PruningSchedule:
         """The schedule that leaves the nearest multiple of `multiple` tokens behind each stage, as a GPU's matrix units take them best.
 
         num_patches: at the start. beside: tokens that are never dropped (CLS, registers), counted with the patches. multiple: 1 or more;
-        1 gives the same counts. At least one patch stays, and never more than live. ValueError for a multiple below 1.
+        with 1 it is this schedule. At least one patch stays, and never more than live. ValueError for a multiple below 1.
         """
         if multiple < 1:
             raise ValueError(f"tokens_multiple {multiple}: use 1 or more, 1 for any number of tokens")
+        if multiple == 1:
+            return self
         ratios, living = [], num_patches
         for kept in self.kept_counts(num_patches):
             least = -(-(beside + 1) // multiple)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from eet.datasets import synthetic
 from eet.gallery import Manifest, open_gallery, part_table, write_manifest, write_part
-from eet.images import read_image
+from eet.images import DeviceJpegDecoder, read_image
 from eet.search import HammingIndex
 from eet.vit import load_bundle
 from pipelines import benchmark, benchmark_encode, benchmark_matching, benchmark_train, cli, encode
@@ -179,9 +179,10 @@ def test_a_step_updates_what_the_whole_batch_says():
 
 
 def test_impossible_options_of_networks_are_named():
-    options = EncoderBenchmarkOptions(batch_sizes=(0,), modes=("graphed",))
+    options = EncoderBenchmarkOptions(batch_sizes=(0,), modes=("graphed",), schedules=("4:2",))
     told = " ".join(benchmark.BenchmarkConfig(encoder=options, train=TrainBenchmarkOptions(batch_size=0), device="cpu").problems())
     assert "--encoder.batch_sizes [0]" in told and "--train.batch_size 0" in told and "CUDA graphs need a CUDA device" in told
+    assert "--encoder.schedules: schedule '4:2'" in told
     for text in ("4:2", "4", "3:0.5,2:0.5", "13:0.5", "4:0.5/0", "4:0.5/x", ""):
         with pytest.raises(ValueError, match="write block:ratio for each stage, such as 4:0.7"):
             parsed_schedule(text, NETWORK["backbone"])
@@ -252,13 +253,17 @@ def test_encoding_is_measured_three_ways_on_the_same_rows(in_process, tiny_birds
     assert all(method in told for method in (*benchmark_encode.METHODS, "images/s"))
 
 
-def test_decoding_where_the_network_runs_is_a_fourth_way(in_process, tiny_birds, tiny_model, tmp_path, capsys):
+def test_decoding_where_the_network_runs_is_a_fourth_way(in_process, tiny_birds, tiny_model, tmp_path, capsys, monkeypatch):
     pytest.importorskip("torchcodec", reason="TorchCodec is not installed (pip install -e '.[nvjpeg]')")
     jpegs = tmp_path / "jpegs"
     jpegs.mkdir()
     for path in list(tiny_birds.rglob("*.png"))[:6]:
         Image.open(path).resize((300, 300)).save(jpegs / f"{path.stem}.jpg")
+    seen = []
+    decode = DeviceJpegDecoder.decode
+    monkeypatch.setattr(DeviceJpegDecoder, "decode", lambda self, files: seen.append(len(files)) or decode(self, files))
     timings = benchmark.run(encode_config(jpegs, tiny_model, jpegs_on_device=True))
+    assert sum(seen) == 60 * 2, "each row, in each round"
     assert [timing.method for timing in timings] == [*benchmark_encode.METHODS, benchmark_encode.ON_DEVICE]
     assert timings[-1].rows == 60 and timings[-1].images_per_s > 0
     assert 0 <= timings[-1].differing_bits < 0.1

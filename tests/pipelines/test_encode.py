@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -137,12 +138,29 @@ def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, fold
 
 
 @pytest.mark.parametrize("changes", [{}, {"dry_run": True}, {"engine": "ray"}])
-def test_jpegs_are_not_decoded_on_gpus_that_are_not_there(ray_session, tiny_model, folder, tmp_path, monkeypatch, changes):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    where = "the Ray cluster at local" if "engine" in changes else "this machine"
-    with pytest.raises(ValueError, match=f"--jpegs_on gpu: {where} has no GPU; use --jpegs_on cpu"):
+def test_jpegs_are_not_decoded_on_gpus_that_are_not_there(tiny_model, folder, tmp_path, monkeypatch, changes):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="--jpegs_on gpu: this machine has no GPU that torch sees; use --jpegs_on cpu"):
         encode.run(config_of(tmp_path / "gallery", tiny_model, folder, jpegs_on="gpu", **changes))
     assert not (tmp_path / "gallery").exists(), "nothing may be begun that cannot be done"
+
+
+def test_jpegs_are_not_decoded_on_gpus_that_a_cluster_lacks(ray_session, tiny_model, folder, tmp_path, monkeypatch):
+    resources = encode.connected("local")
+    monkeypatch.setattr(encode, "connected", lambda address: resources)
+    monkeypatch.setattr("pipelines.cluster.ClusterResources.gpus", 0)
+    config = config_of(tmp_path / "gallery", tiny_model, folder, jpegs_on="gpu", engine="ray", address="head:6379")
+    with pytest.raises(ValueError, match="--jpegs_on gpu: the Ray cluster has no GPU; use --jpegs_on cpu"):
+        encode.run(config)
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_torchcodec_that_is_missing_is_said_before_anything_is_begun(tiny_model, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with pytest.raises(ValueError, match=r"--jpegs_on gpu: .*needs TorchCodec.*pip install -e '\.\[nvjpeg\]'.*use --jpegs_on cpu"):
+        encode.run(config_of(tmp_path / "gallery", tiny_model, folder, jpegs_on="gpu"))
+    assert not (tmp_path / "gallery").exists()
 
 
 def test_what_was_begun_before_there_was_a_choice_of_decoder_goes_on(local, tiny_model, folder, tmp_path, monkeypatch):

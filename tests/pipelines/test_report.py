@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from eet.gallery import open_gallery, read_hits
+from eet.gallery import open_gallery, read_hits, spread_queries
 from pipelines import encode, report, report_matches, rerank, search
 from pipelines.options import DataOptions
 
@@ -26,7 +26,7 @@ def test_the_page_stands_alone_and_shows_each_query_and_what_was_kept_of_it(sear
     sources = re.findall(r'<img[^>]* src="([^"]*)"', html)
     assert len(sources) == 3 + 3 and all(source.startswith("data:image/") for source in sources)
     assert not re.search(r'(src|href)="https?:|@import|url\((?!data:)', html)
-    shown = report.spread_queries(read_hits(str(searched / "hits.parquet")), 3)
+    shown = spread_queries(read_hits(str(searched / "hits.parquet")), 3)
     assert len(set(shown)) == 3 and all(html.count(query) >= 2 for query in shown)
     assert "its 4 nearest items" in html
     assert (tmp_path / "r" / "config.yaml").is_file()
@@ -38,7 +38,7 @@ def test_panels_hold_the_hits_of_their_query_framed_by_label(searched, monkeypat
     monkeypatch.setattr(
         report, "hits_panel", lambda query, hits, **more: (panels.append((hits, more["captions"])), real(query, hits, **more))[1]
     )
-    shown = report.spread_queries(hits, 4)
+    shown = spread_queries(hits, 4)
     report.hit_blocks(hits, shown, gallery, gallery, top=5)
     for query, (pictures, captions) in zip(shown, panels, strict=True):
         rows = [row for row in hits.to_pylist() if row["query_id"] == query][:5]
@@ -46,14 +46,6 @@ def test_panels_hold_the_hits_of_their_query_framed_by_label(searched, monkeypat
         assert [caption.splitlines()[-1] for caption in captions] == [f"distance {row['distance']}" for row in rows]
     rights = {right for pictures, _ in panels for _, right in pictures}
     assert rights == {True, False}, "nothing to tell apart"
-
-
-def test_shown_queries_are_spread_from_first_to_last(searched):
-    hits = read_hits(str(searched / "hits.parquet"))
-    ids = hits["query_id"].unique().to_pylist()
-    assert report.spread_queries(hits, 100) == ids and len(ids) == 16
-    assert report.spread_queries(hits, 2) == [ids[0], ids[-1]]
-    assert report.spread_queries(hits, 1) == [ids[0]]
 
 
 def test_a_picture_that_went_away_is_said_and_not_fatal(searched, tiny_birds, tmp_path, monkeypatch):

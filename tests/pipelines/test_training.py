@@ -15,13 +15,15 @@ import pytest
 import ray
 import safetensors.numpy
 import torch
+import yaml
 
 from eet.datasets import synthetic
 from eet.vit import load_bundle, read_bundle_record
 from pipelines import distill, train_teacher
 from pipelines.cli import JobFailed
 from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.training import TrainingResult
+from pipelines.output import check_same_options, config_values
+from pipelines.training import TrainingResult, new_network
 from pipelines.training_worker import learning_rate_factor, optimizer_of
 
 NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
@@ -74,6 +76,32 @@ def test_joint_training_writes_two_bundles_that_learned(reference, runs, tiny_bi
     assert record.label_names == synthetic.load(str(tiny_birds)).label_names
     assert record.target_codes.shape == (4, 16) and record.label_counts.tolist() == [8] * 4
     assert (record.training["epochs"], record.training["images"], record.training["joint"]) == (EPOCHS, 32, True)
+
+
+@pytest.mark.parametrize(("multiple", "kept"), [(1, (18, 9, 2)), (8, (15, 7, 7))])
+def test_stages_leave_multiples_of_tokens_where_asked(tiny_options, multiple, kept):
+    """36 patches and the CLS token: 19, 10 and 3 tokens, or 16, 8 and 8."""
+    options = dataclasses.replace(tiny_options, tokens_multiple=multiple)
+    student = new_network(options, num_classes=4, weights="none", seed=1, pruned=True)
+    assert student.schedule.kept_counts(student.num_patches) == kept
+    assert (student.schedule.keep_ratios == (0.5, 0.5, 0.25)) == (multiple == 1), "the published ratios are part of a model's record"
+    assert new_network(options, num_classes=4, weights="none", seed=1, pruned=False).schedule.keep_ratios == ()
+
+
+def test_a_job_that_was_begun_before_there_was_a_flag_had_it_at_its_default(tmp_path):
+    config = config_of(tmp_path, tmp_path)
+    values = config_values(config)
+    del values["student"]["tokens_multiple"], values["loss"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    check_same_options(config, ())
+    for changes, told in (
+        ({"student": dataclasses.replace(config.student, tokens_multiple=8)}, "student.tokens_multiple: 1 then, 8 now"),
+        ({"loss": LossOptions(beta=0.7)}, "loss.beta: 0.1 then, 0.7 now"),
+        ({"student": dataclasses.replace(config.student, backbone_options={})}, "student.backbone_options: None then, {} now"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(told)):
+            check_same_options(dataclasses.replace(config, **changes), ())
+    check_same_options(dataclasses.replace(config, loss=LossOptions(beta=0.7)), ("loss",))
 
 
 def test_history_has_every_loss_term_and_the_cosine_ends_at_zero(reference):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from eet.datasets import synthetic
 from eet.gallery import PartEncoder, fixed_binary_to_numpy, items_table, load_model, read_model_record
-from eet.images import read_image
+from eet.images import DeviceJpegDecoder, read_image
 from eet.vit import Student, load_bundle
 
 ROWS, BAD = 11, {4: "truncated", 7: "missing"}
@@ -199,7 +199,7 @@ def test_it_tells_after_each_batch_how_many_rows_are_done(student, rows):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_jpegs_decoded_on_the_device_give_the_rows_that_the_threads_give(student, rows, tmp_path, device):
+def test_jpegs_decoded_on_the_device_give_the_rows_that_the_threads_give(student, rows, tmp_path, monkeypatch, device):
     """JPEGs among other pictures, two that the decoder refuses and one that is cut off: the same hashes, and the same reasons."""
     pytest.importorskip("torchcodec", reason="TorchCodec is not installed (pip install -e '.[nvjpeg]')")
     uris = rows["uri"].to_pylist()
@@ -214,7 +214,17 @@ def test_jpegs_decoded_on_the_device_give_the_rows_that_the_threads_give(student
     mixed = rows.set_column(rows.schema.get_field_index("uri"), "uri", pa.array(uris))
     options = {"device": device, "batch_size": 4, "threads": 3, "tokens": True, "precision": "fp32"}
     expected = PartEncoder(student, **options).encode(mixed)
+    decoded = []
+    decode = DeviceJpegDecoder.decode
+
+    def counted(self, jpegs):
+        images = list(decode(self, jpegs))
+        decoded.extend(image is not None for image in images)
+        return images
+
+    monkeypatch.setattr(DeviceJpegDecoder, "decode", counted)
     on_device = PartEncoder(student, **options, jpegs_on_device=True).encode(mixed)
+    assert sorted(decoded) == [False] * 2 + [True] * 3, "of six JPEGs two are refused and one is cut off"
     assert {row: status for row, status in enumerate(expected.table["status"].to_pylist()) if status != "ok"} == {
         1: "decode-error", 4: "truncated", 5: "truncated", 6: "decode-error", 7: "missing"
     }  # fmt: skip

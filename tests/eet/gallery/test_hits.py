@@ -1,8 +1,9 @@
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eet.gallery import HITS_SCHEMA, read_hits, write_hits
+from eet.gallery import HITS_SCHEMA, read_hits, spread_queries, write_hits
 
 
 def hits(**changes) -> pa.Table:
@@ -91,3 +92,11 @@ def test_other_paths_and_files(tmp_path):
     (tmp_path / "text.parquet").write_text("no Parquet file, though its name says so")
     with pytest.raises(ValueError, match="not a Parquet file"):
         read_hits(str(tmp_path / "text.parquet"))
+
+
+def test_queries_are_spread_from_first_to_last_in_the_hits_order():
+    ids = [f"query{number:02d}" for number in np.random.default_rng(0).permutation(16)]
+    table = pa.table({"query_id": [name for name in ids for _ in range(3)]})
+    assert spread_queries(table, 100) == spread_queries(table, 16) == ids
+    assert spread_queries(table, 2) == [ids[0], ids[-1]] and spread_queries(table, 1) == [ids[0]]
+    assert spread_queries(table, 4) == [ids[0], ids[5], ids[10], ids[15]]

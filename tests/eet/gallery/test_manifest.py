@@ -24,13 +24,17 @@ def manifest(**changes) -> Manifest:
     return Manifest(**{**values, **changes})
 
 
-@pytest.mark.parametrize("changes", [{}, {"token_shape": None, "label_names": None, "embedding_dim": None}])
+@pytest.mark.parametrize("changes", [{}, {"token_shape": None, "label_names": None, "embedding_dim": None}, {"jpegs_on": "gpu"}])
 def test_round_trip(tmp_path, changes):
     made = manifest(**changes)
     write_manifest(str(tmp_path / "gallery"), made)
     assert read_manifest(str(tmp_path / "gallery")) == made
     assert [path.name for path in (tmp_path / "gallery").iterdir()] == ["manifest.json"]
     assert json.loads((tmp_path / "gallery" / "manifest.json").read_text("utf-8"))["schema_version"] == 1
+
+
+def test_where_the_cpu_decoded_the_manifest_is_as_before_there_was_a_choice():
+    assert "jpegs_on" not in manifest().to_json() and '"jpegs_on": "gpu"' in manifest(jpegs_on="gpu").to_json()
 
 
 def test_the_schema_is_the_parts_schema():

@@ -35,6 +35,12 @@ def turned(orientation: int) -> dict:
     return {"exif": exif}
 
 
+def first_segment_after(exif: dict, body: bytes) -> bytes:
+    """A JPEG whose Exif stands behind another APP1 segment."""
+    data = jpeg(picture(), **exif)
+    return data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
+
+
 def ordinary(data: bytes) -> OrdinaryJpeg:
     found = ordinary_jpeg(data, max_pixels=MANY)
     assert found is not None
@@ -76,6 +82,10 @@ def test_what_is_no_ordinary_jpeg_is_left_to_the_other_decoder():
     assert ordinary_jpeg(whole, max_pixels=90 * 60 - 1) is None
     several = jpeg(picture(), format="MPO", save_all=True, append_images=[picture(60, 90)])
     stored_as_rgb = jpeg(picture(), keep_rgb=True)
+    turned_by_xmp = jpeg(picture(), xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>')
+    assert decode(turned_by_xmp).size == (60, 90), "Pillow does not look into XMP any more"
+    turned_behind_xmp = first_segment_after(turned(6), b"http://ns.adobe.com/xap/1.0/\0<x/>")
+    assert decode(turned_behind_xmp).size == (60, 90)
     assert decode(stored_as_rgb).size == decode(several).size == (90, 60)
     for data in (
         b"",
@@ -86,6 +96,8 @@ def test_what_is_no_ordinary_jpeg_is_left_to_the_other_decoder():
         whole[:30] + b"\xff\xd9",
         jpeg(picture(mode="CMYK")),
         stored_as_rgb,
+        turned_by_xmp,
+        turned_behind_xmp,
         several,
         jpeg(picture(), format="PNG") + b"\xff\xd9",
     ):
@@ -101,15 +113,85 @@ def test_one_that_the_decoder_refuses_is_none_and_changes_no_other(device):
         assert np.abs(image_3HW.movedim(0, -1).cpu().numpy().astype(int) - np.asarray(decode(data))).mean() < 2
 
 
+class Nvjpeg:
+    """A decoder that fails as TorchCodec tells of nvJPEG, for files that are named, and otherwise decodes on the CPU."""
+
+    def __init__(self, monkeypatch, failing: dict[bytes, str] | None = None) -> None:
+        self.decoder = DeviceJpegDecoder(torch.device("cpu"))
+        self.groups: list[int] = []
+        self._failing, self._decode = failing or {}, self.decoder._decode
+        monkeypatch.setattr(self.decoder, "_decode", self.decode)
+        monkeypatch.setattr(self.decoder, "device", torch.device("cuda"))
+
+    def decode(self, files: list[bytes]) -> list[torch.Tensor]:
+        self.groups.append(len(files))
+        for file in files:
+            if file in self._failing:
+                raise RuntimeError(self._failing[file])
+        self.decoder.device, device = torch.device("cpu"), self.decoder.device
+        try:
+            return self._decode(files)
+        finally:
+            self.decoder.device = device
+
+
+SIZES = [(30, 40), (40, 30), (50, 10), (90, 60), (10, 10), (20, 10), (70, 30)]
+
+
 def test_so_many_pixels_are_decoded_at_once_and_no_more(monkeypatch):
     monkeypatch.setattr(device_jpeg, "PIXELS_AT_ONCE", 3000)
-    decoder = DeviceJpegDecoder(torch.device("cpu"))
-    groups, decode_all = [], decoder._decode
-    monkeypatch.setattr(decoder, "_decode", lambda files, **options: groups.append(len(files)) or decode_all(files, **options))
-    sizes = [(30, 40), (40, 30), (50, 10), (90, 60), (10, 10), (20, 10)]  # 1200, 1200, 500, 5400 (alone), 100, 200
-    decoded = decoder.decode([ordinary(jpeg(picture(*size))) for size in sizes])
-    assert [(image.shape[2], image.shape[1]) for image in decoded] == sizes
-    assert groups == [3, 1, 2]
+    nvjpeg = Nvjpeg(monkeypatch)
+    decoded = nvjpeg.decoder.decode([ordinary(jpeg(picture(*size))) for size in SIZES])  # 1200, 1200, 500, 5400 (alone), 100, 200, 2100
+    assert [(image.shape[2], image.shape[1]) for image in decoded] == SIZES
+    assert nvjpeg.groups == [3, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "told", ["nvjpegDecode failed: 3", "Failed to decode batch: 6", "Failed to get image info: 4", "Unknown chroma subsampling"]
+)
+def test_what_nvjpeg_says_of_a_picture_is_of_that_picture_alone(monkeypatch, told):
+    files = [jpeg(picture(*size)) for size in SIZES]
+    nvjpeg = Nvjpeg(monkeypatch, {files[4]: told})
+    decoded = list(nvjpeg.decoder.decode([ordinary(data) for data in files]))
+    assert [image is None for image in decoded] == [False] * 4 + [True] + [False] * 2
+    assert len([size for size in nvjpeg.groups if size == 1]) <= 4, "the others of its group are decoded together"
+
+
+@pytest.mark.parametrize("told", ["nvjpegDecode failed: 5", "CUDA error: out of memory", "Failed to create nvjpeg state: 6"])
+def test_what_is_the_devices_fault_is_not_taken_for_a_pictures(monkeypatch, told):
+    data = jpeg(picture())
+    with pytest.raises(RuntimeError, match=told):
+        list(Nvjpeg(monkeypatch, {data: told}).decoder.decode([ordinary(data)]))
+
+
+def test_of_an_unclear_fault_a_probe_tells_whose_it_is(monkeypatch):
+    data = jpeg(picture())
+    nvjpeg = Nvjpeg(monkeypatch, {data: "nvjpegDecode failed: 6"})
+    nvjpeg._failing[nvjpeg.decoder._probe] = "nvjpegDecode failed: 8"
+    with pytest.raises(RuntimeError, match="nvjpegDecode failed: 8"):
+        list(nvjpeg.decoder.decode([ordinary(data)]))
+
+
+@pytest.mark.gpu
+def test_what_the_scan_lacks_is_the_same_each_time():
+    """Of memory that nvJPEG leaves unwritten the code would be another every time."""
+    whole = jpeg(picture(400, 300))
+    cut = ordinary(whole[: len(whole) // 2] + b"\xff\xd9")
+    decoder = DeviceJpegDecoder(torch.device("cuda"))
+    first, *others = (next(decoder.decode([cut])) for _ in range(4))
+    torch.full((64, 3, 400, 300), 77, device="cuda", dtype=torch.uint8)
+    assert all((image is None) == (first is None) and (image is None or torch.equal(image, first)) for image in others)
+
+
+def test_a_torchcodec_that_decodes_nothing_here_is_said_at_once(monkeypatch):
+    import torchcodec.decoders
+
+    def refuse(*_, **__):
+        raise RuntimeError("decode_jpeg: torchcodec was not compiled with nvJPEG support")
+
+    monkeypatch.setattr(torchcodec.decoders, "decode_jpeg", refuse)
+    with pytest.raises(RuntimeError, match="TorchCodec decodes no JPEG on cpu: .*not compiled with nvJPEG"):
+        DeviceJpegDecoder(torch.device("cpu"))
 
 
 def test_without_torchcodec_it_says_what_to_install(monkeypatch):

@@ -3,7 +3,7 @@ import pytest
 
 from eet.hashing.distance import asymmetric_scores, hamming_distances
 from eet.hashing.packing import pack, unpack
-from eet.search import HammingIndex, hamming_index
+from eet.search import HammingIndex, device_scan, hamming_index
 
 
 def slow_search(packed_queries, packed_items, k, bits, query_hash=None):  # type: ignore[no-untyped-def]
@@ -120,6 +120,40 @@ def test_few_queries_are_searched_by_all_threads_with_the_same_answer(monkeypatc
             for one, other in zip(index.search_scored(*given, query_hash=query_hash[:count], threads=3), whole, strict=True):
                 np.testing.assert_array_equal(one, other)
     assert pieces == [3] * 6
+
+
+@pytest.mark.parametrize(("threads", "tiles"), [(1, [64]), (2, [32, 32]), (8, [8] * 8), (16, [64] * 16)])
+def test_of_few_codes_threads_take_queries_each_as_long_as_there_are_enough(monkeypatch, threads: int, tiles: list[int]) -> None:
+    """Each pass over the codes makes bit planes of them: many passes for a few queries each would cost more than they share."""
+    items, queries, _ = make_case(np.random.default_rng(7), 32, 3000, 100_000)
+    queries = np.resize(queries, (64, queries.shape[1]))
+    index = HammingIndex.build(items)
+    monkeypatch.setattr(hamming_index, "_LEAST_CODES", 1)
+    monkeypatch.setattr(hamming_index, "_LEAST_PAIRS", 1)
+    scan, found = index._scan("cpu"), []
+
+    def find(words_TW, k, ranges_R2):
+        found.append(len(words_TW))
+        return scan.find(words_TW, k, ranges_R2)
+
+    monkeypatch.setattr(index, "_scan", lambda device: scan._replace(find=find))
+    index.search(queries, 5, threads=threads)
+    assert found == tiles
+
+
+def test_a_device_takes_fewer_queries_at_a_time_for_a_large_k(monkeypatch) -> None:
+    items, queries, query_hash = make_case(np.random.default_rng(8), 24, 700, 100_000)
+    index = HammingIndex.build(items)
+    sizes = []
+    nearest = device_scan.DeviceScan._nearest
+    monkeypatch.setattr(device_scan, "_PAIRS_AT_ONCE", 1500)
+    monkeypatch.setattr(device_scan.DeviceScan, "_nearest", lambda self, words, k: (sizes.append(len(words)), nearest(self, words, k))[1])
+    for k in (3, 500, 5000):
+        sizes.clear()
+        on_device = index.search(queries, k, query_hash=query_hash, device="cpu:0")
+        expected = index.search(queries, k, query_hash=query_hash)
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(on_device, expected, strict=True))
+        assert max(sizes) * min(k, 700) <= 1500 and sum(sizes) == len(queries)
 
 
 @pytest.mark.parametrize("bits", [16, 64, 100])

@@ -61,6 +61,12 @@ def test_every_count_of_patches_survives_being_a_ratio() -> None:
             assert all((kept + 1) % multiple == 0 for kept in schedule.kept_counts(patches))
 
 
+def test_any_number_of_tokens_leaves_the_schedule_as_it_is() -> None:
+    """Its ratios are part of a model's record and digest."""
+    schedule = PruningSchedule()
+    assert schedule.rounded(196, beside=1, multiple=1) == schedule
+
+
 def test_a_multiple_of_no_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match="tokens_multiple 0: use 1 or more"):
         PruningSchedule().rounded(196, beside=1, multiple=0)
