@@ -128,6 +128,32 @@ def test_a_bundle_of_another_kind_is_refused_by_name(tiny_base, tmp_path):
         load_model(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_how_threads_share_the_work_changes_no_byte(student, rows, encoded, threads):
+    """Of three batches two or three threads take one each; one, or eight, share every network."""
+    before = torch.get_num_threads()
+    told: list[int] = []
+    again = PartEncoder(student, batch_size=4, threads=threads, tokens=True, embedding=True).encode(rows, told.append)
+    assert again.table.equals(encoded.table) and np.array_equal(again.hash, encoded.hash)
+    assert told == [4, 8, 11] and torch.get_num_threads() == before
+
+
+def test_a_fault_of_the_network_ends_the_part_and_leaves_the_threads_as_they_were(student, rows, monkeypatch):
+    encoder, before = PartEncoder(student, batch_size=4, threads=2), torch.get_num_threads()
+    hashed, real = [], encoder._hash
+
+    def faulty(views, number):
+        hashed.append(number)
+        if number == 3:
+            raise RuntimeError("out of something")
+        return real(views, number)
+
+    monkeypatch.setattr(encoder, "_hash", faulty)
+    with pytest.raises(RuntimeError, match="out of something"):
+        encoder.encode(rows)
+    assert torch.get_num_threads() == before and sorted(hashed) == [3, 4, 4]
+
+
 def test_rows_keep_their_order_ids_and_labels(rows, encoded):
     for name in ("item_id", "uri"):
         assert encoded.table[name].to_pylist() == rows[name].to_pylist()
