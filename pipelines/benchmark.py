@@ -174,11 +174,10 @@ def _measure(config: BenchmarkConfig) -> Sequence[Any]:
         return benchmark_search.measure(config.search, device=config.torch_device, threads=config.num_threads, repeats=config.repeats)
     if config.what == "matching":
         return benchmark_matching.measure(config.matching, device=config.torch_device, threads=config.num_threads, repeats=config.repeats)
-    schedule = schedule_of(config.backbone, config.keep_ratios)
     if config.what == "encode":
         with tempfile.TemporaryDirectory(prefix="eet-benchmark-") as folder:
             if config.encode.model is None:
-                save_bundle(student_of(config.backbone, schedule), folder)
+                save_bundle(student_of(config.backbone, schedule_of(config.backbone, config.keep_ratios)), folder)
             return benchmark_encode.measure(
                 config.encode,
                 model=config.encode.model or folder,
@@ -188,7 +187,7 @@ def _measure(config: BenchmarkConfig) -> Sequence[Any]:
             )
     of_networks = {
         "backbone": config.backbone,
-        "schedule": schedule,
+        "schedule": schedule_of(config.backbone, config.keep_ratios),
         "bf16": config.bf16,
         "device": config.torch_device,
         "repeats": config.repeats,

@@ -33,6 +33,7 @@ from eet.gallery import (
 )
 from eet.hashing import pack
 from pipelines.benchmark_record import Column, print_rows
+from pipelines.interleaved import median_ratio
 from pipelines.output import absolute
 
 METHODS = ("eet encode", "part encoder", "data loader")
@@ -163,7 +164,7 @@ def _timing(method: str, runs: dict[str, list[_Run]]) -> EncodeTiming:
         method=method,
         rows=len(codes),
         images_per_s=statistics.median(rates),
-        ratio=statistics.median(mine / theirs for mine, theirs in zip(rates, bare, strict=True)),
+        ratio=median_ratio(rates, bare),
         startup_s=statistics.median(run.startup_s for run in runs[method]),
         differing_bits=float(np.unpackbits(codes ^ expected).mean()),
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eet.vit import PruningSchedule, Student
 from pipelines.benchmark_networks import UNPRUNED, parsed_schedule, student_of, timm_vit
 from pipelines.benchmark_record import Column, print_rows
-from pipelines.interleaved import interleaved_seconds
+from pipelines.interleaved import interleaved_seconds, median_ratio
 from pipelines.network_cost import gmacs_per_image
 
 Mode = Literal["eager", "compiled", "graphed"]
@@ -121,8 +121,7 @@ def _time(
     for run, values in seconds.items():
         ordered = sorted(values)
         spread = (ordered[int(0.9 * (len(ordered) - 1))] - ordered[int(0.1 * (len(ordered) - 1))]) / medians[run]
-        # The median of the ratios within each round, not the ratio of medians: a slow spell of the machine cancels.
-        ratio = statistics.median(mine / theirs for mine, theirs in zip(values, seconds[peer], strict=True))
+        ratio = median_ratio(values, seconds[peer])
         name, mode = run
         timings.append(EncoderTiming(name, mode, len(images), macs[name], medians[run] * 1e3, len(images) / medians[run], ratio, spread))
     return timings

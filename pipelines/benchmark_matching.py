@@ -10,6 +10,7 @@ import torch
 
 from eet.matching import TokenSet, match_pairs, structural_similarity
 from pipelines.benchmark_record import Column, print_rows
+from pipelines.interleaved import median_ratio
 
 LARGEST_ERROR = 1e-4
 PRODUCTS = {"cpu": 1_200_000, "cuda": 60_000_000}
@@ -139,9 +140,6 @@ def _case(
             clock[name].append((time.perf_counter() - begun[0]) / len(part))
             cpu[name].append((time.process_time() - begun[1]) / len(part))
 
-    def ratio(seconds: dict[str, list[float]], name: str) -> float:
-        return statistics.median(theirs / mine for mine, theirs in zip(seconds[OURS], seconds[name], strict=True))
-
     return [
         MatchingTiming(
             method=name,
@@ -150,8 +148,8 @@ def _case(
             mean_cosine=mean_cosine,
             pairs_per_s=1 / statistics.median(clock[name]),
             pairs_per_cpu_s=1 / statistics.median(cpu[name]),
-            ratio=ratio(clock, name),
-            cpu_ratio=ratio(cpu, name),
+            ratio=median_ratio(clock[name], clock[OURS]),
+            cpu_ratio=median_ratio(cpu[name], cpu[OURS]),
             error=errors[name],
         )
         for name in (OURS, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH)

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pipelines.output import changed_flags
+
 
 class Column(NamedTuple):
     """A column of a table: the heading, the field of a timing, and how a number of it is written (as `format` takes it)."""
@@ -112,18 +114,7 @@ def command_of(config: Any) -> str:
     """The command line of a benchmark: every flag that is not at its default, but for where the figures go."""
     flags = [
         f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
-        for name, value in _changed(config, type(config)(), "")
+        for name, value in changed_flags(config).items()
         if name not in ("what", "json")
     ]
     return " ".join(["eet benchmark", config.what, *flags])
-
-
-def _changed(config: Any, default: Any, prefix: str) -> list[tuple[str, Any]]:
-    found = []
-    for field in dataclasses.fields(config):
-        value, usual = getattr(config, field.name), getattr(default, field.name)
-        if dataclasses.is_dataclass(value):
-            found += _changed(value, usual, f"{prefix}{field.name}.")
-        elif value != usual:
-            found.append((prefix + field.name, value))
-    return found

@@ -15,7 +15,7 @@ from eet.gallery import open_gallery
 from eet.search import HammingIndex
 from pipelines.benchmark_record import Column, print_rows
 from pipelines.code_draws import Clusters, draw_uniform
-from pipelines.interleaved import interleaved_seconds
+from pipelines.interleaved import interleaved_seconds, median_ratio
 
 
 @dataclass(kw_only=True)
@@ -176,7 +176,6 @@ def _case(
     # Both have run, and hand their answer to the CPU, so that a call ends when it returns.
     seconds = interleaved_seconds(searches, repeats=repeats, warm_ups=0)
     per_query = {name: statistics.median(values) / options.queries * 1e3 for name, values in seconds.items()}
-    rounds = zip(seconds["ours"], seconds.get("faiss", ()), strict=False)
     return SearchTiming(
         bits=bits,
         draw=draw,
@@ -184,7 +183,7 @@ def _case(
         distinct=ours.num_codes,
         ours_ms=per_query["ours"],
         faiss_ms=per_query.get("faiss"),
-        ratio=statistics.median(theirs / mine for mine, theirs in rounds) if "faiss" in seconds else None,
+        ratio=median_ratio(seconds["faiss"], seconds["ours"]) if "faiss" in seconds else None,
         build_s=built - started,
         faiss_build_s=added - built if "faiss" in seconds else None,
         memory=ours.nbytes / (size * (bits // 8 + 8)),

@@ -12,7 +12,7 @@ from eet.distillation import DistillationObjective, HashingObjective
 from eet.vit import PruningSchedule
 from pipelines.benchmark_networks import NUM_BITS, NUM_CLASSES, UNPRUNED, student_of, timm_vit
 from pipelines.benchmark_record import Column, print_rows
-from pipelines.interleaved import interleaved_seconds
+from pipelines.interleaved import interleaved_seconds, median_ratio
 from pipelines.options import TrainOptions
 from pipelines.training_plan import micro_batch_size
 
@@ -105,7 +105,7 @@ def measure(
     timings = []
     for name, values in seconds.items():
         median = statistics.median(values)
-        ratio = statistics.median(mine / theirs for mine, theirs in zip(values, seconds[PEER], strict=True))
+        ratio = median_ratio(values, seconds[PEER])
         peak = _peak_gb(steps[name], device)
         timings.append(TrainTiming(name, options.batch_size, median * 1e3, options.batch_size / median, ratio, peak))
     print_rows(COLUMNS, timings, heading=True)

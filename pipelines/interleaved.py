@@ -1,7 +1,8 @@
 """Timing several calls in turn, so that a change of the machine's speed meets all alike."""
 
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,11 @@ def interleaved_seconds(
             if repeat >= 0:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the ratios within each round, not the ratio of medians: a slow spell of the machine cancels."""
+    return statistics.median(value / other for value, other in zip(values, others, strict=True))
 
 
 def _settle(device: torch.device | None) -> None:

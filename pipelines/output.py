@@ -106,6 +106,18 @@ def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def changed_flags(config: Any) -> dict[str, Any]:
+    """The flags that are not at their defaults, and their values."""
+    usual = flat_values(config_values(_default_config(config)))
+    return {flag: value for flag, value in flat_values(config_values(config)).items() if value != usual.get(flag)}
+
+
+def _default_config(config: Any) -> Any:
+    """The same job with no flag given but those that must be."""
+    required = {field.name: getattr(config, field.name) for field in fields(config) if field.default is field.default_factory is MISSING}
+    return type(config)(**required)
+
+
 def config_location(out: str) -> str:
     """config.yaml in an output folder, NAME.config.yaml beside NAME.parquet."""
     return with_suffix(out, ".config.yaml", instead_of=".parquet") if is_table(out) else join_location(out, "config.yaml")
@@ -133,8 +145,7 @@ def check_same_options(config: Any, free: Collection[str]) -> None:
 
 def _with_defaults(config: Any, written: dict[str, Any]) -> dict[str, Any]:
     """Plain values of an older config of the same job, flags that it lacks at their defaults."""
-    required = {field.name: getattr(config, field.name) for field in fields(config) if field.default is field.default_factory is MISSING}
-    usual = config_values(type(config)(**required))
+    usual = config_values(_default_config(config))
     groups = {field.name for field in fields(config) if is_dataclass(getattr(config, field.name))}
     return {**usual, **written, **{name: {**usual[name], **written.get(name, {})} for name in groups}}
 

@@ -20,7 +20,7 @@ from ray import tune
 from pipelines.cli import JobFailed
 from pipelines.cluster import ClusterResources, Node, connected
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.output import check_same_options, config_values, flat_values, write_config, write_text
+from pipelines.output import changed_flags, check_same_options, config_values, write_config, write_text
 from pipelines.sweep_rerankings import METRICS_FILE, GivenHitsOptions, Rerankings
 from pipelines.sweep_results import BEST_FILE, PARETO_FILE, RESULTS_FILE, pareto_trials, trial_table, write_results
 from pipelines.sweep_trainings import Trainings
@@ -138,9 +138,7 @@ class SweepConfig(JobOptions):
 
     def _given(self, names: Sequence[str]) -> list[str]:
         """Those of these flags, and of the groups of these names, that are not as they are by default."""
-        plain = SweepConfig(out=self.out, space=self.space)
-        now, default = (flat_values(config_values(config)) for config in (self, plain))
-        return [f"--{flag}" for flag in now if flag.partition(".")[0] in names and now[flag] != default.get(flag)]
+        return [f"--{flag}" for flag in changed_flags(self) if flag.partition(".")[0] in names]
 
     @property
     def reranks(self) -> bool:

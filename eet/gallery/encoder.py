@@ -38,6 +38,13 @@ class _Gathered(NamedTuple):
     failures: dict[int, DecodeFailure]
 
 
+class _Output(NamedTuple):
+    """What the network says of a batch, as the columns that are stored, and the failures in it by place."""
+
+    columns: dict[str, np.ndarray]
+    failures: dict[int, DecodeFailure]
+
+
 class PartEncoder:
     """Turns rows of a plan into rows of a gallery with one model.
 
@@ -86,8 +93,9 @@ class PartEncoder:
         """
         uris = plan_rows["uri"].to_pylist()
         failures: dict[int, DecodeFailure] = {}
-        outputs = []
-        for output in self._outputs(uris, failures):
+        outputs: list[dict[str, np.ndarray]] = []
+        for output, failed in self._outputs(uris):
+            failures.update((len(outputs) * self.batch_size + place, failure) for place, failure in failed.items())
             outputs.append(output)
             if told is not None:
                 told(min(len(outputs) * self.batch_size, len(uris)))
@@ -110,60 +118,51 @@ class PartEncoder:
         )
         return EncodedPart(table, hashes)
 
-    def _outputs(self, uris: list[str], failures: dict[int, DecodeFailure]) -> Iterator[dict[str, np.ndarray]]:
-        """What `_hash` says of each batch, in order."""
-        starts = range(0, len(uris), self.batch_size)
-        if self.device.type == "cpu" and self._jpegs is None and len(starts) >= self.threads > 1:
-            yield from self._thread_by_thread(uris, starts, failures)
+    def _outputs(self, uris: list[str]) -> Iterator[_Output]:
+        """Of each batch, in order."""
+        slices = [uris[start : start + self.batch_size] for start in range(0, len(uris), self.batch_size)]
+        if self.device.type == "cpu" and self._jpegs is None and len(slices) >= self.threads > 1:
+            yield from self._thread_by_thread(slices)
         else:
-            for start, views_BHW3 in self._decoded_batches(uris, failures):
-                yield self._hash(views_BHW3, min(self.batch_size, len(uris) - start))
+            for batch, (views_BHW3, failed) in zip(slices, self._decoded_batches(slices), strict=True):
+                yield _Output(self._hash(views_BHW3, len(batch)), failed)
 
-    def _thread_by_thread(self, uris: list[str], starts: range, failures: dict[int, DecodeFailure]) -> Iterator[dict[str, np.ndarray]]:
+    def _thread_by_thread(self, slices: list[list[str]]) -> Iterator[_Output]:
         """On a CPU with batches enough each thread takes one from its files to its hashes. Threads that share a network's products wait for
         each other at every one: an eighth of the time with two.
         """
         before = torch.get_num_threads()
-        batches = [self._pool.submit(self._decoded_and_hashed, uris[start : start + self.batch_size]) for start in starts]
+        batches = [self._pool.submit(self._decoded_and_hashed, batch) for batch in slices]
         try:
-            for start, batch in zip(starts, batches, strict=True):
-                output, failed = batch.result()
-                failures.update((start + place, failure) for place, failure in failed.items())
-                yield output
+            for batch in batches:
+                yield batch.result()
         finally:
             for batch in batches:
                 batch.cancel()
             torch.set_num_threads(before)
 
-    def _decoded_and_hashed(self, uris: list[str]) -> tuple[dict[str, np.ndarray], dict[int, DecodeFailure]]:
-        """Of one batch, by the calling thread alone; failures by place."""
+    def _decoded_and_hashed(self, uris: list[str]) -> _Output:
+        """Of one batch, by the calling thread alone."""
         torch.set_num_threads(1)
         views_BHW3 = self._black()
         opened = (self._open(uri, view_HW3) for uri, view_HW3 in zip(uris, views_BHW3.numpy(), strict=False))
         failed = {place: one for place, one in enumerate(opened) if isinstance(one, DecodeFailure)}
-        return self._hash(views_BHW3, len(uris)), failed
+        return _Output(self._hash(views_BHW3, len(uris)), failed)
 
     def _black(self) -> Tensor:
         return torch.zeros(self.batch_size, *self.model.preprocessing.image_size, 3, dtype=torch.uint8)
 
-    def _decoded_batches(self, uris: list[str], failures: dict[int, DecodeFailure]) -> Iterator[tuple[int, Tensor]]:
-        """(first row, views (B, H, W, 3) uint8) in order; decoding runs a few batches ahead of the consumer."""
-        waiting: deque[tuple[int, Future[_Gathered]]] = deque()
-        for start in range(0, len(uris), self.batch_size):
+    def _decoded_batches(self, slices: list[list[str]]) -> Iterator[_Gathered]:
+        """In order; decoding runs a few batches ahead of the consumer."""
+        waiting: deque[Future[_Gathered]] = deque()
+        for uris in slices:
             views_BHW3 = self._black()
-            places = zip(uris[start : start + self.batch_size], views_BHW3.numpy(), strict=False)
-            opened = [self._pool.submit(self._open, uri, place) for uri, place in places]
-            waiting.append((start, self._gathering.submit(self._gather, views_BHW3, opened)))
+            opened = [self._pool.submit(self._open, uri, place) for uri, place in zip(uris, views_BHW3.numpy(), strict=False)]
+            waiting.append(self._gathering.submit(self._gather, views_BHW3, opened))
             if len(waiting) == (BATCHES_AHEAD if self._jpegs is None else FILES_AHEAD):
-                yield self._next(waiting, failures)
+                yield waiting.popleft().result()
         while waiting:
-            yield self._next(waiting, failures)
-
-    def _next(self, waiting: deque[tuple[int, Future[_Gathered]]], failures: dict[int, DecodeFailure]) -> tuple[int, Tensor]:
-        start, gathered = waiting.popleft()
-        views_BHW3, failed = gathered.result()
-        failures.update((start + place, failure) for place, failure in failed.items())
-        return start, views_BHW3
+            yield waiting.popleft().result()
 
     def _open(self, uri: str, view_HW3: np.ndarray) -> DecodeFailure | OrdinaryJpeg | None:
         """Writes what the network sees of a picture into its place in a batch, or leaves an ordinary JPEG to the device."""
