@@ -85,7 +85,7 @@ def encode_on_ray(
         rows = [planned._asdict() for planned in pending]
         parts = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
         encoded = parts.map_batches(
-            _PartActor,
+            PartActor,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.workers),
             num_cpus=pool.cpus,
@@ -105,7 +105,7 @@ def encode_on_ray(
                 yield PartDone(int(row["part"]), json.loads(row["statuses"]), bool(row["encoded"]))
 
 
-class _PartActor:
+class PartActor:
     """A Ray Data actor: one model, one part after another."""
 
     def __init__(self, model: Any, options: EncoderOptions, gallery: str, gpu: bool, threads: int, board: Any) -> None:

@@ -166,7 +166,7 @@ def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, wor
             }
             parts = ray.data.from_items([{"part": part.part} for part in pairs], override_num_blocks=len(pairs))
             scored = parts.map_batches(
-                _ScoreActor,
+                ScoreActor,
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.workers),
                 num_cpus=pool.cpus,
@@ -181,7 +181,7 @@ def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, wor
         yield score
 
 
-class _ScoreActor:
+class ScoreActor:
     """A Ray Data actor: the queries of a block, and one part of the gallery after another."""
 
     def __init__(self, gallery: str, options: MatchOptions, queries: Any, pairs: dict[int, Any], gpu: bool, threads: int) -> None:
