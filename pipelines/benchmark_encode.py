@@ -32,9 +32,9 @@ from eet.gallery import (
     read_planned_part,
 )
 from eet.hashing import pack
+from eet.storage import absolute
 from pipelines.benchmark_record import Column, print_rows
 from pipelines.interleaved import median_ratio
-from pipelines.output import absolute
 
 METHODS = ("eet encode", "part encoder", "data loader")
 ON_DEVICE = "JPEGs on device"

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module.run(config)
     except (JobFailed, ValueError, OSError) as error:
-        from eet.images import without_secrets  # the job has loaded it
+        from eet.storage import without_secrets  # the job has loaded it
 
         print(f"eet {name}: {without_secrets(str(error))}", file=sys.stderr)
         return 1

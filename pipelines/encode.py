@@ -28,14 +28,15 @@ from eet.gallery import (
     read_model_record,
     write_manifest,
 )
-from eet.images import DeviceJpegDecoder, join_location, split_options, without_secrets
+from eet.images import DeviceJpegDecoder
+from eet.storage import absolute, join_location, remove, split_options, without_secrets
 from pipelines.cli import JobFailed
 from pipelines.cluster import connected
 from pipelines.encode_parts import EncoderOptions, encode_here, encode_on_ray, read_part_done
 from pipelines.galleries import is_gallery
 from pipelines.gallery_job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
 from pipelines.options import DataOptions, JobOptions
-from pipelines.output import absolute, remove, write_config
+from pipelines.output import write_config
 from pipelines.progress import PartDone, duration
 
 READS_AHEAD = 16

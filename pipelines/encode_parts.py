@@ -15,10 +15,9 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eet.gallery import DEFAULT_BATCH_SIZE, OK, GalleryModel, PartEncoder, PlannedPart, part_name, read_planned_part, write_part
-from eet.images import join_location, resolve
+from eet.storage import exists, join_location, resolve
 from pipelines.cli import SLEEPING_THREADS
 from pipelines.cluster import actor_pool, connected
-from pipelines.output import exists
 from pipelines.progress import BoardReader, PartDone, ProgressBoard, RowsDone, duration
 
 TOLD_EVERY_S = 5.0

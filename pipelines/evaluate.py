@@ -21,8 +21,9 @@ from eet.metrics import (
     rank_gallery,
     recall_at_k,
 )
+from eet.storage import same_location
 from eet.vit import read_bundle_record
-from pipelines.galleries import check_made_by, check_same_model, labels_in, same_folder
+from pipelines.galleries import check_made_by, check_same_model, labels_in
 from pipelines.gallery_index import by_id
 from pipelines.options import JobOptions
 from pipelines.output import config_values, write_config
@@ -95,7 +96,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     measures: dict[str, dict[str, float]] = {}
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     query_codes, query_labels, query_rows = _labelled(queries)
-    own = query_rows if same_folder(gallery.path, queries.path) else None
+    own = query_rows if same_location(gallery.path, queries.path) else None
     if "encoded" in protocols:
         codes, _, labels = by_id(gallery.coded_rows())
         if not (labels >= 0).any():

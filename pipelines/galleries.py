@@ -1,13 +1,9 @@
 """What jobs ask of galleries that meet each other: are they of one model, are they one folder, which number has a label in both."""
 
-import os
-
 import numpy as np
-from pyarrow.fs import LocalFileSystem
 
 from eet.gallery import MANIFEST_NAME, Gallery, ModelRecord
-from eet.images import join_location, resolve, with_suffix
-from pipelines.output import exists
+from eet.storage import exists, join_location, with_suffix
 
 QUERIES_SUFFIX = ".queries"
 
@@ -20,14 +16,6 @@ def is_gallery(path: str) -> bool:
 def queries_gallery(hits: str) -> str:
     """Where the encoded query images of `hits` lie."""
     return with_suffix(hits, QUERIES_SUFFIX, instead_of=".parquet")
-
-
-def same_folder(one: str, other: str) -> bool:
-    """Whether two galleries are one folder, so that a query is an item too."""
-    (ours, path), (theirs, other_path) = resolve(one), resolve(other)
-    if isinstance(ours, LocalFileSystem) and isinstance(theirs, LocalFileSystem):
-        return os.path.realpath(path) == os.path.realpath(other_path)
-    return ours == theirs and path == other_path
 
 
 def check_same_model(gallery: Gallery, queries: Gallery) -> None:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from eet.gallery import CodedRows, Gallery, part_name
-from eet.images import resolve
 from eet.search import HammingIndex, load_index
+from eet.storage import resolve
 
 INDEX_FILE, IDS_FILE, LABELS_FILE = "index.json", "item_ids.arrow", "labels.npy"
 FOUND_SCHEMA = pa.schema(

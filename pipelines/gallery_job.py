@@ -12,8 +12,7 @@ import pyarrow.fs as pafs
 
 from eet.datasets.listing import ImageList
 from eet.gallery import MANIFEST_NAME, OK, Manifest, finished_parts, items_table, open_gallery, plan_name, planned_ids, write_plan
-from eet.images import join_location, resolve
-from pipelines.output import exists, hidden_beside, read_text, write_text
+from eet.storage import exists, hidden_beside, join_location, read_text, resolve, write_text
 
 BEGUN_FILE = "begun.json"
 _TEMPORARY_FILES = r"\..+\.tmp"

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from eet.gallery import CodedRows, open_gallery
 from eet.search import HammingIndex, IVFIndex
+from eet.storage import absolute, replace_folder
 from pipelines.gallery_index import INDEX_FILE, GalleryIndex, parts_behind
 from pipelines.options import JobOptions
-from pipelines.output import absolute, replace_folder, write_config
+from pipelines.output import write_config
 
 
 @dataclass(kw_only=True)

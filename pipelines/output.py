@@ -1,84 +1,17 @@
-"""What a job writes: small files on any store, and the resolved config beside every output."""
+"""The resolved config beside every output of a job."""
 
-import os
-import uuid
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
-import pyarrow.fs as pafs
 import yaml
 
-from eet.gallery import whole_file
-from eet.images import join_location, resolve, split_options, with_suffix, without_secrets
+from eet.storage import exists, join_location, read_text, split_options, with_suffix, write_text
 
 
 def is_table(out: str) -> bool:
     """Whether an output is one Parquet file, not a folder."""
     return split_options(out)[0].endswith(".parquet")
-
-
-def absolute(location: str | None) -> str | None:
-    """A local path from the root of the file system; a URI, or None, as it is."""
-    return location if location is None or "://" in location else os.path.abspath(location)
-
-
-def exists(location: str) -> bool:
-    """Whether there is a file or folder, on whatever store."""
-    filesystem, path = resolve(location)
-    return filesystem.get_file_info(path).type != pafs.FileType.NotFound
-
-
-def read_text(location: str) -> str:
-    """A small file as text. FileNotFoundError where there is none."""
-    filesystem, path = resolve(location)
-    with filesystem.open_input_stream(path, compression=None) as stream:
-        return stream.read().decode()
-
-
-def write_text(location: str, text: str) -> None:
-    """Writes a small file, whole or not at all; folders are made."""
-    with whole_file(*resolve(location)) as file:
-        file.write(text.encode())
-
-
-def remove(location: str) -> None:
-    """Deletes one file."""
-    filesystem, path = resolve(location)
-    filesystem.delete_file(path)
-
-
-def hidden_beside(location: str) -> str:
-    """A hidden place beside a folder that nothing has yet."""
-    path, options = split_options(location.rstrip("/"))
-    folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}.{name}.{uuid.uuid4().hex}{options}"
-
-
-@contextmanager
-def replace_folder(location: str, marker: str) -> Iterator[str]:
-    """Gives an empty folder to write flat files into; they take the place of those at `location` when the block ends well.
-
-    marker: the file that makes the folder what it is: it goes first and comes last, and a folder with files but without it is not ours
-    to replace: ValueError. After an error `location` is as it was.
-    """
-    filesystem, target = resolve(location)
-    there = filesystem.get_file_info(pafs.FileSelector(target, allow_not_found=True))
-    if there and not any(entry.base_name == marker for entry in there):
-        raise ValueError(f"{without_secrets(location)} holds other files (and no {marker}): choose another name, or empty it")
-    fresh = hidden_beside(location)
-    _, source = resolve(fresh)
-    filesystem.create_dir(source, recursive=True)
-    try:
-        yield fresh
-        filesystem.create_dir(target, recursive=True)
-        for entry in sorted(there, key=lambda entry: entry.base_name != marker):
-            (filesystem.delete_dir if entry.type == pafs.FileType.Directory else filesystem.delete_file)(entry.path)
-        for entry in sorted(filesystem.get_file_info(pafs.FileSelector(source)), key=lambda entry: entry.base_name == marker):
-            filesystem.move(entry.path, f"{target}/{entry.base_name}")
-    finally:
-        filesystem.delete_dir(source)
 
 
 def config_values(config: Any) -> dict[str, Any]:

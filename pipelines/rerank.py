@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 
 from eet.gallery import RERANKED_SCHEMA, Gallery, fixed_binary_to_numpy, open_gallery, read_hits, read_recall, write_hits
 from eet.matching import MARGINALS, SOLVERS
+from eet.storage import absolute, exists
 from eet.vit import load_bundle, read_bundle_record
 from pipelines.cli import JobFailed
 from pipelines.galleries import check_made_by, check_same_model, queries_gallery
 from pipelines.options import JobOptions
-from pipelines.output import absolute, exists, is_table, write_config
+from pipelines.output import is_table, write_config
 from pipelines.rerank_parts import (
     GlobalSimilarity,
     MatchOptions,

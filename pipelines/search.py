@@ -12,12 +12,13 @@ import torch
 
 from eet.gallery import HITS_SCHEMA, MANIFEST_NAME, Gallery, open_gallery, read_model_record, write_hits
 from eet.search import IVFIndex
+from eet.storage import replace_folder, same_location
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
-from pipelines.galleries import check_made_by, check_same_model, is_gallery, labels_in, queries_gallery, same_folder
+from pipelines.galleries import check_made_by, check_same_model, is_gallery, labels_in, queries_gallery
 from pipelines.gallery_index import GalleryIndex, parts_behind
 from pipelines.options import JobOptions
-from pipelines.output import is_table, replace_folder, write_config
+from pipelines.output import is_table, write_config
 from pipelines.recall import Search, measured_recall
 from pipelines.search_shards import sharded_search
 
@@ -92,7 +93,7 @@ def run(config: SearchConfig) -> pa.Table:
     with opened_search(config, gallery) as (search, exact):
         hits = search_gallery(gallery, queries, k=config.k, query_hash=query_hash, search=search)
         if exact is not None and queries.manifest.num_ok:
-            k = config.k + same_folder(gallery.path, queries.path)
+            k = config.k + same_location(gallery.path, queries.path)
             found = measured_recall(search, exact, queries.codes()[0], k, query_hash=query_hash, sample=config.recall_queries)
             recall = {**found, "k": config.k}
     write_config(config.out, config)
@@ -106,7 +107,7 @@ def run(config: SearchConfig) -> pa.Table:
 def _print_recall(recall: dict[str, float], hits: pa.Table, gallery: Gallery, queries: Gallery) -> None:
     k = int(recall["k"])
     print(f"approximate: recall@{k} {recall['recall']:.4f} against exact search, on {int(recall['queries'])} queries")
-    items = gallery.manifest.num_ok - same_folder(gallery.path, queries.path)
+    items = gallery.manifest.num_ok - same_location(gallery.path, queries.path)
     full = pc.sum(pc.equal(hits["rank"], min(k, items))).as_py() or 0
     if full < queries.manifest.num_ok:
         print(f"note: {queries.manifest.num_ok - full} queries got fewer hits than asked for: no more lie in the lists; use more --probes")
@@ -128,7 +129,7 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np
     assert config.model is not None
     check_made_by(gallery, read_model_record(config.model), f"--model {config.model}")
     out = queries_gallery(config.out)
-    if same_folder(out, config.gallery):
+    if same_location(out, config.gallery):
         raise ValueError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")
     hashes: list[np.ndarray] = []
     with replace_folder(out, MANIFEST_NAME) as fresh:
@@ -187,7 +188,7 @@ def search_gallery(
     search = search or GalleryIndex.of_gallery(gallery).search
     query_codes, query_ids, query_labels = queries.coded_rows()
     query_labels = labels_in(gallery, queries, query_labels)
-    same = same_folder(gallery.path, queries.path)
+    same = same_location(gallery.path, queries.path)
     pieces = []
     for start in range(0, len(query_codes), QUERIES_AT_ONCE):
         block = slice(start, start + QUERIES_AT_ONCE)

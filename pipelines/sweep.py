@@ -17,10 +17,11 @@ from typing import Any, Literal
 import torch
 from ray import tune
 
+from eet.storage import write_text
 from pipelines.cli import JobFailed
 from pipelines.cluster import ClusterResources, Node, connected
 from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.output import changed_flags, check_same_options, config_values, write_config, write_text
+from pipelines.output import changed_flags, check_same_options, config_values, write_config
 from pipelines.sweep_rerankings import METRICS_FILE, GivenHitsOptions, Rerankings
 from pipelines.sweep_results import BEST_FILE, PARETO_FILE, RESULTS_FILE, pareto_trials, trial_table, write_results
 from pipelines.sweep_trainings import Trainings

@@ -12,10 +12,10 @@ import ray
 from ray import tune
 
 from eet.gallery import read_hits
+from eet.storage import absolute, write_text
 from pipelines.cluster import ClusterResources, largest_share
 from pipelines.evaluate import print_measures
 from pipelines.matching_cost import ms_per_query
-from pipelines.output import absolute, write_text
 from pipelines.progress import duration
 from pipelines.query_halves import HitsInHalves, in_halves
 from pipelines.rerank import RerankConfig, open_galleries

@@ -12,13 +12,13 @@ import torch
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
+from eet.storage import absolute, exists
 from eet.vit import read_bundle_record
 from pipelines import encode, evaluate, train_teacher
 from pipelines.cluster import ClusterResources
 from pipelines.distill import DistillConfig, plan_of
 from pipelines.network_cost import latencies_ms
 from pipelines.options import TrainOptions
-from pipelines.output import absolute, exists
 from pipelines.progress import duration
 from pipelines.sweep_curves import draw_weight_curves
 from pipelines.tracking import TrackedRun

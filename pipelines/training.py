@@ -18,11 +18,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, load_dataset, with_own_labels
 from eet.figures import save_png, training_curves_figure
 from eet.hashing import learn_target_codes, shared_codes
+from eet.storage import absolute
 from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 from pipelines.cli import JobFailed
 from pipelines.cluster import connected
 from pipelines.options import DataOptions, StudentOptions
-from pipelines.output import absolute, check_same_options, config_values, write_config
+from pipelines.output import check_same_options, config_values, write_config
 from pipelines.progress import BoardReader, EpochDone, ProgressBoard, StepDone, TrainingDisplay, duration
 from pipelines.tracking import tracked
 from pipelines.training_data import unreadable_images

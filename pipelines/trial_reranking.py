@@ -10,8 +10,8 @@ import torch
 from ray import tune
 
 from eet.gallery import Gallery
+from eet.storage import same_location
 from pipelines.evaluate import EvaluateConfig, hits_measures
-from pipelines.galleries import same_folder
 from pipelines.output import config_values
 from pipelines.rerank import RerankConfig, open_galleries, reranked_hits
 from pipelines.tracking import tracked
@@ -45,7 +45,7 @@ def order_measures(hits: pa.Table, gallery: Gallery, queries: Gallery) -> dict[s
     the queries have no labels.
     """
     config = EvaluateConfig(gallery=gallery.path, out="", ks=(1,), recall_ks=())
-    found = hits_measures(hits, gallery, config, own=same_folder(gallery.path, queries.path))
+    found = hits_measures(hits, gallery, config, own=same_location(gallery.path, queries.path))
     return {"mAP@k" if name.startswith("mAP@") else name: value for name, value in found.items()}
 
 

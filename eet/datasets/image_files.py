@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pyarrow import fs
 
-from eet.images.locations import resolve
+from eet.storage import resolve
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -30,7 +30,7 @@ def list_image_files(root: str) -> tuple[list[str], int]:
 
 
 def iter_files(root: str) -> Iterator[str]:
-    """Every file under `root`, a local folder or any URI that `eet.images` opens.
+    """Every file under `root`, a local folder or any URI that `eet.storage` opens.
 
     Paths are relative to it, '/'-separated, in no particular order. Hidden files and folders (a leading dot) are skipped. Links to
     folders are followed, each folder once. Raises FileNotFoundError when root is not a folder.

@@ -2,7 +2,6 @@
 
 from eet.gallery.encoder import DEFAULT_BATCH_SIZE, EncodedPart, PartEncoder
 from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, read_recall, spread_queries, write_hits
-from eet.gallery.locations import whole_file
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from eet.gallery.models import GalleryModel, ModelRecord, load_model, model_schema, read_model_record
 from eet.gallery.parts import finished_parts, part_name, write_part
@@ -19,7 +18,6 @@ from eet.gallery.plan import (
 )
 from eet.gallery.reader import CodedRows, Gallery, open_gallery
 from eet.gallery.schema import OK, fixed_binary_to_numpy, gallery_schema, part_table
-from eet.images.locations import resolve
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -55,9 +53,7 @@ __all__ = [
     "read_model_record",
     "read_planned_part",
     "read_recall",
-    "resolve",
     "spread_queries",
-    "whole_file",
     "write_hits",
     "write_manifest",
     "write_part",

@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from eet.gallery.locations import whole_file
-from eet.images.locations import resolve, split_options, without_secrets
+from eet.storage import resolve, split_options, whole_file, without_secrets
 
 HITS_SCHEMA = pa.schema(
     [

@@ -7,9 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from eet.gallery.locations import whole_file
 from eet.gallery.schema import gallery_schema
-from eet.images.locations import resolve
+from eet.storage import resolve, whole_file
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1

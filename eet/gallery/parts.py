@@ -6,8 +6,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from eet.gallery.locations import whole_file
-from eet.images.locations import resolve
+from eet.storage import resolve, whole_file
 
 _PART_NAME = re.compile(r"part-(\d{6,})\.parquet")
 _ROWS_WITHOUT_TOKENS = 1_000_000

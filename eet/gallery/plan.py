@@ -19,9 +19,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from eet.gallery.external_sort import merge_by_id, sorted_by_id
-from eet.gallery.locations import whole_file
 from eet.gallery.schema import Labels, label_column
-from eet.images.locations import resolve
+from eet.storage import resolve, whole_file
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -62,7 +61,7 @@ def items_table(item_ids: Sequence[str], uris: Sequence[str], labels: Labels | N
 
     labels: None, or one per item, None or negative where unknown. A name that is not UTF-8 (lone surrogates, as
     `os.fsdecode` makes them) cannot be a Parquet string: its id is stored with backslash escapes, its uri as a
-    `file://` URI with percent escapes, which `eet.images` opens. Raises ValueError for lengths that differ.
+    `file://` URI with percent escapes, which `eet.storage` opens. Raises ValueError for lengths that differ.
     """
     if len(uris) != len(item_ids):
         raise ValueError(f"There are {len(uris)} uris for {len(item_ids)} items; give one each.")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from eet.gallery.manifest import Manifest, read_manifest
 from eet.gallery.parts import finished_parts, part_name
 from eet.gallery.schema import OK, fixed_binary_to_numpy
-from eet.images.locations import resolve
+from eet.storage import resolve
 
 _T = TypeVar("_T")
 

@@ -2,7 +2,6 @@
 
 from eet.images.decoding import DecodeFailure, decode, read_file, read_image
 from eet.images.device_jpeg import DeviceJpegDecoder, OrdinaryJpeg, ordinary_jpeg
-from eet.images.locations import join_location, read_bytes, resolve, split_options, with_suffix, without_secrets
 from eet.images.preprocessing import Preprocessing
 
 __all__ = [
@@ -11,13 +10,7 @@ __all__ = [
     "OrdinaryJpeg",
     "Preprocessing",
     "decode",
-    "join_location",
     "ordinary_jpeg",
-    "read_bytes",
     "read_file",
     "read_image",
-    "resolve",
-    "split_options",
-    "with_suffix",
-    "without_secrets",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from eet.images.locations import one_line, read_bytes
+from eet.storage import one_line, read_bytes
 
 DEFAULT_MAX_PIXELS = 200_000_000
 

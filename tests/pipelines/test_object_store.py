@@ -12,7 +12,7 @@ import pytest
 
 from eet.datasets import synthetic
 from eet.gallery import open_gallery, read_hits, write_part
-from eet.images import join_location, resolve
+from eet.storage import join_location, resolve
 from pipelines import encode, encode_parts, search
 
 pytestmark = pytest.mark.timeout(300)

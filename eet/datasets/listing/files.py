@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from eet.datasets.image_files import IMAGE_SUFFIXES, is_image_file, iter_files
 from eet.datasets.listing.image_list import ImageList, ListedImages, in_batches
-from eet.images import join_location, split_options
+from eet.storage import join_location, split_options
 
 _WILD = re.compile(r"[*?\[]")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eet.images import without_secrets
+from eet.storage import without_secrets
 
 BATCH_ROWS = 50_000
 

@@ -9,11 +9,11 @@ from eet.datasets.listing.files import FilesUnder, SingleFile, is_glob, split_gl
 from eet.datasets.listing.image_list import Columns, ImageList
 from eet.datasets.listing.tables import TABLE_SUFFIXES, TableList
 from eet.datasets.listing.tar_shards import TarShards
-from eet.images import join_location, resolve, split_options
+from eet.storage import join_location, resolve, split_options
 
 
 def list_images(location: str, *, columns: Columns | None = None, root: str | None = None) -> ImageList:
-    """The pictures at `location`, a local path or any URI that `eet.images` opens:
+    """The pictures at `location`, a local path or any URI that `eet.storage` opens:
 
     - a folder: every file under it with an image suffix;
     - one picture;

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from eet.datasets.listing.image_list import BATCH_ROWS, Columns, ImageList, ListedImages
 from eet.datasets.table_file import NULLS, number_labels
-from eet.images import join_location, resolve, split_options
-from eet.images.members import Member
+from eet.storage import Member, join_location, resolve, split_options
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 

@@ -7,8 +7,7 @@ import numpy as np
 
 from eet.datasets.image_files import is_image_file
 from eet.datasets.listing.image_list import BATCH_ROWS, ImageList, ListedImages
-from eet.images import resolve
-from eet.images.members import Member
+from eet.storage import Member, resolve
 
 
 class TarShards(ImageList):

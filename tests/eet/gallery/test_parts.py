@@ -6,8 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eet.gallery import finished_parts, gallery_schema, part_name, part_table, write_part
-from eet.gallery.locations import whole_file
-from eet.images.locations import resolve
+from eet.storage import resolve, whole_file
 
 
 def table(num_rows: int, *, dim: int | None) -> pa.Table:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eet.gallery import PLAN_SCHEMA, PlannedPart, external_sort, items_table, planned_ids, planned_parts, read_planned_part, write_plan
-from eet.images import read_bytes
+from eet.storage import read_bytes
 
 
 def plan(gallery, ids, uris=None, labels=None, rows=4, **options):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from eet.images.decoding import DecodeFailure, decode, decode_reduced, read_image
-from eet.images.locations import read_bytes, resolve
+from eet.storage import read_bytes, resolve
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eet.datasets.listing import Columns, image_list, list_images, tables
-from eet.images import read_bytes
+from eet.storage import read_bytes
 
 NAMES = ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp", "04.jpg"]
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
 def test_threads_that_want_one_row_group_read_it_once(tmp_path, monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
 
-    from eet.images import members
+    from eet.storage import members
 
     pq.write_table(pa.table({"image": [str(n).encode() for n in range(50)]}), tmp_path / "p.parquet", row_group_size=25)
     monkeypatch.setattr(members, "_groups", members._Recent(2))

@@ -1,16 +1,12 @@
-"""Where a picture lies: a local path, a URI, or a place inside a file that holds many."""
+"""Locations: a local path or a URI, its options, its file system."""
 
-import errno
 import functools
 import os
 import re
-import stat
 import urllib.parse
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-
-from eet.images.members import Member, read_member
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least, so that a Windows drive is a path
 _BUCKET_SCHEMES = ("s3", "gs", "gcs")
@@ -36,40 +32,14 @@ def with_suffix(location: str, suffix: str, *, instead_of: str = "") -> str:
     return f"{path.rstrip('/').removesuffix(instead_of)}{suffix}{options}"
 
 
+def absolute(location: str | None) -> str | None:
+    """A local path from the root of the file system; a URI, or None, as it is."""
+    return location if location is None or "://" in location else os.path.abspath(location)
+
+
 def without_secrets(location: str) -> str:
     """A location as it may be shown: a URI's user name and password are left out."""
     return re.sub(r"(?<=://)[^/@]*@", "", location)
-
-
-def read_bytes(location: str) -> bytes:
-    """The contents of the file at a local path or URI (see `resolve`), or of a picture inside a tar or Parquet file (see
-    `eet.images.members`).
-
-    Raises OSError, in the fitting subclass where the store says (FileNotFoundError, PermissionError,
-    IsADirectoryError), and with errno EINVAL where `location` is none that can be opened.
-    """
-    try:
-        if (member := Member.parse(location)) is not None:
-            return read_member(*resolve(member.container), member)
-        filesystem, path = resolve(location)
-        if isinstance(filesystem, pafs.LocalFileSystem):
-            # Not through pyarrow, which cannot open a name that is not UTF-8; and a pipe or a device would block for
-            # ever.
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise IsADirectoryError(errno.EISDIR, "Is a folder, not a file", path)
-            if not stat.S_ISREG(mode):
-                raise OSError(errno.ENODEV, "Is not a regular file", path)
-            with open(path, "rb") as file:
-                return file.read()
-        with filesystem.open_input_file(path) as stream:
-            return stream.read()
-    except OSError:
-        raise
-    except ValueError as error:
-        raise OSError(errno.EINVAL, one_line(error), location) from error
-    except Exception as error:  # fsspec backends raise whatever their client library does
-        raise OSError(errno.EIO, f"{type(error).__name__}: {one_line(error)}", location) from error
 
 
 def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
@@ -99,6 +69,14 @@ def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         return filesystem, path.rstrip("/") or path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as refusal:
         return _resolve_with_fsspec(text, refusal)
+
+
+def same_location(one: str, other: str) -> bool:
+    """Whether two locations name one file or folder."""
+    (ours, path), (theirs, other_path) = resolve(one), resolve(other)
+    if isinstance(ours, pafs.LocalFileSystem) and isinstance(theirs, pafs.LocalFileSystem):
+        return os.path.realpath(path) == os.path.realpath(other_path)
+    return ours == theirs and path == other_path
 
 
 @functools.lru_cache(maxsize=64)
