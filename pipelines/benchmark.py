@@ -3,30 +3,28 @@ medians. `eet benchmark tables` shows what they wrote.
 """
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
-from eet.vit import save_bundle
-from pipelines import benchmark_encode, benchmark_encoder, benchmark_matching, benchmark_search, benchmark_train
-from pipelines.benchmark_encode import EncodeBenchmarkOptions
-from pipelines.benchmark_encoder import EncoderBenchmarkOptions
-from pipelines.benchmark_matching import MatchingBenchmarkOptions
-from pipelines.benchmark_networks import parsed_schedule, schedule_of, student_of
-from pipelines.benchmark_record import Column, Machine, machine_line, machine_of, markdown_table, read_record, write_record
-from pipelines.benchmark_search import FAISS_MOST_ON_GPU, SearchBenchmarkOptions
-from pipelines.benchmark_train import TrainBenchmarkOptions
-from pipelines.options import JobOptions
+from pipelines.benchmarks import encode, encoder, matching, search, train
+from pipelines.benchmarks.encode import EncodeBenchmarkOptions
+from pipelines.benchmarks.encoder import EncoderBenchmarkOptions
+from pipelines.benchmarks.matching import MatchingBenchmarkOptions
+from pipelines.benchmarks.record import machine_line, machine_of, markdown_table, read_record, write_record
+from pipelines.benchmarks.search import SearchBenchmarkOptions
+from pipelines.benchmarks.setup import Benchmark, Setup
+from pipelines.benchmarks.train import TrainBenchmarkOptions
+from pipelines.job.options import JobOptions
 
-COLUMNS: dict[str, tuple[Column, ...]] = {
-    "encoder": benchmark_encoder.COLUMNS,
-    "train": benchmark_train.COLUMNS,
-    "search": benchmark_search.COLUMNS,
-    "encode": benchmark_encode.COLUMNS,
-    "matching": benchmark_matching.COLUMNS,
+BENCHMARKS: dict[str, Benchmark] = {
+    "encoder": encoder.BENCHMARK,
+    "train": train.BENCHMARK,
+    "search": search.BENCHMARK,
+    "encode": encode.BENCHMARK,
+    "matching": matching.BENCHMARK,
 }
 
 
@@ -76,38 +74,27 @@ class BenchmarkConfig(JobOptions):
                 found.append(f"--{name} {value}: use 1 or more")
         if self.device == "cuda" and not torch.cuda.is_available():
             found.append("--device cuda: torch finds no CUDA device here")
-        on_gpu = self.torch_device.type == "cuda"
-        if self.what == "encoder" and "graphed" in self.encoder.modes and not on_gpu:
-            found.append("--encoder.modes graphed: CUDA graphs need a CUDA device")
-        if self.what == "encoder":
-            for text in self.encoder.schedules:
-                try:
-                    parsed_schedule(text, self.backbone)
-                except ValueError as error:
-                    found.append(f"--encoder.schedules: {error}")
-        if self.what == "search" and self.search.plot is not None and on_gpu and self.search.k > FAISS_MOST_ON_GPU:
-            found.append(
-                f"--search.plot: FAISS's GPU index finds no more than {FAISS_MOST_ON_GPU} items of a query, so there is nothing to draw"
-            )
-        if self.what == "encode" and self.encode.images is None:
-            found.append("--encode.images is missing: give a folder or a table of images")
         if self.what == "encode" and self.device != "auto":
             found.append(f"--device {self.device}: `eet encode` takes CUDA where there is one; leave it out")
         if self.what == "tables" and not self.results:
             found.append("--results is missing: give files that benchmarks wrote (--json), such as '[a.json, b.json]'")
+        if self.what in BENCHMARKS:
+            found += BENCHMARKS[self.what].problems(getattr(self, self.what), self.setup)
         return found
 
     @property
-    def torch_device(self) -> torch.device:
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
-
-    @property
-    def num_threads(self) -> int:
-        return self.threads or os.cpu_count() or 1
-
-    @property
-    def bf16(self) -> bool:
-        return self.precision == "bf16" or (self.precision == "auto" and self.torch_device.type == "cuda")
+    def setup(self) -> Setup:
+        """What all benchmarks are given."""
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        return Setup(
+            device=torch.device(device),
+            threads=self.threads or os.cpu_count() or 1,
+            repeats=self.repeats,
+            precision=self.precision,
+            backbone=self.backbone,
+            keep_ratios=self.keep_ratios,
+            address=self.address,
+        )
 
 
 def run(config: BenchmarkConfig) -> Sequence[Any]:
@@ -115,83 +102,23 @@ def run(config: BenchmarkConfig) -> Sequence[Any]:
     if config.what == "tables":
         print("\n".join(_table(path) for path in config.results), end="")
         return []
-    torch.set_num_threads(config.num_threads)
-    machine = machine_of(config.torch_device, threads=config.num_threads, **_particulars(config))
+    benchmark, options, setup = BENCHMARKS[config.what], getattr(config, config.what), config.setup
+    torch.set_num_threads(setup.threads)
+    machine = machine_of(setup.device, threads=setup.threads, **benchmark.versions(setup))
     if config.dry_run:
-        print(f"dry run: {_planned(config)}, on {machine['device']}; nothing was started")
+        print(f"dry run: {benchmark.planned(options, setup)}, on {machine['device']}; nothing was started")
         return []
     print(machine_line(machine), flush=True)
-    timings = _measure(config)
+    timings = benchmark.measure(options, setup)
     if config.json is not None:
         # With the device by its name: on another machine auto may be another.
-        told = config if config.what == "encode" else replace(config, device=config.torch_device.type)
-        write_record(config.json, config.what, machine, told, timings)
+        written = config if config.what == "encode" else replace(config, device=setup.device.type)
+        write_record(config.json, config.what, machine, written, timings)
     return timings
 
 
 def _table(path: str) -> str:
     record = read_record(path)
-    if record["what"] not in COLUMNS:
-        raise ValueError(f"{path} holds figures of {record['what']!r}; known are {', '.join(COLUMNS)}")
-    return markdown_table(record, COLUMNS[record["what"]])
-
-
-def _particulars(config: BenchmarkConfig) -> Machine:
-    """What else a reader must know: precision, and the versions of what is compared with."""
-    if config.what == "search":
-        import faiss
-        import numba
-
-        return {"numba": numba.__version__, "faiss": faiss.__version__}
-    if config.what == "matching":
-        import numba
-        import ot
-
-        return {"numba": numba.__version__, "pot": ot.__version__}
-    import timm
-
-    return {"precision": "bf16" if config.bf16 else "fp32", "timm": timm.__version__}
-
-
-def _planned(config: BenchmarkConfig) -> str:
-    """How much a run would measure."""
-    if config.what == "search":
-        cases = len(config.search.sizes) * len(config.search.bits) * len(config.search.draws)
-    elif config.what == "matching":
-        cases = len(config.matching.tokens) * len(config.matching.mean_cosines)
-    elif config.what == "encode":
-        methods = len(config.encode.methods)
-        return f"{methods} methods, {config.encode.rows} rows of {config.encode.images}, {config.encode.rounds} rounds"
-    elif config.what == "encoder":
-        cases = len(config.encoder.batch_sizes) * len(config.encoder.modes) * (3 + len(config.encoder.schedules))
-    else:
-        cases = 4
-    return f"{cases} cases, {config.repeats} repeats"
-
-
-def _measure(config: BenchmarkConfig) -> Sequence[Any]:
-    if config.what == "search":
-        return benchmark_search.measure(config.search, device=config.torch_device, threads=config.num_threads, repeats=config.repeats)
-    if config.what == "matching":
-        return benchmark_matching.measure(config.matching, device=config.torch_device, threads=config.num_threads, repeats=config.repeats)
-    if config.what == "encode":
-        with tempfile.TemporaryDirectory(prefix="eet-benchmark-") as folder:
-            if config.encode.model is None:
-                save_bundle(student_of(config.backbone, schedule_of(config.backbone, config.keep_ratios)), folder)
-            return benchmark_encode.measure(
-                config.encode,
-                model=config.encode.model or folder,
-                threads=config.num_threads,
-                precision=config.precision,
-                address=config.address,
-            )
-    of_networks = {
-        "backbone": config.backbone,
-        "schedule": schedule_of(config.backbone, config.keep_ratios),
-        "bf16": config.bf16,
-        "device": config.torch_device,
-        "repeats": config.repeats,
-    }
-    if config.what == "train":
-        return benchmark_train.measure(config.train, **of_networks)
-    return benchmark_encoder.measure(config.encoder, **of_networks)
+    if record["what"] not in BENCHMARKS:
+        raise ValueError(f"{path} holds figures of {record['what']!r}; known are {', '.join(BENCHMARKS)}")
+    return markdown_table(record, BENCHMARKS[record["what"]].columns)

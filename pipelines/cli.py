@@ -1,12 +1,13 @@
 """The command line: `eet JOB --flags`, typed dataclasses to flags and YAML, exit codes 0 done, 1 failed, 2 bad arguments."""
 
 import importlib
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
+
+from pipelines.job.environment import set_environment
+from pipelines.job.errors import JobFailed
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ JOBS: dict[str, Job] = {
     "train-teacher": Job("pipelines.train_teacher", "TrainTeacherConfig", "train an unpruned teacher alone, for staged distillation"),
     "distill": Job("pipelines.distill", "DistillConfig", "train a pruned student: joint without --teacher, staged with one"),
     "train-base": Job("pipelines.train_base", "TrainBaseConfig", "train a base model for re-ranking by metric learning"),
-    "sweep": Job("pipelines.sweep", "SweepConfig", "many such trainings, or re-rankings, over a search space: accuracy against cost"),
+    "sweep": Job("pipelines.sweep", "SweepConfig", "many such trainings over a search space: accuracy against cost"),
+    "sweep-matching": Job(
+        "pipelines.sweep_matching", "SweepMatchingConfig", "many re-rankings of given hits over a search space: quality against time"
+    ),
     "encode": Job("pipelines.encode", "EncodeConfig", "images to a gallery of hash codes in Parquet"),
     "index": Job("pipelines.index", "IndexConfig", "a gallery's codes as files that a search maps into memory"),
     "search": Job("pipelines.search", "SearchConfig", "nearest items of a gallery in Hamming space"),
@@ -36,14 +40,6 @@ JOBS: dict[str, Job] = {
 }
 
 
-# Read when torch is loaded. Threads of the network that wait for each other would spin, and take their cores from those that decode.
-SLEEPING_THREADS = {"OMP_WAIT_POLICY": "passive"}
-
-
-class JobFailed(Exception):
-    """A failure with one clear message for the user; no traceback is shown."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one job; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -54,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in JOBS:
         print(f"eet: no job {name!r}; jobs are {', '.join(JOBS)}", file=sys.stderr)
         return 2
-    _set_environment()
+    set_environment()
     module = importlib.import_module(JOBS[name].module)
     parser = _parser(name, getattr(module, JOBS[name].config))
     try:
@@ -136,24 +132,3 @@ def _overview() -> str:
     lines += [f"  {name:<{width}}  {job.summary}" for name, job in JOBS.items()]
     lines += ["", "eet JOB --help lists a job's flags."]
     return "\n".join(lines)
-
-
-def _set_environment() -> None:
-    """Nothing calls home, libraries' chatter stays out of the output, and threads that wait sleep; a set variable is left as it is."""
-    defaults = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-        "RAY_DATA_LOG_LEVEL": "ERROR",
-        "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints boxes at any verbosity
-        "RAY_COLOR_PREFIX": "0",
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "GIT_PYTHON_REFRESH": "quiet",
-        "ALEMBIC_LOG_LEVEL": "WARNING",
-        **SLEEPING_THREADS,
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from eet.vit import Student, load_bundle, read_bundle_record
-from pipelines.hashing_plan import HashingPlan
-from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.training import (
+from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.training.hashing import HashingPlan
+from pipelines.training.run import (
     LabelledImages,
     TrainingResult,
     check_output,

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import ray
 import torch
 from ray.exceptions import RayError
@@ -20,6 +19,7 @@ from eet.gallery import (
     Manifest,
     PlannedPart,
     finished_parts,
+    is_gallery,
     items_table,
     load_model,
     model_schema,
@@ -28,16 +28,15 @@ from eet.gallery import (
     read_model_record,
     write_manifest,
 )
+from eet.gallery.job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
 from eet.images import DeviceJpegDecoder
 from eet.storage import absolute, join_location, remove, split_options, without_secrets
-from pipelines.cli import JobFailed
-from pipelines.cluster import connected
-from pipelines.encode_parts import EncoderOptions, encode_here, encode_on_ray, read_part_done
-from pipelines.galleries import is_gallery
-from pipelines.gallery_job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
-from pipelines.options import DataOptions, JobOptions
-from pipelines.output import write_config
-from pipelines.progress import PartDone, duration
+from pipelines.actors.encoding import EncoderOptions, encode_here, encode_on_ray, read_part_done
+from pipelines.job.cluster import connected
+from pipelines.job.errors import JobFailed
+from pipelines.job.options import DataOptions, JobOptions
+from pipelines.job.output import write_config
+from pipelines.job.progress import PartDone, duration
 
 READS_AHEAD = 16
 
@@ -56,6 +55,7 @@ class EncodeConfig(JobOptions):
         split: With --data.*: train, val, test or all.
         tokens: Store the kept patch tokens, their positions and mass (for re-ranking).
         embedding: Store the final CLS vector.
+        hash: Store the real-valued hash of which a code is the signs: queries with it order hits more finely (two bytes a bit).
         mode: resume goes on with a job that was cut off; append adds images that a gallery lacks, by item_id; overwrite begins anew.
         engine: ray runs on the cluster; local in this process, quicker for a few thousand images.
         rows_per_part: Images in one Parquet file, the unit of work and of resuming.
@@ -78,6 +78,7 @@ class EncodeConfig(JobOptions):
     split: Literal["train", "val", "test", "all"] = "all"
     tokens: bool = False
     embedding: bool = False
+    hash: bool = False
     mode: Mode = "resume"
     engine: Literal["ray", "local"] = "ray"
     rows_per_part: int = 2048
@@ -112,10 +113,10 @@ class EncodeResult:
     rate: float
 
 
-def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> EncodeResult:
+def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResult:
     """Plans the gallery, encodes the parts that are not there yet, and writes the manifest last.
 
-    hashes: with engine 'local', takes the real-valued hash (rows that are ok, bits) float32 of each part encoded now, in order.
+    recorded_out: the output that config.yaml names, where the folder will be moved there.
     """
     model = load_model(config.model)
     # Absolute: Ray's workers have another working directory.
@@ -150,12 +151,12 @@ def run(config: EncodeConfig, *, hashes: list[np.ndarray] | None = None) -> Enco
         if manifest is not None and not job.num_rows:
             print(f"nothing to append: all {job.num_known} images are in {without_secrets(config.out)} already")
             return EncodeResult(config.out, manifest, 0.0)
-        write_config(config.out, config)
+        write_config(config.out, replace(config, out=recorded_out or config.out))
     told = [f"encode: {job.num_rows} images ({job.input})"]
     told += [f"{job.num_known} are in the gallery already"] if job.base else []
     told += [f"{job.ignored} other files left"] if job.ignored else []
     print(", ".join(told), flush=True)
-    return _finish(config, model, job, hashes, resumed=resumed)
+    return _finish(config, model, job, resumed=resumed)
 
 
 def _made_with(config: EncodeConfig, model: GalleryModel) -> dict[str, Any]:
@@ -168,6 +169,7 @@ def _made_with(config: EncodeConfig, model: GalleryModel) -> dict[str, Any]:
         "token_shape": model.token_shape if config.tokens else None,
         "token_dtype": "float16" if config.tokens else None,
         "embedding_dim": model.embedding_width if config.embedding else None,
+        "has_hash": config.hash,
         "precision": config.precision,
         "jpegs_on": config.jpegs_on,
         "rows_per_part": config.rows_per_part,
@@ -231,7 +233,7 @@ def _repair(config: EncodeConfig, model: GalleryModel, manifest: Manifest) -> No
     if missing:
         _refuse_without_gpu(config)
         print(f"{len(missing)} of {manifest.num_parts} parts are missing: encoding them again", flush=True)
-        _encoded(config, model, [part for part in planned_parts(config.out) if part.part in missing], None)
+        _encoded(config, model, [part for part in planned_parts(config.out) if part.part in missing])
 
 
 def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) -> EncodeResult:
@@ -244,7 +246,7 @@ def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) 
     return _result(config, manifest, 0.0)
 
 
-def _finish(config: EncodeConfig, model: GalleryModel, job: GalleryJob, hashes: list[np.ndarray] | None, *, resumed: bool) -> EncodeResult:
+def _finish(config: EncodeConfig, model: GalleryModel, job: GalleryJob, *, resumed: bool) -> EncodeResult:
     """Encodes what is pending of a job and writes the manifest. Of one that was not resumed no part can be there: none is looked for."""
     out = config.out
     planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
@@ -254,7 +256,7 @@ def _finish(config: EncodeConfig, model: GalleryModel, job: GalleryJob, hashes: 
     if len(pending) < len(planned):
         print(f"{len(planned) - len(pending)} of {len(planned)} parts are there already; {len(pending)} to encode", flush=True)
     started = time.monotonic()
-    done = _encoded(config, model, pending, hashes)
+    done = _encoded(config, model, pending)
     seconds = time.monotonic() - started
     rate = sum(part.rows for part in done.values() if part.encoded) / seconds if done else 0.0
     with ThreadPoolExecutor(READS_AHEAD) as pool:
@@ -273,10 +275,10 @@ def _finish(config: EncodeConfig, model: GalleryModel, job: GalleryJob, hashes: 
     return _result(config, manifest, rate)
 
 
-def _encoded(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> dict[int, PartDone]:
+def _encoded(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart]) -> dict[int, PartDone]:
     """Encodes parts; JobFailed where that stops, or where they are not in the folder afterwards."""
     try:
-        done = {part.part: part for part in _encode(config, model, pending, hashes)}
+        done = {part.part: part for part in _encode(config, model, pending)}
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
@@ -288,12 +290,12 @@ def _encoded(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPar
     return done
 
 
-def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart], hashes: list[np.ndarray] | None) -> Iterator[PartDone]:
+def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart]) -> Iterator[PartDone]:
     options = encoder_options(config)
     if not pending:
         return iter(())
     if config.engine == "local":
-        return encode_here(model, options, config.out, pending, hashes)
+        return encode_here(model, options, config.out, pending)
     return encode_on_ray(model, options, config.out, pending, address=config.ray_address, workers=config.workers)
 
 
@@ -302,6 +304,7 @@ def encoder_options(config: EncodeConfig) -> EncoderOptions:
     return EncoderOptions(
         tokens=config.tokens,
         embedding=config.embedding,
+        hash=config.hash,
         precision=config.precision,
         jpegs_on=config.jpegs_on,
         max_pixels=config.max_pixels,
@@ -343,7 +346,7 @@ def _print_estimate(config: EncodeConfig, model: GalleryModel, images: ImageList
     rate = len(sample) / (time.monotonic() - started)
     per_row = encoded.nbytes / len(sample)
     workers = config.workers or 1
-    columns = ", ".join(model_schema(model, tokens=config.tokens, embedding=config.embedding).names)
+    columns = ", ".join(model_schema(model, tokens=config.tokens, embedding=config.embedding, has_hash=config.hash).names)
     print(
         f"dry run: {num_images} images ({images.description})"
         + (f", {images.ignored} other files left" if images.ignored else "")

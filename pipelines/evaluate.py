@@ -2,32 +2,21 @@
 
 import csv
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from eet.figures import precision_recall_figure, save_png
-from eet.gallery import Gallery, open_gallery, read_hits, read_recall
-from eet.metrics import (
-    map_at_r,
-    precision_at_k,
-    precision_recall_curve,
-    published_gallery,
-    r_precision,
-    rank_gallery,
-    recall_at_k,
-)
-from eet.storage import same_location
+from eet.gallery import check_same_model, open_gallery, read_hits, read_recall
+from eet.retrieval.measures import encoded_measures, hits_measures, published_measures
+from eet.storage import copy_files, same_location
 from eet.vit import read_bundle_record
-from pipelines.galleries import check_made_by, check_same_model, labels_in
-from pipelines.gallery_index import by_id
-from pipelines.options import JobOptions
-from pipelines.output import config_values, write_config
-from pipelines.tracking import tracked
+from pipelines.job.options import JobOptions
+from pipelines.job.output import config_values, name_of, write_config
+from pipelines.job.tracking import tracked
 
 
 @dataclass(kw_only=True)
@@ -90,126 +79,36 @@ def run(config: EvaluateConfig) -> Evaluation:
     if config.dry_run:
         print(f"dry run: {queries.manifest.num_ok} queries, {gallery.manifest.num_ok} items, {', '.join(protocols)}; nothing was started")
         return Evaluation({}, {})
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
     write_config(config.out, config)
+    ranks = {"ks": config.ks, "recall_ks": config.recall_ks, "count_query": config.count_query}
+    ranked = {}
     measures: dict[str, dict[str, float]] = {}
-    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    query_codes, query_labels, query_rows = _labelled(queries)
-    own = query_rows if same_location(gallery.path, queries.path) else None
-    if "encoded" in protocols:
-        codes, _, labels = by_id(gallery.coded_rows())
-        if not (labels >= 0).any():
-            raise ValueError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
-        query_labels_here = labels_in(gallery, queries, query_labels)
-        if config.hits is not None:
-            if (recall := read_recall(config.hits)) is not None:
-                print(f"note: the hits are approximate: recall@{int(recall['k'])} {recall['recall']:.4f} against exact search")
-            measures["encoded, hits"] = hits_measures(read_hits(config.hits), gallery, config, own=own is not None)
-        else:
-            ranked = rank_gallery(
-                query_codes, query_labels_here, codes, labels, num_bits=gallery.manifest.num_bits, query_rows=own,
-                ks=config.ks, recall_ks=config.recall_ks, count_query=config.count_query,
-            )  # fmt: skip
-            measures["encoded"] = ranked.measures
-            curves["encoded"] = precision_recall_curve(ranked.total_QH, ranked.relevant_QH)
+    if config.hits is not None:
+        if (recall := read_recall(config.hits)) is not None:
+            print(f"note: the hits are approximate: recall@{int(recall['k'])} {recall['recall']:.4f} against exact search")
+        own = same_location(gallery.path, queries.path)
+        measures["encoded, hits"], notes = hits_measures(read_hits(config.hits), gallery, own=own, **ranks)
+        for note in notes:
+            print(f"note: {note}")
+    elif "encoded" in protocols:
+        ranked["encoded"] = encoded_measures(gallery, queries, **ranks)
     if "published" in protocols:
         assert config.model is not None
-        record = read_bundle_record(config.model)
-        if record.target_codes is None or record.label_counts is None:
-            raise ValueError(f"--model {config.model} keeps no target codes, so the published protocol cannot be measured")
-        check_made_by(queries, record, f"--model {config.model}")
-        labels = _labels_of_model(queries, query_labels, record.label_names)
-        codes, gallery_labels = published_gallery(record.target_codes, record.label_counts)
-        ranked = rank_gallery(
-            query_codes, labels, codes, gallery_labels, num_bits=record.num_bits,
-            ks=config.ks, recall_ks=config.recall_ks, count_query=config.count_query,
-        )  # fmt: skip
-        measures["published"] = ranked.measures
-        curves["published"] = precision_recall_curve(ranked.total_QH, ranked.relevant_QH)
-    evaluation = Evaluation(measures, curves)
-    with tracked(f"evaluate {out.name}", config.tracking_uri, config.out, config_values(config)) as run_:
-        _write(out, evaluation)
+        ranked["published"] = published_measures(queries, read_bundle_record(config.model), name=f"--model {config.model}", **ranks)
+    measures |= {protocol: found.measures for protocol, found in ranked.items()}
+    evaluation = Evaluation(measures, {protocol: (found.recall_H, found.precision_H) for protocol, found in ranked.items()})
+    with (
+        tracked(f"evaluate {name_of(config.out)}", config.tracking_uri, config.out, config_values(config)) as run_,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        _write(Path(folder), evaluation)
         for protocol, values in measures.items():
             prefix = protocol.replace(", ", "_")
             run_.log_metrics({f"{prefix}_{name}": value for name, value in values.items()}, 0)
-        run_.log_artifact(out)
+        run_.log_artifact(folder)
+        copy_files(folder, config.out)
     print_measures(measures)
     return evaluation
-
-
-def _labelled(queries: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes, labels and rows of the queries that have a label. ValueError where none has."""
-    codes, _, labels = by_id(queries.coded_rows())
-    rows = np.flatnonzero(labels >= 0)
-    if not len(rows):
-        raise ValueError(f"{queries.path} has no labels: encode it with --data.* to measure it")
-    return codes[rows], labels[rows], rows
-
-
-def _labels_of_model(queries: Gallery, labels: np.ndarray, model_names: tuple[str, ...]) -> np.ndarray:
-    """The queries' labels in the numbering of the model that learned them, matched by name."""
-    names = queries.manifest.label_names
-    if not names or tuple(names) == tuple(model_names):
-        return labels
-    places = {name: place for place, name in enumerate(model_names)}
-    unknown = sorted({names[label] for label in np.unique(labels)} - set(places))
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use --protocol encoded"
-        )
-    return np.array([places.get(name, -1) for name in names])[labels]
-
-
-def hits_measures(hits: pa.Table, gallery: Gallery, config: EvaluateConfig, *, own: bool) -> dict[str, float]:
-    """Measures of a list of hits in its own order. R-precision and MAP@R only where every query has R hits.
-
-    own: the queries are items of the gallery, and so not counted among their matches.
-    """
-    labelled = hits.filter(pc.is_valid(hits["query_label"])).sort_by([("query_id", "ascending"), ("rank", "ascending")])
-    if not len(labelled):
-        raise ValueError("the hits have no query labels: search with a labelled gallery of queries to measure them")
-    ids = labelled["query_id"].to_numpy()
-    starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
-    query_labels = labelled["query_label"].to_numpy()
-    relevant = query_labels == labelled["item_label"].fill_null(-1).to_numpy()
-    label_counts = np.bincount(gallery.labels()[gallery.labels() >= 0])
-    if own:
-        strangers = set(ids[starts]) - set(gallery.codes()[1].to_pylist())
-        if strangers:
-            raise ValueError(f"{len(strangers)} queries of the hits, such as {min(strangers)}, are not in {gallery.path}: give --queries")
-    sums: dict[str, list[float]] = {}
-    k = int(pc.max(labelled["rank"]).as_py())
-    refused = False
-    ks, recall_ks = (tuple(cut for cut in cuts if cut <= k) for cuts in (config.ks, config.recall_ks))
-    if (ks, recall_ks) != (tuple(config.ks), tuple(config.recall_ks)):
-        print(f"note: measures at ranks beyond the {k} hits of a query are left out")
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        ranked = relevant[start:end]
-        label = query_labels[start]
-        total = (int(label_counts[label]) if label < len(label_counts) else 0) - own
-        if total < 1:
-            continue
-        places = np.flatnonzero(ranked) + 1
-        precision = np.arange(1, len(places) + 1) / places
-        values = {f"mAP@{k}": float(precision.sum() / min(total, len(ranked)))}
-        values |= {f"P@{cut}": precision_at_k(ranked, cut) for cut in ks}
-        values |= {f"recall@{cut}": recall_at_k(ranked, cut) for cut in recall_ks}
-        if total + config.count_query <= len(ranked):
-            values["R-precision"] = r_precision(ranked, total, count_query=config.count_query)
-            values["MAP@R"] = map_at_r(ranked, total, count_query=config.count_query)
-        else:
-            refused = True
-        for name, value in values.items():
-            sums.setdefault(name, []).append(value)
-    if refused:
-        print(
-            f"note: R-precision and MAP@R are left out: some query has more matches than the {k} hits that it got; search with a larger --k"
-        )
-        sums.pop("R-precision", None)
-        sums.pop("MAP@R", None)
-    means = {name: float(np.mean(values)) for name, values in sums.items()}
-    return {**means, "queries": len(sums[f"mAP@{k}"]) if sums else 0}
 
 
 def _write(out: Path, evaluation: Evaluation) -> None:

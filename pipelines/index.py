@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from eet.gallery import CodedRows, open_gallery
+from eet.retrieval.gallery_index import INDEX_FILE, GalleryIndex, parts_behind
 from eet.search import HammingIndex, IVFIndex
 from eet.storage import absolute, replace_folder
-from pipelines.gallery_index import INDEX_FILE, GalleryIndex, parts_behind
-from pipelines.options import JobOptions
-from pipelines.output import write_config
+from pipelines.job.options import JobOptions
+from pipelines.job.output import write_config
 
 
 @dataclass(kw_only=True)

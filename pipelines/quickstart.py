@@ -12,17 +12,17 @@ import numpy as np
 from eet.datasets import load_dataset, synthetic
 from eet.distillation import PUBLISHED_BETA
 from eet.figures import Paragraph, Picture, Section, Table, render_report
-from eet.gallery import fixed_binary_to_numpy, open_gallery, spread_queries
+from eet.gallery import fixed_binary_to_numpy, is_gallery, open_gallery, spread_queries
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
+from eet.retrieval.panels import hit_blocks, kept_blocks
 from eet.vit import PUBLISHED_KEEP_RATIOS, load_bundle
 from pipelines import distill, encode, evaluate, search
-from pipelines.cluster import connected
-from pipelines.galleries import is_gallery
-from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.output import write_config
-from pipelines.progress import duration
-from pipelines.report import REPORT_FILE, hit_blocks, kept_blocks
-from pipelines.training import CHECKPOINTS
+from pipelines.job.cluster import connected
+from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.job.output import write_config
+from pipelines.job.progress import duration
+from pipelines.report import REPORT_FILE
+from pipelines.training.run import CHECKPOINTS
 
 SYNTHETIC_LABELS, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 8, 200, 25, 96
 SHOWN_QUERIES, SHOWN_HITS = 16, 5
@@ -91,7 +91,7 @@ class QuickstartConfig(JobOptions):
         }
 
     def problems(self) -> list[str]:
-        found = super().problems()
+        found = super().problems() + self.local_only("out")
         if self.data.name == "synthetic" and self.data.root is None:
             found = [problem for problem in found if not problem.startswith("--data.root is missing")]
         return found

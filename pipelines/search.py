@@ -5,24 +5,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from eet.gallery import HITS_SCHEMA, MANIFEST_NAME, Gallery, open_gallery, read_model_record, write_hits
+from eet.gallery import (
+    MANIFEST_NAME,
+    Gallery,
+    check_made_by,
+    check_same_model,
+    is_gallery,
+    open_gallery,
+    queries_gallery,
+    read_model_record,
+    write_hits,
+)
+from eet.retrieval.gallery_index import GalleryIndex, parts_behind
+from eet.retrieval.recall import Search, measured_recall
+from eet.retrieval.search import search_gallery
 from eet.search import IVFIndex
 from eet.storage import replace_folder, same_location
+from pipelines.actors.shards import sharded_search
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
-from pipelines.galleries import check_made_by, check_same_model, is_gallery, labels_in, queries_gallery
-from pipelines.gallery_index import GalleryIndex, parts_behind
-from pipelines.options import JobOptions
-from pipelines.output import is_table, write_config
-from pipelines.recall import Search, measured_recall
-from pipelines.search_shards import sharded_search
-
-QUERIES_AT_ONCE = 1024
+from pipelines.job.options import JobOptions
+from pipelines.job.output import is_table, write_config
 
 
 @dataclass(kw_only=True)
@@ -75,7 +82,6 @@ class SearchConfig(JobOptions):
 def run(config: SearchConfig) -> pa.Table:
     """Writes the hits and returns them."""
     gallery = open_gallery(config.gallery)
-    query_hash: np.ndarray | None = None
     if is_gallery(config.queries):
         queries = open_gallery(config.queries)
     else:
@@ -84,17 +90,17 @@ def run(config: SearchConfig) -> pa.Table:
         if config.dry_run:
             _print_plan(gallery, config)
             return pa.table({})
-        queries, query_hash = _encode_queries(config, gallery)
+        queries = _encode_queries(config, gallery)
     check_same_model(gallery, queries)
     if config.dry_run:
         _print_plan(gallery, config)
         return pa.table({})
     recall = None
     with opened_search(config, gallery) as (search, exact):
-        hits = search_gallery(gallery, queries, k=config.k, query_hash=query_hash, search=search)
+        hits = search_gallery(gallery, queries, k=config.k, search=search)
         if exact is not None and queries.manifest.num_ok:
             k = config.k + same_location(gallery.path, queries.path)
-            found = measured_recall(search, exact, queries.codes()[0], k, query_hash=query_hash, sample=config.recall_queries)
+            found = measured_recall(search, exact, queries.codes()[0], k, query_hash=queries.hashes(), sample=config.recall_queries)
             recall = {**found, "k": config.k}
     write_config(config.out, config)
     write_hits(config.out, hits, recall=recall)
@@ -120,8 +126,8 @@ def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
     )
 
 
-def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np.ndarray]:
-    """The query images as a gallery beside the hits, and their real-valued hashes, which order the hits inside a distance.
+def _encode_queries(config: SearchConfig, gallery: Gallery) -> Gallery:
+    """The query images as a gallery beside the hits, with the real-valued hashes, which order hits inside a distance.
 
     Encoded anew each time, since a picture may have changed under its name; those of an earlier search into the same hits stay until the
     new ones are whole.
@@ -131,14 +137,15 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> tuple[Gallery, np
     out = queries_gallery(config.out)
     if same_location(out, config.gallery):
         raise ValueError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")
-    hashes: list[np.ndarray] = []
     with replace_folder(out, MANIFEST_NAME) as fresh:
-        wanted = EncodeConfig(
-            model=config.model, images=config.queries, out=fresh, tokens=True, embedding=True, engine="local", max_error_ratio=1.0
-        )
-        encode(wanted, hashes=hashes)
-    write_config(out, replace(wanted, out=out))  # it was written for the folder that took its place
-    return open_gallery(out), np.concatenate(hashes)
+        encode(
+            EncodeConfig(
+                model=config.model, images=config.queries, out=fresh, tokens=True, embedding=True, hash=True, engine="local",
+                max_error_ratio=1.0,
+            ),
+            recorded_out=out,
+        )  # fmt: skip
+    return open_gallery(out)
 
 
 @contextmanager
@@ -174,57 +181,3 @@ def _probing(index: GalleryIndex, config: SearchConfig) -> GalleryIndex | None:
     if config.probes is not None:
         index.codes.probes = config.probes
     return replace(index, codes=index.codes.exact()) if index.codes.probes < index.codes.num_lists else None
-
-
-def search_gallery(
-    gallery: Gallery, queries: Gallery, *, k: int, query_hash: np.ndarray | None = None, search: Search | None = None
-) -> pa.Table:
-    """Hits (in the columns of HITS_SCHEMA) of every query that has a code; ordered by query, then rank.
-
-    Inside a distance: by the asymmetric score of query_hash (Q, bits) where it is given, then by item_id. score is minus the distance,
-    plus, with query_hash, the asymmetric score scaled into -0.5..0.5: so it falls with the rank. Where queries and gallery are the same
-    folder, no item is its own hit. search: default over the gallery read into this process.
-    """
-    search = search or GalleryIndex.of_gallery(gallery).search
-    query_codes, query_ids, query_labels = queries.coded_rows()
-    query_labels = labels_in(gallery, queries, query_labels)
-    same = same_location(gallery.path, queries.path)
-    pieces = []
-    for start in range(0, len(query_codes), QUERIES_AT_ONCE):
-        block = slice(start, start + QUERIES_AT_ONCE)
-        hash_Qb = None if query_hash is None else query_hash[block]
-        found = search(query_codes[block], k + 1 if same else k, query_hash=hash_Qb)
-        pieces.append(_hits(found, query_ids.slice(start, QUERIES_AT_ONCE), query_labels[block], hash_Qb, k=k, same=same))
-    return pa.concat_tables(pieces) if pieces else HITS_SCHEMA.empty_table()
-
-
-def _hits(found: pa.Table, ids: pa.Array, labels: np.ndarray, query_hash: np.ndarray | None, *, k: int, same: bool) -> pa.Table:
-    """Hits of a block of queries from what a search found for them."""
-    if same:
-        asked = ids.take(found["query"]).cast(pa.large_string())
-        found = found.filter(pc.not_equal(found["item_id"], asked))
-    query = found["query"].to_numpy()
-    starts = np.searchsorted(query, np.arange(len(ids)))
-    rank = np.arange(len(query)) - starts[query]
-    within = rank < k
-    found, query, rank = found.filter(pa.array(within)), query[within], rank[within]
-    scores = -found["distance"].to_numpy().astype(np.float32)
-    if query_hash is not None:
-        scores += 0.499 * found["score"].to_numpy() / np.maximum(np.abs(query_hash).sum(axis=1), 1e-12)[query]
-    item_labels = found["label"].to_numpy()
-    return pa.table(
-        [
-            ids.take(pa.array(query)).cast(pa.string()),
-            pa.array(rank + 1, pa.int32()),
-            found["item_id"].cast(pa.string()),
-            found["distance"],
-            pa.array(scores, pa.float32()),
-            _label_column(labels[query]),
-            _label_column(item_labels),
-        ],
-        schema=HITS_SCHEMA,
-    )
-
-
-def _label_column(labels: np.ndarray) -> pa.Array:
-    return pa.array(labels, pa.int32(), mask=labels < 0)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from eet.embedding import PUBLISHED_WIDTH, build_base
-from pipelines.base_plan import BasePlan, BaseTrainOptions, MarginOptions
-from pipelines.options import DataOptions, JobOptions
-from pipelines.training import LabelledImages, TrainingResult, check_output, read_labelled_images, run_training
+from pipelines.job.options import DataOptions, JobOptions
+from pipelines.training.base import BasePlan, BaseTrainOptions, MarginOptions
+from pipelines.training.run import LabelledImages, TrainingResult, check_output, read_labelled_images, run_training
 
 
 @dataclass(kw_only=True)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from eet.vit import HashInput
-from pipelines.hashing_plan import HashingPlan
-from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.training import (
+from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.training.hashing import HashingPlan
+from pipelines.training.run import (
     LabelledImages,
     TrainingResult,
     check_output,

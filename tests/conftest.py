@@ -75,7 +75,7 @@ def photos(tiny_birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_options():  # type: ignore[no-untyped-def]
     """A ViT that trains in a blink: 4 blocks, 32 wide, 36 patches, 16 bits."""
-    from pipelines.options import StudentOptions
+    from pipelines.job.options import StudentOptions
 
     return StudentOptions(
         backbone="vit_tiny_patch16_224",

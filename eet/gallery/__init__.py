@@ -1,8 +1,9 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
 
+from eet.gallery.compatibility import check_made_by, check_same_model, labels_in
 from eet.gallery.encoder import DEFAULT_BATCH_SIZE, EncodedPart, PartEncoder
-from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, read_hits, read_recall, spread_queries, write_hits
-from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
+from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, queries_gallery, read_hits, read_recall, spread_queries, write_hits
+from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, is_gallery, read_manifest, write_manifest
 from eet.gallery.models import GalleryModel, ModelRecord, load_model, model_schema, read_model_record
 from eet.gallery.parts import finished_parts, part_name, write_part
 from eet.gallery.plan import (
@@ -36,10 +37,14 @@ __all__ = [
     "Manifest",
     "ModelRecord",
     "PartEncoder",
+    "check_made_by",
+    "check_same_model",
     "finished_parts",
     "items_table",
     "fixed_binary_to_numpy",
     "gallery_schema",
+    "is_gallery",
+    "labels_in",
     "load_model",
     "model_schema",
     "open_gallery",
@@ -48,6 +53,7 @@ __all__ = [
     "plan_name",
     "planned_ids",
     "planned_parts",
+    "queries_gallery",
     "read_hits",
     "read_manifest",
     "read_model_record",

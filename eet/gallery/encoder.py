@@ -20,6 +20,7 @@ from eet.images import DecodeFailure, DeviceJpegDecoder, OrdinaryJpeg, ordinary_
 DEFAULT_BATCH_SIZE = {"cpu": 32, "cuda": 256}
 """Images that a network takes at once, by the kind of device."""
 
+LARGEST_FLOAT16 = 65504.0
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
 FILES_AHEAD = 2  # batches of whole files, where the device decodes: one waits while another is decoded
 
@@ -51,10 +52,16 @@ class PartEncoder:
     Batches are fixed slices of the part in its order, always of `batch_size` images: a row that cannot be read, and the places behind
     the last row, are black. So a code depends on its picture and its place in the part alone: not on who encodes, nor on a resume.
 
-    model: in eval mode. device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'. threads: that read and decode; on a
-    CPU, of a part of many batches, each also runs the network, by itself. tokens, embedding: store the kept patch tokens with positions
-    and mass; the final CLS vector. max_pixels: a larger picture becomes a row with a reason. jpegs_on_device: decodes ordinary JPEGs
-    there, at full size (nvJPEG on a GPU), and all else by the threads; the views differ by a few levels of 255 from theirs.
+    Args:
+        model: in eval mode.
+        device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'.
+        threads: that read and decode; on a CPU, of a part of many batches, each also runs the network, by itself.
+        tokens: store the kept patch tokens with positions and mass.
+        embedding: store the final CLS vector.
+        has_hash: store the real-valued hash.
+        max_pixels: a larger image becomes a row with a reason.
+        jpegs_on_device: decodes ordinary JPEGs there, at full size (nvJPEG on a GPU), and all else by the threads; the views differ by a
+            few levels of 255 from theirs.
 
     RuntimeError for jpegs_on_device without TorchCodec.
     """
@@ -68,6 +75,7 @@ class PartEncoder:
         threads: int = 2,
         tokens: bool = False,
         embedding: bool = False,
+        has_hash: bool = False,
         precision: str = "auto",
         max_pixels: int = 200_000_000,
         jpegs_on_device: bool = False,
@@ -79,7 +87,7 @@ class PartEncoder:
         self.batch_size, self.threads = batch_size, threads
         self.tokens, self.embedding, self.max_pixels = tokens, embedding, max_pixels
         self.bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
-        self.schema = model_schema(model, tokens=tokens, embedding=embedding)
+        self.schema = model_schema(model, tokens=tokens, embedding=embedding, has_hash=has_hash)
         self._jpegs = DeviceJpegDecoder(self.device) if jpegs_on_device else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
@@ -106,6 +114,8 @@ class PartEncoder:
             statuses[row], errors[row] = failure.status, failure.error
             hashes[row] = 0
         optional = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0] if name != "hash"}
+        if "hash" in self.schema.names:
+            optional["hash"] = hashes.clip(-LARGEST_FLOAT16, LARGEST_FLOAT16)
         table = part_table(
             plan_rows["item_id"].combine_chunks(),
             plan_rows["uri"].combine_chunks(),

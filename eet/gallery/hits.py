@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from eet.storage import resolve, split_options, whole_file, without_secrets
+from eet.storage import resolve, split_options, whole_file, with_suffix, without_secrets
 
 HITS_SCHEMA = pa.schema(
     [
@@ -103,6 +103,11 @@ def _as_hits(table: pa.Table, path: str) -> pa.Table:
     if len(hits) and pc.min(hits["rank"]).as_py() < 1:
         raise ValueError(f"{path} does not hold hits: ranks count from 1, the least here is {pc.min(hits['rank']).as_py()}.")
     return hits
+
+
+def queries_gallery(hits: str) -> str:
+    """Where the encoded query images of `hits` lie."""
+    return with_suffix(hits, ".queries", instead_of=".parquet")
 
 
 def spread_queries(hits: pa.Table, number: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from eet.gallery.schema import gallery_schema
-from eet.storage import resolve, whole_file
+from eet.storage import exists, join_location, resolve, whole_file
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -16,12 +16,24 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """model_digest and preprocessing_digest: of the bundle that encoded the gallery, so that a query made with another is
-    refused. precision: what it was encoded with: auto, fp32 or bf16. jpegs_on: what decoded ordinary JPEGs, cpu or gpu. num_bits: length
-    of a code. token_shape: (K, D) or None; token_dtype: "float16" or None. embedding_dim: D or None. label_names: the name of label i at
-    i, or None. num_rows: all rows; num_ok: those with a code. errors: status -> number of rows, bad rows only. num_parts: the parts are
-    0..num_parts-1. rows_per_part: of every part but the last, and the last before something was appended. inputs: what was encoded, as
-    it was given.
+    """What every part of a gallery shares.
+
+    Attributes:
+        model_digest, preprocessing_digest: of the bundle that encoded the gallery, so that a query made with another is refused.
+        precision: what it was encoded with: auto, fp32 or bf16.
+        jpegs_on: what decoded ordinary JPEGs, cpu or gpu.
+        num_bits: length of a code.
+        has_hash: whether rows have the real-valued hash.
+        token_shape: (K, D) or None.
+        token_dtype: "float16" or None.
+        embedding_dim: D or None.
+        label_names: the name of label i at i, or None.
+        num_rows: all rows.
+        num_ok: rows with a code.
+        errors: status -> number of rows, bad rows only.
+        num_parts: the parts are 0 .. num_parts - 1.
+        rows_per_part: of every part but the last, and the last before something was appended.
+        inputs: what was encoded, as it was given.
     """
 
     model_digest: str
@@ -39,18 +51,22 @@ class Manifest:
     inputs: tuple[str, ...] = ()
     precision: str = "auto"
     jpegs_on: str = "cpu"
+    has_hash: bool = False
     schema_version: int = SCHEMA_VERSION
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of every part."""
-        return gallery_schema(num_bits=self.num_bits, token_shape=self.token_shape, embedding_dim=self.embedding_dim)
+        return gallery_schema(
+            num_bits=self.num_bits, token_shape=self.token_shape, embedding_dim=self.embedding_dim, has_hash=self.has_hash
+        )
 
     def to_json(self) -> str:
-        """Indented JSON, the same text for equal manifests. Without jpegs_on where that is cpu, as before there was a choice."""
+        """Indented JSON, the same text for equal manifests. Fields that came later are left out at their defaults."""
         values = dataclasses.asdict(self)
-        if self.jpegs_on == Manifest.jpegs_on:
-            del values["jpegs_on"]
+        for name in ("jpegs_on", "has_hash"):
+            if values[name] == getattr(Manifest, name):
+                del values[name]
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -105,3 +121,8 @@ def read_manifest(gallery: str) -> Manifest:
         return Manifest.from_json(text)
     except ValueError as error:
         raise ValueError(f"{gallery}/{MANIFEST_NAME}: {error}") from error
+
+
+def is_gallery(path: str) -> bool:
+    """Whether a finished gallery lies at `path`."""
+    return exists(join_location(path, MANIFEST_NAME))

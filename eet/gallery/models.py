@@ -28,10 +28,11 @@ def read_model_record(path: str | Path) -> ModelRecord:
     return read_base_record(path) if bundle_kind(path) == BASE_MODEL else read_bundle_record(path)
 
 
-def model_schema(model: GalleryModel, *, tokens: bool, embedding: bool) -> pa.Schema:
+def model_schema(model: GalleryModel, *, tokens: bool, embedding: bool, has_hash: bool = False) -> pa.Schema:
     """The columns of a gallery that `model` encodes."""
     return gallery_schema(
         num_bits=model.num_bits,
         token_shape=model.token_shape if tokens else None,
         embedding_dim=model.embedding_width if embedding else None,
+        has_hash=has_hash,
     )

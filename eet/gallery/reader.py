@@ -77,6 +77,14 @@ class Gallery:
         """Labels, int32 (N,), aligned with `codes`; -1 where unknown."""
         return self.coded_rows(codes=False, ids=False).labels_N
 
+    def hashes(self) -> np.ndarray | None:
+        """Real-valued hashes, float32 (N, bits), aligned with `codes`; None where the gallery has none."""
+        if not self.manifest.has_hash:
+            return None
+        shape = (self.manifest.num_bits,)
+        pieces = [fixed_binary_to_numpy(table["hash"], "<f2", shape) for table in self._ok_rows(["hash", "status"], None)]
+        return np.concatenate([np.empty((0, *shape), np.float32), *pieces]).astype(np.float32)
+
     def coded_rows(self, parts: Sequence[int] | None = None, *, codes: bool = True, ids: bool = True, labels: bool = True) -> "CodedRows":
         """What there is to search of the rows whose status is "ok", of some parts or of all, in part order.
 

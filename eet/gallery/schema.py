@@ -17,12 +17,12 @@ TOKEN_INDEX_DTYPE = np.dtype("<u2")
 Labels: TypeAlias = Sequence[int | None] | np.ndarray | pa.Array | pa.ChunkedArray
 
 
-def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedding_dim: int | None) -> pa.Schema:
+def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedding_dim: int | None, has_hash: bool = False) -> pa.Schema:
     """The schema of every part of one gallery.
 
     num_bits: length of a code; a code takes ceil(num_bits / 8) bytes. token_shape: (K, D), or None for a gallery
     without tokens, which then has none of tokens, token_index and token_mass. embedding_dim: D of the embedding, or
-    None for a gallery without.
+    None for a gallery without. has_hash: with the real-valued hash (num_bits,), float16.
 
     Fixed-size binary, not lists: a list column with a null cannot be read back by pyarrow 25, and is several times
     slower. Raises ValueError for sizes below 1.
@@ -35,6 +35,8 @@ def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedd
         pa.field("label", pa.int32()),
         pa.field("code", pa.binary(-(-num_bits // 8))),
     ]
+    if has_hash:
+        fields.append(pa.field("hash", pa.binary(TOKEN_DTYPE.itemsize * num_bits)))
     if token_shape is not None:
         num_tokens, dim = token_shape
         if num_tokens < 1 or dim < 1:
@@ -61,6 +63,7 @@ def part_table(
     errors: Sequence[str | None] | pa.Array,
     *,
     schema: pa.Schema,
+    hash: np.ndarray | None = None,
     tokens: np.ndarray | None = None,
     token_index: np.ndarray | None = None,
     token_mass: np.ndarray | None = None,
@@ -69,7 +72,8 @@ def part_table(
     """One part's table, in the columns of `schema` (from `gallery_schema`).
 
     Every argument has one entry per row. labels: None, or integers where None or a negative means unknown. codes: uint8
-    (n, B), packed. statuses: "ok" or a short reason. errors: None or one line. tokens: float (n, K, D) and token_mass:
+    (n, B), packed. hash: float (n, bits), stored as float16. statuses: "ok" or a short reason. errors: None or one line.
+    tokens: float (n, K, D) and token_mass:
     float (n, K), stored as float16; token_index: integers (n, K) in 0..65535, stored as uint16; embedding: float (n,
     D), stored as float16. Rows whose status is not "ok" get null in label and in every binary column, whatever the
     arrays hold there; rows whose status is "ok" get null in error.
@@ -89,6 +93,7 @@ def part_table(
     }
     binary: dict[str, tuple[np.ndarray | None, np.dtype]] = {
         "code": (codes, np.dtype(np.uint8)),
+        "hash": (hash, TOKEN_DTYPE),
         "tokens": (tokens, TOKEN_DTYPE),
         "token_index": (token_index, TOKEN_INDEX_DTYPE),
         "token_mass": (token_mass, TOKEN_DTYPE),

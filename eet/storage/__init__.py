@@ -1,6 +1,6 @@
 """Where things lie and how they are read and written: local paths and URIs, whole files and folders, members of archives."""
 
-from eet.storage.files import exists, read_bytes, read_text, remove, write_text
+from eet.storage.files import copy_files, exists, read_bytes, read_text, remove, write_text
 from eet.storage.folder import hidden_beside, replace_folder
 from eet.storage.location import (
     absolute,
@@ -18,6 +18,7 @@ from eet.storage.whole_file import whole_file
 __all__ = [
     "Member",
     "absolute",
+    "copy_files",
     "exists",
     "hidden_beside",
     "join_location",

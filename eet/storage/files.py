@@ -2,11 +2,12 @@
 
 import errno
 import os
+import shutil
 import stat
 
 import pyarrow.fs as pafs
 
-from eet.storage.location import one_line, resolve
+from eet.storage.location import join_location, one_line, resolve
 from eet.storage.members import Member, read_member
 from eet.storage.whole_file import whole_file
 
@@ -65,3 +66,10 @@ def remove(location: str) -> None:
     """Deletes one file."""
     filesystem, path = resolve(location)
     filesystem.delete_file(path)
+
+
+def copy_files(folder: str, target: str) -> None:
+    """Copies the files of a local folder (not those in folders below it) into another folder on any store, each whole or not at all."""
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), "rb") as source, whole_file(*resolve(join_location(target, name))) as file:
+            shutil.copyfileobj(source, file)

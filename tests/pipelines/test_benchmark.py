@@ -12,21 +12,24 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+import pipelines.benchmarks.encode as encode_benchmark
+import pipelines.benchmarks.matching as matching_benchmark
+import pipelines.benchmarks.train as train_benchmark
 from eet.datasets import synthetic
 from eet.gallery import Manifest, open_gallery, part_table, write_manifest, write_part
 from eet.images import DeviceJpegDecoder, read_image
 from eet.search import HammingIndex
 from eet.vit import load_bundle
-from pipelines import benchmark, benchmark_encode, benchmark_matching, benchmark_train, cli, encode
-from pipelines.benchmark_encode import EncodeBenchmarkOptions
-from pipelines.benchmark_encoder import EncoderBenchmarkOptions
-from pipelines.benchmark_matching import MatchingBenchmarkOptions
-from pipelines.benchmark_networks import parsed_schedule
-from pipelines.benchmark_record import Column, command_of, markdown_table
-from pipelines.benchmark_search import SearchBenchmarkOptions
-from pipelines.benchmark_train import TrainBenchmarkOptions
+from pipelines import benchmark, cli, encode
+from pipelines.benchmarks.code_draws import Clusters, draw_uniform
+from pipelines.benchmarks.encode import EncodeBenchmarkOptions
+from pipelines.benchmarks.encoder import EncoderBenchmarkOptions
+from pipelines.benchmarks.matching import MatchingBenchmarkOptions
+from pipelines.benchmarks.networks import parsed_schedule
+from pipelines.benchmarks.record import Column, command_of, markdown_table
+from pipelines.benchmarks.search import SearchBenchmarkOptions
+from pipelines.benchmarks.train import TrainBenchmarkOptions
 from pipelines.cli import main
-from pipelines.code_draws import Clusters, draw_uniform
 
 SMALL = SearchBenchmarkOptions(sizes=(500, 3000), bits=(16, 24), draws=("clustered", "uniform"), queries=5, k=7, flip_share=0.1)
 
@@ -103,8 +106,8 @@ def test_matching_is_measured_method_by_method_and_written(tmp_path, capsys, dev
 
 
 def test_a_score_that_is_off_ends_the_benchmark(monkeypatch):
-    match = benchmark_matching.match_pairs
-    monkeypatch.setattr(benchmark_matching, "match_pairs", lambda *sides, **options: match(*sides, **options) + 2e-4)
+    match = matching_benchmark.match_pairs
+    monkeypatch.setattr(matching_benchmark, "match_pairs", lambda *sides, **options: match(*sides, **options) + 2e-4)
     with pytest.raises(RuntimeError, match="ours at 5 tokens of 16, mean cosine 0.0: a score is off"):
         benchmark.run(benchmark.BenchmarkConfig(what="matching", matching=FEW, repeats=1, threads=1))
 
@@ -169,11 +172,11 @@ def test_a_training_step_is_measured_objective_by_objective(capsys, device):
 def test_a_step_updates_what_the_whole_batch_says():
     """Taken in parts of 2, 2 and 1."""
     torch.manual_seed(0)
-    whole = benchmark_train._Classification(torch.nn.Linear(4, 3))
+    whole = train_benchmark._Classification(torch.nn.Linear(4, 3))
     parts = copy.deepcopy(whole)
     images, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
     for objective, micro in ((whole, 5), (parts, 2)):
-        benchmark_train._Step(objective, images, labels, micro=micro, bf16=False, compiled=False).run()
+        train_benchmark._Step(objective, images, labels, micro=micro, bf16=False, compiled=False).run()
     torch.testing.assert_close(whole.network.weight, parts.network.weight)
     assert not torch.equal(whole.network.weight, torch.nn.Linear(4, 3).weight)
 
@@ -229,7 +232,7 @@ def in_process(monkeypatch):
         run(dataclasses.replace(config, engine="local"))
 
     monkeypatch.setattr(encode, "run", without_ray)
-    monkeypatch.setattr(benchmark_encode, "DataLoader", lambda images, *, batch_size, **_: DataLoader(images, batch_size=batch_size))
+    monkeypatch.setattr(encode_benchmark, "DataLoader", lambda images, *, batch_size, **_: DataLoader(images, batch_size=batch_size))
 
 
 def encode_config(tiny_birds, tiny_model, *, jpegs_on_device: bool = False, **changes) -> benchmark.BenchmarkConfig:
@@ -241,7 +244,7 @@ def encode_config(tiny_birds, tiny_model, *, jpegs_on_device: bool = False, **ch
 
 def test_encoding_is_measured_three_ways_on_the_same_rows(in_process, tiny_birds, tiny_model, tmp_path, capsys):
     timings = benchmark.run(encode_config(tiny_birds, tiny_model, json=str(tmp_path / "encode.json")))
-    assert [timing.method for timing in timings] == list(benchmark_encode.METHODS)
+    assert [timing.method for timing in timings] == list(encode_benchmark.METHODS)
     assert all(timing.rows == 60 and timing.images_per_s > 0 for timing in timings)
     job, bare, loader = timings
     assert bare.ratio == 1 and job.differing_bits == bare.differing_bits == 0
@@ -250,7 +253,7 @@ def test_encoding_is_measured_three_ways_on_the_same_rows(in_process, tiny_birds
     record = json.loads((tmp_path / "encode.json").read_text())
     assert record["machine"]["threads"] == 1 and record["config"]["encode"]["rows"] == 60
     assert [case["images_per_s"] for case in record["timings"]] == [timing.images_per_s for timing in timings]
-    assert all(method in told for method in (*benchmark_encode.METHODS, "images/s"))
+    assert all(method in told for method in (*encode_benchmark.METHODS, "images/s"))
 
 
 def test_decoding_where_the_network_runs_is_a_fourth_way(in_process, tiny_birds, tiny_model, tmp_path, capsys, monkeypatch):
@@ -264,37 +267,37 @@ def test_decoding_where_the_network_runs_is_a_fourth_way(in_process, tiny_birds,
     monkeypatch.setattr(DeviceJpegDecoder, "decode", lambda self, files: seen.append(len(files)) or decode(self, files))
     timings = benchmark.run(encode_config(jpegs, tiny_model, jpegs_on_device=True))
     assert sum(seen) == 60 * 2, "each row, in each round"
-    assert [timing.method for timing in timings] == [*benchmark_encode.METHODS, benchmark_encode.ON_DEVICE]
+    assert [timing.method for timing in timings] == [*encode_benchmark.METHODS, encode_benchmark.ON_DEVICE]
     assert timings[-1].rows == 60 and timings[-1].images_per_s > 0
     assert 0 <= timings[-1].differing_bits < 0.1
-    assert benchmark_encode.ON_DEVICE in capsys.readouterr().out
+    assert encode_benchmark.ON_DEVICE in capsys.readouterr().out
 
 
 def test_codes_of_the_job_that_differ_end_the_benchmark(in_process, tiny_birds, tiny_model, monkeypatch):
-    pack = benchmark_encode.pack
-    monkeypatch.setattr(benchmark_encode, "pack", lambda hashes: pack(hashes) ^ (np.arange(len(hashes)) == 7).astype(np.uint8)[:, None])
+    pack = encode_benchmark.pack
+    monkeypatch.setattr(encode_benchmark, "pack", lambda hashes: pack(hashes) ^ (np.arange(len(hashes)) == 7).astype(np.uint8)[:, None])
     with pytest.raises(RuntimeError, match="are not those of the same encoder"):
         benchmark.run(encode_config(tiny_birds, tiny_model))
 
 
 def test_the_steady_rate_begins_behind_the_first_part():
-    once = benchmark_encode._Run(first_rows=100, first_end_s=30.0, last_end_s=50.0, codes=np.zeros((500, 2), np.uint8))
+    once = encode_benchmark._Run(first_rows=100, first_end_s=30.0, last_end_s=50.0, codes=np.zeros((500, 2), np.uint8))
     assert once.steady_rate == 400 / 20
     assert once.startup_s == 30 - 100 / 20
 
 
 def test_images_are_repeated_under_ids_of_their_own(tmp_path):
-    benchmark_encode.write_repeated(str(tmp_path / "table.parquet"), ["a.jpg", "b.jpg", "c.jpg"], 8)
+    encode_benchmark.write_repeated(str(tmp_path / "table.parquet"), ["a.jpg", "b.jpg", "c.jpg"], 8)
     rows = pq.read_table(tmp_path / "table.parquet").to_pylist()
     assert [row["path"] for row in rows] == ["a.jpg", "b.jpg", "c.jpg"] * 2 + ["a.jpg", "b.jpg"]
     assert len({row["id"] for row in rows}) == 8 and [row["id"] for row in rows] == sorted(row["id"] for row in rows)
     with pytest.raises(ValueError, match="no image"):
-        benchmark_encode.write_repeated(str(tmp_path / "table.parquet"), [], 8)
+        encode_benchmark.write_repeated(str(tmp_path / "table.parquet"), [], 8)
 
 
 def test_the_plain_loop_sees_what_the_encoder_sees(tiny_birds, tiny_model):
     student, table = load_bundle(tiny_model), synthetic.load(str(tiny_birds))
-    for row, seen in zip(range(3), benchmark_encode.file_images(student, [table.location(row) for row in range(3)]), strict=False):
+    for row, seen in zip(range(3), encode_benchmark.file_images(student, [table.location(row) for row in range(3)]), strict=False):
         assert (seen - student.preprocess(read_image(table.location(row)))).abs().mean() < 0.1
 
 
@@ -305,7 +308,7 @@ def test_impossible_encode_options_are_named(tmp_path):
     (tmp_path / "table.csv").write_text("path\n/no/such/picture.png\n")
     options = EncodeBenchmarkOptions(images=str(tmp_path / "table.csv"), rows=4, rows_per_part=2)
     with pytest.raises(ValueError, match="give image files on this machine"):
-        benchmark_encode._uris(options)
+        encode_benchmark._uris(options)
 
 
 def gallery_of(path, codes_Nb, labels) -> str:
@@ -336,7 +339,7 @@ def test_drawn_codes_have_a_gallerys_clusters_and_shares_of_ones(tmp_path, label
 
 
 def test_steps_of_a_draw_fill_everything(monkeypatch):
-    monkeypatch.setattr("pipelines.code_draws._STEP", 7)
+    monkeypatch.setattr("pipelines.benchmarks.code_draws._STEP", 7)
     rng = np.random.default_rng(0)
     drawn = Clusters.around_targets(rng, 64, 0.15).draw(rng, 40)
     assert drawn.shape == (40, 8) and len(np.unique(drawn, axis=0)) == 40

@@ -6,9 +6,10 @@ import pytest
 import ray
 
 from pipelines import distill, encode, search
-from pipelines.cli import JOBS, JobFailed, main
-from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.output import write_config
+from pipelines.cli import JOBS, main
+from pipelines.job.errors import JobFailed
+from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.job.output import write_config
 
 DISTILL = ["distill", "--out", "runs/x", "--data.root", "birds"]
 
@@ -154,7 +155,7 @@ def test_help_teaches_a_group_and_its_default(capsys):
 
 
 def test_a_relative_config_lies_beside_a_file_and_inside_a_folder(tmp_path: Path, given):
-    from pipelines.output import read_written_config
+    from pipelines.job.output import read_written_config
 
     assert main([*DISTILL]) == 0
     write_config(str(tmp_path / "hits.parquet"), given[0])

@@ -13,8 +13,9 @@ from eet.datasets import synthetic
 from eet.datasets.listing import Columns
 from eet.gallery import Gallery, open_gallery, part_name, write_part
 from eet.vit import load_bundle, read_bundle_record, save_bundle
-from pipelines import encode, encode_parts
-from pipelines.options import DataOptions
+from pipelines import encode
+from pipelines.actors import encoding
+from pipelines.job.options import DataOptions
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -108,7 +109,7 @@ def cut_after(monkeypatch, parts: int) -> list[int]:
         written.append(part)
         write_part(gallery, part, table)
 
-    monkeypatch.setattr(encode_parts, "write_part", cut)
+    monkeypatch.setattr(encoding, "write_part", cut)
     return written
 
 
@@ -148,7 +149,7 @@ def test_jpegs_are_not_decoded_on_gpus_that_are_not_there(tiny_model, folder, tm
 def test_jpegs_are_not_decoded_on_gpus_that_a_cluster_lacks(ray_session, tiny_model, folder, tmp_path, monkeypatch):
     resources = encode.connected("local")
     monkeypatch.setattr(encode, "connected", lambda address: resources)
-    monkeypatch.setattr("pipelines.cluster.ClusterResources.gpus", 0)
+    monkeypatch.setattr("pipelines.job.cluster.ClusterResources.gpus", 0)
     config = config_of(tmp_path / "gallery", tiny_model, folder, jpegs_on="gpu", engine="ray", address="head:6379")
     with pytest.raises(ValueError, match="--jpegs_on gpu: the Ray cluster has no GPU; use --jpegs_on cpu"):
         encode.run(config)
@@ -332,7 +333,7 @@ def test_too_many_bad_pictures_fail_the_job_and_keep_the_rows(tiny_model, folder
 
 
 def test_a_dry_run_starts_and_writes_nothing(tiny_model, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(encode_parts, "connected", None)
+    monkeypatch.setattr(encoding, "connected", None)
     encode.run(config_of(tmp_path / "gallery", tiny_model, folder, engine="ray", dry_run=True))
     told = capsys.readouterr().out
     assert "23 images" in told and "bytes a row" in told and "nothing was started" in told

@@ -12,7 +12,8 @@ import pytest
 from gate import Gate, wait_until
 
 from eet.gallery import open_gallery, planned_parts
-from pipelines import cli, encode, encode_parts
+from pipelines import cli, encode
+from pipelines.actors import encoding
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -41,11 +42,11 @@ import sys
 from pathlib import Path
 
 from gate import Gate
-from pipelines import encode_parts
+from pipelines import encoding
 from pipelines.cli import main
 
 folder, gallery, *command = sys.argv[1:]
-encode_parts.PartActor = Gate(Path(folder)).closed(encode_parts.PartActor, lambda: len(list(Path(gallery).glob("part-*.parquet"))) == 3)
+encoding.PartActor = Gate(Path(folder)).closed(encoding.PartActor, lambda: len(list(Path(gallery).glob("part-*.parquet"))) == 3)
 main(command)
 """
 """`eet encode` that waits at a gate when three parts are written."""
@@ -79,7 +80,7 @@ def test_the_driver_is_killed_and_the_same_command_finishes(ray_session, tiny_mo
 
 def test_a_killed_actor_is_replaced_and_its_part_done_again(ray_session, tiny_model, photos, expected, tmp_path, monkeypatch):
     out, gate = tmp_path / "gallery", Gate(tmp_path / "gate")
-    monkeypatch.setattr(encode_parts, "PartActor", gate.closed(encode_parts.PartActor, lambda: len(finished(out)) >= 3))
+    monkeypatch.setattr(encoding, "PartActor", gate.closed(encoding.PartActor, lambda: len(finished(out)) >= 3))
     killed: list[int] = []
 
     def kill() -> None:
@@ -99,7 +100,7 @@ def test_a_killed_actor_is_replaced_and_its_part_done_again(ray_session, tiny_mo
 def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, photos, expected, tmp_path, monkeypatch):
     """More parts than blocks: a block whose worker was lost comes again as a whole, and its finished parts are only counted."""
     out = tmp_path / "gallery"
-    monkeypatch.setattr(encode_parts, "MOST_BLOCKS", 3)
+    monkeypatch.setattr(encoding, "MOST_BLOCKS", 3)
     encode.run(config_of(tiny_model, photos, out, workers=1))
     assert open_gallery(str(out)).table().equals(expected)
     written = {path.name: path.stat().st_mtime_ns for path in finished(out)}
@@ -109,7 +110,7 @@ def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, phot
     student = encode.load_model(str(tiny_model))
     options = encode.encoder_options(config_of(tiny_model, photos, out))
     parts = planned_parts(str(out))
-    done = list(encode_parts.encode_on_ray(student, options, str(out), parts, address="local", workers=1))
+    done = list(encoding.encode_on_ray(student, options, str(out), parts, address="local", workers=1))
     assert sorted(part.part for part in done) == list(range(PARTS)) and not any(part.encoded for part in done)
     assert sum(part.rows for part in done) == len(expected)
     assert {path.name: path.stat().st_mtime_ns for path in finished(out)} == written

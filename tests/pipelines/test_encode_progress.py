@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from pipelines import encode_parts
-from pipelines.encode_parts import Progress
-from pipelines.progress import PartDone, RowsDone
+from pipelines.actors import encoding
+from pipelines.actors.encoding import Progress
+from pipelines.job.progress import PartDone, RowsDone
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def clock(monkeypatch):
     class Clock:
         now = 1000.0
 
-    monkeypatch.setattr(encode_parts.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(encoding.time, "monotonic", lambda: Clock.now)
     return Clock
 
 

@@ -15,7 +15,7 @@ from eet.gallery import Gallery, Manifest, open_gallery, part_table, write_manif
 from eet.metrics import average_precision, encoded_protocol, published_protocol, ranked_metrics
 from eet.vit import load_bundle, read_bundle_record, save_bundle
 from pipelines import encode, evaluate, search
-from pipelines.options import DataOptions
+from pipelines.job.options import DataOptions
 
 
 @pytest.fixture(scope="module")

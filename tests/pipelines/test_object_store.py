@@ -13,7 +13,8 @@ import pytest
 from eet.datasets import synthetic
 from eet.gallery import open_gallery, read_hits, write_part
 from eet.storage import join_location, resolve
-from pipelines import encode, encode_parts, search
+from pipelines import encode, search
+from pipelines.actors import encoding
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -102,7 +103,7 @@ def test_a_job_into_a_bucket_goes_on_where_it_stopped_and_takes_more(bucket, pho
         written.append(part)
         write_part(gallery, part, table)
 
-    monkeypatch.setattr(encode_parts, "write_part", cut)
+    monkeypatch.setattr(encoding, "write_part", cut)
     with pytest.raises(KeyboardInterrupt):
         encode.run(config)
     with pytest.raises(ValueError, match="not a finished gallery"):

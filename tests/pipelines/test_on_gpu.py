@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from eet.gallery import Gallery, PartEncoder, fixed_binary_to_numpy, items_table, open_gallery, read_hits
+from eet.retrieval.search import search_gallery
 from eet.vit import load_bundle
 from pipelines import distill, encode, rerank, search
-from pipelines.network_cost import latencies_ms
-from pipelines.options import DataOptions, TrainOptions
-from pipelines.search import search_gallery
+from pipelines.costs.networks import latencies_ms
+from pipelines.job.options import DataOptions, TrainOptions
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 

@@ -6,7 +6,7 @@ from pipelines.benchmark import BenchmarkConfig
 from pipelines.distill import DistillConfig
 from pipelines.encode import EncodeConfig
 from pipelines.evaluate import EvaluateConfig
-from pipelines.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.quickstart import QuickstartConfig
 from pipelines.report import ReportConfig
 from pipelines.search import SearchConfig

@@ -10,7 +10,7 @@ from PIL import Image
 
 from eet.gallery import Manifest, part_table, read_hits, write_manifest, write_part
 from pipelines import quickstart
-from pipelines.options import StudentOptions, TrainOptions
+from pipelines.job.options import StudentOptions, TrainOptions
 
 
 @pytest.fixture

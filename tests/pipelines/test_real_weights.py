@@ -10,7 +10,7 @@ from eet.gallery import open_gallery
 from eet.metrics import encoded_protocol
 from eet.vit import PruningSchedule, build_student, save_bundle
 from pipelines import distill, encode
-from pipelines.options import DataOptions, StudentOptions, TrainOptions
+from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
 from pipelines.quickstart import creature_shares
 
 pytestmark = [pytest.mark.shared, pytest.mark.timeout(300)]

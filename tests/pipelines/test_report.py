@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from eet.gallery import open_gallery, read_hits, spread_queries
-from pipelines import encode, report, report_matches, rerank, search
-from pipelines.options import DataOptions
+from eet.retrieval import matches, panels
+from pipelines import encode, report, rerank, search
+from pipelines.job.options import DataOptions
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,8 @@ def searched(tiny_model, tiny_birds, tmp_path_factory) -> Path:
 
 def test_the_page_stands_alone_and_shows_each_query_and_what_was_kept_of_it(searched, tmp_path):
     page = report.run(report.ReportConfig(hits=str(searched / "hits.parquet"), out=str(tmp_path / "r"), num_queries=3, top=4))
-    html = page.read_text()
-    assert page == tmp_path / "r" / "report.html"
+    html = Path(page).read_text()
+    assert Path(page) == tmp_path / "r" / "report.html"
     sources = re.findall(r'<img[^>]* src="([^"]*)"', html)
     assert len(sources) == 3 + 3 and all(source.startswith("data:image/") for source in sources)
     assert not re.search(r'(src|href)="https?:|@import|url\((?!data:)', html)
@@ -34,26 +35,26 @@ def test_the_page_stands_alone_and_shows_each_query_and_what_was_kept_of_it(sear
 
 def test_panels_hold_the_hits_of_their_query_framed_by_label(searched, monkeypatch):
     hits, gallery = read_hits(str(searched / "hits.parquet")), open_gallery(str(searched / "gallery"))
-    panels, real = [], report.hits_panel
+    drawn, real = [], panels.hits_panel
     monkeypatch.setattr(
-        report, "hits_panel", lambda query, hits, **more: (panels.append((hits, more["captions"])), real(query, hits, **more))[1]
+        panels, "hits_panel", lambda query, hits, **more: (drawn.append((hits, more["captions"])), real(query, hits, **more))[1]
     )
     shown = spread_queries(hits, 4)
-    report.hit_blocks(hits, shown, gallery, gallery, top=5)
-    for query, (pictures, captions) in zip(shown, panels, strict=True):
+    panels.hit_blocks(hits, shown, gallery, gallery, top=5)
+    for query, (pictures, captions) in zip(shown, drawn, strict=True):
         rows = [row for row in hits.to_pylist() if row["query_id"] == query][:5]
         assert [right for _, right in pictures] == [row["query_label"] == row["item_label"] for row in rows]
         assert [caption.splitlines()[-1] for caption in captions] == [f"distance {row['distance']}" for row in rows]
-    rights = {right for pictures, _ in panels for _, right in pictures}
+    rights = {right for pictures, _ in drawn for _, right in pictures}
     assert rights == {True, False}, "nothing to tell apart"
 
 
 def test_a_picture_that_went_away_is_said_and_not_fatal(searched, tiny_birds, tmp_path, monkeypatch):
     from eet.images import DecodeFailure
 
-    monkeypatch.setattr(report, "read_image", lambda _: DecodeFailure("missing", "gone"))
+    monkeypatch.setattr(panels, "read_image", lambda _: DecodeFailure("missing", "gone"))
     page = report.run(report.ReportConfig(hits=str(searched / "hits.parquet"), out=str(tmp_path / "r"), num_queries=2))
-    assert page.read_text().count("cannot be read any more") == 2
+    assert Path(page).read_text().count("cannot be read any more") == 2
 
 
 def test_hits_without_a_config_beside_them_need_the_gallery(searched, tmp_path):
@@ -62,7 +63,7 @@ def test_hits_without_a_config_beside_them_need_the_gallery(searched, tmp_path):
     with pytest.raises(ValueError, match="give --gallery"):
         report.run(report.ReportConfig(hits=str(lonely), out=str(tmp_path / "r")))
     page = report.run(report.ReportConfig(hits=str(lonely), gallery=str(searched / "gallery"), out=str(tmp_path / "r"), num_queries=2))
-    assert page.read_text().count("<img") == 2  # no model named: no kept tokens
+    assert Path(page).read_text().count("<img") == 2  # no model named: no kept tokens
 
 
 def test_a_dry_run_writes_nothing(searched, tmp_path, capsys):
@@ -76,13 +77,13 @@ def test_of_re_ranked_hits_it_shows_before_after_and_what_was_matched(tiny_model
     encode.run(encode.EncodeConfig(model=str(tiny_model), data=data, split="test", out=gallery, engine="local", tokens=True))
     search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=str(tiny_model), k=6, out=hits))
     rerank.run(rerank.RerankConfig(hits=hits, gallery=gallery, queries=gallery, out=new, engine="local", marginal="softmax"))
-    drawn, real = [], report_matches.matches_panel
-    monkeypatch.setattr(report_matches, "matches_panel", lambda *given, **more: (drawn.append((given, more)), real(*given, **more))[1])
-    html = report.run(report.ReportConfig(hits=new, out=str(tmp_path / "r"), num_queries=2, top=4)).read_text()
+    drawn, real = [], matches.matches_panel
+    monkeypatch.setattr(matches, "matches_panel", lambda *given, **more: (drawn.append((given, more)), real(*given, **more))[1])
+    html = Path(report.run(report.ReportConfig(hits=new, out=str(tmp_path / "r"), num_queries=2, top=4))).read_text()
     assert html.index("Before re-ranking") < html.index("After re-ranking") < html.index("Matched regions")
     assert len(drawn) == 2 * 3 and html.count("<img") == 2 + 2 + 6 + 2
     query, item, grid, lines = drawn[0][0]
-    assert grid == (6, 6) and 1 <= len(lines) <= report_matches.LINES
+    assert grid == (6, 6) and 1 <= len(lines) <= matches.LINES
     assert {line.query for line in lines} <= set(query.positions_K.tolist())
     assert {line.item for line in lines} <= set(item.positions_K.tolist())
     assert query.mass_K.sum() == pytest.approx(1, abs=1e-3)

@@ -22,11 +22,12 @@ from eet.gallery import (
     write_manifest,
     write_part,
 )
+from eet.retrieval import pairs
+from eet.retrieval import rerank as reranking
+from eet.retrieval.search import search_gallery
 from eet.vit import load_bundle
-from pipelines import encode, report, rerank, rerank_parts, search
-from pipelines.cli import JobFailed
-from pipelines.options import DataOptions
-from pipelines.search import search_gallery
+from pipelines import encode, report, rerank, search
+from pipelines.job.options import DataOptions
 
 BITS, TOKENS, DIM = 10, 6, 8
 ITEMS, QUERIES, TOP = 40, 5, 12
@@ -125,8 +126,8 @@ def test_the_order_is_that_of_a_loop_over_every_pair(config, galleries, measure)
 
 def test_ray_gives_the_same_hits_to_the_last_bit(ray_session, config, monkeypatch):
     here = rerank.run(config)
-    monkeypatch.setattr(rerank, "QUERY_BYTES_AT_ONCE", 2 * 2 * TOKENS * DIM)  # two queries travel at a time
-    monkeypatch.setattr(rerank_parts, "PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr(reranking, "QUERY_BYTES_AT_ONCE", 2 * 2 * TOKENS * DIM)  # two queries travel at a time
+    monkeypatch.setattr(pairs, "PAIRS_AT_ONCE", 3)
     assert rerank.run(config).equals(here)
     monkeypatch.undo()
     assert rerank.run(dataclasses.replace(config, engine="ray")).equals(here)
@@ -156,7 +157,7 @@ def test_hits_without_tokens_keep_their_place(config, galleries, tmp_path, capsy
 
 def test_hits_of_another_gallery_are_refused(config, tmp_path):
     other = hand_made(tmp_path / "other", ITEMS, "other", 0)
-    with pytest.raises(JobFailed, match="items of the hits, such as 'item.*are not in"):
+    with pytest.raises(ValueError, match="items of the hits, such as 'item.*are not in"):
         rerank.run(dataclasses.replace(config, gallery=other))
 
 
@@ -174,7 +175,6 @@ def test_galleries_that_lack_what_is_needed_are_refused(config, tmp_path):
 def test_impossible_options_are_told_at_once():
     config = rerank.RerankConfig(
         hits="h", gallery="g", out="folder", top=0, marginal="mass", solver="simplex", transported=0, epsilon=0, weight=-1,
-        global_similarity="asymmetric",
     )  # fmt: skip
     told = " | ".join(config.problems())
     for part in (
@@ -184,7 +184,6 @@ def test_impossible_options_are_told_at_once():
         "--transported 0",
         "--epsilon 0",
         "--weight -1",
-        "--model",
         "--out folder",
     ):
         assert part in told
@@ -208,24 +207,29 @@ def test_a_base_models_gallery_is_searched_re_ranked_and_shown(tiny_base, tiny_b
         cosines = embedding @ embedding[row]
         np.testing.assert_allclose([hit["score"] for hit in mine], np.sort(np.delete(cosines, row))[::-1], atol=1e-6)
         assert {hit["item_id"] for hit in mine} == set(ids) - {query_id}
-    page = report.run(report.ReportConfig(hits=new, out=str(tmp_path / "report"), model=str(tiny_base), num_queries=2, top=2)).read_text()
+    page = report.run(report.ReportConfig(hits=new, out=str(tmp_path / "report"), model=str(tiny_base), num_queries=2, top=2))
+    page = Path(page).read_text()
     assert "Matched regions" in page and "prunes nothing" in page
 
 
-def test_with_a_model_the_global_term_is_the_asymmetric_similarity(tiny_model, tiny_birds, tmp_path):
+def test_with_hashes_the_global_term_is_the_asymmetric_similarity(tiny_model, tiny_birds, tmp_path):
     gallery, hits, new = (str(tmp_path / name) for name in ("gallery", "hits.parquet", "new.parquet"))
     birds = DataOptions(name="synthetic", root=str(tiny_birds))
-    given = {"model": str(tiny_model), "tokens": True, "embedding": True, "engine": "local"}
+    given = {"model": str(tiny_model), "tokens": True, "embedding": True, "hash": True, "engine": "local"}
     encode.run(encode.EncodeConfig(out=gallery, data=birds, split="test", **given))
     search.run(search.SearchConfig(gallery=gallery, queries=gallery, k=5, out=hits))
-    config = rerank.RerankConfig(hits=hits, gallery=gallery, out=new, model=str(tiny_model), engine="local")
     rows = {row["item_id"]: row for row in open_gallery(gallery).table().to_pylist()}
     student = load_bundle(tiny_model)
-    for hit in rerank.run(config).to_pylist():
-        embedding = torch.tensor(np.frombuffer(rows[hit["query_id"]]["embedding"], "<f2").astype(np.float32))
+    for hit in rerank.run(rerank.RerankConfig(hits=hits, gallery=gallery, out=new, engine="local")).to_pylist():
+        query = rows[hit["query_id"]]
+        hash_b = np.frombuffer(query["hash"], "<f2").astype(float)
+        embedding = torch.tensor(np.frombuffer(query["embedding"], "<f2").astype(np.float32))
         with torch.inference_mode():
-            hash_b = student.heads(embedding[None])[1][0].double().numpy()
+            np.testing.assert_allclose(student.heads(embedding[None])[1][0].numpy(), hash_b, atol=0.02)
         bits = np.unpackbits(np.frombuffer(rows[hit["item_id"]]["code"], np.uint8)).astype(float)
         assert hit["score_global"] == pytest.approx((hash_b * (2 * bits - 1)).sum() / np.abs(hash_b).sum(), abs=1e-4)
-    plain = rerank.run(dataclasses.replace(config, global_similarity="hamming")).to_pylist()
-    assert all(hit["score_global"] == pytest.approx(1 - 2 * hit["distance"] / 16) for hit in plain)
+
+
+def test_asymmetric_needs_hashes_of_the_queries(config):
+    with pytest.raises(ValueError, match="no real-valued hashes.*--hash"):
+        rerank.run(dataclasses.replace(config, global_similarity="asymmetric"))

@@ -12,27 +12,33 @@ import torch
 from eet.datasets import synthetic
 from eet.gallery import Gallery, Manifest, open_gallery, part_table, read_hits, read_recall, write_manifest, write_part
 from eet.images import read_image
+from eet.retrieval import search as searching
+from eet.retrieval.gallery_index import GalleryIndex
+from eet.retrieval.search import search_gallery
 from eet.vit import load_bundle, save_bundle
-from pipelines import encode, index, search, search_shards
-from pipelines.cli import JobFailed
-from pipelines.gallery_index import GalleryIndex
-from pipelines.options import DataOptions
+from pipelines import encode, index, search
+from pipelines.actors import shards
+from pipelines.job.errors import JobFailed
+from pipelines.job.options import DataOptions
 
 BITS = 10
 
 
-def hand_made(path: Path, codes: np.ndarray, labels: list[int | None], *, names=None, prefix="item", bad=(), digest="m") -> Gallery:
-    """A gallery of one part with these bits (N, BITS)."""
+def hand_made(
+    path: Path, codes: np.ndarray, labels: list[int | None], *, names=None, prefix="item", bad=(), digest="m", hashes=None
+) -> Gallery:
+    """A gallery of one part with these bits (N, BITS), and with hashes (N, BITS) where they are given."""
     rows = len(codes)
     manifest = Manifest(
         model_digest=digest, preprocessing_digest="p", num_bits=BITS, num_rows=rows, num_ok=rows - len(bad), num_parts=1,
-        rows_per_part=rows, label_names=names, errors={"missing": len(bad)} if bad else {},
+        rows_per_part=rows, label_names=names, errors={"missing": len(bad)} if bad else {}, has_hash=hashes is not None,
     )  # fmt: skip
     ids = [f"{prefix}{row:03d}" for row in range(rows)]
     statuses = ["missing" if row in bad else "ok" for row in range(rows)]
     table = part_table(
-        ids, ids, labels, np.packbits(codes, axis=1), statuses, [None if s == "ok" else s for s in statuses], schema=manifest.schema
-    )
+        ids, ids, labels, np.packbits(codes, axis=1), statuses, [None if s == "ok" else s for s in statuses], schema=manifest.schema,
+        hash=hashes,
+    )  # fmt: skip
     write_part(str(path), 0, table)
     write_manifest(str(path), manifest)
     return open_gallery(str(path))
@@ -74,19 +80,19 @@ def answered(hits) -> list[tuple]:
 
 @pytest.mark.parametrize("k", [1, 7, 57, 58, 200])
 def test_a_gallery_against_itself_finds_all_but_the_query_ties_by_id(gallery, k):
-    assert answered(search.search_gallery(gallery, gallery, k=k)) == loop(gallery, gallery, k)
+    assert answered(search_gallery(gallery, gallery, k=k)) == loop(gallery, gallery, k)
 
 
 def test_the_same_folder_by_another_name_is_the_same_gallery(gallery, monkeypatch):
     monkeypatch.chdir(Path(gallery.path).parent)
-    hits = search.search_gallery(gallery, open_gallery("gallery"), k=60)
+    hits = search_gallery(gallery, open_gallery("gallery"), k=60)
     assert all(query != item for query, _, item, _ in answered(hits)) and len(hits) == 58 * 57
 
 
 @pytest.mark.parametrize("k", [3, 100])
 def test_another_gallery_with_the_same_ids_keeps_them(gallery, bits, tmp_path, k):
     queries = hand_made(tmp_path / "queries", bits[:4], [0, 1, 2, None])
-    hits = search.search_gallery(gallery, queries, k=k)
+    hits = search_gallery(gallery, queries, k=k)
     assert answered(hits) == loop(gallery, queries, k)
     assert len(hits) == 4 * min(k, 58)
 
@@ -94,10 +100,11 @@ def test_another_gallery_with_the_same_ids_keeps_them(gallery, bits, tmp_path, k
 @pytest.mark.parametrize("k", [1, 9, 58])
 def test_inside_a_distance_the_hash_orders_then_the_id_and_scores_fall_with_the_rank(gallery, tmp_path, k):
     hashes = np.random.default_rng(1).integers(-8, 9, (5, BITS)).astype(np.float32) + 0.5  # exact sums: real ties, no rounding
-    queries = hand_made(tmp_path / "queries", (hashes > 0).astype(np.uint8), [0] * 5, prefix="query")
-    hits = search.search_gallery(gallery, queries, k=k, query_hash=hashes)
+    codes = (hashes > 0).astype(np.uint8)
+    queries = hand_made(tmp_path / "queries", codes, [0] * 5, prefix="query", hashes=hashes)
+    hits = search_gallery(gallery, queries, k=k)
     assert answered(hits) == loop(gallery, queries, k, hashes)
-    by_distance = search.search_gallery(gallery, queries, k=k)
+    by_distance = search_gallery(gallery, hand_made(tmp_path / "without", codes, [0] * 5, prefix="query"), k=k)
     assert k == 1 or answered(hits) != answered(by_distance)
     for found in (hits, by_distance):
         scores, ids = np.array(found["score"].to_pylist()), np.array(found["query_id"].to_pylist())
@@ -106,7 +113,7 @@ def test_inside_a_distance_the_hash_orders_then_the_id_and_scores_fall_with_the_
 
 def test_labels_come_along_and_unknown_ones_are_null(gallery, bits, tmp_path):
     queries = hand_made(tmp_path / "queries", bits[:2], [1, None], prefix="query")
-    hits = search.search_gallery(gallery, queries, k=58)
+    hits = search_gallery(gallery, queries, k=58)
     label_of = dict(zip(gallery.codes()[1].to_pylist(), gallery.labels().tolist(), strict=True))
     assert hits["query_label"].to_pylist() == [1] * 58 + [None] * 58
     for row in hits.to_pylist():
@@ -116,7 +123,7 @@ def test_labels_come_along_and_unknown_ones_are_null(gallery, bits, tmp_path):
 def test_labels_of_queries_are_matched_by_name(bits, tmp_path):
     items = hand_made(tmp_path / "items", bits[:3], [0, 1, 2], names=("crow", "jay", "owl"))
     queries = hand_made(tmp_path / "queries", bits[:4], [0, 1, 2, None], names=("emu", "jay", "crow"), prefix="query")
-    hits = search.search_gallery(items, queries, k=1)
+    hits = search_gallery(items, queries, k=1)
     assert hits["query_label"].to_pylist() == [3, 1, 0, None]
 
 
@@ -252,23 +259,25 @@ def parted(tmp_path_factory) -> Gallery:
 
 
 @pytest.fixture(scope="module")
-def asked(parted, tmp_path_factory) -> tuple[Gallery, np.ndarray]:
+def asked(parted, tmp_path_factory) -> tuple[Gallery, Gallery, np.ndarray]:
+    """The same queries without hashes and with them, and the hashes."""
     hashes = np.random.default_rng(4).integers(-8, 9, (23, BITS)).astype(np.float32) + 0.5
-    return hand_made(tmp_path_factory.mktemp("asked") / "queries", (hashes > 0).astype(np.uint8), [0] * 23, prefix="query"), hashes
+    folder, codes = tmp_path_factory.mktemp("asked"), (hashes > 0).astype(np.uint8)
+    plain = hand_made(folder / "plain", codes, [0] * 23, prefix="query")
+    return plain, hand_made(folder / "hashed", codes, [0] * 23, prefix="query", hashes=hashes), hashes
 
 
 @pytest.mark.parametrize("with_hash", [False, True])
 @pytest.mark.parametrize("own", [False, True])
 def test_an_appended_gallery_an_index_and_blocks_of_queries_give_the_loops_hits(parted, asked, tmp_path, monkeypatch, with_hash, own):
-    monkeypatch.setattr(search, "QUERIES_AT_ONCE", 7)
-    queries, hashes = (parted, None) if own else asked
-    hashes = hashes if with_hash else None
+    monkeypatch.setattr(searching, "QUERIES_AT_ONCE", 7)
+    queries, hashes = (parted, None) if own else (asked[1], asked[2]) if with_hash else (asked[0], None)
     index.run(index.IndexConfig(gallery=parted.path, out=str(tmp_path / "index")))
     mapped = GalleryIndex.load(str(tmp_path / "index")).search
     for k in (1, 8, 60):
-        plain = search.search_gallery(parted, queries, k=k, query_hash=hashes)
+        plain = search_gallery(parted, queries, k=k)
         assert sorted_by_query(answered(plain)) == sorted_by_query(loop(parted, queries, k, hashes))
-        assert search.search_gallery(parted, queries, k=k, query_hash=hashes, search=mapped).equals(plain)
+        assert search_gallery(parted, queries, k=k, search=mapped).equals(plain)
 
 
 def sorted_by_query(rows: list[tuple]) -> list[tuple]:
@@ -292,36 +301,32 @@ def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewe
     copy = tmp_path / "gallery"
     shutil.copytree(parted.path, copy)
     gallery = open_gallery(str(copy))
-    queries, hashes = asked
-    with search_shards.sharded_search(gallery, 2, address="local") as found:
-        for number, hash_Qb in enumerate((None, hashes)):
+    with shards.sharded_search(gallery, 2, address="local") as found:
+        for number, queries in enumerate(asked[:2]):
             for k in (1, 11, 60):
-                expected = search.search_gallery(parted, queries, k=k, query_hash=hash_Qb)
-                assert search.search_gallery(gallery, queries, k=k, query_hash=hash_Qb, search=found).equals(expected)
+                assert search_gallery(gallery, queries, k=k, search=found).equals(search_gallery(parted, queries, k=k))
             if number == 0:
                 kill_a_shard()
         (copy / "part-000005.parquet").unlink()
         kill_a_shard()
         kill_a_shard()
         with pytest.raises(JobFailed, match=r"shard of parts 1, 3, 5, 7 cannot be built: .* lacks .*part-000005"):
-            search.search_gallery(gallery, queries, k=5, search=found)
+            search_gallery(gallery, asked[0], k=5, search=found)
 
 
-@pytest.mark.parametrize("shards", [1, 2, 5, 9])
+@pytest.mark.parametrize("number_of_shards", [1, 2, 5, 9])
 @pytest.mark.parametrize("with_hash", [False, True])
-def test_answers_of_shards_merge_into_the_answer_of_all(parted, asked, shards, with_hash):
+def test_answers_of_shards_merge_into_the_answer_of_all(parted, asked, number_of_shards, with_hash):
     """The merge alone, for any number of shards, one of which may be empty."""
-    queries, hashes = asked
-    hashes = hashes if with_hash else None
-    indexes = [GalleryIndex.of_gallery(parted, list(range(number, 9, shards))) for number in range(shards)]
+    queries = asked[with_hash]
+    indexes = [GalleryIndex.of_gallery(parted, list(range(number, 9, number_of_shards))) for number in range(number_of_shards)]
     indexes.append(GalleryIndex.of_gallery(parted, []))
 
     def found(codes, k, query_hash=None):
-        return search_shards.merged([index.search(codes, k, query_hash=query_hash) for index in indexes], k)
+        return shards.merged([index.search(codes, k, query_hash=query_hash) for index in indexes], k)
 
     for k in (1, 11, 60):
-        expected = search.search_gallery(parted, queries, k=k, query_hash=hashes)
-        assert search.search_gallery(parted, queries, k=k, query_hash=hashes, search=found).equals(expected)
+        assert search_gallery(parted, queries, k=k, search=found).equals(search_gallery(parted, queries, k=k))
 
 
 def test_an_index_older_than_its_gallery_is_refused_and_extended(parted, asked, tmp_path, capsys):
@@ -340,7 +345,7 @@ def test_an_index_older_than_its_gallery_is_refused_and_extended(parted, asked, 
         search.run(ask)
     index.run(make)
     assert "(4 of 9 parts" in capsys.readouterr().out
-    assert answered(search.run(ask)) == answered(search.search_gallery(parted, asked[0], k=4))
+    assert answered(search.run(ask)) == answered(search_gallery(parted, asked[0], k=4))
 
     write_part(str(copy), 2, open_gallery(str(copy)).table().slice(14, 7))  # the same rows, written anew
     with pytest.raises(ValueError, match="index of another gallery"):
@@ -381,7 +386,7 @@ def test_an_approximate_search_tells_its_recall_and_answers_that_are_short(ivf, 
 def test_all_lists_probed_is_an_exact_search_of_which_no_recall_is_told(ivf, parted, asked, own, capsys):
     queries = parted if own else asked[0]
     hits = search.run(dataclasses.replace(ivf, probes=6, queries=queries.path))
-    assert hits.equals(search.search_gallery(parted, queries, k=20))
+    assert hits.equals(search_gallery(parted, queries, k=20))
     assert read_recall(ivf.out) is None and "approximate" not in capsys.readouterr().out
 
 
@@ -404,7 +409,7 @@ def test_an_ivf_index_is_extended_in_its_own_lists_and_kinds_are_not_mixed(parte
     np.testing.assert_array_equal(second.centroids_LB, first.codes.centroids_LB)
     second.probes = 5
     found = dataclasses.replace(GalleryIndex.load(str(out)), codes=second).search
-    assert search.search_gallery(parted, asked[0], k=9, search=found).equals(search.search_gallery(parted, asked[0], k=9))
+    assert search_gallery(parted, asked[0], k=9, search=found).equals(search_gallery(parted, asked[0], k=9))
     with pytest.raises(ValueError, match="is of kind ivf, not exact"):
         index.run(dataclasses.replace(make, kind="exact", lists=None))
     with pytest.raises(ValueError, match="has 5 lists, not 7"):
@@ -434,5 +439,5 @@ def test_an_index_never_takes_the_place_of_other_files(parted, tmp_path):
 
 def test_a_link_to_the_gallery_is_the_gallery(parted, tmp_path):
     (tmp_path / "link").symlink_to(parted.path)
-    hits = search.search_gallery(parted, open_gallery(str(tmp_path / "link")), k=3)
+    hits = search_gallery(parted, open_gallery(str(tmp_path / "link")), k=3)
     assert all(query != item for query, _, item, _ in answered(hits))

@@ -11,20 +11,22 @@ import torch
 import yaml
 
 from eet.vit import PruningSchedule, build_student, load_bundle, save_bundle
-from pipelines import sweep, sweep_trainings, trial_outcomes
-from pipelines.cli import JobFailed, main
-from pipelines.cluster import ClusterResources, Node
+from pipelines import sweep
+from pipelines.cli import main
+from pipelines.costs.networks import latencies_ms, student_costs
 from pipelines.distill import DistillConfig
-from pipelines.network_cost import latencies_ms, student_costs
-from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.job.cluster import ClusterResources, Node
+from pipelines.job.errors import JobFailed
+from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.sweep import SweepConfig, space_of
-from pipelines.sweep_curves import weight_line
-from pipelines.sweep_results import pareto_trials, results_table, write_results
-from pipelines.sweep_trainings import share_of
-from pipelines.trial_search import default_scheduler, optuna_search, scheduler
-from pipelines.trial_share import Share
-from pipelines.trial_training import TrainingTrial, trial_config
-from pipelines.trials import (
+from pipelines.trials import outcomes as outcomes_module
+from pipelines.trials import trainings
+from pipelines.trials.results import pareto_trials, results_table, write_results
+from pipelines.trials.search import default_scheduler, optuna_search, scheduler
+from pipelines.trials.share import Share
+from pipelines.trials.training import TrainingTrial, trial_config
+from pipelines.trials.trainings import share_of
+from pipelines.trials.trial import (
     Trial,
     begin_trial,
     chosen_trial,
@@ -35,6 +37,7 @@ from pipelines.trials import (
     trial_name,
     with_parameters,
 )
+from pipelines.trials.weight_curves import weight_line
 from tune_spaces.keep_ratios import keep_ratios
 from tune_spaces.loss_weights import loss_weights
 
@@ -294,12 +297,12 @@ def test_with_shared_teachers_each_code_length_follows_its_own():
 
 def test_a_stopped_trial_is_told_and_its_workers_room_given_back_when_its_own_processes_are_gone(tmp_path, monkeypatch, capsys):
     freed: list[str] = []
-    monkeypatch.setattr(trial_outcomes, "remove_placement_group", lambda room: freed.append(room.id.hex()))
+    monkeypatch.setattr(outcomes_module, "remove_placement_group", lambda room: freed.append(room.id.hex()))
     clock = [100.0]
-    monkeypatch.setattr(trial_outcomes.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(outcomes_module.time, "monotonic", lambda: clock[0])
     run = type("Run", (), {"ended": [], "end_children": lambda self, *told: self.ended.append(told)})()
     progress = config_of(tmp_path, tmp_path, train=dataclasses.replace(TRAIN, epochs=9)).kind.progress
-    outcomes = trial_outcomes.TrialOutcomes(tmp_path, of=TrainingTrial, progress=progress, run=run, planned=[], scheduler="asha")
+    outcomes = outcomes_module.TrialOutcomes(tmp_path, of=TrainingTrial, progress=progress, run=run, planned=[], scheduler="asha")
     rooms = ["ab" * 18, "cd" * 18]
     drawn = [{"loss.beta": 0.1}, {"loss.beta": 0.2}]
     trials = [type("Trial", (), {"config": {"planned": parameters}})() for parameters in drawn]
@@ -311,7 +314,7 @@ def test_a_stopped_trial_is_told_and_its_workers_room_given_back_when_its_own_pr
     assert run.ended == [(f"trial {stopped.name}", "KILLED")]
     outcomes.on_step_end(2, trials)
     assert freed == []
-    clock[0] += trial_outcomes.GRACE_S
+    clock[0] += outcomes_module.GRACE_S
     outcomes.on_step_end(3, trials)
     assert freed == rooms[:1]
     outcomes.on_trial_error(4, trials, trials[1])
@@ -357,7 +360,7 @@ def test_without_validation_images_there_is_nothing_to_judge_by(tiny_birds, tmp_
 def test_a_dry_run_counts_trials_resources_and_hours_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(sweep_trainings, "measured_rate", lambda plan: (2.0, "cpu"))
+    monkeypatch.setattr(trainings, "measured_rate", lambda plan: (2.0, "cpu"))
     sweep.run(config_of(tmp_path / "out", tiny_birds, trials=5, dry_run=True, train=dataclasses.replace(TRAIN, epochs=300)))
     told = capsys.readouterr().out
     # 300 epochs of 3 steps of 8 at 2 images/s: an hour each; five of them, two at a time: three hours.
@@ -368,7 +371,7 @@ def test_a_dry_run_counts_trials_resources_and_hours_and_writes_nothing(tiny_bir
 
 def test_a_sweep_that_is_stopped_leaves_its_table_and_the_test_split_alone(tiny_birds, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "connected", lambda address: nullcontext(ClusterResources((Node(2, 0),))))
-    monkeypatch.setattr(sweep_trainings.encode, "run", None)  # must not be reached
+    monkeypatch.setattr(trainings.encode, "run", None)  # must not be reached
 
     def cut_off(config, out, *_):
         finished(out / "trials", drawn_parameters(loss_weights(), trials=3, seed=42)[1], [0.5])

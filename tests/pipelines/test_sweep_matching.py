@@ -14,16 +14,18 @@ import torch
 import yaml
 
 from eet.gallery import Manifest, open_gallery, part_table, read_hits, write_hits, write_manifest, write_part
-from pipelines import evaluate, matching_cost, rerank, sweep, trial_reranking
+from eet.retrieval.search import search_gallery
+from pipelines import evaluate, rerank, sweep
 from pipelines.cli import main
-from pipelines.cluster import ClusterResources, Node
-from pipelines.matching_cost import ms_per_query
-from pipelines.query_halves import in_halves
-from pipelines.search import search_gallery
+from pipelines.costs import matching
+from pipelines.costs.matching import ms_per_query
+from pipelines.job.cluster import ClusterResources, Node
+from pipelines.job.tracking import default_tracking_uri
 from pipelines.sweep import SweepConfig
-from pipelines.sweep_rerankings import GivenHitsOptions
-from pipelines.tracking import default_tracking_uri
-from pipelines.trials import end_trial, trial_name, with_parameters
+from pipelines.trials import reranking
+from pipelines.trials.halves import in_halves
+from pipelines.trials.rerankings import GivenHitsOptions
+from pipelines.trials.trial import end_trial, trial_name, with_parameters
 
 # POT's solver needs no compiling, which takes every process some seconds.
 OWN_SPACE = """
@@ -146,12 +148,12 @@ def test_with_a_model_trials_weigh_the_querys_hash_as_a_re_ranking_does(given, t
 
 def test_a_trial_that_a_searcher_draws_again_is_not_run_again(given, tmp_path, monkeypatch):
     reports: list[dict[str, float]] = []
-    monkeypatch.setattr(trial_reranking.tune, "report", reports.append)
-    monkeypatch.setattr(trial_reranking, "reranked_measures", None)  # must not be reached
+    monkeypatch.setattr(reranking.tune, "report", reports.append)
+    monkeypatch.setattr(reranking, "reranked_measures", None)  # must not be reached
     parameters, record = {"weight": 2.0}, dict.fromkeys(MEASURES, 0.5)
     end_trial(tmp_path / trial_name(parameters), "finished", "", [record])
     base = config_of(tmp_path, given).kind.base
-    trial_reranking.run_trial(parameters, base=base, root=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
+    reranking.run_trial(parameters, base=base, root=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
     assert reports == [record]
 
 
@@ -182,7 +184,7 @@ def test_hits_that_cannot_be_judged_are_refused(change, told, given, tmp_path, m
 def test_a_dry_run_counts_trials_and_queries_and_writes_nothing(given, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr("pipelines.sweep_rerankings.ms_per_query", lambda hits, configs, threads: {"first": 2e5})
+    monkeypatch.setattr("pipelines.trials.rerankings.ms_per_query", lambda hits, configs, threads: {"first": 2e5})
     options = {"form": "grid", "marginals": ["uniform"], "epsilons": [0.05], "weights": [1.0]}
     sweep.run(config_of(tmp_path / "out", given, space_options=options, dry_run=True))
     told = capsys.readouterr().out
@@ -214,8 +216,8 @@ def test_what_differs_in_weight_alone_is_timed_once_and_reading_is_not_timed(giv
         timed.append(len(calls))
         return {kind: [place + 1.0, place + 2.0, 99.0] for place, kind in enumerate(calls)}
 
-    monkeypatch.setattr(matching_cost, "interleaved_seconds", seconds)
-    monkeypatch.setattr(matching_cost, "SAMPLE_PAIRS", 3 * given.top)
+    monkeypatch.setattr(matching, "interleaved_seconds", seconds)
+    monkeypatch.setattr(matching, "SAMPLE_PAIRS", 3 * given.top)
     found = ms_per_query(
         read_hits(given.hits), {name: with_parameters(base, change) for name, change in changes.items()}, threads=torch.get_num_threads()
     )

@@ -16,10 +16,10 @@ from eet.embedding import MarginObjective, load_base, read_base_record
 from eet.images import read_image
 from eet.metrics import cosine_metrics
 from pipelines import train_base
-from pipelines.base_plan import BaseTrainOptions, MarginOptions, WholeBatchObjective
-from pipelines.options import DataOptions
-from pipelines.training import TrainingResult, read_labelled_images
-from pipelines.training_worker import learning_rate_factor, objective_of, optimizer_of
+from pipelines.job.options import DataOptions
+from pipelines.training.base import BaseTrainOptions, MarginOptions, WholeBatchObjective
+from pipelines.training.run import TrainingResult, read_labelled_images
+from pipelines.training.worker import learning_rate_factor, objective_of, optimizer_of
 
 pytestmark = pytest.mark.timeout(300)
 

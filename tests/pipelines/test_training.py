@@ -20,11 +20,11 @@ import yaml
 from eet.datasets import synthetic
 from eet.vit import load_bundle, read_bundle_record
 from pipelines import distill, train_teacher
-from pipelines.cli import JobFailed
-from pipelines.options import DataOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.output import check_same_options, config_values
-from pipelines.training import TrainingResult, new_network
-from pipelines.training_worker import learning_rate_factor, optimizer_of
+from pipelines.job.errors import JobFailed
+from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.job.output import check_same_options, config_values
+from pipelines.training.run import TrainingResult, new_network
+from pipelines.training.worker import learning_rate_factor, optimizer_of
 
 NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
 EPOCHS = 6  # fewer could be over before a worker is killed twice
@@ -438,7 +438,7 @@ def test_networks_come_from_the_seed_with_one_backbone_and_heads_of_their_own(ti
 
 
 def test_heads_have_a_learning_rate_of_their_own(tiny_birds, runs):
-    from pipelines.training_worker import objective_of
+    from pipelines.training.worker import objective_of
 
     images = distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=0)
     plan = distill.plan_of(config_of(runs / "x", tiny_birds), images)

@@ -4,17 +4,8 @@ import torch
 
 from eet.datasets import synthetic
 from eet.images import Preprocessing
-from pipelines.training_data import (
-    AugmentedImages,
-    EvaluationImages,
-    LabelSampler,
-    StepSampler,
-    epoch_order,
-    open_image,
-    step_loader,
-    unreadable_images,
-    view_random,
-)
+from eet.training.images import AugmentedImages, EvaluationImages, open_image, step_loader, unreadable_images, view_random
+from eet.training.samplers import LabelSampler, StepSampler, epoch_order
 
 PREPROCESSING = Preprocessing.published((48, 48))
 

@@ -13,8 +13,9 @@ from gate import Gate, wait_until
 from ray.cluster_utils import Cluster
 
 from eet.gallery import open_gallery, write_hits
-from pipelines import encode, encode_parts, rerank, rerank_parts
-from pipelines.search import search_gallery
+from eet.retrieval.search import search_gallery
+from pipelines import encode, rerank
+from pipelines.actors import encoding, scoring
 
 NODES = 2
 SIZES = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
@@ -55,7 +56,7 @@ def main(model: str, images: str, gallery: str, hits: str, reranked: str) -> Non
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 
     gate = Gate(Path(gallery).parent / "encode-gate")
-    encode_parts.PartActor = gate.closed(encode_parts.PartActor)
+    encoding.PartActor = gate.closed(encoding.PartActor)
     thread = losing.lose_one(gate, "encode")
     encode.run(
         encode.EncodeConfig(
@@ -70,7 +71,7 @@ def main(model: str, images: str, gallery: str, hits: str, reranked: str) -> Non
     write_hits(hits, search_gallery(coded, coded, k=coded.manifest.num_ok - 1))
     losing.replace_lost()
     gate = Gate(Path(gallery).parent / "rerank-gate")
-    rerank_parts.ScoreActor = gate.closed(rerank_parts.ScoreActor)
+    scoring.ScoreActor = gate.closed(scoring.ScoreActor)
     thread = losing.lose_one(gate, "rerank")
     rerank.run(rerank.RerankConfig(hits=hits, gallery=gallery, out=reranked, top=1000, workers=NODES, address=address))
     thread.join()

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from pipelines.options import LossOptions
+from pipelines.job.options import LossOptions
 from tune_spaces.loss_weights import BETA_GRID, SIGMA_GRID, loss_weights
 
 

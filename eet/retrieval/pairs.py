@@ -1,0 +1,162 @@
+"""Scoring pairs of query and hit where the hits lie: gallery part by part, in this process.
+
+Shape suffixes: P pairs, Q queries, B bytes of a code, D dimension.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eet.gallery import Gallery, Manifest, fixed_binary_to_numpy
+from eet.matching import TokenSet, asymmetric_similarity, cosine_similarity, hamming_similarity, match_pairs
+
+GlobalSimilarity = Literal["hamming", "asymmetric", "embedding"]
+
+PAIRS_AT_ONCE = 1 << 14
+"""Pairs whose codes or embeddings are compared at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions:
+    """How a pair is scored.
+
+    Attributes:
+        marginal: a name in `eet.matching.MARGINALS`.
+        epsilon: strength of the entropy, in units of 1 - cosine.
+        transported: share of the mass that is moved, in (0, 1].
+        solver: a name in `eet.matching.SOLVERS`.
+        global_similarity: what codes or embeddings as a whole are compared by.
+        embeddings: whether the stored final CLS vectors are read.
+        device: "cpu" or "cuda".
+        threads: CPU threads; default all.
+    """
+
+    marginal: str
+    epsilon: float
+    transported: float
+    solver: str
+    global_similarity: GlobalSimilarity
+    embeddings: bool
+    device: str = "cpu"
+    threads: int | None = None
+
+
+class Queries(NamedTuple):
+    """Some queries, ready to travel: their tokens, packed codes, and where the options need them hashes (Q, bits) and final CLS vectors."""
+
+    tokens: TokenSet
+    codes_QB: np.ndarray
+    hash_Qb: np.ndarray | None
+    embedding_QD: np.ndarray | None
+
+
+class PartPairs(NamedTuple):
+    """Pairs whose item may lie in one part. pair_P: the pair's number. query_P: row of its query in `Queries`. item_ids: (P,)."""
+
+    part: int
+    pair_P: np.ndarray
+    query_P: np.ndarray
+    item_ids: pa.Array
+
+
+class ScoredPairs(NamedTuple):
+    """Pairs whose item the part holds. struct_P is NaN where the item has no tokens; then global_P is NaN too."""
+
+    pair_P: np.ndarray
+    global_P: np.ndarray
+    struct_P: np.ndarray
+
+
+def needed_columns(*, embeddings: bool) -> list[str]:
+    """What is read of a row."""
+    return ["item_id", "code", "tokens", "token_mass", *(["embedding"] if embeddings else [])]
+
+
+def token_set(rows: pa.Table, manifest: Manifest) -> TokenSet:
+    """The tokens of a gallery's rows, all of which have them."""
+    assert manifest.token_shape is not None
+    num_tokens, dim = manifest.token_shape
+    embedding = (
+        fixed_binary_to_numpy(rows["embedding"], "<f2", (manifest.embedding_dim or 0,)) if "embedding" in rows.column_names else None
+    )
+    return TokenSet(
+        fixed_binary_to_numpy(rows["tokens"], "<f2", (num_tokens, dim)),
+        fixed_binary_to_numpy(rows["token_mass"], "<f2", (num_tokens,)),
+        embedding,
+    )
+
+
+def score_part(gallery: Gallery, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
+    """Scores of those pairs whose item the part holds. Of a pair alone: how pairs are grouped changes no bit of them."""
+    return score_rows(rows_of(gallery, pairs, options), gallery.manifest, pairs, queries, options)
+
+
+def rows_of(gallery: Gallery, pairs: PartPairs, options: MatchOptions) -> pa.Table:
+    """What the part holds of the pairs' items, each once, with all that is needed to score them."""
+    return gallery.part_rows(pairs.part, pairs.item_ids.unique(), needed_columns(embeddings=options.embeddings))
+
+
+def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
+    """`score_part` of rows that are read already. manifest: their gallery's."""
+    row_P = pc.index_in(pairs.item_ids, value_set=rows["item_id"].combine_chunks())
+    here = row_P.is_valid().to_numpy(zero_copy_only=False)
+    row_P = row_P.drop_null().to_numpy().astype(np.int64)
+    pair_P, query_P = pairs.pair_P[here], pairs.query_P[here]
+    global_P, struct_P = (np.full(len(pair_P), np.nan, np.float32) for _ in range(2))
+    with_tokens = pc.and_(rows["tokens"].is_valid(), rows["code"].is_valid()).to_numpy()
+    scored_P = with_tokens[row_P]
+    if scored_P.any():
+        place = np.cumsum(with_tokens) - 1
+        rows = rows.filter(pa.array(with_tokens))
+        item_P, query_P = place[row_P[scored_P]], query_P[scored_P]
+        tokens = token_set(rows, manifest)
+        global_P[scored_P] = _global(rows, item_P, query_P, queries, manifest, options)
+        struct_P[scored_P] = match_pairs(
+            queries.tokens, tokens, np.stack([query_P, item_P], axis=1),
+            marginal=options.marginal, epsilon=options.epsilon, transported=options.transported, solver=options.solver,
+            threads=options.threads, device=options.device,
+        ).numpy()  # fmt: skip
+    return ScoredPairs(pair_P, global_P, struct_P)
+
+
+def _global(
+    rows: pa.Table, item_P: np.ndarray, query_P: np.ndarray, queries: Queries, manifest: Manifest, options: MatchOptions
+) -> np.ndarray:
+    """Global similarities (P,), float32; pairs go some at a time, as their vectors side by side would outgrow memory."""
+    by_embedding = options.global_similarity == "embedding"
+    name, kind, width = (
+        ("embedding", "<f2", manifest.embedding_dim or 0) if by_embedding else ("code", np.uint8, -(-manifest.num_bits // 8))
+    )
+    items = fixed_binary_to_numpy(rows[name], kind, (width,))
+    similar_P = np.empty(len(item_P), np.float32)
+    for start in range(0, len(item_P), PAIRS_AT_ONCE):
+        block = slice(start, start + PAIRS_AT_ONCE)
+        theirs, query = items[item_P[block]], query_P[block]
+        if by_embedding:
+            assert queries.embedding_QD is not None
+            similar_P[block] = cosine_similarity(queries.embedding_QD[query], theirs)
+        elif options.global_similarity == "asymmetric":
+            assert queries.hash_Qb is not None
+            used, of_pair = np.unique(query, return_inverse=True)  # each query has tables of its own
+            similar_P[block] = asymmetric_similarity(queries.hash_Qb[used], of_pair, theirs)
+        else:
+            similar_P[block] = hamming_similarity(queries.codes_QB[query], theirs, num_bits=manifest.num_bits)
+    return similar_P
+
+
+Scorer = Callable[[Queries, list[PartPairs]], Iterator[ScoredPairs]]
+"""Scores pairs, part by part, in any order of parts."""
+
+
+OpenedScorer = AbstractContextManager[Scorer]
+
+
+@contextmanager
+def scoring_here(gallery: Gallery, options: MatchOptions) -> Iterator[Scorer]:
+    """In this process."""
+    yield lambda queries, pairs: (score_part(gallery, part, queries, options) for part in pairs)

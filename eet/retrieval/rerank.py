@@ -1,0 +1,186 @@
+"""Re-ranking: the first hits of every query in a new order, by matching image regions.
+
+Shape suffixes: H hits, P pairs, Q queries, b bits.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eet.gallery import RERANKED_SCHEMA, Gallery, check_same_model, fixed_binary_to_numpy
+from eet.matching import MARGINALS
+from eet.retrieval.pairs import GlobalSimilarity, MatchOptions, OpenedScorer, PartPairs, Queries, Scorer, needed_columns, token_set
+
+QUERY_BYTES_AT_ONCE = 256 * 2**20
+"""Tokens of the queries that travel together."""
+
+
+def match_options(
+    gallery: Gallery,
+    queries: Gallery,
+    *,
+    marginal: str = "importance",
+    epsilon: float = 0.05,
+    transported: float = 1.0,
+    solver: str = "sinkhorn",
+    global_similarity: GlobalSimilarity | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> MatchOptions:
+    """How pairs of these galleries are scored.
+
+    Args:
+        global_similarity: default "asymmetric" where the queries have real-valued hashes, else "hamming".
+
+    Raises:
+        ValueError: the two were not made by one model, or a gallery lacks a column that the options need.
+    """
+    check_same_model(gallery, queries)
+    chosen = global_similarity or ("asymmetric" if queries.manifest.has_hash else "hamming")
+    centres = MARGINALS[marginal].reads == "correlation"
+    options = MatchOptions(
+        marginal=marginal,
+        epsilon=epsilon,
+        transported=transported,
+        solver=solver,
+        global_similarity=chosen,
+        embeddings=chosen == "embedding" or (centres and _have_embeddings(gallery, queries)),
+        device=device,
+        threads=threads,
+    )
+    _check_columns(gallery, queries, chosen)
+    return options
+
+
+def _have_embeddings(*galleries: Gallery) -> bool:
+    return all(gallery.manifest.embedding_dim is not None for gallery in galleries)
+
+
+def _check_columns(gallery: Gallery, queries: Gallery, chosen: GlobalSimilarity) -> None:
+    for side in (gallery, queries):
+        if side.manifest.token_shape is None:
+            raise ValueError(f"{side.path} has no tokens to match: encode it with --tokens")
+    for side in (gallery, queries) if chosen == "embedding" else ():
+        if not _have_embeddings(side):
+            raise ValueError(f"{side.path} has no embeddings, which --global_similarity embedding needs: encode it with --embedding")
+    if chosen == "asymmetric" and not queries.manifest.has_hash:
+        raise ValueError(f"{queries.path} has no real-valued hashes, which --global_similarity asymmetric needs: encode it with --hash")
+
+
+def reranked_hits(
+    hits: pa.Table, gallery: Gallery, queries: Gallery, options: MatchOptions, *, top: int, weight: float, opened: OpenedScorer
+) -> pa.Table:
+    """Hits in their new order.
+
+    Args:
+        hits: in the columns of HITS_SCHEMA, rows in any order.
+        top: how many hits of a query are re-ranked; the others keep their place.
+        weight: of the structural similarity; the global one has weight 1.
+        opened: gives what scores pairs: `scoring_here`, or actors.
+
+    Returns:
+        The hits in the columns of RERANKED_SCHEMA, by query and rank.
+
+    Raises:
+        ValueError: a query has no tokens, or an item of the hits is not in the gallery.
+    """
+    hits = hits.sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    head_H = hits["rank"].to_numpy() <= top
+    with opened as scorer:
+        global_H, struct_H = score_hits(hits, head_H, gallery, queries, scorer, options)
+    return reordered(hits, head_H, global_H, struct_H, weight=weight)
+
+
+def score_hits(
+    hits: pa.Table, head_H: np.ndarray, gallery: Gallery, queries: Gallery, scorer: Scorer, options: MatchOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Global and structural similarity of each hit (H,), float32; NaN where `head_H` is false or the item has no tokens.
+
+    Queries go in blocks whose tokens fit memory; of each, the pairs go to the part that holds their item. ValueError where an item is in
+    no part.
+    """
+    global_H, struct_H = (np.full(len(hits), np.nan, np.float32) for _ in range(2))
+    found_H = ~head_H
+    assert queries.manifest.token_shape is not None
+    at_once = max(1, QUERY_BYTES_AT_ONCE // (2 * int(np.prod(queries.manifest.token_shape))))
+    query_ids = hits["query_id"].combine_chunks()
+    for ids in _blocks(query_ids.filter(pa.array(head_H)).unique(), at_once):
+        block = read_queries(queries, ids, options)
+        query_H = pc.index_in(query_ids, value_set=ids)
+        pair_P = np.flatnonzero(head_H & query_H.is_valid().to_numpy(zero_copy_only=False))
+        query_P = query_H.take(pa.array(pair_P)).to_numpy().astype(np.int64)
+        item_ids = hits["item_id"].combine_chunks().take(pa.array(pair_P))
+        pairs = [
+            PartPairs(part, pair_P[places], query_P[places], item_ids.take(pa.array(places)))
+            for part, places in gallery.parts_holding(item_ids).items()
+        ]
+        for scored in scorer(block, pairs):
+            global_H[scored.pair_P], struct_H[scored.pair_P], found_H[scored.pair_P] = scored.global_P, scored.struct_P, True
+    if not found_H.all():
+        missing = hits["item_id"].filter(pa.array(~found_H)).unique()
+        raise ValueError(
+            f"{len(missing)} items of the hits, such as {missing[0].as_py()!r}, are not in {gallery.path}: are they hits of that gallery?"
+        )
+    return global_H, struct_H
+
+
+def _blocks(ids: pa.Array, size: int) -> Iterator[pa.Array]:
+    for start in range(0, len(ids), size):
+        yield ids.slice(start, size)
+
+
+def read_queries(queries: Gallery, ids: pa.Array, options: MatchOptions) -> Queries:
+    """The queries of these ids, in their order. ValueError where one is not in the gallery or could not be encoded."""
+    manifest = queries.manifest
+    hashed = options.global_similarity == "asymmetric"
+    rows = queries.rows(ids, [*needed_columns(embeddings=options.embeddings), *(["hash"] if hashed else [])])
+    if rows["tokens"].null_count:
+        bad = rows["item_id"].filter(rows["tokens"].is_null())
+        raise ValueError(f"{len(bad)} queries, such as {bad[0].as_py()!r}, have no tokens in {queries.path}")
+    tokens = token_set(rows, manifest)
+    hash_Qb = fixed_binary_to_numpy(rows["hash"], "<f2", (manifest.num_bits,)).astype(np.float32) if hashed else None
+    codes_QB = fixed_binary_to_numpy(rows["code"], np.uint8, (-(-manifest.num_bits // 8),))
+    embedding_QD = None if tokens.center_ND is None else np.asarray(tokens.center_ND)
+    return Queries(tokens, codes_QB, hash_Qb, embedding_QD)
+
+
+def reordered(hits: pa.Table, head_H: np.ndarray, global_H: np.ndarray, struct_H: np.ndarray, *, weight: float) -> pa.Table:
+    """Hits, sorted by query and rank, in their new order (RERANKED_SCHEMA).
+
+    Hits with similarities change places among each other, by global + weight * struct, ties in the old order; all others keep their
+    place. The score of one that kept its place continues its neighbours', so that score falls with the rank.
+    """
+    ids = hits["query_id"].combine_chunks()
+    query_H = ids.dictionary_encode().indices.to_numpy().astype(np.int64)
+    moved = np.flatnonzero(head_H & ~np.isnan(struct_H))
+    total_H = global_H + np.float32(weight) * struct_H
+    order = np.arange(len(hits))
+    # Rows ascend by query, so those of each query are put into the places that they had between them.
+    order[moved] = moved[np.lexsort((moved, -total_H[moved], query_H[moved]))]
+    score_H = _continued(total_H[order], hits["score"].to_numpy(), query_H)
+    table = hits.take(pa.array(order))
+    columns = {name: table[name] for name in hits.column_names}
+    columns["rank"] = hits["rank"]
+    columns["score"] = pa.array(score_H, pa.float32())
+    for name, values in (("score_global", global_H[order]), ("score_struct", struct_H[order])):
+        columns[name] = pa.array(values, pa.float32(), mask=np.isnan(values))
+    return pa.table(columns).select(RERANKED_SCHEMA.names).cast(RERANKED_SCHEMA)
+
+
+def _continued(score_H: np.ndarray, before_H: np.ndarray, query_H: np.ndarray) -> np.ndarray:
+    """Scores with NaN filled: what the next score above in the query's list is, less what the old ones lay apart, but no less than the
+    next below; with none above, as the next below; with none at all, the old one.
+    """
+    places = np.arange(len(score_H))
+    known = ~np.isnan(score_H)
+    above = np.maximum.accumulate(np.where(known, places, -1))
+    below = np.minimum.accumulate(np.where(known, places, len(places))[::-1])[::-1]
+    has_above = known[above] & (above >= 0) & (query_H[above] == query_H)
+    has_below = below < len(places)
+    has_below[has_below] = query_H[below[has_below]] == query_H[has_below]
+    next_below = np.where(has_below, score_H[np.minimum(below, len(places) - 1)], -np.inf)
+    continued = np.maximum(score_H[above] - np.maximum(before_H[above] - before_H, 0), next_below)
+    alone = np.where(has_below, next_below, before_H)
+    return np.where(known, score_H, np.where(has_above, continued, alone))

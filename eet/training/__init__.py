@@ -1,0 +1,1 @@
+"""Training without Ray: which image goes into which step, and how it is drawn."""

@@ -1,0 +1,94 @@
+"""Training images, augmented by (seed, epoch, item) alone, and images in evaluation form."""
+
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from eet.datasets import ImageTable
+from eet.images import DecodeFailure, Preprocessing, read_image
+from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
+from eet.training.samplers import StepSampler
+
+_VIEW = 1  # a stream of chance of its own: orders have another (`eet.training.samplers`)
+
+
+def view_random(seed: int, epoch: int, item_id: str, visit: int = 0) -> np.random.Generator:
+    """The chance that draws one image's augmentation in one epoch. visit: how often the epoch has come by that image before."""
+    again = (visit,) if visit else ()
+    return np.random.default_rng((seed, _VIEW, epoch, zlib.crc32(item_id.encode()), *again))
+
+
+class AugmentedImages(Dataset):
+    """Map-style training images; an index is (epoch, row) or (epoch, row, visit), so that a loader process needs no state."""
+
+    def __init__(
+        self, table: ImageTable, preprocessing: Preprocessing, seed: int, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA
+    ) -> None:
+        self.table, self.preprocessing, self.seed = table, preprocessing, seed
+        self.min_crop_area = min_crop_area
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: tuple[int, ...]) -> tuple[Tensor, int]:
+        epoch, row, *visit = index
+        image = open_image(self.table, row)
+        random = view_random(self.seed, epoch, self.table.paths[row], *visit)
+        return self.preprocessing.augment(image, random, min_crop_area=self.min_crop_area), int(self.table.labels[row])
+
+
+class EvaluationImages(Dataset):
+    """Map-style images in evaluation form; index is the row."""
+
+    def __init__(self, table: ImageTable, preprocessing: Preprocessing) -> None:
+        self.table, self.preprocessing = table, preprocessing
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> Tensor:
+        view = _opened(self.preprocessing.read(self.table.location(row)), self.table, row)
+        return self.preprocessing.normalise(np.array(view)).contiguous()
+
+
+def step_loader(images: AugmentedImages, sampler: StepSampler, *, processes: int, pin: bool) -> DataLoader:
+    """Micro-batches (images (b, 3, H, W) float32, labels (b,) int64) in the sampler's order."""
+    return DataLoader(
+        images,
+        batch_sampler=sampler,
+        num_workers=processes,
+        pin_memory=pin,
+        collate_fn=_collate,
+    )
+
+
+def _collate(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*items, strict=True)
+    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
+
+
+def open_image(table: ImageTable, row: int) -> Image.Image:
+    """The decoded image of a row, at its full size. ValueError naming it where it cannot be read."""
+    return _opened(read_image(table.location(row)), table, row)
+
+
+def _opened(image: Image.Image | DecodeFailure, table: ImageTable, row: int) -> Image.Image:
+    if isinstance(image, DecodeFailure):
+        raise ValueError(f"{table.location(row)}: {image.error}")
+    return image
+
+
+def unreadable_images(table: ImageTable, *, threads: int) -> list[tuple[int, str]]:
+    """(row, reason) of every image that cannot be decoded; all are decoded once."""
+
+    def check(row: int) -> str | None:
+        image = read_image(table.location(row))
+        return image.error if isinstance(image, DecodeFailure) else None
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [(row, reason) for row, reason in enumerate(pool.map(check, range(len(table)))) if reason is not None]

@@ -1,0 +1,95 @@
+"""Which image goes into which step: functions of (seed, epoch) alone, never of a worker.
+
+So any number of workers, a restart or a resume sees the same images in the same step.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+_ORDER = 0
+"""The stream of chance of orders; views have another (`eet.training.images`)."""
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order (num_images,) in which an epoch visits its images."""
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(num_images)
+
+
+class StepSampler(Sampler[list[tuple[int, ...]]]):
+    """One worker's micro-batches of an epoch: each global batch of `batch_size` is cut evenly over the workers, then into micro-batches.
+
+    The last, incomplete batch of an epoch is left out; the next epoch's order brings other images to that place.
+    """
+
+    def __init__(self, num_images: int, *, batch_size: int, micro_batch_size: int, rank: int, world: int, seed: int) -> None:
+        self.num_images, self.batch_size, self.micro_batch_size = num_images, batch_size, micro_batch_size
+        self.rank, self.world, self.seed = rank, world, seed
+        self.epoch = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return self.num_images // self.batch_size
+
+    def micro_batches(self) -> list[int]:
+        """Sizes of the micro-batches that make one worker's share of a step."""
+        share, size = self.batch_size // self.world, self.micro_batch_size
+        return [min(size, share - start) for start in range(0, share, size)]
+
+    def __len__(self) -> int:
+        return self.steps * len(self.micro_batches())
+
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        order = epoch_order(self.num_images, self.seed, self.epoch)
+        for step in range(self.steps):
+            mine = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world]
+            start = 0
+            for size in self.micro_batches():
+                yield [(self.epoch, int(row)) for row in mine[start : start + size]]
+                start += size
+
+
+class LabelSampler(StepSampler):
+    """One worker's share of each step's batch, which holds `images_per_label` images of each of its labels, so that every image has a
+    positive.
+
+    Labels, and images within one, are drawn anew for each batch, in random order, and none comes a second time before every one has come:
+    with more labels than a batch takes they are distinct, with fewer each comes again with other images. A label with fewer images than
+    are asked of it repeats them, in another view. An epoch has as many steps as its images would fill.
+
+    Own code: pytorch-metric-learning's MPerClassSampler draws from NumPy's global state, so that a resumed epoch would be another, and
+    refuses batches of more labels than there are; published code draws with replacement, so that an image can be its own positive.
+    labels_N: (N,) of the training images, 0 .. C-1.
+    """
+
+    def __init__(self, labels_N: np.ndarray, *, images_per_label: int, batch_size: int, rank: int, world: int, seed: int) -> None:
+        share = batch_size // world  # pairs are formed over the whole batch, so it is not cut further
+        super().__init__(len(labels_N), batch_size=batch_size, micro_batch_size=share, rank=rank, world=world, seed=seed)
+        self.images_per_label = images_per_label
+        self.rows_of = [np.flatnonzero(labels_N == label) for label in range(int(labels_N.max()) + 1)]
+
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        random = np.random.default_rng((self.seed, _ORDER, self.epoch))
+        visits = np.zeros(self.num_images, np.int64)
+        for _ in range(self.steps):
+            batch: list[tuple[int, ...]] = []
+            for row in self._rows(random):
+                batch.append((self.epoch, row, int(visits[row])))
+                visits[row] += 1
+            yield batch[self.rank :: self.world]
+
+    def _rows(self, random: np.random.Generator) -> list[int]:
+        """Rows of one batch, those of a label beside each other."""
+        wanted = self.batch_size // self.images_per_label
+        rounds = -(-wanted // len(self.rows_of))
+        labels = np.concatenate([random.permutation(len(self.rows_of)) for _ in range(rounds)])[:wanted]
+        left: dict[int, list[int]] = {}
+        rows = []
+        for label in labels.tolist():
+            for _ in range(self.images_per_label):
+                if not left.get(label):
+                    left[label] = random.permutation(self.rows_of[label]).tolist()
+                rows.append(left[label].pop())
+        return rows

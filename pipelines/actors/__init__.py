@@ -1,0 +1,1 @@
+"""The Ray side of encoding, search and re-ranking."""

@@ -1,0 +1,62 @@
+"""Scoring pairs of query and hit by Ray Data actors, each of which scores one part's pairs at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import ray
+
+from eet.gallery import Gallery, read_manifest
+from eet.retrieval.pairs import MatchOptions, PartPairs, Queries, ScoredPairs, Scorer, score_part
+from pipelines.job.cluster import actor_pool, connected
+
+
+@contextmanager
+def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, workers: int | None) -> Iterator[Scorer]:
+    """On the cluster at `address`: an autoscaling pool of actors, each of which scores one part's pairs at a time.
+
+    A lost one's part comes again.
+    """
+    with connected(address) as resources:
+
+        def score(queries: Queries, pairs: list[PartPairs]) -> Iterator[ScoredPairs]:
+            pool = actor_pool(resources, len(pairs), workers)
+            arguments = {
+                "gallery": gallery.path,
+                "options": options,
+                "queries": ray.put(queries),
+                "pairs": {part.part: ray.put(part) for part in pairs},
+                "gpu": pool.gpu,
+                "threads": pool.threads,
+            }
+            parts = ray.data.from_items([{"part": part.part} for part in pairs], override_num_blocks=len(pairs))
+            scored = parts.map_batches(
+                ScoreActor,
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.workers),
+                num_cpus=pool.cpus,
+                num_gpus=1 if pool.gpu else 0,
+                fn_constructor_kwargs=arguments,
+            )
+            for row in scored.iter_rows():
+                yield ScoredPairs(
+                    np.frombuffer(row["pair"], np.int64), np.frombuffer(row["global"], np.float32), np.frombuffer(row["struct"], np.float32)
+                )
+
+        yield score
+
+
+class ScoreActor:
+    """A Ray Data actor: the queries of a block, and one part of the gallery after another."""
+
+    def __init__(self, gallery: str, options: MatchOptions, queries: Any, pairs: dict[int, Any], gpu: bool, threads: int) -> None:
+        # Not open_gallery: it lists every part, which each actor would do again.
+        self.gallery = Gallery(gallery, read_manifest(gallery))
+        self.options = replace(options, device="cuda" if gpu else "cpu", threads=options.threads or threads)
+        self.queries, self.pairs = ray.get(queries), pairs
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        scored = score_part(self.gallery, ray.get(self.pairs[int(batch["part"][0])]), self.queries, self.options)
+        return {"pair": [scored.pair_P.tobytes()], "global": [scored.global_P.tobytes()], "struct": [scored.struct_P.tobytes()]}

@@ -1,0 +1,88 @@
+"""Search over Ray actors, each of which holds some of a gallery's parts."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from eet.gallery import Gallery, read_manifest
+from eet.retrieval.gallery_index import FOUND_SCHEMA, GalleryIndex
+from pipelines.job.cluster import connected
+from pipelines.job.errors import JobFailed
+
+REBUILDS = 3
+"""How often a shard that was lost is read from its parts again."""
+
+
+@ray.remote(max_restarts=REBUILDS, max_task_retries=REBUILDS)
+class Shard:
+    """Some parts of a gallery. Its failure to read them is a value: a constructor that raises would be a dead actor without a reason."""
+
+    def __init__(self, gallery: str, parts: list[int], gpu: bool) -> None:
+        self._device = "cuda" if gpu else "cpu"
+        self._failure: str | None = None
+        try:
+            # Not open_gallery: a part that is missing elsewhere is not this shard's failure.
+            self._index = GalleryIndex.of_gallery(Gallery(gallery, read_manifest(gallery)), parts)
+        except (ValueError, OSError) as error:
+            self._failure = str(error)
+
+    def search(self, codes_QB: np.ndarray, k: int, query_hash: np.ndarray | None) -> pa.Table | str:
+        """Its own first k items of each query, or why it cannot know them."""
+        return self._failure or self._index.search(codes_QB, k, query_hash=query_hash, device=self._device)
+
+
+@contextmanager
+def sharded_search(gallery: Gallery, shards: int, *, address: str) -> Iterator[Callable[..., pa.Table]]:
+    """A search over `shards` actors, part i in shard i mod `shards`: hit for hit what one process would find.
+
+    An actor that is lost is built again from its parts. JobFailed, naming what is missing, where that cannot be: never a shorter answer.
+    """
+    shards = min(shards, max(1, gallery.manifest.num_parts))
+    with connected(address) as resources:
+        gpu = resources.gpus >= shards
+        # A search uses every core of its node for a moment; what is reserved only keeps shards off a head that takes no work. So one that
+        # is built again after its node was lost finds room on any other.
+        options = {"num_cpus": 0.01, "num_gpus": 1 if gpu else 0, "scheduling_strategy": "SPREAD"}
+        held = [list(range(number, gallery.manifest.num_parts, shards)) for number in range(shards)]
+        actors = [Shard.options(**options).remote(gallery.path, parts, gpu) for parts in held]
+        try:
+            yield lambda codes_QB, k, query_hash=None: _search(actors, held, codes_QB, k, query_hash)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+
+def _search(actors: list[Any], held: list[list[int]], codes_QB: np.ndarray, k: int, query_hash: np.ndarray | None) -> pa.Table:
+    codes, hashes = ray.put(codes_QB), ray.put(query_hash)
+    answers = []
+    for parts, task in zip(held, [actor.search.remote(codes, k, hashes) for actor in actors], strict=True):
+        try:
+            answer = ray.get(task)
+        except (RayActorError, RayTaskError) as error:
+            told = " ".join(str(error).split())[:300]
+            raise JobFailed(f"the shard of parts {_shown(parts)} was lost and could not be built again: {told}") from error
+        if isinstance(answer, str):
+            raise JobFailed(f"the shard of parts {_shown(parts)} cannot be built: {answer}")
+        answers.append(answer)
+    return merged(answers, k)
+
+
+def merged(answers: list[pa.Table], k: int) -> pa.Table:
+    """The first k of each query over answers in the columns of FOUND_SCHEMA: by distance, then asymmetric score, then item_id."""
+    table = pa.concat_tables(answers)
+    penalty = -table["score"].to_numpy()
+    table = table.append_column("penalty", pa.array(penalty + np.float32(0)))  # no -0.0, which would sort before 0
+    table = table.sort_by([(name, "ascending") for name in ("query", "distance", "penalty", "item_id")]).drop_columns("penalty")
+    query = table["query"].to_numpy()
+    first = np.searchsorted(query, query)
+    return table.filter(pa.array(np.arange(len(query)) - first < k)).cast(FOUND_SCHEMA)
+
+
+def _shown(parts: list[int]) -> str:
+    shown = ", ".join(map(str, parts[:5]))
+    return shown if len(parts) <= 5 else f"{shown}, ... ({len(parts)} in all)"

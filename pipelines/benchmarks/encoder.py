@@ -1,0 +1,148 @@
+"""`eet benchmark encoder`: latency of timm's ViT, our teacher and students, one process, interleaved."""
+
+import functools
+import itertools
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from eet.vit import Student
+from pipelines.benchmarks.networks import UNPRUNED, parsed_schedule, schedule_of, student_of, timm_vit
+from pipelines.benchmarks.record import Column, print_rows
+from pipelines.benchmarks.setup import Benchmark, Setup, network_versions
+from pipelines.costs.interleaved import interleaved_seconds, median_ratio
+from pipelines.costs.networks import gmacs_per_image
+
+Mode = Literal["eager", "compiled", "graphed"]
+PEER = "timm"
+
+
+@dataclass(kw_only=True)
+class EncoderBenchmarkOptions:
+    """What is run.
+
+    Attributes:
+        batch_sizes: Images at once.
+        modes: How every network is run, timm's too: eager; compiled (torch.compile); graphed (compiled, and replayed as a CUDA graph).
+        schedules: More students beside that of --keep_ratios, each as block:ratio of its stages, such as
+            4:0.7,7:0.7,10:0.7; with /8 behind it, of tokens in multiples of 8.
+    """
+
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    modes: tuple[Mode, ...] = ("eager",)
+    schedules: tuple[str, ...] = ()
+
+    def problems(self) -> list[str]:
+        found = []
+        if min(self.batch_sizes, default=0) < 1:
+            found.append(f"--encoder.batch_sizes {list(self.batch_sizes)}: give one or more, each at least 1")
+        if not self.modes:
+            found.append("--encoder.modes []: give one or more of eager, compiled, graphed")
+        return found
+
+
+@dataclass(frozen=True)
+class EncoderTiming:
+    """One network in one mode at one batch size. ms: median of a batch. ratio: to timm's in its fastest mode, in the same round, median.
+    spread: (p90 - p10) / median.
+    """
+
+    method: str
+    mode: str
+    batch_size: int
+    gmacs_per_image: float
+    ms: float
+    images_per_s: float
+    ratio: float
+    spread: float
+
+
+COLUMNS = (
+    Column("method", "method"),
+    Column("mode", "mode"),
+    Column("batch", "batch_size", "d"),
+    Column("GMACs/image", "gmacs_per_image", ".3f"),
+    Column("ms/batch", "ms", ".2f"),
+    Column("images/s", "images_per_s", ".1f"),
+    Column("time / timm", "ratio", ".3f"),
+    Column("spread", "spread", ".0%"),
+)
+
+
+def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTiming]:
+    """Every batch size in turn, every network in every mode interleaved."""
+    backbone, device = setup.backbone, setup.device
+    schedule = schedule_of(backbone, setup.keep_ratios)
+    networks: dict[str, nn.Module] = {
+        PEER: timm_vit(backbone),
+        "teacher": student_of(backbone, UNPRUNED),
+        "student": student_of(backbone, schedule),
+        **{f"student {text}": student_of(backbone, parsed_schedule(text, backbone)) for text in options.schedules},
+    }
+    networks = {name: network.eval().to(device) for name, network in networks.items()}
+    timings: list[EncoderTiming] = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16):
+        student = networks["student"]
+        assert isinstance(student, Student)
+        size = student.preprocessing.image_size
+        macs = {name: gmacs_per_image(_run_in("eager", network), size, device) for name, network in networks.items()}
+        runs = {(name, mode): _run_in(mode, networks[name]) for name, mode in itertools.product(networks, options.modes)}
+        for batch_size in options.batch_sizes:
+            rows = _time(runs, macs, torch.randn(batch_size, 3, *size, device=device), setup.repeats)
+            print_rows(COLUMNS, rows, heading=not timings)
+            timings += rows
+    return timings
+
+
+def _run_in(mode: Mode, network: nn.Module) -> Callable[[Tensor], Any]:
+    """What hashes a batch with one of our networks, or classifies it with timm's."""
+    if mode != "eager":
+        # A batch size compiles by itself: code for any size would be slower.
+        network = torch.compile(network, dynamic=False, mode="reduce-overhead" if mode == "graphed" else None)
+    ours = isinstance(getattr(network, "_orig_mod", network), Student)
+    return functools.partial(network, tokens=False) if ours else network
+
+
+def _time(
+    runs: dict[tuple[str, Mode], Callable[[Tensor], Any]], macs: dict[str, float], images: Tensor, repeats: int
+) -> list[EncoderTiming]:
+    # Each network, mode and batch size is a program of its own, more than torch keeps of one function by default; above, it would run
+    # eagerly without a word.
+    with torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
+        seconds = interleaved_seconds(
+            {run: functools.partial(call, images) for run, call in runs.items()}, repeats=repeats, device=images.device
+        )
+    medians = {run: statistics.median(values) for run, values in seconds.items()}
+    peer = min((run for run in runs if run[0] == PEER), key=medians.__getitem__)
+    timings = []
+    for run, values in seconds.items():
+        ordered = sorted(values)
+        spread = (ordered[int(0.9 * (len(ordered) - 1))] - ordered[int(0.1 * (len(ordered) - 1))]) / medians[run]
+        ratio = median_ratio(values, seconds[peer])
+        name, mode = run
+        timings.append(EncoderTiming(name, mode, len(images), macs[name], medians[run] * 1e3, len(images) / medians[run], ratio, spread))
+    return timings
+
+
+def _problems(options: EncoderBenchmarkOptions, setup: Setup) -> list[str]:
+    found = []
+    if "graphed" in options.modes and not setup.on_gpu:
+        found.append("--encoder.modes graphed: CUDA graphs need a CUDA device")
+    for text in options.schedules:
+        try:
+            parsed_schedule(text, setup.backbone)
+        except ValueError as error:
+            found.append(f"--encoder.schedules: {error}")
+    return found
+
+
+def _planned(options: EncoderBenchmarkOptions, setup: Setup) -> str:
+    cases = len(options.batch_sizes) * len(options.modes) * (3 + len(options.schedules))
+    return f"{cases} cases, {setup.repeats} repeats"
+
+
+BENCHMARK = Benchmark(COLUMNS, measure, _planned, network_versions, _problems)

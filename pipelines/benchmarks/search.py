@@ -1,0 +1,217 @@
+"""`eet benchmark search`: exact Hamming search beside FAISS's flat index, in one process with the same threads, interleaved, checked."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from eet.figures import save_png, search_time_figure
+from eet.gallery import open_gallery
+from eet.search import HammingIndex
+from pipelines.benchmarks.code_draws import Clusters, draw_uniform
+from pipelines.benchmarks.record import Column, Machine, print_rows
+from pipelines.benchmarks.setup import Benchmark, Setup
+from pipelines.costs.interleaved import interleaved_seconds, median_ratio
+
+
+@dataclass(kw_only=True)
+class SearchBenchmarkOptions:
+    """What is searched.
+
+    Attributes:
+        sizes: Numbers of codes.
+        bits: Lengths of codes.
+        draws: clustered draws a code as trained ones are (one of 200 target codes with a share of its bits flipped), uniform anything.
+        flip_share: Share of a target code's bits that a clustered code has flipped, on average.
+        gallery: Gallery that clustered codes follow instead: its labels, how many items each has, and how often each bit is 1 in it.
+        queries: Queries in a search, drawn as the codes are.
+        k: Items wanted.
+        plot: PNG file for a figure of the time of a query over the number of codes, ours beside FAISS's.
+    """
+
+    sizes: tuple[int, ...] = (1_000_000,)
+    bits: tuple[int, ...] = (16, 32, 48, 64)
+    draws: tuple[Literal["clustered", "uniform"], ...] = ("clustered", "uniform")
+    flip_share: float = 0.15
+    gallery: str | None = None
+    queries: int = 64
+    k: int = 100
+    plot: str | None = None
+
+    def problems(self) -> list[str]:
+        found = [f"--search.{name} {value}: use 1 or more" for name in ("queries", "k") if (value := getattr(self, name)) < 1]
+        if min((*self.sizes, *self.bits), default=0) < 1:
+            found.append(f"--search.sizes {list(self.sizes)}, --search.bits {list(self.bits)}: give one or more of each, all at least 1")
+        if any(bits % 8 for bits in self.bits):
+            found.append(f"--search.bits {list(self.bits)}: FAISS takes multiples of 8 only")
+        if not 0 <= self.flip_share <= 0.5:
+            found.append(f"--search.flip_share {self.flip_share}: use 0 to 0.5")
+        if self.plot is not None and ("://" in self.plot or not self.plot.endswith(".png")):
+            found.append(f"--search.plot {self.plot}: give a local path that ends in .png")
+        return found
+
+
+@dataclass(frozen=True)
+class SearchTiming:
+    """One case. ms: of a query, median. ratio: FAISS's time to ours, median over rounds. memory: bytes that the index holds to those of
+    codes and 8-byte ids. Without FAISS's time where it has no such search: on a GPU, more than 2,048 items of a query.
+    """
+
+    bits: int
+    draw: str
+    size: int
+    distinct: int
+    ours_ms: float
+    faiss_ms: float | None
+    ratio: float | None
+    build_s: float
+    faiss_build_s: float | None
+    memory: float
+    peak_gb: float
+
+
+COLUMNS = (
+    Column("bits", "bits", "d"),
+    Column("draw", "draw"),
+    Column("codes", "size", ",d"),
+    Column("searched", "distinct", ",d"),
+    Column("ours, ms a query", "ours_ms", ".3f"),
+    Column("FAISS, ms a query", "faiss_ms", ".3f"),
+    Column("FAISS / ours", "ratio", ",.1f"),
+    Column("build, s", "build_s", ".2f"),
+    Column("FAISS, s", "faiss_build_s", ".2f"),
+    Column("memory", "memory", ".2f"),
+    Column("peak, GB", "peak_gb", ".1f"),
+)
+
+FAISS_MOST_ON_GPU = 2048
+"""Items of a query that FAISS's GPU index finds at most."""
+
+
+def measure(options: SearchBenchmarkOptions, setup: Setup) -> list[SearchTiming]:
+    """Every case in turn. ValueError where the gallery to follow has other bits, and for a GPU where FAISS has none. RuntimeError where
+    the two disagree on a distance.
+    """
+    import faiss
+
+    if setup.on_gpu and not hasattr(faiss, "GpuIndexBinaryFlat"):
+        raise ValueError("the faiss that is installed has no GPU indexes (faiss-cpu): install faiss-gpu, or use --device cpu")
+    clusters = _followed(options)
+    faiss.omp_set_num_threads(setup.threads)
+    timings: list[SearchTiming] = []
+    for size in options.sizes:
+        for bits in options.bits:
+            for draw in options.draws:
+                timing = _case(options, size, bits, draw, clusters, setup, faiss=faiss)
+                print_rows(COLUMNS, [timing], heading=not timings)
+                timings.append(timing)
+    if options.plot is not None:
+        save_png(search_time_figure(time_plots(timings), title=f"the {options.k} nearest codes"), options.plot)
+    return timings
+
+
+def _followed(options: SearchBenchmarkOptions) -> Clusters | None:
+    if options.gallery is None:
+        return None
+    gallery = open_gallery(options.gallery)
+    if set(options.bits) != {gallery.manifest.num_bits}:
+        raise ValueError(
+            f"--search.gallery {options.gallery} has {gallery.manifest.num_bits} bits, not {list(options.bits)}: measure those"
+        )
+    clusters = Clusters.of_gallery(gallery)
+    print(f"clustered codes follow {options.gallery}: {len(clusters.weight_C)} clusters, {clusters.flip_share:.3f} of the bits flipped")
+    return clusters
+
+
+def time_plots(timings: list[SearchTiming]) -> dict[str, dict[str, tuple[list[int], list[float], list[float]]]]:
+    """The timings as `search_time_figure` takes them: a plot for each length of code, a name for each draw."""
+    plots: dict[str, dict[str, tuple[list[int], list[float], list[float]]]] = {}
+    for timing in sorted(timings, key=lambda timing: (timing.bits, timing.size)):
+        values = plots.setdefault(f"{timing.bits} bits", {}).setdefault(timing.draw, ([], [], []))
+        assert timing.faiss_ms is not None
+        for line, value in zip(values, (timing.size, timing.ours_ms, timing.faiss_ms), strict=True):
+            line.append(value)
+    return plots
+
+
+def _case(
+    options: SearchBenchmarkOptions,
+    size: int,
+    bits: int,
+    draw: str,
+    clusters: Clusters | None,
+    setup: Setup,
+    *,
+    faiss: Any,
+) -> SearchTiming:
+    device, threads = setup.device, setup.threads
+    rng = np.random.default_rng(0)
+    if draw == "uniform":
+        codes, queries = (draw_uniform(rng, number, bits) for number in (size, options.queries))
+    else:
+        clusters = clusters or Clusters.around_targets(rng, bits, options.flip_share)
+        codes, queries = (clusters.draw(rng, number) for number in (size, options.queries))
+    started = time.perf_counter()
+    ours = HammingIndex.build(codes, num_bits=bits)
+    built = time.perf_counter()
+    beside_faiss = device.type == "cpu" or options.k <= FAISS_MOST_ON_GPU
+    theirs = _faiss_index(faiss, bits, device if beside_faiss else torch.device("cpu"))
+    theirs.add(codes)
+    added = time.perf_counter()
+    searches: dict[str, Callable[[], Any]] = {"ours": lambda: ours.search(queries, options.k, device=str(device), threads=threads)}
+    if beside_faiss:
+        searches["faiss"] = lambda: theirs.search(queries, options.k)
+    ours.search(queries[:1], options.k, device=str(device))  # compiles
+    if not np.array_equal(np.sort(theirs.search(queries, options.k)[0], axis=1), searches["ours"]()[0]):
+        raise RuntimeError(f"{size} {draw} codes of {bits} bits: distances differ from FAISS's")
+    # Both have run, and hand their answer to the CPU, so that a call ends when it returns.
+    seconds = interleaved_seconds(searches, repeats=setup.repeats, warm_ups=0)
+    per_query = {name: statistics.median(values) / options.queries * 1e3 for name, values in seconds.items()}
+    return SearchTiming(
+        bits=bits,
+        draw=draw,
+        size=size,
+        distinct=ours.num_codes,
+        ours_ms=per_query["ours"],
+        faiss_ms=per_query.get("faiss"),
+        ratio=median_ratio(seconds["faiss"], seconds["ours"]) if beside_faiss else None,
+        build_s=built - started,
+        faiss_build_s=added - built if beside_faiss else None,
+        memory=ours.nbytes / (size * (bits // 8 + 8)),
+        peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    )
+
+
+def _faiss_index(faiss: Any, bits: int, device: torch.device) -> Any:
+    """FAISS's flat index; one on a GPU keeps the resources that it works with."""
+    if device.type == "cpu":
+        return faiss.IndexBinaryFlat(bits)
+    resources = faiss.StandardGpuResources()
+    index = faiss.GpuIndexBinaryFlat(resources, bits)
+    index.referenced_objects = [resources]
+    return index
+
+
+def _problems(options: SearchBenchmarkOptions, setup: Setup) -> list[str]:
+    if options.plot is None or not setup.on_gpu or options.k <= FAISS_MOST_ON_GPU:
+        return []
+    return [f"--search.plot: FAISS's GPU index finds no more than {FAISS_MOST_ON_GPU} items of a query, so there is nothing to draw"]
+
+
+def _planned(options: SearchBenchmarkOptions, setup: Setup) -> str:
+    return f"{len(options.sizes) * len(options.bits) * len(options.draws)} cases, {setup.repeats} repeats"
+
+
+def _versions(setup: Setup) -> Machine:
+    import faiss
+    import numba
+
+    return {"numba": numba.__version__, "faiss": faiss.__version__}
+
+
+BENCHMARK = Benchmark(COLUMNS, measure, _planned, _versions, _problems)

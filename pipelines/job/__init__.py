@@ -1,0 +1,1 @@
+"""What every job has: options, output, tracking, cluster, progress, errors, environment."""

@@ -1,0 +1,28 @@
+"""Environment variables that a job and its workers run with."""
+
+import os
+import warnings
+
+# Read when torch is loaded. Threads of the network that wait for each other would spin, and take their cores from those that decode.
+SLEEPING_THREADS = {"OMP_WAIT_POLICY": "passive"}
+
+
+def set_environment() -> None:
+    """Nothing calls home, libraries' chatter stays out of the output, and threads that wait sleep; a set variable is left as it is."""
+    defaults = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_DATA_LOG_LEVEL": "ERROR",
+        "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints boxes at any verbosity
+        "RAY_COLOR_PREFIX": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "ALEMBIC_LOG_LEVEL": "WARNING",
+        **SLEEPING_THREADS,
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)

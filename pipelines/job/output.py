@@ -1,0 +1,94 @@
+"""The resolved config beside every output of a job."""
+
+from collections.abc import Collection
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import Any
+
+import yaml
+
+from eet.storage import exists, join_location, read_text, split_options, with_suffix, write_text
+
+
+def is_table(out: str) -> bool:
+    """Whether an output is one Parquet file, not a folder."""
+    return split_options(out)[0].endswith(".parquet")
+
+
+def name_of(out: str) -> str:
+    """The last part of an output's location, as runs are called."""
+    return split_options(out)[0].rstrip("/").rpartition("/")[2]
+
+
+def config_values(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain values, nested as its flags are."""
+    assert is_dataclass(config) and not isinstance(config, type)
+    return _plain(asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'data': {'name': 'cub'}} -> {'data.name': 'cub'}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= flat_values(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def changed_flags(config: Any) -> dict[str, Any]:
+    """The flags that are not at their defaults, and their values."""
+    usual = flat_values(config_values(_default_config(config)))
+    return {flag: value for flag, value in flat_values(config_values(config)).items() if value != usual.get(flag)}
+
+
+def _default_config(config: Any) -> Any:
+    """The same job with no flag given but those that must be."""
+    required = {field.name: getattr(config, field.name) for field in fields(config) if field.default is field.default_factory is MISSING}
+    return type(config)(**required)
+
+
+def config_location(out: str) -> str:
+    """config.yaml in an output folder, NAME.config.yaml beside NAME.parquet."""
+    return with_suffix(out, ".config.yaml", instead_of=".parquet") if is_table(out) else join_location(out, "config.yaml")
+
+
+def write_config(out: str, config: Any, *, location: str | None = None) -> None:
+    """Writes the resolved config beside the output (or to `location`), so that `--config` on it repeats the job."""
+    write_text(location or config_location(out), yaml.safe_dump(config_values(config), sort_keys=False))
+
+
+def check_same_options(config: Any, free: Collection[str]) -> None:
+    """ValueError where a job that is continued was begun with other options than `config` has.
+
+    free: flags, or groups of them, that may differ. A flag that there was not when the job began was at its default.
+    """
+    written = read_written_config(config.out)
+    if written is None:
+        return
+    now, then = flat_values(config_values(config)), flat_values(_with_defaults(config, written))
+    changed = [key for key in now if not {key, key.partition(".")[0]} & set(free) and now[key] != then.get(key)]
+    if changed:
+        told = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
+        raise ValueError(f"{config.out} was begun with other options ({told}): resume with the same, or choose another --out")
+
+
+def _with_defaults(config: Any, written: dict[str, Any]) -> dict[str, Any]:
+    """Plain values of an older config of the same job, flags that it lacks at their defaults."""
+    usual = config_values(_default_config(config))
+    groups = {field.name for field in fields(config) if is_dataclass(getattr(config, field.name))}
+    return {**usual, **written, **{name: {**usual[name], **written.get(name, {})} for name in groups}}
+
+
+def read_written_config(out: str) -> dict[str, Any] | None:
+    """The resolved config beside an output, or None where there is none."""
+    location = config_location(out)
+    return yaml.safe_load(read_text(location)) if exists(location) else None

@@ -1,0 +1,194 @@
+"""The training of base models: metric learning over the pairs of a whole batch."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from eet.distillation import StepLosses
+from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, BaseModel, MarginObjective, save_base
+from eet.metrics import cosine_metrics
+from eet.training.samplers import LabelSampler
+from pipelines.job.options import TrainOptions
+from pipelines.training.plan import CPU_MICRO_BATCH, TrainingPlan, micro_batch_size
+
+SPLIT_FILE = "split.csv"
+
+
+@dataclass(kw_only=True)
+class MarginOptions:
+    """The margin loss and its batches. Defaults are the published ones.
+
+    Attributes:
+        margin: How far a positive must lie within the boundary of its label, and a negative outside.
+        beta: Where the boundary of every label begins, a distance between unit vectors (0 to 2).
+        beta_learning_rate: Of the boundaries.
+        images_per_label: Images of each label in a batch.
+    """
+
+    margin: float = PUBLISHED_MARGIN
+    beta: float = PUBLISHED_BETA
+    beta_learning_rate: float = PUBLISHED_BETA_LEARNING_RATE
+    images_per_label: int = 2
+
+    def problems(self) -> list[str]:
+        found = []
+        if not self.margin >= 0:
+            found.append(f"--loss.margin {self.margin}: use 0 or more")
+        if not 0 <= self.beta <= 2:
+            found.append(f"--loss.beta {self.beta}: a distance between unit vectors is 0 to 2")
+        if not self.beta_learning_rate >= 0:
+            found.append(f"--loss.beta_learning_rate {self.beta_learning_rate}: use 0 (boundaries stay) or more")
+        if self.images_per_label < 2:
+            found.append(f"--loss.images_per_label {self.images_per_label}: an image needs a positive, so use 2 or more")
+        return found
+
+
+@dataclass(kw_only=True)
+class BaseTrainOptions(TrainOptions):
+    """How it is trained. Defaults are the published ones.
+
+    Attributes:
+        optimizer: adam (weight decay as part of the gradient), adamw or sgd.
+        schedule: constant, or a cosine to 0.
+        validation_share: Share of the training labels held out, with all their images, to choose the checkpoint, where the dataset has no
+            val split of its own labels; 0 trains on all and takes the last epoch.
+        micro_batch_size: Images a worker runs at once; where they are fewer than its share of a step, all are run a second time for the
+            gradient, since pairs are formed over the whole batch. Default: all at once on a GPU, 16 on a CPU.
+        compile: Not for base models: mining has another form for each batch.
+    """
+
+    epochs: int = 150
+    batch_size: int = 112
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # type: ignore[assignment]
+    learning_rate: float = 1e-5
+    weight_decay: float = 4e-4
+    warmup_steps: int | None = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    validation_share: float = 0.0
+
+
+class WholeBatchObjective(nn.Module):
+    """The margin loss over the images of all workers together, so that it does not depend on how many there are.
+
+    Each worker embeds its share, all learn every embedding, and each computes the same loss; its gradient reaches the own share only. What
+    mining draws is drawn by the first worker for all.
+    """
+
+    def __init__(self, model: BaseModel, margin: MarginObjective, options: TrainOptions) -> None:
+        super().__init__()
+        self.model, self.margin, self.options = model, margin, options
+
+    def forward(self, images_B3HW: Tensor, labels_B: Tensor) -> StepLosses:
+        embeddings_BE = self._embeddings(images_B3HW)
+        with torch.autocast(images_B3HW.device.type, enabled=False):
+            embeddings_BE, labels_B = _of_all_workers(embeddings_BE.float(), labels_B)
+            chance_B2 = torch.rand(len(labels_B), 2).to(labels_B.device)
+            if dist.is_initialized():
+                dist.broadcast(chance_B2, src=0)
+            return StepLosses(*self.margin(embeddings_BE, labels_B, chance_B2))
+
+    def _embeddings(self, images_B3HW: Tensor) -> Tensor:
+        size = micro_batch_size(self.options, len(images_B3HW), images_B3HW.device.type)
+        if len(images_B3HW) <= size:
+            return self.model.embed(images_B3HW)
+        # Activations of one part at a time are held; each part is run again when its gradient is known.
+        return torch.cat([checkpoint(self.model.embed, part, use_reentrant=False) for part in images_B3HW.split(size)])
+
+
+def _of_all_workers(embeddings_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings and labels of every worker, in the order of the batch; the gradient flows to the own ones."""
+    if not dist.is_initialized():
+        return embeddings_BE, labels_B
+    world, rank = dist.get_world_size(), dist.get_rank()
+    embeddings = [torch.empty_like(embeddings_BE) for _ in range(world)]
+    labels = [torch.empty_like(labels_B) for _ in range(world)]
+    dist.all_gather(embeddings, embeddings_BE.detach())
+    dist.all_gather(labels, labels_B)
+    # DDP takes the mean of the workers' gradients; of these, which are parts of one sum, it is to take the sum.
+    embeddings[rank] = embeddings_BE.detach() + world * (embeddings_BE - embeddings_BE.detach())
+    # Worker r has images r, r + world, ... of the batch.
+    return torch.stack(embeddings, dim=1).flatten(0, 1), torch.stack(labels, dim=1).flatten(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasePlan(TrainingPlan):
+    """networks: the base model alone, as 'base'. train: labels 0 .. C-1, which val and test do not have."""
+
+    networks: dict[str, BaseModel]
+    loss: MarginOptions
+    options: BaseTrainOptions
+
+    quality: ClassVar[str] = "val_MAP@R"
+
+    @property
+    def chosen(self) -> str:
+        return "base"
+
+    @property
+    def constant_rate(self) -> bool:
+        return self.options.schedule == "constant"
+
+    @property
+    def learning_rates(self) -> Mapping[str, float]:
+        return {"margin.loss.beta": self.loss.beta_learning_rate}
+
+    @property
+    def timed_images(self) -> int:
+        """More than are run at once on a CPU, so that running them twice is in the estimate."""
+        return min(2 * (self.options.micro_batch_size or CPU_MICRO_BATCH), self.options.batch_size)
+
+    def objective(self) -> WholeBatchObjective:
+        margin = MarginObjective(self.train.num_labels, margin=self.loss.margin, beta=self.loss.beta)
+        return WholeBatchObjective(self.networks["base"], margin, self.options)
+
+    def sampler(self, *, rank: int, world: int, micro_batch_size: int) -> LabelSampler:
+        """Batches by label; a worker's share is not cut, as the objective forms pairs over all of it."""
+        return LabelSampler(
+            self.train.labels,
+            images_per_label=self.loss.images_per_label,
+            batch_size=self.options.batch_size,
+            rank=rank,
+            world=world,
+            seed=self.seed,
+        )
+
+    def represent(self, network: BaseModel, images_B3HW: Tensor) -> np.ndarray:
+        """Embeddings (b, E) float32."""
+        return network.embed(images_B3HW).float().cpu().numpy()
+
+    def validate(self, rows: np.ndarray) -> dict[str, float]:
+        assert self.val is not None
+        measures = cosine_metrics(rows, self.val.labels)
+        return {"val_P@1": measures["P@1"], self.quality: measures["MAP@R"]}
+
+    def evaluate(self, network: BaseModel, rows: np.ndarray) -> dict[str, dict[str, float]]:
+        """Each test image against all others by cosine, R without the query (standard) and with it (published)."""
+        assert self.test is not None
+        return {
+            "standard": cosine_metrics(rows, self.test.labels),
+            "published": cosine_metrics(rows, self.test.labels, count_query=True),
+        }
+
+    def describe(self, network: BaseModel) -> str:
+        rows, columns = network.backbone.grid
+        return f"{network.backbone_name}, embedding {network.embedding_width} wide, {rows} x {columns} patches"
+
+    def save(self, name: str, folder: Path, training: dict[str, Any]) -> None:
+        """The bundle, and beside it which image was in which split, as a table that --data.table takes."""
+        with (folder / SPLIT_FILE).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", "label", "split"))
+            for table in (self.train, self.val, self.test):
+                if table is not None:
+                    names = (table.label_names[label] for label in table.labels)
+                    writer.writerows(zip(table.paths, names, table.splits, strict=True))
+        save_base(self.networks[name], folder, label_names=self.train.label_names, training=training)

@@ -1,0 +1,370 @@
+"""The driver side of training, shared by distill, train-teacher and train-base: checks, Ray Train, progress, tracking, bundles."""
+
+import csv
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, load_dataset, with_own_labels
+from eet.figures import save_png, training_curves_figure
+from eet.hashing import learn_target_codes, shared_codes
+from eet.storage import absolute
+from eet.training.images import unreadable_images
+from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
+from pipelines.job.cluster import connected
+from pipelines.job.errors import JobFailed
+from pipelines.job.options import DataOptions, StudentOptions
+from pipelines.job.output import check_same_options, config_values, write_config
+from pipelines.job.progress import BoardReader, EpochDone, ProgressBoard, StepDone, TrainingDisplay, duration
+from pipelines.job.tracking import tracked
+from pipelines.training.plan import TrainingPlan
+from pipelines.training.worker import objective_of, train_worker
+
+CHECKPOINTS, RUN_NAME = "checkpoints", "run"
+SKIPPED_FILE = "skipped.csv"
+# What a resumed run may say anew: where and with how many it runs does not change the result.
+FREE_ON_RESUME = (
+    "resume",
+    "address",
+    "tracking_uri",
+    "dry_run",
+    "out",
+    "train.workers",
+    "train.cpus_per_worker",
+    "train.gpus_per_worker",
+    "train.loader_workers",
+    "train.max_failures",
+)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training left: the bundle folder, one record an epoch, and the test measures {network: {protocol: {measure: value}}}."""
+
+    out: Path
+    history: list[dict[str, float]]
+    test: dict[str, dict[str, dict[str, float]]]
+    epoch: int
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A dataset read, checked and split."""
+
+    train: ImageTable
+    val: ImageTable | None
+    test: ImageTable | None
+    skipped: tuple[tuple[str, str], ...]
+
+
+def read_labelled_images(data: DataOptions, *, validation_share: float, seed: int, disjoint: bool = False) -> LabelledImages:
+    """The dataset's splits, every image decoded once to know that it can be.
+
+    disjoint: splits that share no label (`class_disjoint`), validation too; labels of the training images are then counted anew.
+    Unlabelled training images are refused. An unreadable image raises ValueError naming it, or is left out with --data.on_error skip.
+    """
+    # Absolute: Ray's workers have another working directory.
+    table = load_dataset(data.name, absolute(data.root), table=absolute(data.table))
+    bad = unreadable_images(table, threads=os.cpu_count() or 1)
+    skipped = tuple((table.location(row), reason) for row, reason in bad)
+    if bad and data.on_error == "stop":
+        shown = "; ".join(f"{location}: {reason}" for location, reason in skipped[:5])
+        raise ValueError(f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or use --data.on_error skip")
+    if bad:
+        readable = np.ones(len(table), bool)
+        readable[[row for row, _ in bad]] = False
+        table = table.take(readable)
+    if disjoint:
+        table = hold_out_labels(class_disjoint(table), validation_share, seed)
+        train = with_own_labels(table.select("train"))
+    else:
+        table = hold_out_validation(table, validation_share, seed)
+        train = table.select("train")
+    unlabelled = int((train.labels < 0).sum())
+    if unlabelled:
+        raise ValueError(f"{unlabelled} training images have no label, for example {train.paths[int(np.argmin(train.labels))]}")
+    present = np.bincount(train.labels, minlength=train.num_labels) > 0
+    if not present.all():
+        missing = [train.label_names[label] for label in np.flatnonzero(~present)]
+        raise ValueError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
+    # An image without a label cannot be judged.
+    judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
+    splits = {name: table.take(rows) if len(rows) else None for name, rows in judged.items()}
+    return LabelledImages(train, splits["val"], splits["test"], skipped)
+
+
+def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed: int, pruned: bool) -> Student:
+    """A student, or with pruned=False a teacher, on the options' backbone."""
+    network = build_student(
+        options.backbone,
+        num_classes=num_classes,
+        num_bits=options.bits,
+        schedule=PruningSchedule((), ()),
+        image_size=options.image_size,
+        weights=weights,
+        backbone_options=options.backbone_options,
+        hash_input=options.hash_input,
+        seed=seed,
+    )
+    if not pruned:
+        return network
+    prune_after = options.prune_after
+    if prune_after is None:
+        prune_after = scaled_prune_after(len(network.trunk.blocks), len(options.keep_ratios)) if options.keep_ratios else ()
+    schedule = PruningSchedule(prune_after, options.keep_ratios)
+    beside = network.trunk.num_prefix_tokens
+    student = Student(
+        network.trunk,
+        num_bits=options.bits,
+        schedule=schedule.rounded(network.num_patches, beside=beside, multiple=options.tokens_multiple),
+        preprocessing=network.preprocessing,
+        hash_input=network.hash_input,
+        backbone=network.backbone,
+        backbone_options=network.backbone_options,
+    )
+    student.head_hash.load_state_dict(network.head_hash.state_dict())  # a new Student's own would not be drawn from the seed
+    return student
+
+
+def target_codes_of(train: ImageTable, *, num_bits: int, seed: int) -> np.ndarray:
+    """Step 1 on the training labels; says so where labels must share a code."""
+    codes = learn_target_codes(train.labels, num_bits=num_bits, seed=seed)
+    if shared := shared_codes(codes):
+        print(f"note: {num_bits} bits cannot tell {train.num_labels} labels apart: {shared} labels share a code. Use more --student.bits")
+    return codes
+
+
+def run_training(
+    config: Any,
+    plan: TrainingPlan,
+    images: LabelledImages,
+    *,
+    title: str,
+    parent_run: str | None = None,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> TrainingResult:
+    """Trains by `plan` on Ray Train and writes the bundle, curves and measures into config.out.
+
+    config: the job's dataclass (out, resume, address, tracking_uri, dry_run, train, ...). The joint teacher's bundle goes to out/teacher.
+    parent_run, callbacks: of a sweep: its MLflow run, and what hears of every epoch.
+    """
+    out = Path(config.out).absolute()
+    options = plan.options
+    _check_steps(plan)
+    objective_of(plan)  # refuses networks that do not fit each other, which workers would find out only one by one
+    _print_plan(plan, images, title)
+    plan.start()
+    if config.dry_run:
+        _print_estimate(plan)
+        return TrainingResult(out, [], {}, 0)
+    write_config(config.out, config)
+    if images.skipped:
+        with (out / SKIPPED_FILE).open("w", newline="") as file:
+            csv.writer(file).writerows([("image", "reason"), *images.skipped])
+    with tracked(f"{title} {out.name}", config.tracking_uri, config.out, config_values(config), parent=parent_run) as run:
+        with connected(config.ray_address) as resources:
+            share = resources.cpus_per_worker(options.workers, gpus_per_worker=options.gpus_per_worker)
+            threads = options.cpus_per_worker or share
+            if threads > share:  # Ray would wait for ever
+                raise ValueError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
+            use_gpu = resources.gpus > 0
+            # On the driver's own node: a lost worker node must not take the board with it.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+            board = ProgressBoard.options(scheduling_strategy=here).remote()
+            plan = dataclasses.replace(plan, threads=threads, board=board)
+            trainer = _trainer(plan, out, threads=threads, use_gpu=use_gpu, callbacks=callbacks)
+            display = TrainingDisplay(title, options.epochs)
+
+            def listen(event: StepDone | EpochDone) -> None:
+                display(event)
+                if isinstance(event, EpochDone):
+                    run.log_metrics(event.metrics, step=event.epoch + 1)
+
+            try:
+                with BoardReader(board, listen):
+                    result = trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                raise _user_error(error) from error
+            finally:
+                display.close()
+            returned = result.return_value
+            if "failure" in returned:
+                raise JobFailed(returned["failure"])
+        finished = _write_result(out, plan, returned)
+        for network, protocols in finished.test.items():
+            for protocol, measures in protocols.items():
+                run.log_metrics({f"test_{network}_{protocol}_{name}": value for name, value in measures.items()}, 0)
+        for name in ("model.safetensors", "model.json"):
+            run.log_artifact(out / name, "bundle")
+        for name in plan.trained:
+            if name != plan.chosen:
+                run.log_artifact(out / name, name)
+        for name in ("history.json", "test.json", "training.png", "config.yaml", SKIPPED_FILE):
+            if (out / name).is_file():
+                run.log_artifact(out / name)
+    print_test(finished.test)
+    print(f"bundle: {out}")
+    return finished
+
+
+def _trainer(plan: TrainingPlan, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[ray.train.UserCallback]) -> Any:
+    import ray.train.torch
+
+    # One thread pool setting for the worker's process: Ray would set it to the CPUs it reserves, which is the same number here.
+    return ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={"plan": ray.put(plan)},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=plan.options.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": threads} | ({"GPU": plan.options.gpus_per_worker} if use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=RUN_NAME,
+            storage_path=str(out / CHECKPOINTS),
+            failure_config=ray.train.FailureConfig(max_failures=plan.options.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def _check_steps(plan: TrainingPlan) -> None:
+    options = plan.options
+    if plan.steps_per_epoch < 1:
+        raise ValueError(f"--train.batch_size {options.batch_size} is more than the {len(plan.train)} training images: use a smaller one")
+    if plan.warmup_steps > plan.total_steps:
+        raise ValueError(
+            f"--train.warmup_steps {plan.warmup_steps} is more than the {plan.total_steps} steps of {options.epochs} epochs: "
+            "use fewer, or train longer"
+        )
+
+
+def check_output(config: Any) -> None:
+    """A folder with training in it is continued with --resume by the same config, and never overwritten: else ValueError. For the start of
+    a job, before any image is read.
+    """
+    out = Path(config.out).absolute()
+    begun = (out / CHECKPOINTS / RUN_NAME).exists()
+    if not config.resume:
+        if begun or (out / "model.json").exists():
+            raise ValueError(f"{out} holds a training run already: continue it with --resume, or choose another --out")
+        return
+    if (out / "model.json").exists():
+        raise ValueError(f"{out} is finished: nothing to resume")
+    if begun:
+        check_same_options(config, FREE_ON_RESUME)
+
+
+def _user_error(error: Exception) -> Exception:
+    """A worker's ValueError, or the loss of a worker, as the user's message; anything else stays a failure with its cause."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            inner = getattr(cause, "cause", None)
+            if isinstance(inner, ValueError) or isinstance(cause, ValueError):
+                return JobFailed(str(inner if isinstance(inner, ValueError) else cause).splitlines()[-1])
+            cause = inner if isinstance(inner, BaseException) else cause.__cause__
+        lost = getattr(failure, "health_check_failure", failure)
+        if isinstance(lost, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError):
+            why = " ".join(str(lost).split())[:300]
+            return JobFailed(
+                "training workers were lost more often than --train.max_failures allows; go on from the last checkpoint "
+                f"with --resume ({why})"
+            )
+    return error
+
+
+def _write_result(out: Path, plan: TrainingPlan, returned: dict[str, Any]) -> TrainingResult:
+    history, test = returned["history"], returned["test"]
+    (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+    (out / "test.json").write_text(json.dumps(test, indent=1) + "\n")
+    save_png(
+        training_curves_figure(history, [key for key in history[0] if key not in ("epoch", "images_per_s")], title="training"),
+        out / "training.png",
+    )
+    for name in plan.trained:
+        network = plan.networks[name]
+        network.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in returned["weights"][name].items()})
+        plan.save(
+            name,
+            out if name == plan.chosen else out / name,
+            {
+                "epoch": returned["epoch"],
+                "epochs": plan.options.epochs,
+                "images": len(plan.train),
+                "seed": plan.seed,
+                "test": test.get(name, {}),
+            },
+        )
+    return TrainingResult(out, history, test, returned["epoch"])
+
+
+def _print_plan(plan: TrainingPlan, images: LabelledImages, title: str) -> None:
+    options, table = plan.options, plan.train
+    val, test = (0 if split is None else len(split) for split in (plan.val, plan.test))
+    print(
+        f"{title}: {table.num_labels} labels, {len(table)} training, {val} validation, {test} test images; "
+        f"{options.epochs} epochs of {plan.steps_per_epoch} steps of {options.batch_size}, {plan.warmup_steps} of warm-up"
+    )
+    for name, network in plan.networks.items():
+        size = sum(parameter.numel() for parameter in network.parameters())
+        print(f"  {name}: {plan.describe(network)}, {size / 1e6:.1f} M parameters")
+    if images.skipped:
+        print(f"  skipped {len(images.skipped)} unreadable images:")
+        for location, reason in images.skipped[:20]:
+            print(f"    {location}: {reason}")
+
+
+def _print_estimate(plan: TrainingPlan) -> None:
+    rate, device = measured_rate(plan)
+    left = plan.total_steps * plan.options.batch_size / rate
+    print(
+        f"dry run: {rate:.1f} images/s measured on this machine's {device} "
+        f"with one worker; about {duration(left)} of training; nothing was started"
+    )
+
+
+def measured_rate(plan: TrainingPlan) -> tuple[float, str]:
+    """Images/s of one worker in this process, from the time of a few images, and the kind of device ('cpu', 'cuda')."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    objective, size = objective_of(plan, device), plan.timed_images
+    height, width = plan.networks[plan.chosen].preprocessing.image_size
+    images, labels = torch.randn(size, 3, height, width, device=device), torch.zeros(size, dtype=torch.int64, device=device)
+    for _ in range(2):  # the first warms up
+        started = time.monotonic()
+        objective(images, labels).total.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - started
+    return size / seconds, device.type
+
+
+def print_test(test: dict[str, dict[str, dict[str, float]]]) -> None:
+    """A table of both protocols' measures for each network."""
+    if not test:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    names = [name for name in next(iter(next(iter(test.values())).values())) if name not in ("queries", "queries_without_relevant")]
+    table = Table(title="test split")
+    table.add_column("network")
+    table.add_column("protocol")
+    for name in names:
+        table.add_column(name, justify="right")
+    for network, protocols in test.items():
+        for protocol, measures in protocols.items():
+            table.add_row(network, protocol, *(f"{measures[name]:.3f}" for name in names))
+    Console(width=max(100, 24 + 14 * len(names))).print(table)

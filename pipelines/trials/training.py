@@ -1,0 +1,92 @@
+"""One trial that is a training, as Ray Tune runs it: the `distill` job, which tells Tune of every epoch and never sees the test split."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from pipelines.costs.networks import student_costs
+from pipelines.distill import DistillConfig, plan_of
+from pipelines.training.run import LabelledImages, run_training
+from pipelines.trials.process import TITLE, failure_told, parameters_of
+from pipelines.trials.trial import BUNDLE_FILE, Trial, begin_trial, read_trial, trial_name, with_parameters
+
+
+class TrainingTrial(Trial):
+    """A training, judged by validation mAP; its costs but latency_ms are counted when it begins."""
+
+    quality, quality_name, short_name = "val_mAP", "validation mAP", "mAP"
+    cost_names = {
+        "gmacs": "GMACs an image",
+        "latency_ms": "ms an image",
+        "code_bytes": "bytes a code",
+        "row_bytes": "bytes a row with tokens",
+    }
+    tie_cost = "gmacs"
+    recorded = ("epoch", "val_mAP", "total", "images_per_s")
+
+    def measures(self) -> dict[str, Any]:
+        """val_mAP (of the best epoch), epoch (which that was), epochs (that were trained), images_per_s (median)."""
+        return {
+            "val_mAP": self.best.get("val_mAP"),
+            "epoch": int(self.best["epoch"]) if self.best else None,
+            "epochs": len(self.history),
+            "images_per_s": float(np.median([record["images_per_s"] for record in self.history])) if self.history else None,
+        }
+
+    def products(self) -> dict[str, Any]:
+        """bundle: its path."""
+        return {"bundle": str(self.folder) if self.status == "finished" else None}
+
+    @classmethod
+    def shown(cls, record: Mapping[str, float]) -> dict[str, str]:
+        return {"val mAP": f"{record['val_mAP']:.4f}" if record else "", "epoch": str(int(record["epoch"])) if record else ""}
+
+
+class TrialReport(TuneReportCallback):
+    """Hands each epoch's record to Tune, with the costs beside it, so that a searcher can weigh both."""
+
+    def __init__(self, costs: dict[str, float]) -> None:
+        super().__init__()
+        self._costs = costs
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        super().after_report(run_context, [{**metrics[0], **self._costs}], checkpoint)
+
+
+def trial_config(base: DistillConfig, parameters: Mapping[str, Any], *, out: str, teachers: str | None) -> DistillConfig:
+    """The training of one trial into `out`. teachers: folder of frozen teachers, one for each code length, or None: base.teacher."""
+    config = with_parameters(base, parameters)
+    return dataclasses.replace(config, out=out, teacher=teacher_folder(teachers, config.student.bits) if teachers else base.teacher)
+
+
+def teacher_folder(teachers: str, bits: int) -> str:
+    """Where the shared teacher of a code length is: it and the student must agree in that."""
+    return str(Path(teachers) / f"{bits}_bits")
+
+
+def run_trial(drawn: dict[str, Any], *, base: DistillConfig, teachers: str | None, images: LabelledImages, parent_run: str) -> None:
+    """Trains one trial in its own folder below base.out; a training that was cut off there goes on from its last epoch.
+
+    base: the training whose flags the parameters replace. teachers: folder of frozen teachers, one for each code length, or None.
+    images: read once, for all. parent_run: the sweep's MLflow run.
+    """
+    parameters = parameters_of(drawn)
+    folder = Path(base.out) / trial_name(parameters)
+    config = trial_config(base, parameters, out=str(folder), teachers=teachers)
+    if (folder / BUNDLE_FILE).exists():  # the sweep was cut off before it heard of the end
+        done = read_trial(folder, of=TrainingTrial)
+        tune.report({**done.history[-1], **done.costs})
+        return
+    # Of the test split not even the number of images: it is for the one model that is chosen.
+    images = dataclasses.replace(images, test=None)
+    begin_trial(folder, parameters, {})
+    with failure_told(folder):
+        plan = plan_of(config, images)
+        costs = student_costs(plan.networks["student"])
+        begin_trial(folder, parameters, costs)
+        run_training(config, plan, images, title=TITLE, parent_run=parent_run, callbacks=[TrialReport(costs)])

@@ -1,0 +1,185 @@
+"""A sweep whose trials are trainings: what `eet distill` would train with each one's parameters, and what that costs."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+
+from eet.storage import exists
+from eet.vit import read_bundle_record
+from pipelines import encode, evaluate, train_teacher
+from pipelines.costs.networks import latencies_ms
+from pipelines.distill import DistillConfig, plan_of
+from pipelines.job.cluster import ClusterResources
+from pipelines.job.options import TrainOptions
+from pipelines.job.progress import duration
+from pipelines.job.tracking import TrackedRun
+from pipelines.training.run import LabelledImages, measured_rate, run_training
+from pipelines.trials.kind import TrialKind
+from pipelines.trials.search import default_scheduler, scheduler
+from pipelines.trials.share import Share, share_out
+from pipelines.trials.training import TrainingTrial, run_trial, teacher_folder, trial_config
+from pipelines.trials.trial import BUNDLE_FILE, Trial, add_measured, with_parameters
+from pipelines.trials.weight_curves import draw_weight_curves
+
+TEACHERS, TEST_GALLERY, TEST_EVALUATION = "teachers", "test", "test_evaluation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainings(TrialKind):
+    """Students, judged by validation mAP; the chosen one is measured on the test split.
+
+    base: the training that a trial is, before its parameters. trials_dir: folder of the trials. images: read once, for all.
+    """
+
+    trial = TrainingTrial
+    done, unseen, advice = "trained", "the test split", "train it again: eet distill"
+
+    base: DistillConfig
+    trials_dir: Path
+    images: LabelledImages
+    costs: Sequence[str]
+    scheduler_name: str | None
+    grace_epochs: int | None
+    concurrent: int | None
+    shared_teacher: bool
+
+    @property
+    def weighed(self) -> Sequence[str]:  # type: ignore[override]
+        return self.costs
+
+    @property
+    def _teachers(self) -> str | None:
+        return str(self.trials_dir.parent / TEACHERS) if self.shared_teacher else None
+
+    def _lengths(self, drawn: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The code lengths of trials."""
+        return sorted({with_parameters(self.base, parameters).student.bits for parameters in drawn})
+
+    def check(self, drawn: Sequence[Mapping[str, Any]]) -> None:
+        """ValueError where a given teacher has another code length than they."""
+        lengths, teacher = self._lengths(drawn), self.base.teacher
+        if teacher and lengths != [teacher_bits := read_bundle_record(teacher).num_bits]:
+            raise ValueError(
+                f"--teacher {teacher} has {teacher_bits} bits, the trials {lengths}: use --shared_teacher, which trains one each"
+            )
+
+    def stopping(self, space: Mapping[str, Any]) -> str:
+        return self.scheduler_name or default_scheduler(space)
+
+    def scheduler(self, space: Mapping[str, Any]) -> TrialScheduler:
+        return scheduler(self.stopping(space), epochs=self.base.train.epochs, grace_epochs=self.grace_epochs)
+
+    def share(self, resources: ClusterResources, *, trials: int) -> Share:
+        return share_of(resources, self.base.train, trials=trials, asked=self.concurrent)
+
+    def each(self, share: Share, space: Mapping[str, Any]) -> str:
+        return f"{self.base.train.workers} workers of {share.cpus} CPUs; scheduler {self.stopping(space)}"
+
+    def estimate(self, first: Mapping[str, Any], space: Mapping[str, Any], resources: ClusterResources, *, trials: int) -> list[str]:
+        """By the time of one micro-batch."""
+        train = self.base.train
+        share = self.share(resources, trials=trials)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(share.cpus)
+        plan = plan_of(with_parameters(self.base, first), self.images)
+        plan = dataclasses.replace(plan, joint=plan.joint and not self.shared_teacher)
+        rate, device = measured_rate(plan)
+        torch.set_num_threads(threads)
+        each = plan.total_steps * train.batch_size / (rate * train.workers)
+        gpus = f" and {train.gpus_per_worker:g} GPUs" if resources.gpus else ""
+        return [
+            f"dry run: {trials} trials of {train.epochs} epochs, {share.concurrent} at once, scheduler {self.stopping(space)}",
+            f"  each: {train.workers} workers of {share.cpus} CPUs{gpus}",
+            f"  {rate:.1f} images/s measured on this machine's {device} with {share.cpus} threads (alone); about {duration(each)} a trial, "
+            f"{each * -(-trials // share.concurrent) / 3600:.2f} h for all where none is stopped; nothing was started",
+        ]
+
+    def begin(self, run: TrackedRun, drawn: Sequence[Mapping[str, Any]]) -> None:
+        """One unpruned teacher for each code length, on all of the cluster, where all trials follow one; those that are there stay."""
+        if not self.shared_teacher:
+            return
+        base = self.base
+        for bits in self._lengths(drawn):
+            folder = teacher_folder(str(self._teachers), bits)
+            if exists(f"{folder}/{BUNDLE_FILE}"):
+                continue
+            print(f"teacher of {bits} bits for all trials:")
+            teacher = train_teacher.TrainTeacherConfig(
+                out=folder,
+                weights=base.weights,
+                data=base.data,
+                student=train_teacher.TeacherOptions(
+                    backbone=base.student.backbone,
+                    backbone_options=base.student.backbone_options,
+                    bits=bits,
+                    hash_input=base.student.hash_input,
+                    image_size=base.student.image_size,
+                ),
+                train=base.train,
+                seed=base.seed,
+                tracking_uri=base.tracking_uri,
+                address=base.address,
+            )
+            seen = dataclasses.replace(self.images, test=None)
+            run_training(teacher, train_teacher.plan_of(teacher, seen), seen, title="teacher", parent_run=run.run_id)
+
+    def trainable(self, share: Share, run: TrackedRun) -> Any:
+        base = dataclasses.replace(self.base, train=dataclasses.replace(self.base.train, cpus_per_worker=share.cpus))
+        trainable = tune.with_parameters(run_trial, base=base, teachers=self._teachers, images=self.images, parent_run=run.run_id)
+        # A trial's own process only waits, and a share of a CPU would be missing for its workers; but Tune does not take nothing.
+        return tune.with_resources(trainable, tune.PlacementGroupFactory([{"memory": 1}]))
+
+    @property
+    def progress(self) -> Callable[[Mapping[str, float]], str]:
+        return partial(_progress, epochs=self.base.train.epochs)
+
+    def with_measured_costs(self, trials: list[Trial], resources: ClusterResources) -> list[Trial]:
+        """Times the finished trials' networks, each architecture once, interleaved, on the kind of device that they were trained on."""
+        bundles = {trial.name: str(trial.folder) for trial in trials if trial.status == "finished"}
+        if "latency_ms" not in self.costs or not bundles:
+            return trials
+        print(f"timing {len(bundles)} networks; nothing else of the sweep runs now")
+        threads = self.base.train.cpus_per_worker or resources.cpus_per_worker(1)
+        timing = ray.remote(latencies_ms).options(num_cpus=threads, num_gpus=1 if resources.gpus else 0)
+        found = ray.get(timing.remote(bundles, threads=threads))
+        return add_measured(trials, "latency_ms", found)
+
+    def best_config(self, chosen: Trial, out: Path) -> DistillConfig:
+        return trial_config(self.base, chosen.parameters, out=str(out / "best"), teachers=self._teachers)
+
+    def draw(self, trials: Sequence[Trial], out: Path) -> None:
+        draw_weight_curves(trials, out, bits=self.base.student.bits)
+
+    def test(self, chosen: Trial, resources: ClusterResources) -> dict[str, dict[str, float]]:
+        """The chosen model on the test split."""
+        if self.images.test is None:
+            print("note: the dataset has no test split, so the chosen model is not tested")
+            return {}
+        gallery, evaluation = str(chosen.folder / TEST_GALLERY), chosen.folder / TEST_EVALUATION
+        if (evaluation / "metrics.json").exists():
+            return json.loads((evaluation / "metrics.json").read_text())
+        base = self.base
+        shared = {"seed": base.seed, "address": base.address, "tracking_uri": base.tracking_uri, "model": str(chosen.folder)}
+        # Without a GPU somewhere this process is as good a place as any, and starts nothing.
+        engine = "ray" if resources.gpus else "local"
+        encode.run(encode.EncodeConfig(data=base.data, split="test", out=gallery, engine=engine, **shared))
+        return evaluate.run(evaluate.EvaluateConfig(gallery=gallery, out=str(evaluation), **shared)).measures
+
+
+def share_of(resources: ClusterResources, train: TrainOptions, *, trials: int, asked: int | None) -> Share:
+    """Trainings at once (`share_out`). Each trial's own process takes no CPU: it waits for its workers."""
+    gpus = train.gpus_per_worker if resources.gpus else 0
+    return share_out(resources, workers=train.workers, cpus=train.cpus_per_worker, gpus=gpus, trials=trials, asked=asked)
+
+
+def _progress(record: Mapping[str, float], *, epochs: int) -> str:
+    return f"epoch {int(record['epoch'])}/{epochs}  val mAP {record['val_mAP']:.4f}"

@@ -1,0 +1,240 @@
+"""A sweep on Ray Tune, whatever its trials are: runs those that are missing, and leaves tables, figures and best.yaml."""
+
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from ray import tune
+
+from eet.storage import write_text
+from pipelines.job.cluster import ClusterResources, Node, connected
+from pipelines.job.errors import JobFailed
+from pipelines.job.options import JobOptions
+from pipelines.job.output import check_same_options, config_values, write_config
+from pipelines.job.tracking import TrackedRun, default_tracking_uri, tracked
+from pipelines.trials.kind import TrialKind
+from pipelines.trials.outcomes import TrialOutcomes
+from pipelines.trials.process import PLANNED
+from pipelines.trials.results import BEST_FILE, PARETO_FILE, RESULTS_FILE, pareto_trials, trial_table, write_results
+from pipelines.trials.search import optuna_search
+from pipelines.trials.trial import Trial, chosen_trial, drawn_parameters, has_grid, read_trials
+
+TRIALS, TUNE_STATE, SWEEP_FILE = "trials", "tune", "sweep.json"
+# What a resumed sweep may be given anew: none of it changes a trial. More trials are drawn after the first ones.
+FREE_ON_RESUME = ("resume", "address", "tracking_uri", "dry_run", "out", "trials", "concurrent")
+
+
+@dataclass(kw_only=True)
+class SweepOptions(JobOptions):
+    """What every sweep is given; its fields are described by the jobs that inherit it."""
+
+    spaces: ClassVar[Mapping[str, str]]
+    """The spaces of this sweep by name, each as the dotted path of a function."""
+
+    out: str
+    space: str
+    space_options: dict[str, Any] = field(default_factory=dict)
+    trials: int = 20
+    search: Literal["random", "optuna"] = "random"
+    concurrent: int | None = None
+    resume: bool = False
+
+    def problems(self) -> list[str]:
+        found = super().problems() + self.local_only("out")
+        for name in ("trials", "concurrent"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                found.append(f"--{name} {value}: use 1 or more")
+        try:
+            space = self.drawn_space()
+            drawn = drawn_parameters(space, trials=max(1, self.trials), seed=self.seed)
+            found += dict.fromkeys(f"--space: {problem}" for parameters in drawn for problem in self.trial_problems(parameters))
+        except ValueError as error:
+            return [*found, f"--space: {error}"]
+        if self.search == "optuna":
+            if has_grid(space):
+                found.append("--search optuna draws its own points: use the random form of the space")
+            if importlib.util.find_spec("optuna") is None:
+                found.append("--search optuna needs the package optuna: pip install 'eet[optuna]'")
+        return found
+
+    @abstractmethod
+    def trial_problems(self, parameters: Mapping[str, Any]) -> list[str]:
+        """What is impossible in a trial of these parameters and not in the flags that all share. ValueError for parameters it lacks."""
+
+    def drawn_space(self) -> dict[str, Any]:
+        """The Tune dictionary of the space. ValueError for an unknown one, or options that it cannot take."""
+        return space_of(self.space, self.space_options, self.spaces)
+
+    @property
+    def trials_dir(self) -> Path:
+        """Folder of the trials' own folders."""
+        return Path(self.out).absolute() / TRIALS
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The trials, names of the Pareto set, the chosen trial (None after a dry run) and what `TrialKind.test` measured of it: of a training
+    {protocol: {measure: value}}, of a re-ranking {'before', 'reranked': {measure: value}}.
+    """
+
+    trials: list[Trial]
+    pareto: set[str]
+    chosen: Trial | None
+    test: dict[str, dict[str, float]]
+
+
+def run_sweep(config: SweepOptions, read_kind: Callable[[str], TrialKind], *, free_on_resume: Sequence[str] = ()) -> SweepResult:
+    """Runs the trials that are not finished yet, and writes tables, figures and best.yaml into config.out.
+
+    Args:
+        read_kind: takes the tracking address and reads what all trials share.
+        free_on_resume: flags of this sweep, beyond those of all, that a resumed one may be given anew.
+    """
+    out = Path(config.out).absolute()
+    _check_output(config, out, free_on_resume)
+    space = config.drawn_space()
+    # Handed to every trial, whose own folder lies elsewhere.
+    tracking_uri = config.tracking_uri or default_tracking_uri(config.out)
+    kind = read_kind(tracking_uri)
+    planned = [] if config.search == "optuna" else drawn_parameters(space, trials=config.trials, seed=config.seed)
+    if has_grid(space):
+        print(f"note: {config.space} is a grid of {len(planned)} trials; --trials is not used")
+    elif planned and len(planned) < config.trials:
+        print(f"note: {config.space} has {len(planned)} different draws in {config.trials}: each is {kind.done} once")
+    # Optuna's points are not drawn yet; but where there are few different ones, many random draws hold them all.
+    drawn = planned or drawn_parameters(space, trials=200, seed=config.seed)
+    kind.check(drawn)
+    if config.dry_run:
+        _dry_run(config, kind, space, planned)
+        return SweepResult([], set(), None, {})
+    write_config(config.out, config)
+    begun = json.loads((out / SWEEP_FILE).read_text())["run"] if (out / SWEEP_FILE).exists() else None
+    with (
+        tracked(f"sweep {out.name}", tracking_uri, config.out, config_values(config), run_id=begun) as run,
+        connected(config.ray_address) as resources,
+    ):
+        write_text(str(out / SWEEP_FILE), json.dumps({"run": run.run_id}) + "\n")
+        run.end_children("%", "KILLED")  # of a sweep that was killed
+        if len(resources.nodes) > 1 and tracking_uri.startswith("sqlite:"):
+            print("note: trials on several nodes write to one sqlite file; if that fails, name an MLflow server by --tracking-uri")
+        kind.begin(run, drawn)
+        left = _run_trials(config, out, kind, space, planned, resources, run)
+        trials = kind.with_measured_costs(read_trials(out / TRIALS, planned, of=kind.trial), resources)
+        write_results(out, trials, kind, title=f"{config.space}: accuracy against cost")
+        _print(trials, kind)
+        if left:
+            raise JobFailed(f"stopped with {left} trials still to run, and {kind.unseen} not touched: go on with --resume")
+        chosen = chosen_trial(trials)
+        if chosen is None:
+            reasons = {trial.reason for trial in trials if trial.reason}
+            raise JobFailed(f"no trial finished: {'; '.join(sorted(reasons)[:3])}")
+        test = kind.test(chosen, resources)
+        for name, measures in test.items():
+            run.log_metrics({f"test_{name}_{measure}": value for measure, value in measures.items()}, 0)
+        run.log_metrics({chosen.quality: chosen.best[chosen.quality], **{cost: chosen.costs[cost] for cost in kind.costs}}, 0)
+        for file in [*sorted(out.glob("*.png")), out / RESULTS_FILE, out / BEST_FILE, *out.glob("metrics.json")]:
+            run.log_artifact(file)
+    print(f"chosen: {chosen.folder} ({', '.join(f'{name} {value}' for name, value in chosen.parameters.items())})")
+    print(f"{kind.advice} --config {out / BEST_FILE}; trials: {out / RESULTS_FILE}; {out / PARETO_FILE}")
+    return SweepResult(trials, pareto_trials(trials, kind.costs), chosen, test)
+
+
+def space_of(name: str, options: Mapping[str, Any], spaces: Mapping[str, str]) -> dict[str, Any]:
+    """The Tune dictionary of a space, by its name or a function's dotted path. ValueError for an unknown one or options it cannot take."""
+    path = spaces.get(name, name)
+    module_name, _, function_name = path.rpartition(".")
+    if os.getcwd() not in sys.path:  # as of `python -m`: a module beside the user is found by the console script too
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name} is neither one of {', '.join(spaces)} nor the dotted path of a function: {error}") from error
+    try:
+        inspect.signature(function).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"{name}{inspect.signature(function)} cannot take --space_options {dict(options)}: {error}") from error
+    return function(**options)
+
+
+def _check_output(config: SweepOptions, out: Path, free_on_resume: Sequence[str]) -> None:
+    begun = (out / SWEEP_FILE).exists()
+    if not config.resume:
+        if begun or (out / TRIALS).exists():
+            raise ValueError(f"{out} holds a sweep already: go on with --resume, or choose another --out")
+        return
+    check_same_options(config, (*FREE_ON_RESUME, *free_on_resume))
+
+
+def _run_trials(
+    config: SweepOptions,
+    out: Path,
+    kind: TrialKind,
+    space: Mapping[str, Any],
+    planned: list[dict[str, Any]],
+    resources: ClusterResources,
+    run: TrackedRun,
+) -> int:
+    """Runs what is planned and not finished, or lets Optuna draw what is missing. Returns how many trials were left when it was stopped."""
+    known = read_trials(out / TRIALS, planned, of=kind.trial)
+    again = [trial.parameters for trial in known if trial.to_run]
+    count = len(again) if planned else config.trials - sum(not trial.to_run for trial in known)
+    if count < 1:
+        print(f"all {len(known)} trials are there")
+        return 0
+    share = kind.share(resources, trials=count)
+    print(f"sweep {config.space}: {count} trials, {share.concurrent} at once, each {kind.each(share, space)}")
+    outcomes = TrialOutcomes(out / TRIALS, of=kind.trial, progress=kind.progress, run=run, planned=planned, scheduler=kind.stopping(space))
+    search = None
+    if not planned:
+        search = optuna_search(space, out, quality=kind.trial.quality, costs=kind.weighed, again=again, known=len(known), seed=config.seed)
+    # Tune's own files for each trial would repeat what the trials' folders hold.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    tuner = tune.Tuner(
+        kind.trainable(share, run),
+        param_space={PLANNED: tune.grid_search(again)} if planned else dict(space),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=kind.scheduler(space),
+            num_samples=1 if planned else count,
+            max_concurrent_trials=share.concurrent,
+            reuse_actors=kind.processes_last,
+        ),
+        run_config=tune.RunConfig(name=TUNE_STATE, storage_path=str(out), callbacks=[outcomes], verbose=0),
+    )
+    try:
+        results = tuner.fit()
+    finally:
+        outcomes.close()
+    # At a Ctrl-C Tune ends its trials and returns as if all were done.
+    left = sum(trial.status == "unfinished" for trial in read_trials(out / TRIALS, planned, of=kind.trial))
+    left += 0 if planned else count - len(results)
+    if left:
+        run.end_children("%", "KILLED")
+    return left
+
+
+def _print(trials: list[Trial], kind: TrialKind) -> None:
+    from rich.console import Console
+
+    Console(width=None if os.isatty(1) else 180).print(trial_table(trials, {}, of=kind.trial, costs=kind.costs))
+    print(f"** chosen by {kind.trial.quality_name}; * no other beats it in {kind.trial.short_name} and {', '.join(kind.costs)}")
+
+
+def _dry_run(config: SweepOptions, kind: TrialKind, space: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]) -> None:
+    """What the kind estimates for the cluster there is; of a local one, nothing is started to know it."""
+    if config.ray_address == "local":
+        resources = ClusterResources((Node(os.cpu_count() or 1, torch.cuda.device_count()),))
+    else:
+        with connected(config.ray_address) as resources:
+            pass
+    for line in kind.estimate(planned[0] if planned else {}, space, resources, trials=len(planned) or config.trials):
+        print(line)
