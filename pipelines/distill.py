@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from eet.training import HashingTask, LabelledImages
 from eet.vit import Student, load_bundle, read_bundle_record
 from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.training.hashing import HashingPlan
 from pipelines.training.run import (
-    LabelledImages,
     TrainingResult,
     check_output,
     new_network,
@@ -51,10 +50,10 @@ def run(config: DistillConfig) -> TrainingResult:
     """Trains, and writes the bundle that `--model` takes into config.out."""
     check_output(config)
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
-    return run_training(config, plan_of(config, images), images, title="distill")
+    return run_training(config, task_of(config, images), images, title="distill")
 
 
-def plan_of(config: DistillConfig, images: LabelledImages) -> HashingPlan:
+def task_of(config: DistillConfig, images: LabelledImages) -> HashingTask:
     """Networks, codes and images of the run. Heads of student and teacher are drawn apart, as published."""
     num_classes = images.train.num_labels
     student = new_network(config.student, num_classes=num_classes, weights=config.weights, seed=config.seed, pruned=True)
@@ -64,18 +63,16 @@ def plan_of(config: DistillConfig, images: LabelledImages) -> HashingPlan:
         teacher.reset_heads(torch.Generator().manual_seed(config.seed + 1))
     else:
         teacher, codes = trained_teacher(config.teacher, images.train.label_names, student)
-    return HashingPlan(
+    return HashingTask(
         networks={"student": student, "teacher": teacher},
         joint=config.teacher is None,
         train=images.train,
         val=images.val,
         test=images.test,
         target_codes_Cb=codes,
-        loss=config.loss,
-        options=config.train,
-        seed=config.seed,
-        threads=0,
-        board=None,
+        beta=config.loss.beta,
+        sigma=config.loss.sigma,
+        masked_patches=config.loss.masked_patches,
     )
 
 

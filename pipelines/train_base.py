@@ -1,11 +1,70 @@
 """`eet train-base`: a base model for re-ranking, by metric learning on labels of which none is tested."""
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
-from eet.embedding import PUBLISHED_WIDTH, build_base
-from pipelines.job.options import DataOptions, JobOptions
-from pipelines.training.base import BasePlan, BaseTrainOptions, MarginOptions
-from pipelines.training.run import LabelledImages, TrainingResult, check_output, read_labelled_images, run_training
+from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, PUBLISHED_WIDTH, build_base
+from eet.training import FitSettings, LabelledImages, MetricLearningTask
+from pipelines.job.options import DataOptions, JobOptions, TrainOptions
+from pipelines.training.run import TrainingResult, check_output, read_labelled_images, run_training
+
+
+@dataclass(kw_only=True)
+class MarginOptions:
+    """The margin loss and its batches. Defaults are the published ones.
+
+    Attributes:
+        margin: How far a positive must lie within the boundary of its label, and a negative outside.
+        beta: Where the boundary of every label begins, a distance between unit vectors (0 to 2).
+        beta_learning_rate: Of the boundaries.
+        images_per_label: Images of each label in a batch.
+    """
+
+    margin: float = PUBLISHED_MARGIN
+    beta: float = PUBLISHED_BETA
+    beta_learning_rate: float = PUBLISHED_BETA_LEARNING_RATE
+    images_per_label: int = 2
+
+    def problems(self) -> list[str]:
+        found = []
+        if not self.margin >= 0:
+            found.append(f"--loss.margin {self.margin}: use 0 or more")
+        if not 0 <= self.beta <= 2:
+            found.append(f"--loss.beta {self.beta}: a distance between unit vectors is 0 to 2")
+        if not self.beta_learning_rate >= 0:
+            found.append(f"--loss.beta_learning_rate {self.beta_learning_rate}: use 0 (boundaries stay) or more")
+        if self.images_per_label < 2:
+            found.append(f"--loss.images_per_label {self.images_per_label}: an image needs a positive, so use 2 or more")
+        return found
+
+
+@dataclass(kw_only=True)
+class BaseTrainOptions(TrainOptions):
+    """How it is trained. Defaults are the published ones.
+
+    Attributes:
+        optimizer: adam (weight decay as part of the gradient), adamw or sgd.
+        schedule: constant, or a cosine to 0.
+        validation_share: Share of the training labels held out, with all their images, to choose the checkpoint, where the dataset has no
+            val split of its own labels; 0 trains on all and takes the last epoch.
+        micro_batch_size: Images a worker runs at once; where they are fewer than its share of a step, all are run a second time for the
+            gradient, since pairs are formed over the whole batch. Default: all at once on a GPU, 16 on a CPU.
+        compile: Not for base models: mining has another form for each batch.
+    """
+
+    epochs: int = 150
+    batch_size: int = 112
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # type: ignore[assignment]
+    learning_rate: float = 1e-5
+    weight_decay: float = 4e-4
+    warmup_steps: int | None = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    validation_share: float = 0.0
+
+    def settings(self, seed: int) -> FitSettings:
+        return dataclasses.replace(super().settings(seed), constant_rate=self.schedule == "constant")
 
 
 @dataclass(kw_only=True)
@@ -58,10 +117,10 @@ def run(config: TrainBaseConfig) -> TrainingResult:
     """Trains, and writes the base model's bundle into config.out."""
     check_output(config)
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed, disjoint=True)
-    return run_training(config, plan_of(config, images), images, title="train-base")
+    return run_training(config, task_of(config, images), images, title="train-base")
 
 
-def plan_of(config: TrainBaseConfig, images: LabelledImages) -> BasePlan:
+def task_of(config: TrainBaseConfig, images: LabelledImages) -> MetricLearningTask:
     """Network and images of the run. ValueError where there is but one label to train on."""
     if images.train.num_labels < 2:
         raise ValueError("there is but one label to train on: without another, no image has a negative")
@@ -74,14 +133,13 @@ def plan_of(config: TrainBaseConfig, images: LabelledImages) -> BasePlan:
         backbone_options=config.backbone_options,
         seed=config.seed,
     )
-    return BasePlan(
+    return MetricLearningTask(
         networks={"base": model},
         train=images.train,
         val=images.val,
         test=images.test,
-        loss=config.loss,
-        options=config.train,
-        seed=config.seed,
-        threads=0,
-        board=None,
+        margin=config.loss.margin,
+        beta=config.loss.beta,
+        beta_learning_rate=config.loss.beta_learning_rate,
+        images_per_label=config.loss.images_per_label,
     )

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from eet.training import HashingTask, LabelledImages
 from eet.vit import HashInput
-from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.training.hashing import HashingPlan
+from pipelines.job.options import DataOptions, JobOptions, StudentOptions, TrainOptions
 from pipelines.training.run import (
-    LabelledImages,
     TrainingResult,
     check_output,
     new_network,
@@ -77,13 +76,13 @@ def run(config: TrainTeacherConfig) -> TrainingResult:
     """Trains, and writes the bundle that `--teacher` takes into config.out."""
     check_output(config)
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
-    return run_training(config, plan_of(config, images), images, title="train-teacher")
+    return run_training(config, task_of(config, images), images, title="train-teacher")
 
 
-def plan_of(config: TrainTeacherConfig, images: LabelledImages) -> HashingPlan:
+def task_of(config: TrainTeacherConfig, images: LabelledImages) -> HashingTask:
     """Network, codes and images of the run."""
     network = config.student.as_student()
-    return HashingPlan(
+    return HashingTask(
         networks={
             "teacher": new_network(network, num_classes=images.train.num_labels, weights=config.weights, seed=config.seed, pruned=False)
         },
@@ -92,9 +91,4 @@ def plan_of(config: TrainTeacherConfig, images: LabelledImages) -> HashingPlan:
         val=images.val,
         test=images.test,
         target_codes_Cb=target_codes_of(images.train, num_bits=network.bits, seed=config.seed),
-        loss=LossOptions(),
-        options=config.train,
-        seed=config.seed,
-        threads=0,
-        board=None,
     )

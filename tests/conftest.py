@@ -1,6 +1,7 @@
 """What tests share: one Ray session, drawn birds, a small network, and the rules by which tests are skipped."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 # Set before anything imports Ray or MLflow; worker processes inherit them.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent / "support"), os.environ.get("PYTHONPATH")]))
+os.environ["EET_CACHE"] = tempfile.mkdtemp(prefix="eet-cache-")  # of the tests alone
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")

@@ -1,1 +1,24 @@
-"""Training without Ray: which image goes into which step, and how it is drawn."""
+"""Training without Ray: what is trained (a task), how (settings), and the loop."""
+
+from eet.training.fit import Diverged, Fitted, StepReport, fit, optimizer_of
+from eet.training.hashing import HashingTask
+from eet.training.labelled_images import LabelledImages, labelled_images
+from eet.training.metric_learning import MetricLearningTask
+from eet.training.settings import CPU_MICRO_BATCH, FitSettings, learning_rate_factor
+from eet.training.task import TrainingTask
+
+__all__ = [
+    "CPU_MICRO_BATCH",
+    "Diverged",
+    "FitSettings",
+    "Fitted",
+    "HashingTask",
+    "LabelledImages",
+    "MetricLearningTask",
+    "StepReport",
+    "TrainingTask",
+    "fit",
+    "labelled_images",
+    "learning_rate_factor",
+    "optimizer_of",
+]

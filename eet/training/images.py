@@ -1,7 +1,6 @@
 """Training images, augmented by (seed, epoch, item) alone, and images in evaluation form."""
 
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -81,14 +80,3 @@ def _opened(image: Image.Image | DecodeFailure, table: ImageTable, row: int) -> 
     if isinstance(image, DecodeFailure):
         raise ValueError(f"{table.location(row)}: {image.error}")
     return image
-
-
-def unreadable_images(table: ImageTable, *, threads: int) -> list[tuple[int, str]]:
-    """(row, reason) of every image that cannot be decoded; all are decoded once."""
-
-    def check(row: int) -> str | None:
-        image = read_image(table.location(row))
-        return image.error if isinstance(image, DecodeFailure) else None
-
-    with ThreadPoolExecutor(threads) as pool:
-        return [(row, reason) for row, reason in enumerate(pool.map(check, range(len(table)))) if reason is not None]

@@ -124,6 +124,23 @@ class Student(nn.Module):
         """PIL image -> float32 tensor (3, H, W), as this model wants it."""
         return self.preprocessing
 
+    def with_schedule(self, schedule: PruningSchedule) -> "Student":
+        """This network with another pruning schedule. Trunk and heads are shared with it, not copied.
+
+        ValueError where a stage lies outside the trunk.
+        """
+        student = Student(
+            self.trunk,
+            num_bits=self.num_bits,
+            schedule=schedule,
+            preprocessing=self.preprocessing,
+            hash_input=self.hash_input,
+            backbone=self.backbone,
+            backbone_options=self.backbone_options,
+        )
+        student.head_hash = self.head_hash
+        return student.train(self.training)
+
     def reset_heads(self, generator: torch.Generator) -> None:
         """Draws both heads anew: weights trunc_normal(0.02), biases 0 (published)."""
         for head in (self.trunk.head, self.head_hash):

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eet.distillation import DistillationObjective, HashingObjective
+from eet.training import FitSettings
 from pipelines.benchmarks.networks import NUM_BITS, NUM_CLASSES, UNPRUNED, schedule_of, student_of, timm_vit
 from pipelines.benchmarks.record import Column, print_rows
 from pipelines.benchmarks.setup import Benchmark, Setup, network_versions
 from pipelines.costs.interleaved import interleaved_seconds, median_ratio
-from pipelines.job.options import TrainOptions
-from pipelines.training.plan import micro_batch_size
 
 PEER, TEACHER, STAGED, JOINT = "timm, labels alone", "teacher", "student, trained teacher", "student and teacher"
 
@@ -96,7 +95,7 @@ def measure(options: TrainBenchmarkOptions, setup: Setup) -> list[TrainTiming]:
     }
     images = torch.randn(options.batch_size, 3, *student.preprocessing.image_size, generator=generator).to(device)
     labels = torch.randint(0, NUM_CLASSES, (options.batch_size,), generator=generator).to(device)
-    micro = micro_batch_size(TrainOptions(batch_size=options.batch_size), options.batch_size, device.type)
+    micro = FitSettings(batch_size=options.batch_size).micro_batch(options.batch_size, device.type)
     steps = {
         name: _Step(objective.train().to(device), images, labels, micro=micro, bf16=setup.bf16, compiled=options.compile)
         for name, objective in objectives.items()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from eet.datasets import DATASETS
 from eet.distillation import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
+from eet.training.settings import FitSettings
 from eet.vit import PUBLISHED_KEEP_RATIOS, HashInput, PruningSchedule
 
 
@@ -184,6 +185,25 @@ class TrainOptions:
     compile: bool = False
     validation_share: float = 0.1
     max_failures: int = 3
+
+    def settings(self, seed: int) -> FitSettings:
+        """What the training loop needs of these."""
+        return FitSettings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            head_learning_rate=self.head_learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
+            min_crop_area=self.min_crop_area,
+            loader_workers=self.loader_workers,
+            precision=self.precision,
+            compile=self.compile,
+            seed=seed,
+        )
 
     def problems(self) -> list[str]:
         found = []

@@ -1,9 +1,7 @@
 """The driver side of training, shared by distill, train-teacher and train-base: checks, Ray Train, progress, tracking, bundles."""
 
 import csv
-import dataclasses
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +13,19 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, load_dataset, with_own_labels
+from eet.datasets import ImageTable, load_dataset
 from eet.figures import save_png, training_curves_figure
 from eet.hashing import learn_target_codes, shared_codes
 from eet.storage import absolute
-from eet.training.images import unreadable_images
+from eet.training import FitSettings, LabelledImages, TrainingTask, labelled_images
 from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
-from pipelines.job.options import DataOptions, StudentOptions
+from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
 from pipelines.job.output import check_same_options, config_values, write_config
 from pipelines.job.progress import BoardReader, EpochDone, ProgressBoard, StepDone, TrainingDisplay, duration
 from pipelines.job.tracking import tracked
-from pipelines.training.plan import TrainingPlan
-from pipelines.training.worker import objective_of, train_worker
+from pipelines.training.worker import train_worker
 
 CHECKPOINTS, RUN_NAME = "checkpoints", "run"
 SKIPPED_FILE = "skipped.csv"
@@ -57,50 +54,12 @@ class TrainingResult:
     epoch: int
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """A dataset read, checked and split."""
-
-    train: ImageTable
-    val: ImageTable | None
-    test: ImageTable | None
-    skipped: tuple[tuple[str, str], ...]
-
-
 def read_labelled_images(data: DataOptions, *, validation_share: float, seed: int, disjoint: bool = False) -> LabelledImages:
-    """The dataset's splits, every image decoded once to know that it can be.
-
-    disjoint: splits that share no label (`class_disjoint`), validation too; labels of the training images are then counted anew.
-    Unlabelled training images are refused. An unreadable image raises ValueError naming it, or is left out with --data.on_error skip.
-    """
+    """The images that the options name, checked and split (`eet.training.labelled_images`)."""
     # Absolute: Ray's workers have another working directory.
     table = load_dataset(data.name, absolute(data.root), table=absolute(data.table))
-    bad = unreadable_images(table, threads=os.cpu_count() or 1)
-    skipped = tuple((table.location(row), reason) for row, reason in bad)
-    if bad and data.on_error == "stop":
-        shown = "; ".join(f"{location}: {reason}" for location, reason in skipped[:5])
-        raise ValueError(f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or use --data.on_error skip")
-    if bad:
-        readable = np.ones(len(table), bool)
-        readable[[row for row, _ in bad]] = False
-        table = table.take(readable)
-    if disjoint:
-        table = hold_out_labels(class_disjoint(table), validation_share, seed)
-        train = with_own_labels(table.select("train"))
-    else:
-        table = hold_out_validation(table, validation_share, seed)
-        train = table.select("train")
-    unlabelled = int((train.labels < 0).sum())
-    if unlabelled:
-        raise ValueError(f"{unlabelled} training images have no label, for example {train.paths[int(np.argmin(train.labels))]}")
-    present = np.bincount(train.labels, minlength=train.num_labels) > 0
-    if not present.all():
-        missing = [train.label_names[label] for label in np.flatnonzero(~present)]
-        raise ValueError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
-    # An image without a label cannot be judged.
-    judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
-    splits = {name: table.take(rows) if len(rows) else None for name, rows in judged.items()}
-    return LabelledImages(train, splits["val"], splits["test"], skipped)
+    skip = data.on_error == "skip"
+    return labelled_images(table, validation_share=validation_share, seed=seed, disjoint=disjoint, skip_unreadable=skip)
 
 
 def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed: int, pruned: bool) -> Student:
@@ -123,17 +82,7 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
         prune_after = scaled_prune_after(len(network.trunk.blocks), len(options.keep_ratios)) if options.keep_ratios else ()
     schedule = PruningSchedule(prune_after, options.keep_ratios)
     beside = network.trunk.num_prefix_tokens
-    student = Student(
-        network.trunk,
-        num_bits=options.bits,
-        schedule=schedule.rounded(network.num_patches, beside=beside, multiple=options.tokens_multiple),
-        preprocessing=network.preprocessing,
-        hash_input=network.hash_input,
-        backbone=network.backbone,
-        backbone_options=network.backbone_options,
-    )
-    student.head_hash.load_state_dict(network.head_hash.state_dict())  # a new Student's own would not be drawn from the seed
-    return student
+    return network.with_schedule(schedule.rounded(network.num_patches, beside=beside, multiple=options.tokens_multiple))
 
 
 def target_codes_of(train: ImageTable, *, num_bits: int, seed: int) -> np.ndarray:
@@ -146,26 +95,27 @@ def target_codes_of(train: ImageTable, *, num_bits: int, seed: int) -> np.ndarra
 
 def run_training(
     config: Any,
-    plan: TrainingPlan,
+    task: TrainingTask,
     images: LabelledImages,
     *,
     title: str,
     parent_run: str | None = None,
     callbacks: Sequence[ray.train.UserCallback] = (),
 ) -> TrainingResult:
-    """Trains by `plan` on Ray Train and writes the bundle, curves and measures into config.out.
+    """Trains `task` on Ray Train and writes the bundle, curves and measures into config.out.
 
     config: the job's dataclass (out, resume, address, tracking_uri, dry_run, train, ...). The joint teacher's bundle goes to out/teacher.
     parent_run, callbacks: of a sweep: its MLflow run, and what hears of every epoch.
     """
     out = Path(config.out).absolute()
-    options = plan.options
-    _check_steps(plan)
-    objective_of(plan)  # refuses networks that do not fit each other, which workers would find out only one by one
-    _print_plan(plan, images, title)
-    plan.start()
+    options: TrainOptions = config.train
+    settings = options.settings(config.seed)
+    settings.check(len(task.train))
+    task.objective(settings)  # refuses networks that do not fit each other, which workers would find out only one by one
+    _print_plan(task, settings, images, title)
+    task.start()
     if config.dry_run:
-        _print_estimate(plan)
+        _print_estimate(task, settings)
         return TrainingResult(out, [], {}, 0)
     write_config(config.out, config)
     if images.skipped:
@@ -177,12 +127,11 @@ def run_training(
             threads = options.cpus_per_worker or share
             if threads > share:  # Ray would wait for ever
                 raise ValueError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
-            use_gpu = resources.gpus > 0
             # On the driver's own node: a lost worker node must not take the board with it.
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
             board = ProgressBoard.options(scheduling_strategy=here).remote()
-            plan = dataclasses.replace(plan, threads=threads, board=board)
-            trainer = _trainer(plan, out, threads=threads, use_gpu=use_gpu, callbacks=callbacks)
+            given = {"task": ray.put(task), "settings": settings, "threads": threads, "board": board}
+            trainer = _trainer(given, options, out, threads=threads, use_gpu=resources.gpus > 0, callbacks=callbacks)
             display = TrainingDisplay(title, options.epochs)
 
             def listen(event: StepDone | EpochDone) -> None:
@@ -200,14 +149,14 @@ def run_training(
             returned = result.return_value
             if "failure" in returned:
                 raise JobFailed(returned["failure"])
-        finished = _write_result(out, plan, returned)
+        finished = _write_result(out, task, config, returned)
         for network, protocols in finished.test.items():
             for protocol, measures in protocols.items():
                 run.log_metrics({f"test_{network}_{protocol}_{name}": value for name, value in measures.items()}, 0)
         for name in ("model.safetensors", "model.json"):
             run.log_artifact(out / name, "bundle")
-        for name in plan.trained:
-            if name != plan.chosen:
+        for name in task.trained:
+            if name != task.chosen:
                 run.log_artifact(out / name, name)
         for name in ("history.json", "test.json", "training.png", "config.yaml", SKIPPED_FILE):
             if (out / name).is_file():
@@ -217,37 +166,28 @@ def run_training(
     return finished
 
 
-def _trainer(plan: TrainingPlan, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[ray.train.UserCallback]) -> Any:
+def _trainer(
+    given: dict[str, Any], options: TrainOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[ray.train.UserCallback]
+) -> Any:
     import ray.train.torch
 
     # One thread pool setting for the worker's process: Ray would set it to the CPUs it reserves, which is the same number here.
     return ray.train.torch.TorchTrainer(
         train_worker,
-        train_loop_config={"plan": ray.put(plan)},
+        train_loop_config=given,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=plan.options.workers,
+            num_workers=options.workers,
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": threads} | ({"GPU": plan.options.gpus_per_worker} if use_gpu else {}),
+            resources_per_worker={"CPU": threads} | ({"GPU": options.gpus_per_worker} if use_gpu else {}),
         ),
         run_config=ray.train.RunConfig(
             name=RUN_NAME,
             storage_path=str(out / CHECKPOINTS),
-            failure_config=ray.train.FailureConfig(max_failures=plan.options.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             callbacks=list(callbacks),
         ),
     )
-
-
-def _check_steps(plan: TrainingPlan) -> None:
-    options = plan.options
-    if plan.steps_per_epoch < 1:
-        raise ValueError(f"--train.batch_size {options.batch_size} is more than the {len(plan.train)} training images: use a smaller one")
-    if plan.warmup_steps > plan.total_steps:
-        raise ValueError(
-            f"--train.warmup_steps {plan.warmup_steps} is more than the {plan.total_steps} steps of {options.epochs} epochs: "
-            "use fewer, or train longer"
-        )
 
 
 def check_output(config: Any) -> None:
@@ -286,7 +226,7 @@ def _user_error(error: Exception) -> Exception:
     return error
 
 
-def _write_result(out: Path, plan: TrainingPlan, returned: dict[str, Any]) -> TrainingResult:
+def _write_result(out: Path, task: TrainingTask, config: Any, returned: dict[str, Any]) -> TrainingResult:
     history, test = returned["history"], returned["test"]
     (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     (out / "test.json").write_text(json.dumps(test, indent=1) + "\n")
@@ -294,53 +234,51 @@ def _write_result(out: Path, plan: TrainingPlan, returned: dict[str, Any]) -> Tr
         training_curves_figure(history, [key for key in history[0] if key not in ("epoch", "images_per_s")], title="training"),
         out / "training.png",
     )
-    for name in plan.trained:
-        network = plan.networks[name]
+    for name in task.trained:
+        network = task.networks[name]
         network.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in returned["weights"][name].items()})
-        plan.save(
-            name,
-            out if name == plan.chosen else out / name,
-            {
-                "epoch": returned["epoch"],
-                "epochs": plan.options.epochs,
-                "images": len(plan.train),
-                "seed": plan.seed,
-                "test": test.get(name, {}),
-            },
-        )
+        training = {
+            "epoch": returned["epoch"],
+            "epochs": config.train.epochs,
+            "images": len(task.train),
+            "seed": config.seed,
+            "test": test.get(name, {}),
+        }
+        task.save(name, out if name == task.chosen else out / name, training)
     return TrainingResult(out, history, test, returned["epoch"])
 
 
-def _print_plan(plan: TrainingPlan, images: LabelledImages, title: str) -> None:
-    options, table = plan.options, plan.train
-    val, test = (0 if split is None else len(split) for split in (plan.val, plan.test))
+def _print_plan(task: TrainingTask, settings: FitSettings, images: LabelledImages, title: str) -> None:
+    table, num_images = task.train, len(task.train)
+    val, test = (0 if split is None else len(split) for split in (task.val, task.test))
     print(
-        f"{title}: {table.num_labels} labels, {len(table)} training, {val} validation, {test} test images; "
-        f"{options.epochs} epochs of {plan.steps_per_epoch} steps of {options.batch_size}, {plan.warmup_steps} of warm-up"
+        f"{title}: {table.num_labels} labels, {num_images} training, {val} validation, {test} test images; "
+        f"{settings.epochs} epochs of {settings.steps_per_epoch(num_images)} steps of {settings.batch_size}, "
+        f"{settings.warmup(num_images)} of warm-up"
     )
-    for name, network in plan.networks.items():
+    for name, network in task.networks.items():
         size = sum(parameter.numel() for parameter in network.parameters())
-        print(f"  {name}: {plan.describe(network)}, {size / 1e6:.1f} M parameters")
+        print(f"  {name}: {task.describe(network)}, {size / 1e6:.1f} M parameters")
     if images.skipped:
         print(f"  skipped {len(images.skipped)} unreadable images:")
         for location, reason in images.skipped[:20]:
             print(f"    {location}: {reason}")
 
 
-def _print_estimate(plan: TrainingPlan) -> None:
-    rate, device = measured_rate(plan)
-    left = plan.total_steps * plan.options.batch_size / rate
+def _print_estimate(task: TrainingTask, settings: FitSettings) -> None:
+    rate, device = measured_rate(task, settings)
+    left = settings.total_steps(len(task.train)) * settings.batch_size / rate
     print(
         f"dry run: {rate:.1f} images/s measured on this machine's {device} "
         f"with one worker; about {duration(left)} of training; nothing was started"
     )
 
 
-def measured_rate(plan: TrainingPlan) -> tuple[float, str]:
+def measured_rate(task: TrainingTask, settings: FitSettings) -> tuple[float, str]:
     """Images/s of one worker in this process, from the time of a few images, and the kind of device ('cpu', 'cuda')."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective, size = objective_of(plan, device), plan.timed_images
-    height, width = plan.networks[plan.chosen].preprocessing.image_size
+    objective, size = task.objective(settings).to(device), task.timed_images(settings)
+    height, width = task.networks[task.chosen].preprocessing.image_size
     images, labels = torch.randn(size, 3, height, width, device=device), torch.zeros(size, dtype=torch.int64, device=device)
     for _ in range(2):  # the first warms up
         started = time.monotonic()

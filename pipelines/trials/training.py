@@ -9,9 +9,10 @@ import numpy as np
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from eet.training import LabelledImages
 from pipelines.costs.networks import student_costs
-from pipelines.distill import DistillConfig, plan_of
-from pipelines.training.run import LabelledImages, run_training
+from pipelines.distill import DistillConfig, task_of
+from pipelines.training.run import run_training
 from pipelines.trials.process import TITLE, failure_told, parameters_of
 from pipelines.trials.trial import BUNDLE_FILE, Trial, begin_trial, read_trial, trial_name, with_parameters
 
@@ -86,7 +87,7 @@ def run_trial(drawn: dict[str, Any], *, base: DistillConfig, teachers: str | Non
     images = dataclasses.replace(images, test=None)
     begin_trial(folder, parameters, {})
     with failure_told(folder):
-        plan = plan_of(config, images)
-        costs = student_costs(plan.networks["student"])
+        task = task_of(config, images)
+        costs = student_costs(task.networks["student"])
         begin_trial(folder, parameters, costs)
-        run_training(config, plan, images, title=TITLE, parent_run=parent_run, callbacks=[TrialReport(costs)])
+        run_training(config, task, images, title=TITLE, parent_run=parent_run, callbacks=[TrialReport(costs)])

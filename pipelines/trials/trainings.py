@@ -14,15 +14,16 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from eet.storage import exists
+from eet.training import LabelledImages
 from eet.vit import read_bundle_record
 from pipelines import encode, evaluate, train_teacher
 from pipelines.costs.networks import latencies_ms
-from pipelines.distill import DistillConfig, plan_of
+from pipelines.distill import DistillConfig, task_of
 from pipelines.job.cluster import ClusterResources
 from pipelines.job.options import TrainOptions
 from pipelines.job.progress import duration
 from pipelines.job.tracking import TrackedRun
-from pipelines.training.run import LabelledImages, measured_rate, run_training
+from pipelines.training.run import measured_rate, run_training
 from pipelines.trials.kind import TrialKind
 from pipelines.trials.search import default_scheduler, scheduler
 from pipelines.trials.share import Share, share_out
@@ -90,11 +91,12 @@ class Trainings(TrialKind):
         share = self.share(resources, trials=trials)
         threads = torch.get_num_threads()
         torch.set_num_threads(share.cpus)
-        plan = plan_of(with_parameters(self.base, first), self.images)
-        plan = dataclasses.replace(plan, joint=plan.joint and not self.shared_teacher)
-        rate, device = measured_rate(plan)
+        task = task_of(with_parameters(self.base, first), self.images)
+        task = dataclasses.replace(task, joint=task.joint and not self.shared_teacher)
+        settings = train.settings(self.base.seed)
+        rate, device = measured_rate(task, settings)
         torch.set_num_threads(threads)
-        each = plan.total_steps * train.batch_size / (rate * train.workers)
+        each = settings.total_steps(len(task.train)) * train.batch_size / (rate * train.workers)
         gpus = f" and {train.gpus_per_worker:g} GPUs" if resources.gpus else ""
         return [
             f"dry run: {trials} trials of {train.epochs} epochs, {share.concurrent} at once, scheduler {self.stopping(space)}",
@@ -130,7 +132,7 @@ class Trainings(TrialKind):
                 address=base.address,
             )
             seen = dataclasses.replace(self.images, test=None)
-            run_training(teacher, train_teacher.plan_of(teacher, seen), seen, title="teacher", parent_run=run.run_id)
+            run_training(teacher, train_teacher.task_of(teacher, seen), seen, title="teacher", parent_run=run.run_id)
 
     def trainable(self, share: Share, run: TrackedRun) -> Any:
         base = dataclasses.replace(self.base, train=dataclasses.replace(self.base.train, cpus_per_worker=share.cpus))

@@ -15,11 +15,12 @@ from eet.datasets import load_dataset, synthetic
 from eet.embedding import MarginObjective, load_base, read_base_record
 from eet.images import read_image
 from eet.metrics import cosine_metrics
+from eet.training import learning_rate_factor, optimizer_of
+from eet.training.metric_learning import WholeBatchObjective
 from pipelines import train_base
 from pipelines.job.options import DataOptions
-from pipelines.training.base import BaseTrainOptions, MarginOptions, WholeBatchObjective
+from pipelines.train_base import BaseTrainOptions, MarginOptions
 from pipelines.training.run import TrainingResult, read_labelled_images
-from pipelines.training.worker import learning_rate_factor, objective_of, optimizer_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -50,9 +51,9 @@ def config_of(out: Path, birds: Path, **changes) -> train_base.TrainBaseConfig:
     return train_base.TrainBaseConfig(out=str(out), **options)
 
 
-def plan_of(config: train_base.TrainBaseConfig):
+def task_of(config: train_base.TrainBaseConfig):
     share = config.train.validation_share
-    return train_base.plan_of(config, read_labelled_images(config.data, validation_share=share, seed=config.seed, disjoint=True))
+    return train_base.task_of(config, read_labelled_images(config.data, validation_share=share, seed=config.seed, disjoint=True))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def trained(ray_session, tiny_birds, runs) -> TrainingResult:
 
 def test_training_writes_a_bundle_that_learned_with_its_split(trained, runs, tiny_birds):
     config = config_of(runs / "base", tiny_birds)
-    before, model = plan_of(config).networks["base"].state_dict(), load_base(runs / "base")
+    before, model = task_of(config).networks["base"].state_dict(), load_base(runs / "base")
     moved = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
     assert {"head.weight", "backbone.trunk.blocks.0.attn.qkv.weight"} <= set(moved)
     record = read_base_record(runs / "base")
@@ -121,10 +122,11 @@ def step(tiny_birds, runs):
     """(objective, images, labels) of a first batch, for any options of training."""
 
     def make(**changes):
-        plan = plan_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, **changes)))
-        objective = objective_of(plan)
+        config = config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, **changes))
+        task = task_of(config)
+        objective = task.objective(config.train.settings(config.seed))
         images = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(1))
-        return objective, images, torch.arange(8) % plan.train.num_labels
+        return objective, images, torch.arange(8) % task.train.num_labels
 
     return make
 
@@ -155,16 +157,17 @@ def test_the_objective_is_the_margin_loss_of_unit_embeddings(step):
 
 def test_boundaries_have_a_learning_rate_of_their_own_and_all_else_the_same(tiny_birds, runs):
     loss = MarginOptions(beta=0.9, beta_learning_rate=0.25, margin=0.1)
-    plan = plan_of(config_of(runs / "x", tiny_birds, loss=loss, train=BaseTrainOptions(batch_size=8)))
-    objective = objective_of(plan)
-    optimizer = optimizer_of(objective, plan.options, plan.learning_rates)
+    config = config_of(runs / "x", tiny_birds, loss=loss, train=BaseTrainOptions(batch_size=8))
+    task, settings = task_of(config), config.train.settings(config.seed)
+    objective = task.objective(settings)
+    optimizer = optimizer_of(objective, settings, task.learning_rates)
     assert type(optimizer) is torch.optim.Adam
     backbone, head, boundaries = optimizer.param_groups
     assert [len(group["params"]) for group in (head, boundaries)] == [2, 1]
     assert boundaries["params"][0] is objective.margin.loss.beta and boundaries["params"][0].tolist() == pytest.approx([0.9, 0.9])
     assert objective.margin.loss.margin == 0.1
     assert (backbone["lr"], head["lr"], boundaries["lr"], backbone["weight_decay"]) == (1e-5, 1e-5, 0.25, 4e-4)
-    assert plan.constant_rate and plan.warmup_steps == 0
+    assert settings.constant_rate and settings.warmup(len(task.train)) == 0
 
 
 def test_a_constant_rate_stays_behind_the_warm_up():
@@ -173,20 +176,20 @@ def test_a_constant_rate_stays_behind_the_warm_up():
 
 
 def test_validation_is_of_labels_that_neither_train_nor_test(tiny_birds, runs):
-    plan = plan_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, batch_size=4)))
-    assert plan.val is None and plan.train.num_labels == 2
+    task = task_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, batch_size=4)))
+    assert task.val is None and task.train.num_labels == 2
     images = read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0.5, seed=0, disjoint=True)
     assert images.train.num_labels == 1 and len(images.val) == 12 and len(images.test) == 24
     used = [{table.label_names[label] for label in table.labels} for table in (images.train, images.val, images.test)]
     assert sum(map(len, used)) == len(set().union(*used)) == 4
-    measured = dataclasses.replace(plan, val=images.val).validate(np.eye(12, dtype=np.float32))
+    measured = dataclasses.replace(task, val=images.val).validate(np.eye(12, dtype=np.float32))
     assert set(measured) == {"val_P@1", "val_MAP@R"}
     with pytest.raises(ValueError, match="but one label to train on"):
-        plan_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, validation_share=0.5)))
+        task_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, validation_share=0.5)))
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("pipelines.training.connected", None)
+    monkeypatch.setattr("pipelines.training.run.connected", None)
     train_base.run(config_of(tmp_path / "out", tiny_birds, dry_run=True))
     told = capsys.readouterr().out
     assert "2 labels, 24 training, 0 validation, 24 test images; 4 epochs of 3 steps of 8, 0 of warm-up" in told

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,64 +16,10 @@ from eet.distillation import StepLosses
 from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, BaseModel, MarginObjective, save_base
 from eet.metrics import cosine_metrics
 from eet.training.samplers import LabelSampler
-from pipelines.job.options import TrainOptions
-from pipelines.training.plan import CPU_MICRO_BATCH, TrainingPlan, micro_batch_size
+from eet.training.settings import CPU_MICRO_BATCH, FitSettings
+from eet.training.task import TrainingTask
 
 SPLIT_FILE = "split.csv"
-
-
-@dataclass(kw_only=True)
-class MarginOptions:
-    """The margin loss and its batches. Defaults are the published ones.
-
-    Attributes:
-        margin: How far a positive must lie within the boundary of its label, and a negative outside.
-        beta: Where the boundary of every label begins, a distance between unit vectors (0 to 2).
-        beta_learning_rate: Of the boundaries.
-        images_per_label: Images of each label in a batch.
-    """
-
-    margin: float = PUBLISHED_MARGIN
-    beta: float = PUBLISHED_BETA
-    beta_learning_rate: float = PUBLISHED_BETA_LEARNING_RATE
-    images_per_label: int = 2
-
-    def problems(self) -> list[str]:
-        found = []
-        if not self.margin >= 0:
-            found.append(f"--loss.margin {self.margin}: use 0 or more")
-        if not 0 <= self.beta <= 2:
-            found.append(f"--loss.beta {self.beta}: a distance between unit vectors is 0 to 2")
-        if not self.beta_learning_rate >= 0:
-            found.append(f"--loss.beta_learning_rate {self.beta_learning_rate}: use 0 (boundaries stay) or more")
-        if self.images_per_label < 2:
-            found.append(f"--loss.images_per_label {self.images_per_label}: an image needs a positive, so use 2 or more")
-        return found
-
-
-@dataclass(kw_only=True)
-class BaseTrainOptions(TrainOptions):
-    """How it is trained. Defaults are the published ones.
-
-    Attributes:
-        optimizer: adam (weight decay as part of the gradient), adamw or sgd.
-        schedule: constant, or a cosine to 0.
-        validation_share: Share of the training labels held out, with all their images, to choose the checkpoint, where the dataset has no
-            val split of its own labels; 0 trains on all and takes the last epoch.
-        micro_batch_size: Images a worker runs at once; where they are fewer than its share of a step, all are run a second time for the
-            gradient, since pairs are formed over the whole batch. Default: all at once on a GPU, 16 on a CPU.
-        compile: Not for base models: mining has another form for each batch.
-    """
-
-    epochs: int = 150
-    batch_size: int = 112
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # type: ignore[assignment]
-    learning_rate: float = 1e-5
-    weight_decay: float = 4e-4
-    warmup_steps: int | None = 0
-    schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    validation_share: float = 0.0
 
 
 class WholeBatchObjective(nn.Module):
@@ -83,9 +29,9 @@ class WholeBatchObjective(nn.Module):
     mining draws is drawn by the first worker for all.
     """
 
-    def __init__(self, model: BaseModel, margin: MarginObjective, options: TrainOptions) -> None:
+    def __init__(self, model: BaseModel, margin: MarginObjective, settings: FitSettings) -> None:
         super().__init__()
-        self.model, self.margin, self.options = model, margin, options
+        self.model, self.margin, self.settings = model, margin, settings
 
     def forward(self, images_B3HW: Tensor, labels_B: Tensor) -> StepLosses:
         embeddings_BE = self._embeddings(images_B3HW)
@@ -97,7 +43,7 @@ class WholeBatchObjective(nn.Module):
             return StepLosses(*self.margin(embeddings_BE, labels_B, chance_B2))
 
     def _embeddings(self, images_B3HW: Tensor) -> Tensor:
-        size = micro_batch_size(self.options, len(images_B3HW), images_B3HW.device.type)
+        size = self.settings.micro_batch(len(images_B3HW), images_B3HW.device.type)
         if len(images_B3HW) <= size:
             return self.model.embed(images_B3HW)
         # Activations of one part at a time are held; each part is run again when its gradient is known.
@@ -120,12 +66,23 @@ def _of_all_workers(embeddings_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Te
 
 
 @dataclass(frozen=True, kw_only=True)
-class BasePlan(TrainingPlan):
-    """networks: the base model alone, as 'base'. train: labels 0 .. C-1, which val and test do not have."""
+class MetricLearningTask(TrainingTask):
+    """A base model by the margin loss over the images of a whole batch.
+
+    Attributes:
+        networks: the base model alone, as "base".
+        train: labels 0 .. C-1, which val and test do not have.
+        margin: how far a positive must lie within the boundary of its label, and a negative outside.
+        beta: where the boundary of every label begins, a distance between unit vectors (0 to 2).
+        beta_learning_rate: of the boundaries.
+        images_per_label: images of each label in a batch, 2 or more.
+    """
 
     networks: dict[str, BaseModel]
-    loss: MarginOptions
-    options: BaseTrainOptions
+    margin: float = PUBLISHED_MARGIN
+    beta: float = PUBLISHED_BETA
+    beta_learning_rate: float = PUBLISHED_BETA_LEARNING_RATE
+    images_per_label: int = 2
 
     quality: ClassVar[str] = "val_MAP@R"
 
@@ -134,31 +91,26 @@ class BasePlan(TrainingPlan):
         return "base"
 
     @property
-    def constant_rate(self) -> bool:
-        return self.options.schedule == "constant"
-
-    @property
     def learning_rates(self) -> Mapping[str, float]:
-        return {"margin.loss.beta": self.loss.beta_learning_rate}
+        return {"margin.loss.beta": self.beta_learning_rate}
 
-    @property
-    def timed_images(self) -> int:
+    def timed_images(self, settings: FitSettings) -> int:
         """More than are run at once on a CPU, so that running them twice is in the estimate."""
-        return min(2 * (self.options.micro_batch_size or CPU_MICRO_BATCH), self.options.batch_size)
+        return min(2 * (settings.micro_batch_size or CPU_MICRO_BATCH), settings.batch_size)
 
-    def objective(self) -> WholeBatchObjective:
-        margin = MarginObjective(self.train.num_labels, margin=self.loss.margin, beta=self.loss.beta)
-        return WholeBatchObjective(self.networks["base"], margin, self.options)
+    def objective(self, settings: FitSettings) -> WholeBatchObjective:
+        margin = MarginObjective(self.train.num_labels, margin=self.margin, beta=self.beta)
+        return WholeBatchObjective(self.networks["base"], margin, settings)
 
-    def sampler(self, *, rank: int, world: int, micro_batch_size: int) -> LabelSampler:
+    def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> LabelSampler:
         """Batches by label; a worker's share is not cut, as the objective forms pairs over all of it."""
         return LabelSampler(
             self.train.labels,
-            images_per_label=self.loss.images_per_label,
-            batch_size=self.options.batch_size,
+            images_per_label=self.images_per_label,
+            batch_size=settings.batch_size,
             rank=rank,
             world=world,
-            seed=self.seed,
+            seed=settings.seed,
         )
 
     def represent(self, network: BaseModel, images_B3HW: Tensor) -> np.ndarray:

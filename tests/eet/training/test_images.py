@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from eet.datasets import synthetic
+from eet.datasets.readable import unreadable_images
 from eet.images import Preprocessing
-from eet.training.images import AugmentedImages, EvaluationImages, open_image, step_loader, unreadable_images, view_random
+from eet.training.images import AugmentedImages, EvaluationImages, open_image, step_loader, view_random
 from eet.training.samplers import LabelSampler, StepSampler, epoch_order
 
 PREPROCESSING = Preprocessing.published((48, 48))

@@ -9,21 +9,30 @@ import torch
 from torch import Tensor
 
 from eet.datasets import ImageTable
-from eet.distillation import DistillationObjective, HashingObjective
+from eet.distillation import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA, DistillationObjective, HashingObjective
 from eet.metrics import encoded_protocol, published_protocol
+from eet.training.settings import FitSettings
+from eet.training.task import TrainingTask
 from eet.vit import Student, save_bundle
-from pipelines.job.options import LossOptions
-from pipelines.training.plan import TrainingPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class HashingPlan(TrainingPlan):
-    """networks: 'student' and 'teacher', or 'teacher' alone. joint: the teacher learns too. target_codes_Cb: (C, bits) int8."""
+class HashingTask(TrainingTask):
+    """Two-step hashing: a student taught by its teacher, or a teacher alone.
+
+    Attributes:
+        networks: "student" and "teacher", or "teacher" alone.
+        joint: whether the teacher learns too.
+        target_codes_Cb: (C, bits) int8 in {-1, +1}.
+        beta, sigma, masked_patches: see `eet.distillation.DistillationObjective`.
+    """
 
     networks: dict[str, Student]
     joint: bool
     target_codes_Cb: np.ndarray
-    loss: LossOptions
+    beta: float = PUBLISHED_BETA
+    sigma: float = PUBLISHED_SIGMA
+    masked_patches: int = PUBLISHED_MASKED_PATCHES
 
     quality: ClassVar[str] = "val_mAP"
 
@@ -40,7 +49,7 @@ class HashingPlan(TrainingPlan):
         """Training images of each label, (C,)."""
         return np.bincount(self.train.labels, minlength=self.train.num_labels)
 
-    def objective(self) -> HashingObjective | DistillationObjective:
+    def objective(self, settings: FitSettings) -> HashingObjective | DistillationObjective:
         codes_Cb = torch.from_numpy(self.target_codes_Cb)
         if "student" not in self.networks:
             return HashingObjective(self.networks["teacher"], codes_Cb)
@@ -49,9 +58,9 @@ class HashingPlan(TrainingPlan):
             self.networks["teacher"],
             codes_Cb,
             joint=self.joint,
-            beta=self.loss.beta,
-            sigma=self.loss.sigma,
-            masked_patches=self.loss.masked_patches,
+            beta=self.beta,
+            sigma=self.sigma,
+            masked_patches=self.masked_patches,
         )
 
     def start(self) -> None:

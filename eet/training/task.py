@@ -1,4 +1,4 @@
-"""What is trained: made and checked by the driver, carried out by every worker. Each kind of model has a kind of plan."""
+"""What is trained: networks, images, the objective, and how what was learned is judged. Each kind of model has a kind of task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,32 +11,22 @@ from torch import Tensor, nn
 
 from eet.datasets import ImageTable
 from eet.training.samplers import StepSampler
-from pipelines.job.options import TrainOptions
-
-CPU_MICRO_BATCH = 16  # measured: on a CPU a larger one leaves the cache and is slower
-
-
-def micro_batch_size(options: TrainOptions, share: int, device: str) -> int:
-    """Images a worker runs at once, of its share of a step. device: 'cuda' or 'cpu'."""
-    return options.micro_batch_size or (share if device == "cuda" else min(share, CPU_MICRO_BATCH))
+from eet.training.settings import CPU_MICRO_BATCH, FitSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan(ABC):
-    """Everything a worker needs.
+class TrainingTask(ABC):
+    """What is trained on which images. `eet.training.fit` carries it out.
 
-    networks: what learns or teaches, by name, on the CPU with its first weights; each has a `preprocessing`.
-    train, val, test: labelled images; val and test may be None. threads: CPU threads of a worker. board: where progress goes.
+    Attributes:
+        networks: what learns or teaches, by name, on the CPU with its first weights; each has a `preprocessing`.
+        train, val, test: labelled images; val and test may be None.
     """
 
     networks: dict[str, Any]
     train: ImageTable
-    val: ImageTable | None
-    test: ImageTable | None
-    options: TrainOptions
-    seed: int
-    threads: int
-    board: Any
+    val: ImageTable | None = None
+    test: ImageTable | None = None
 
     quality: ClassVar[str]
     """The measure of the validation images that chooses the checkpoint; higher is better."""
@@ -52,52 +42,34 @@ class TrainingPlan(ABC):
         return tuple(self.networks)
 
     @property
-    def constant_rate(self) -> bool:
-        """Whether the learning rate stays as it is behind the warm-up; else it falls as a cosine."""
-        return False
-
-    @property
     def learning_rates(self) -> Mapping[str, float]:
         """Of the objective's parameters that have one of their own, by name."""
         return {}
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.train) // self.options.batch_size
-
-    @property
-    def total_steps(self) -> int:
-        return self.steps_per_epoch * self.options.epochs
-
-    @property
-    def warmup_steps(self) -> int:
-        """As asked, or min(500, a ninth of all steps)."""
-        asked = self.options.warmup_steps
-        return min(500, self.total_steps // 9) if asked is None else asked
-
-    @property
-    def timed_images(self) -> int:
+    def timed_images(self, settings: FitSettings) -> int:
         """How many images at once an estimate is measured on."""
-        return min(self.options.micro_batch_size or CPU_MICRO_BATCH, self.options.batch_size)
+        return min(settings.micro_batch_size or CPU_MICRO_BATCH, settings.batch_size)
 
     @abstractmethod
-    def objective(self) -> nn.Module:
-        """The module over the networks whose forward takes (images (B, 3, H, W), labels (B,)) to StepLosses. ValueError where the networks
-        do not fit each other.
+    def objective(self, settings: FitSettings) -> nn.Module:
+        """The module over the networks whose forward takes (images (B, 3, H, W), labels (B,)) to StepLosses.
+
+        Raises:
+            ValueError: the networks do not fit each other.
         """
 
     def start(self) -> None:  # noqa: B027  (most kinds have nothing to set)
         """Sets what training begins at, beyond the networks' own first weights."""
 
-    def sampler(self, *, rank: int, world: int, micro_batch_size: int) -> StepSampler:
+    def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> StepSampler:
         """Which images one worker takes in which step."""
         return StepSampler(
             len(self.train),
-            batch_size=self.options.batch_size,
+            batch_size=settings.batch_size,
             micro_batch_size=micro_batch_size,
             rank=rank,
             world=world,
-            seed=self.seed,
+            seed=settings.seed,
         )
 
     @abstractmethod

@@ -6,8 +6,7 @@ import os
 import re
 import shutil
 import signal
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,20 @@ import ray
 import safetensors.numpy
 import torch
 import yaml
+from gate import Gate, wait_until
 
 from eet.datasets import synthetic
+from eet.training import HashingTask
+from eet.training.samplers import StepSampler
 from eet.vit import load_bundle, read_bundle_record
 from pipelines import distill, train_teacher
 from pipelines.job.errors import JobFailed
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.job.output import check_same_options, config_values
 from pipelines.training.run import TrainingResult, new_network
-from pipelines.training.worker import learning_rate_factor, optimizer_of
 
 NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
-EPOCHS = 6  # fewer could be over before a worker is killed twice
+EPOCHS = 4
 # One thread, so that sums are added in one order and runs can be compared bit by bit.
 TRAIN = TrainOptions(epochs=EPOCHS, batch_size=16, cpus_per_worker=1, validation_share=0, max_failures=1, micro_batch_size=6)
 
@@ -63,7 +64,7 @@ def reference(ray_session, tiny_birds, runs) -> TrainingResult:
 def test_joint_training_writes_two_bundles_that_learned(reference, runs, tiny_birds):
     student, teacher = load_bundle(runs / "reference"), load_bundle(runs / "reference" / "teacher")
     assert student.schedule.keep_ratios == (0.5, 0.5, 0.25) and teacher.schedule.keep_ratios == ()
-    start = distill.plan_of(
+    start = distill.task_of(
         config_of(runs / "other", tiny_birds),
         distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=42),
     )
@@ -164,61 +165,58 @@ def test_two_workers_give_the_parameters_of_one(reference, runs, tiny_birds):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-4), name
 
 
-class WorkerKiller(threading.Thread):
-    """Kills this session's training worker, each time it has made another checkpoint, `times` in all."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GatedTask(HashingTask):
+    """A task whose worker stops at the beginning of some epochs, each once, until it is killed. gates: by epoch, from 0."""
 
-    def __init__(self, out: Path, times: int) -> None:
-        super().__init__(daemon=True)
-        self.snapshot, self.times = out / "checkpoints" / "run" / "checkpoint_manager_snapshot.json", times
-        self.killed: list[int] = []
-        self.stopped = threading.Event()
+    gates: dict[int, Gate]
 
-    def run(self) -> None:
-        seen: set[str] = set()
-        wanted, worker = 1, None
-        while len(self.killed) < self.times and not self.stopped.is_set():
-            # Looked for beforehand: finding it takes as long as an epoch here.
-            if worker is None or not worker.is_running():
-                worker = self.find_worker()
-            # The snapshot names the checkpoints that a restart finds; a folder is there before it is whole.
-            if self.snapshot.is_file():
-                seen |= set(re.findall(r"checkpoint_\d[\w.-]*", self.snapshot.read_text()))
-            if worker is not None and len(seen) >= wanted:
-                os.kill(worker.pid, signal.SIGKILL)
-                self.killed.append(worker.pid)
-                wanted, worker = len(seen) + 2, None  # a checkpoint that was under way may still appear
-            time.sleep(0.005)
+    def sampler(self, settings, *, rank, world, micro_batch_size):
+        return GatedSampler(self.gates, super().sampler(settings, rank=rank, world=world, micro_batch_size=micro_batch_size))
 
-    def find_worker(self):
-        """Of this process alone: another session's workers have the same name."""
-        import psutil  # Ray brings its own
 
-        for child in psutil.Process().children(recursive=True):
-            try:
-                if "ray::RayTrainWorker" in " ".join(child.cmdline()) and child.pid not in self.killed:
-                    return child
-            except psutil.Error:  # ended meanwhile
-                continue
-        return None
+class GatedSampler(StepSampler):
+    def __init__(self, gates: dict[int, Gate], sampler: StepSampler) -> None:
+        super().__init__(
+            sampler.num_images, batch_size=sampler.batch_size, micro_batch_size=sampler.micro_batch_size, rank=0, world=1, seed=sampler.seed
+        )
+        self.gates = gates
+
+    def __iter__(self):
+        if self.epoch in self.gates:
+            self.gates[self.epoch].arrive()
+        return super().__iter__()
+
+
+def kill_at(gates: dict[int, Gate], snapshot: Path) -> list[int]:
+    """Kills the worker at each gate in turn, once a restart finds a checkpoint; the gate then lets its successor through."""
+    killed = []
+    for gate in gates.values():
+        wait_until(lambda gate=gate: bool(gate.arrivals()))
+        wait_until(lambda: snapshot.is_file() and "checkpoint_" in snapshot.read_text())
+        os.kill(gate.arrivals()[0].pid, signal.SIGKILL)
+        killed.append(gate.arrivals()[0].pid)
+        gate.open()
+    return killed
 
 
 def epochs_told(output: str) -> list[int]:
     return [int(line.split("/")[0].removeprefix("epoch ")) for line in output.splitlines() if line.startswith("epoch ")]
 
 
-def test_a_killed_worker_is_replaced_and_a_cut_run_resumed_to_the_last_bit(reference, runs, tiny_birds, capsys):
+def test_a_killed_worker_is_replaced_and_a_cut_run_resumed_to_the_last_bit(reference, runs, tiny_birds, capsys, monkeypatch):
     """The worker dies, is replaced from its checkpoint (max_failures=1), and dies again, which ends the run; --resume finishes it."""
     out = runs / "cut"
     config = config_of(out, tiny_birds)
-    killer = WorkerKiller(out, times=2)
-    killer.start()
-    try:
+    gates = {epoch: Gate(runs / f"gate-{epoch}") for epoch in (1, 3)}
+    task_of = distill.task_of
+    monkeypatch.setattr(distill, "task_of", lambda *given: GatedTask(**vars(task_of(*given)), gates=gates))
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill_at, gates, out / "checkpoints" / "run" / "checkpoint_manager_snapshot.json")
         with pytest.raises(JobFailed, match="--resume"):
             distill.run(config)
-    finally:
-        killer.stopped.set()
-        killer.join()
-    assert len(killer.killed) == 2
+        assert len(killing.result()) == 2
+    monkeypatch.undo()
     assert not (out / "model.json").exists()
     told = epochs_told(capsys.readouterr().out)
     assert told.count(1) == 1, f"the replaced worker began anew: {told}"
@@ -256,13 +254,6 @@ def test_a_run_cut_between_its_last_epoch_and_its_bundle_is_finished_by_resume(r
     for bundle in (".", "teacher"):
         assert weights_of(out / bundle) == weights_of(runs / "reference" / bundle)
     assert (resumed.history, resumed.test) == (reference.history, reference.test)
-
-
-def test_a_loss_that_is_no_number_any_more_ends_the_run_at_once_saying_what_to_do(ray_session, runs, tiny_birds):
-    wild = dataclasses.replace(TRAIN, learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(JobFailed, match=r"the loss is (nan|inf) in epoch 1: lower --train.learning_rate"):
-        distill.run(config_of(runs / "wild", tiny_birds, train=wild))
-    assert not (runs / "wild" / "model.json").exists()
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +310,7 @@ def test_an_unreadable_image_stops_the_job_before_training_naming_it(tiny_birds,
     bad = [synthetic.load(str(birds)).location(row) for row in (0, 40)]
     for location in bad:
         Path(location).write_bytes(b"")
-    monkeypatch.setattr("pipelines.training.connected", None)  # must not be reached
+    monkeypatch.setattr("pipelines.training.run.connected", None)  # must not be reached
     with pytest.raises(ValueError, match="2 of 48 images cannot be read") as refusal:
         distill.run(config_of(tmp_path / "out", birds))
     assert all(location in str(refusal.value) for location in bad) and "--data.on_error skip" in str(refusal.value)
@@ -338,7 +329,7 @@ def test_skipped_images_are_counted_and_listed(tiny_birds, tmp_path, capsys):
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("pipelines.training.connected", None)
+    monkeypatch.setattr("pipelines.training.run.connected", None)
     distill.run(config_of(tmp_path / "deep" / "out", tiny_birds, dry_run=True))
     told = capsys.readouterr().out
     assert "4 labels, 32 training" in told and f"{EPOCHS} epochs of 2 steps of 16" in told and "nothing was started" in told
@@ -405,26 +396,10 @@ def test_a_student_is_no_teacher(reference, tiny_birds, tmp_path, runs):
         distill.run(config_of(tmp_path / "out", tiny_birds, teacher=str(runs / "reference")))
 
 
-def test_the_learning_rate_rises_in_line_and_falls_as_a_cosine():
-    factors = [learning_rate_factor(step, warmup_steps=4, total_steps=12) for step in range(13)]
-    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert factors[4:] == pytest.approx([0.5 * (1 + np.cos(np.pi * done / 8)) for done in range(9)])
-    assert learning_rate_factor(0, warmup_steps=0, total_steps=10) == 1
-    assert learning_rate_factor(20, warmup_steps=0, total_steps=10) == 0
-
-
-@pytest.mark.parametrize(("steps", "asked", "expected"), [(90, None, 10), (9000, None, 500), (8, None, 0), (90, 0, 0), (90, 33, 33)])
-def test_warm_up_is_500_steps_or_a_ninth(steps, asked, expected, tiny_birds, runs):
-    images = distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=0)
-    train = dataclasses.replace(TRAIN, epochs=steps // 2, batch_size=16, warmup_steps=asked)
-    plan = distill.plan_of(config_of(runs / "x", tiny_birds, train=train), images)
-    assert (plan.total_steps, plan.warmup_steps) == (steps, expected)
-
-
 def test_networks_come_from_the_seed_with_one_backbone_and_heads_of_their_own(tiny_birds, runs):
     images = distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=0)
-    plans = [distill.plan_of(config_of(runs / "x", tiny_birds, seed=seed), images) for seed in (1, 1, 2)]
-    states = [{name: network.state_dict() for name, network in plan.networks.items()} for plan in plans]
+    tasks = [distill.task_of(config_of(runs / "x", tiny_birds, seed=seed), images) for seed in (1, 1, 2)]
+    states = [{name: network.state_dict() for name, network in task.networks.items()} for task in tasks]
     for name in ("student", "teacher"):
         first, again, other = (state[name] for state in states)
         assert all(torch.equal(value, again[key]) for key, value in first.items())
@@ -435,27 +410,6 @@ def test_networks_come_from_the_seed_with_one_backbone_and_heads_of_their_own(ti
     heads = {key for key in student if "head" in key}
     assert all(torch.equal(student[key], teacher[key]) for key in student.keys() - heads)
     assert not any(torch.equal(student[key], teacher[key]) for key in heads if key.endswith("weight"))
-
-
-def test_heads_have_a_learning_rate_of_their_own(tiny_birds, runs):
-    from pipelines.training.worker import objective_of
-
-    images = distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=0)
-    plan = distill.plan_of(config_of(runs / "x", tiny_birds), images)
-    objective = objective_of(plan)
-    heads = {
-        id(parameter)
-        for network in plan.networks.values()
-        for module in (network.head_hash, network.trunk.head)
-        for parameter in module.parameters()
-    }
-    options = dataclasses.replace(TRAIN, learning_rate=0.1, head_learning_rate=0.5, weight_decay=0.2)
-    backbones, own = optimizer_of(objective, options).param_groups
-    assert {id(parameter) for parameter in own["params"]} == heads and len(heads) == 8
-    assert (backbones["lr"], own["lr"], own["weight_decay"], own["momentum"]) == (0.1, 0.5, 0.2, 0.9)
-    total = len(list(plan.networks["student"].parameters())) + len(list(plan.networks["teacher"].parameters()))
-    assert len(backbones["params"]) + len(own["params"]) == total
-    assert isinstance(optimizer_of(objective, dataclasses.replace(options, optimizer="adamw")), torch.optim.AdamW)
 
 
 def test_a_session_that_was_there_is_left_open(reference):

@@ -1,0 +1,333 @@
+"""The training loop: the steps of every epoch, validation, the weights of the best epoch, the test split once at the end.
+
+It runs in one process, or as one of several that torch.distributed joins. Who calls it decides where checkpoints go.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Subset
+
+from eet.datasets import ImageTable
+from eet.distillation import StepLosses
+from eet.training.images import AugmentedImages, EvaluationImages, step_loader
+from eet.training.samplers import StepSampler
+from eet.training.settings import CPU_MICRO_BATCH, FitSettings, learning_rate_factor
+from eet.training.task import TrainingTask
+
+EVALUATION_BATCH = 64
+STEP_REPORTS = 50
+"""How often in an epoch its losses so far are reported."""
+
+
+class StepReport(NamedTuple):
+    """One optimizer step. losses: mean terms of the epoch so far, by name; rate: images/s over all workers since the epoch began."""
+
+    epoch: int
+    step: int
+    steps: int
+    losses: dict[str, float]
+    rate: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training left.
+
+    Attributes:
+        weights: of each trained network, {network: {name: tensor}}, of the chosen epoch.
+        epoch: the chosen one, from 1.
+        history: one record an epoch: "epoch", mean loss terms, "learning_rate", "images_per_s", measures of validation.
+        test: {network: {protocol: {measure: value}}}; {} without a test split.
+    """
+
+    weights: dict[str, dict[str, Tensor]]
+    epoch: int
+    history: list[dict[str, float]]
+    test: dict[str, dict[str, dict[str, float]]]
+
+
+class Diverged(Exception):
+    """The loss is no number any more, on every worker alike: training again from the checkpoint would end the same way."""
+
+
+def fit(
+    task: TrainingTask,
+    settings: FitSettings,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+    on_step: Callable[[StepReport], object] | None = None,
+    report: Callable[[dict[str, float], Callable[[], dict[str, Any]]], object] | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> Fitted | None:
+    """Trains the networks of a task. On rank 0 they have the weights of the chosen epoch afterwards.
+
+    The same task, settings and seed give the same weights on any number of workers that divide the batch, up to the order of sums, and
+    after any number of restarts from a checkpoint.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        rank, world: of this process, among those that torch.distributed has joined; 0 of 1 needs no process group.
+        device: where the networks run.
+        on_step: called by rank 0 some 50 times an epoch.
+        report: called by every rank after each epoch with its record and a function that gives the state to resume from (plain values
+            and tensors; it is the whole state on rank 0 alone).
+        checkpoint: such a state; training goes on after its epoch.
+
+    Returns:
+        What was learned, on rank 0; None on the others.
+
+    Raises:
+        ValueError: the networks do not fit each other, or an image cannot be read.
+        Diverged: the loss is not finite.
+    """
+    return _Fit(task, settings, rank, world, torch.device(device), on_step, report).run(checkpoint)
+
+
+def optimizer_of(objective: nn.Module, settings: FitSettings, learning_rates: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
+    """The optimizer over backbones, heads, and each parameter that has one of the `learning_rates` by its name."""
+    rates = learning_rates or {}
+    heads: list[nn.Parameter] = []
+    backbones: list[nn.Parameter] = []
+    own: list[dict[str, Any]] = []
+    for name, parameter in objective.named_parameters():
+        if name in rates:
+            own.append({"params": [parameter], "lr": rates[name]})
+        elif parameter.requires_grad:
+            (heads if ".head_hash." in name or ".head." in name else backbones).append(parameter)
+    groups = [
+        {"params": backbones, "lr": settings.learning_rate},
+        {"params": heads, "lr": settings.head_learning_rate or settings.learning_rate},
+        *own,
+    ]
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, weight_decay=settings.weight_decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+class _Fit:
+    def __init__(
+        self,
+        task: TrainingTask,
+        settings: FitSettings,
+        rank: int,
+        world: int,
+        device: torch.device,
+        on_step: Callable[[StepReport], object] | None,
+        report: Callable[[dict[str, float], Callable[[], dict[str, Any]]], object] | None,
+    ) -> None:
+        self.task, self.settings = task, settings
+        self.rank, self.world, self.device = rank, world, device
+        self.on_step, self.report = on_step, report
+        torch.manual_seed(settings.seed)
+        self.objective = task.objective(settings).to(device)
+        self.optimizer = optimizer_of(self.objective, settings, task.learning_rates)
+        num_images = len(task.train)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: learning_rate_factor(
+                step,
+                warmup_steps=settings.warmup(num_images),
+                total_steps=settings.total_steps(num_images),
+                constant=settings.constant_rate,
+            ),
+        )
+        self.bf16 = settings.bf16(device.type)
+        self.first_epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] | None = None
+
+    def run(self, checkpoint: Mapping[str, Any] | None) -> Fitted | None:
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        share = self.settings.batch_size // self.world
+        sampler = self.task.sampler(
+            self.settings, rank=self.rank, world=self.world, micro_batch_size=self.settings.micro_batch(share, self.device.type)
+        )
+        preprocessing = self.task.networks[self.task.chosen].preprocessing
+        loader = step_loader(
+            AugmentedImages(self.task.train, preprocessing, self.settings.seed, min_crop_area=self.settings.min_crop_area),
+            sampler,
+            processes=self._loader_processes(),
+            pin=self.device.type == "cuda",
+        )
+        replicated: DistributedDataParallel | None = None
+        if self.world > 1:
+            replicated = DistributedDataParallel(self.objective, device_ids=[self.device] if self.device.type == "cuda" else None)
+        module: nn.Module = replicated or self.objective
+        forward = torch.compile(module) if self.settings.compile else module
+        for epoch in range(self.first_epoch, self.settings.epochs):
+            sampler.epoch = epoch
+            # Chance inside the networks (dropout, where a backbone has it) starts anew from (seed, epoch, rank), so a resumed
+            # epoch repeats an uninterrupted one without carrying generator states of every worker.
+            torch.manual_seed(int(np.random.SeedSequence((self.settings.seed, epoch, self.rank)).generate_state(1)[0]))
+            metrics = self._train_epoch(epoch, forward, replicated, loader, sampler)
+            self._finish_epoch(epoch, metrics)
+        test = self._test()
+        if self.rank != 0:
+            return None
+        assert self.best is not None
+        for name, weights in self.best["weights"].items():
+            self.task.networks[name].load_state_dict(weights)
+        return Fitted(self.best["weights"], self.best["epoch"], self.history, test)
+
+    def _loader_processes(self) -> int:
+        asked = self.settings.loader_workers
+        if asked is not None:
+            return asked
+        return 0 if self.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())))
+
+    def _train_epoch(
+        self,
+        epoch: int,
+        forward: Any,
+        replicated: DistributedDataParallel | None,
+        loader: Iterable[tuple[Tensor, Tensor]],
+        sampler: StepSampler,
+    ) -> dict[str, float]:
+        """One pass; returns the epoch's mean loss terms, learning rate and images/s."""
+        self.objective.train()
+        sizes = sampler.micro_batches()
+        share = sum(sizes)
+        sums: dict[str, Tensor] = {}
+        batches = iter(loader)
+        started = time.monotonic()
+        for step in range(sampler.steps):
+            for number, size in enumerate(sizes):
+                images, labels = next(batches)
+                images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                with ExitStack() as stack:
+                    if replicated is not None and number + 1 < len(sizes):
+                        stack.enter_context(replicated.no_sync())
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                        losses: StepLosses = forward(images, labels)
+                    (losses.total * (size / share)).backward()
+                for name, value in {"total": losses.total.detach(), **losses.terms}.items():
+                    sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value * (size / share)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.schedule.step()
+            reported = step + 1 == sampler.steps or step % max(1, sampler.steps // STEP_REPORTS) == 0
+            if self.on_step is not None and self.rank == 0 and reported:
+                rate = (step + 1) * self.settings.batch_size / (time.monotonic() - started)
+                losses_so_far = {name: value.item() / (step + 1) for name, value in sums.items()}
+                self.on_step(StepReport(epoch, step, sampler.steps, losses_so_far, rate))
+        values = torch.stack([sums[name] for name in sums]) / sampler.steps
+        if self.world > 1:
+            dist.all_reduce(values)
+            values /= self.world
+        seconds = time.monotonic() - started
+        means = dict(zip(sums, values.tolist(), strict=True))
+        if not math.isfinite(means["total"]):
+            raise Diverged(
+                f"the loss is {means['total']} in epoch {epoch + 1}: lower --train.learning_rate or lengthen --train.warmup_steps"
+            )
+        rate = sampler.steps * self.settings.batch_size / seconds
+        return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"], "images_per_s": rate}
+
+    def _finish_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Validates, keeps the best weights, reports."""
+        if self.task.val is not None:
+            rows = self.represent(self.task.networks[self.task.chosen], self.task.val)
+            if rows is not None:
+                metrics |= self.task.validate(rows)
+        if self.rank == 0:
+            self.history.append({"epoch": epoch + 1, **metrics})
+            quality = metrics.get(self.task.quality, float(epoch))  # without a val split the last epoch is taken
+            if self.best is None or quality > self.best["quality"]:
+                weights = {name: _copied(self.task.networks[name].state_dict()) for name in self.task.trained}
+                self.best = {"quality": quality, "epoch": epoch + 1, "weights": weights}
+        if self.report is not None:
+            self.report({"epoch": epoch + 1, **metrics}, lambda: self._state(epoch))
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "networks": {name: self.task.networks[name].state_dict() for name in self.task.trained},
+            "own": {name: parameter.detach() for name, parameter in self._own_parameters().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {"last_epoch": self.schedule.last_epoch},
+            "history": self.history,
+            "best": self.best,
+        }
+
+    def _own_parameters(self) -> dict[str, nn.Parameter]:
+        """What the objective learns beside its networks."""
+        of_networks = {id(parameter) for network in self.task.networks.values() for parameter in network.parameters()}
+        return {name: parameter for name, parameter in self.objective.named_parameters() if id(parameter) not in of_networks}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        for name, weights in state["networks"].items():
+            self.task.networks[name].load_state_dict(weights)
+        for name, parameter in self._own_parameters().items():
+            parameter.data.copy_(state["own"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.last_epoch = state["schedule"]["last_epoch"]
+        self.history, self.best, self.first_epoch = list(state["history"]), state["best"], state["epoch"] + 1
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
+
+    def _test(self) -> dict[str, dict[str, dict[str, float]]]:
+        """The test split, with the chosen weights: the one time it is touched. {network: {protocol: measures}}."""
+        if self.task.test is None:
+            return {}
+        chosen = [self.best["weights"] if self.best else None]
+        if self.world > 1:
+            dist.broadcast_object_list(chosen, src=0)
+        measures = {}
+        for name, network in self.task.networks.items():
+            if chosen[0] is not None and name in chosen[0]:
+                network.load_state_dict(chosen[0][name])
+            rows = self.represent(network, self.task.test)
+            if rows is not None:
+                measures[name] = self.task.evaluate(network, rows)
+        return measures
+
+    @torch.inference_mode()
+    def represent(self, network: Any, table: ImageTable) -> np.ndarray | None:
+        """What `network` makes of a table's images, a row each, by all workers together; None but on rank 0."""
+        training = network.training
+        network.eval()
+        mine = list(range(self.rank, len(table), self.world))
+        images = DataLoader(
+            Subset(EvaluationImages(table, network.preprocessing), mine),
+            batch_size=EVALUATION_BATCH if self.device.type == "cuda" else CPU_MICRO_BATCH,
+            num_workers=self._loader_processes(),
+        )
+        parts = []
+        for batch in images:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                parts.append(self.task.represent(network, batch.to(self.device)))
+        network.train(training)
+        ours = np.concatenate(parts) if parts else None
+        of_ranks = [ours]
+        if self.world > 1:
+            of_ranks = [None] * self.world
+            dist.all_gather_object(of_ranks, ours)
+        if self.rank != 0:
+            return None
+        assert ours is not None  # rank 0 takes the first image
+        rows = np.empty((len(table), *ours.shape[1:]), ours.dtype)
+        for rank, part in enumerate(of_ranks):
+            if part is not None:
+                rows[rank :: self.world] = part
+        return rows
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
