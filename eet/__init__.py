@@ -1,1 +1,83 @@
-"""What is computed: pruned ViT hashing, galleries, Hamming search, matching. Knows no Ray, no MLflow, no command line."""
+"""EET: hash codes for look-alike images, search in Hamming space, re-ranking by optimal transport.
+
+    import eet
+
+    model = eet.load_model("runs/model")
+    gallery = eet.encode(model, "photos", tokens=True)
+    hits = eet.search(gallery, eet.encode(model, ["query.jpg"], tokens=True), k=100)
+    better = eet.rerank(hits, top=50)
+    better.panel(0)
+
+Knows no Ray, no MLflow, no command line: `pipelines` adds the cluster. Importing this package is light; what is named below is loaded
+when it is first used.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eet.errors import EetError
+    from eet.gallery import Gallery, load_model, open_gallery
+    from eet.retrieval.hits import Hits
+    from eet.retrieval.verbs import Evaluation, encode, evaluate, rerank, search
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "EetError": "eet.errors",
+    "Evaluation": "eet.retrieval.verbs",
+    "Gallery": "eet.gallery",
+    "Hits": "eet.retrieval.hits",
+    "encode": "eet.retrieval.verbs",
+    "evaluate": "eet.retrieval.verbs",
+    "load_model": "eet.gallery",
+    "open_gallery": "eet.gallery",
+    "rerank": "eet.retrieval.verbs",
+}
+
+__all__ = [
+    "EetError",
+    "Evaluation",
+    "Gallery",
+    "Hits",
+    "__version__",
+    "encode",
+    "evaluate",
+    "load_model",
+    "open_gallery",
+    "rerank",
+    "search",
+]
+
+
+class _SearchPackage(ModuleType):
+    """The package `eet.search`, which holds the indexes; called, it is the verb."""
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        return importlib.import_module("eet.retrieval.verbs").search(*given, **options)
+
+
+class _Package(ModuleType):
+    """This package. Importing the package `eet.search` would hide the verb of that name, so it becomes callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "search" and type(value) is ModuleType:
+            value.__class__ = _SearchPackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name == "search":
+        return importlib.import_module("eet.search")
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'eet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,9 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import ray
 import torch
@@ -14,31 +12,26 @@ from ray.exceptions import RayError
 
 from eet.datasets import ImageTable, load_dataset
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
-from eet.gallery import (
-    GalleryModel,
-    Manifest,
-    PlannedPart,
-    finished_parts,
-    is_gallery,
-    items_table,
-    load_model,
-    model_schema,
-    planned_parts,
-    read_manifest,
-    read_model_record,
-    write_manifest,
+from eet.errors import InputError
+from eet.gallery import GalleryModel, Manifest, PlannedPart, items_table, load_model, model_schema, read_model_record
+from eet.gallery.encoding import (
+    EncodeResult,
+    EncoderOptions,
+    PartDone,
+    encode_gallery,
+    error_report,
+    gallery_state,
+    parts_here,
 )
-from eet.gallery.job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
+from eet.gallery.job import Mode
 from eet.images import DeviceJpegDecoder
-from eet.storage import absolute, join_location, remove, split_options, without_secrets
-from pipelines.actors.encoding import EncoderOptions, encode_here, encode_on_ray, read_part_done
+from eet.storage import absolute, split_options, without_secrets
+from pipelines.actors.encoding import encode_on_ray
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
 from pipelines.job.options import DataOptions, JobOptions
 from pipelines.job.output import write_config
-from pipelines.job.progress import PartDone, duration
-
-READS_AHEAD = 16
+from pipelines.job.progress import EncodeProgress, duration
 
 
 @dataclass(kw_only=True)
@@ -104,15 +97,6 @@ class EncodeConfig(JobOptions):
         return found
 
 
-@dataclass(frozen=True)
-class EncodeResult:
-    """The gallery, its manifest (None after a dry run of a new one), and rows/s over the parts encoded now (0 where none were)."""
-
-    gallery: str
-    manifest: Manifest | None
-    rate: float
-
-
 def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResult:
     """Plans the gallery, encodes the parts that are not there yet, and writes the manifest last.
 
@@ -122,58 +106,39 @@ def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResul
     # Absolute: Ray's workers have another working directory.
     config = replace(config, out=str(absolute(config.out)))
     _refuse_images_in_out(config)
-    images = images_of(config)
-    made_with = _made_with(config, model)
-    job = read_job(config.out)
-    manifest = read_manifest(config.out) if is_gallery(config.out) else None
-    if config.mode == "overwrite" and not (job is not None and job.mode == "overwrite" and job.is_of(made_with, images.description)):
-        job = manifest = None  # replaced when the new images are listed and planned
-    if job is not None:
-        if job.base is not None:  # appended parts are cut as those that are there, whatever was asked
-            made_with["rows_per_part"] = job.base.rows_per_part
-        job.check(made_with, images.description, config.out)
-    elif manifest is not None:
-        theirs = {name: getattr(manifest, name) for name in made_with}
-        made_with["rows_per_part"] = manifest.rows_per_part
-        refuse_difference(theirs, made_with, f"{config.out} is a gallery made differently")
-        if not config.dry_run:
-            _repair(config, model, manifest)
-        if config.mode != "append":
-            return _nothing_to_do(config, manifest, images)
-    _refuse_without_gpu(config)
+    images, options = images_of(config), encoder_options(config)
+    made_with = options.made_with(model, read_model_record(config.model), rows_per_part=config.rows_per_part)
+    state = gallery_state(config.out, images, made_with, config.mode)
+    if state.job is not None or state.manifest is None or config.mode == "append":
+        _refuse_without_gpu(config)
     if config.dry_run:
         _print_estimate(config, model, images)
-        return EncodeResult(config.out, manifest, 0.0)
-    resumed = job is not None
-    if job is None:
-        print(f"encode: listing {images.description}", flush=True)
-        job = begin(config.out, images, made_with, config.mode, manifest)
-        if manifest is not None and not job.num_rows:
-            print(f"nothing to append: all {job.num_known} images are in {without_secrets(config.out)} already")
-            return EncodeResult(config.out, manifest, 0.0)
-        write_config(config.out, replace(config, out=recorded_out or config.out))
-    told = [f"encode: {job.num_rows} images ({job.input})"]
-    told += [f"{job.num_known} are in the gallery already"] if job.base else []
-    told += [f"{job.ignored} other files left"] if job.ignored else []
-    print(", ".join(told), flush=True)
-    return _finish(config, model, job, resumed=resumed)
+        return EncodeResult(config.out, state.manifest, 0.0)
+    result = encode_gallery(
+        config.out,
+        images,
+        state,
+        lambda pending: _encode(config, model, pending),
+        mode=config.mode,
+        notify=lambda line: print(f"encode: {line}", flush=True),
+        on_begin=lambda: write_config(config.out, replace(config, out=recorded_out or config.out)),
+    )
+    _print_result(config, result.manifest)
+    return result
 
 
-def _made_with(config: EncodeConfig, model: GalleryModel) -> dict[str, Any]:
-    """What every row of a gallery shares: fields of its manifest."""
-    record = read_model_record(config.model)
-    return {
-        "model_digest": record.digest,
-        "preprocessing_digest": record.preprocessing_digest,
-        "num_bits": model.num_bits,
-        "token_shape": model.token_shape if config.tokens else None,
-        "token_dtype": "float16" if config.tokens else None,
-        "embedding_dim": model.embedding_width if config.embedding else None,
-        "has_hash": config.hash,
-        "precision": config.precision,
-        "jpegs_on": config.jpegs_on,
-        "rows_per_part": config.rows_per_part,
-    }
+def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart]) -> Iterator[PartDone]:
+    """Encodes parts. JobFailed where Ray stops."""
+    progress = EncodeProgress(sum(planned.num_rows for planned in pending))
+    options = encoder_options(config)
+    if config.engine == "local":
+        yield from parts_here(model, options, config.out, pending, progress)
+        return
+    try:
+        yield from encode_on_ray(model, options, config.out, pending, progress, address=config.ray_address, workers=config.workers)
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
 
 
 def images_of(config: EncodeConfig) -> ImageList:
@@ -227,78 +192,6 @@ def _why_not_on_gpu() -> str:
     return ""
 
 
-def _repair(config: EncodeConfig, model: GalleryModel, manifest: Manifest) -> None:
-    """Encodes parts of a finished gallery that somebody took away."""
-    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(config.out)))
-    if missing:
-        _refuse_without_gpu(config)
-        print(f"{len(missing)} of {manifest.num_parts} parts are missing: encoding them again", flush=True)
-        _encoded(config, model, [part for part in planned_parts(config.out) if part.part in missing])
-
-
-def _nothing_to_do(config: EncodeConfig, manifest: Manifest, images: ImageList) -> EncodeResult:
-    if images.description not in manifest.inputs:
-        raise ValueError(
-            f"{config.out} is a finished gallery of {', '.join(manifest.inputs)}: use --mode append to add {images.description} to it, "
-            "--mode overwrite to replace it, or another --out"
-        )
-    print(f"{without_secrets(config.out)} is finished: nothing to do (--mode append encodes images that are new)")
-    return _result(config, manifest, 0.0)
-
-
-def _finish(config: EncodeConfig, model: GalleryModel, job: GalleryJob, *, resumed: bool) -> EncodeResult:
-    """Encodes what is pending of a job and writes the manifest. Of one that was not resumed no part can be there: none is looked for."""
-    out = config.out
-    planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
-    assert sum(part.num_rows for part in planned) == job.num_rows, (planned, job)
-    there = set(finished_parts(out)) if resumed else set()
-    pending = [part for part in planned if part.part not in there]
-    if len(pending) < len(planned):
-        print(f"{len(planned) - len(pending)} of {len(planned)} parts are there already; {len(pending)} to encode", flush=True)
-    started = time.monotonic()
-    done = _encoded(config, model, pending)
-    seconds = time.monotonic() - started
-    rate = sum(part.rows for part in done.values() if part.encoded) / seconds if done else 0.0
-    with ThreadPoolExecutor(READS_AHEAD) as pool:
-        found = pool.map(lambda part: read_part_done(out, part.part), (part for part in planned if part.part not in done))
-        statuses: Counter[str] = Counter()
-        for part in (*done.values(), *found):
-            statuses.update(part.statuses)
-    if sum(statuses.values()) != job.num_rows:
-        raise JobFailed(
-            f"{out} is damaged: its parts hold {sum(statuses.values())} rows, the plan {job.num_rows}. Empty it and begin again"
-        )
-    manifest = job.manifest(statuses)
-    write_manifest(out, manifest)
-    remove(join_location(out, BEGUN_FILE))
-    sweep(out)
-    return _result(config, manifest, rate)
-
-
-def _encoded(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart]) -> dict[int, PartDone]:
-    """Encodes parts; JobFailed where that stops, or where they are not in the folder afterwards."""
-    try:
-        done = {part.part: part for part in _encode(config, model, pending)}
-    except RayError as error:
-        cause = getattr(error, "cause", None) or error
-        raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
-    if absent := set(done) - set(finished_parts(config.out)):
-        raise JobFailed(
-            f"{len(absent)} parts that workers wrote are not in {config.out}, such as part {min(absent)}: --out must be a folder that all "
-            "nodes share, or a URI"
-        )
-    return done
-
-
-def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart]) -> Iterator[PartDone]:
-    options = encoder_options(config)
-    if not pending:
-        return iter(())
-    if config.engine == "local":
-        return encode_here(model, options, config.out, pending)
-    return encode_on_ray(model, options, config.out, pending, address=config.ray_address, workers=config.workers)
-
-
 def encoder_options(config: EncodeConfig) -> EncoderOptions:
     """What a worker needs to know of the config."""
     return EncoderOptions(
@@ -313,20 +206,16 @@ def encoder_options(config: EncodeConfig) -> EncoderOptions:
     )
 
 
-def _result(config: EncodeConfig, manifest: Manifest, rate: float) -> EncodeResult:
-    """Says what the gallery holds. ValueError where too many of its images are bad."""
-    bad = manifest.num_rows - manifest.num_ok
-    reasons = ", ".join(f"{count} {status}" for status, count in manifest.errors.items())
-    print(
-        f"{without_secrets(config.out)}: {manifest.num_ok} codes of {manifest.num_bits} bits"
-        + (f"; {bad} images failed ({reasons})" if bad else "")
-    )
-    if bad > config.max_error_ratio * manifest.num_rows:
-        raise ValueError(
-            f"{bad} of {manifest.num_rows} images failed ({reasons}), more than "
-            f"--max-error-ratio {config.max_error_ratio}; the gallery is kept, its rows say why"
+def _print_result(config: EncodeConfig, manifest: Manifest | None) -> None:
+    """Prints what the gallery holds. InputError where too many of its images are bad."""
+    assert manifest is not None
+    failed = error_report(manifest)
+    print(f"{without_secrets(config.out)}: {manifest.num_ok} codes of {manifest.num_bits} bits" + (f"; {failed}" if failed else ""))
+    if manifest.num_rows - manifest.num_ok > config.max_error_ratio * manifest.num_rows:
+        raise InputError(
+            f"{manifest.num_rows} images: {failed}, more than --max-error-ratio {config.max_error_ratio}; the gallery is kept, its rows "
+            "say why"
         )
-    return EncodeResult(config.out, manifest, rate)
 
 
 def _print_estimate(config: EncodeConfig, model: GalleryModel, images: ImageList) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "BaseRecord",
     "MarginObjective",
     "base_digest",
+    "base_digest",
     "build_base",
     "distance_weighted_triplets",
     "load_base",

@@ -4,7 +4,7 @@ from eet.gallery.compatibility import check_made_by, check_same_model, labels_in
 from eet.gallery.encoder import DEFAULT_BATCH_SIZE, EncodedPart, PartEncoder
 from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, queries_gallery, read_hits, read_recall, spread_queries, write_hits
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, is_gallery, read_manifest, write_manifest
-from eet.gallery.models import GalleryModel, ModelRecord, load_model, model_schema, read_model_record
+from eet.gallery.models import GalleryModel, ModelRecord, load_model, model_schema, read_model_record, record_of
 from eet.gallery.parts import finished_parts, part_name, write_part
 from eet.gallery.plan import (
     ITEM_SCHEMA,
@@ -59,6 +59,7 @@ __all__ = [
     "read_model_record",
     "read_planned_part",
     "read_recall",
+    "record_of",
     "spread_queries",
     "write_hits",
     "write_manifest",

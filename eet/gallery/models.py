@@ -5,9 +5,9 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from eet.embedding import BaseModel, BaseRecord, load_base, read_base_record
+from eet.embedding import BaseModel, BaseRecord, base_digest, load_base, read_base_record
 from eet.gallery.schema import gallery_schema
-from eet.vit import BASE_MODEL, BundleRecord, Student, bundle_kind, load_bundle, read_bundle_record
+from eet.vit import BASE_MODEL, BundleRecord, Student, bundle_kind, load_bundle, read_bundle_record, weights_digest
 
 GalleryModel: TypeAlias = Student | BaseModel
 """Both give hash, embedding, tokens, positions and mass of a batch of images, and say `num_bits`, `token_shape`, `embedding_width`, `grid`,
@@ -36,3 +36,10 @@ def model_schema(model: GalleryModel, *, tokens: bool, embedding: bool, has_hash
         embedding_dim=model.embedding_width if embedding else None,
         has_hash=has_hash,
     )
+
+
+def record_of(model: GalleryModel) -> ModelRecord:
+    """The record that a bundle of `model` would have, but for labels and training."""
+    if isinstance(model, BaseModel):
+        return BaseRecord(base_digest(model), model.preprocessing.digest, model.embedding_width)
+    return BundleRecord(weights_digest(model), model.preprocessing.digest, model.num_bits)

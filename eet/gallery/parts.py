@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from eet.storage import resolve, whole_file
+from eet.storage import join_location, resolve, whole_file
 
 _PART_NAME = re.compile(r"part-(\d{6,})\.parquet")
 _ROWS_WITHOUT_TOKENS = 1_000_000
@@ -18,6 +18,11 @@ def part_name(part: int) -> str:
     if part < 0:
         raise ValueError(f"Part {part} does not exist; parts count from 0.")
     return f"part-{part:06d}.parquet"
+
+
+def part_location(gallery: str, part: int) -> str:
+    """Where a part of a gallery lies."""
+    return join_location(gallery, part_name(part))
 
 
 def write_part(gallery: str, part: int, table: pa.Table) -> None:

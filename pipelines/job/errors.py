@@ -1,5 +1,7 @@
-"""Failures that are shown to the user as one message, without a traceback."""
+"""Failures of a job."""
+
+from eet.errors import EetError
 
 
-class JobFailed(Exception):
-    """A failure with one clear message for the user; no traceback is shown."""
+class JobFailed(EetError):
+    """A job that ended early, with one clear message for the user."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 
@@ -31,25 +31,6 @@ class EpochDone:
     epoch: int
     epochs: int
     metrics: dict[str, float] = field(default_factory=dict)
-
-
-class PartDone(NamedTuple):
-    """A part that is on disk, and how many of its rows have each status. encoded: by this job; else it was there already."""
-
-    part: int
-    statuses: dict[str, int]
-    encoded: bool
-
-    @property
-    def rows(self) -> int:
-        return sum(self.statuses.values())
-
-
-class RowsDone(NamedTuple):
-    """How many rows of a part have gone through the network; the part is not on disk yet."""
-
-    part: int
-    rows: int
 
 
 @ray.remote(num_cpus=0)
@@ -168,3 +149,41 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class EncodeProgress:
+    """Done of total, failures, rows/s and time left: a line at the first part, then one every half minute, and at the end.
+
+    Rows of parts that are being encoded count as done, failures once their part is on disk. Rows/s are counted from the first word on, so
+    that starting workers is not taken for encoding. Events: PartDone and RowsDone of `eet.gallery.encoding`.
+    """
+
+    EVERY_S = 30.0
+
+    def __init__(self, total: int) -> None:
+        self.total, self.finished, self.failed = total, 0, 0
+        self.seen: set[int] = set()
+        self.begun: dict[int, int] = {}
+        self.first: tuple[float, int] | None = None
+        self.started = self.told = time.monotonic()
+
+    def __call__(self, event: Any) -> None:
+        if event.part in self.seen:  # done again after a worker was lost
+            return
+        statuses = getattr(event, "statuses", None)
+        if statuses is None:
+            self.begun[event.part] = event.rows
+        else:
+            self.seen.add(event.part)
+            self.begun.pop(event.part, None)
+            self.finished += event.rows
+            self.failed += event.rows - statuses.get("ok", 0)
+        now, done = time.monotonic(), self.finished + sum(self.begun.values())
+        since, before = self.first or (self.started, 0)
+        self.first = self.first or (now, done)
+        first_part = statuses is not None and len(self.seen) == 1
+        if first_part or now - self.told >= self.EVERY_S or self.finished >= self.total:
+            self.told = now
+            rate = max(done - before, 1) / max(1e-9, now - since)
+            left = duration((self.total - done) / rate)
+            print(f"encoded {done}/{self.total}  {self.failed} failed  {rate:.1f} images/s  {left} left", flush=True)

@@ -1,0 +1,279 @@
+"""The verbs of the Python API: encode, search, rerank, evaluate. Each works without Ray."""
+
+import os
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
+from eet.errors import InputError
+from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gallery, read_model_record, record_of
+from eet.gallery.encoding import EncoderOptions, PartDone, RowsDone, encode_gallery, gallery_state, parts_here
+from eet.gallery.job import Mode
+from eet.retrieval.hits import Hits
+from eet.retrieval.measures import Ranked, encoded_measures, hits_measures
+from eet.retrieval.pairs import GlobalSimilarity, scoring_here
+from eet.retrieval.rerank import match_options, reranked_hits
+from eet.retrieval.search import search_gallery
+from eet.storage import absolute, resolve, same_location
+
+
+def encode(
+    model: GalleryModel | str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    tokens: bool = False,
+    embedding: bool = False,
+    labels: Sequence[int | None] | None = None,
+    label_names: Sequence[str] | None = None,
+    columns: Columns | None = None,
+    mode: Mode = "resume",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    precision: str = "auto",
+    max_pixels: int = 200_000_000,
+    rows_per_part: int = 2048,
+    progress: bool | None = None,
+) -> Gallery:
+    """Encodes images into a gallery of hash codes. An image that cannot be read is a row that says why.
+
+    Args:
+        model: a model, or the folder of its bundle.
+        images: a folder, a glob, a table or an archive of images (whatever `eet encode --images` takes), or a sequence of paths and URIs.
+        out: folder or URI of the gallery; a job that was cut off there goes on. Default: in memory, until the gallery is let go.
+        tokens: store the kept patch tokens, their positions and mass, for re-ranking.
+        embedding: store the final CLS vector.
+        labels: of a sequence of images, one each, None or negative where unknown.
+        label_names: of labels, index = label.
+        columns: names of a table's columns.
+        mode: with `out`: "resume", "append" (adds what the gallery lacks) or "overwrite".
+        batch_size: images that the network takes at once; default 32 on a CPU, 256 on a GPU.
+        threads: that read and decode; default all.
+        precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
+        max_pixels: a larger image becomes a row with a reason.
+        rows_per_part: images in one Parquet file, the unit of resuming.
+        progress: show a bar; default on a terminal and in a notebook.
+
+    Returns:
+        The gallery, with the real-valued hashes that order hits inside a distance.
+
+    Raises:
+        EetError: there is no image, an id comes twice, or `out` holds something else.
+
+    Example:
+        >>> gallery = eet.encode("runs/model", "photos", out="runs/gallery", tokens=True)
+    """
+    record: ModelRecord
+    if isinstance(model, str | Path):
+        record, network = read_model_record(model), load_model(model)
+    else:
+        record, network = record_of(model), model
+    listed: ImageList
+    if isinstance(images, str | Path):
+        if labels is not None or label_names is not None:
+            raise InputError("labels were given for images in a folder or table: give them for a sequence of paths, or in the table")
+        listed = list_images(str(absolute(str(images))), columns=columns)
+    else:
+        listed = _ListedPaths([os.fspath(path) for path in images], labels, label_names)
+    location = f"memory://eet/{uuid.uuid4().hex}" if out is None else str(absolute(str(out)))
+    options = EncoderOptions(
+        tokens=tokens, embedding=embedding, hash=True, precision=precision, max_pixels=max_pixels, batch_size=batch_size, threads=threads
+    )
+    state = gallery_state(location, listed, options.made_with(network, record, rows_per_part=rows_per_part), mode)
+
+    def parts(pending: list[Any]) -> Iterator[PartDone]:
+        with _Bar(sum(planned.num_rows for planned in pending), progress) as bar:
+            yield from parts_here(network, options, location, pending, bar)
+
+    encode_gallery(location, listed, state, parts, mode=mode)
+    gallery = open_gallery(location)
+    if out is None:
+        weakref.finalize(gallery, _forget, location)
+    return gallery
+
+
+def search(gallery: Gallery | str | Path, queries: Gallery | str | Path, *, k: int = 100) -> Hits:
+    """The k nearest items of a gallery to each query, by Hamming distance, exactly.
+
+    Args:
+        gallery: that is searched, or its folder.
+        queries: encoded by the same model, or their folder; the gallery itself is allowed, and then no item is its own hit.
+        k: hits of each query, at least 1.
+
+    Returns:
+        Hits ordered by distance, then by the query's real-valued hash, where the queries have one, then by item_id.
+
+    Raises:
+        EetError: the two were not made by one model, or k is below 1.
+    """
+    if k < 1:
+        raise InputError(f"k={k}: ask for 1 hit or more")
+    searched = _opened(gallery)
+    asked = searched if queries is gallery else _opened(queries)
+    return Hits(search_gallery(searched, asked, k=k), searched, asked)
+
+
+def rerank(
+    hits: Hits,
+    *,
+    top: int = 100,
+    weight: float = 1.0,
+    marginal: str = "importance",
+    transported: float = 1.0,
+    epsilon: float = 0.05,
+    solver: str = "sinkhorn",
+    global_similarity: GlobalSimilarity | None = None,
+    threads: int | None = None,
+) -> Hits:
+    """The first hits of every query in a new order, by matching image regions with optimal transport.
+
+    Args:
+        hits: of galleries that were encoded with tokens.
+        top: hits of a query that are re-ranked; the others keep their order.
+        weight: of the structural similarity; the global one has weight 1.
+        marginal: what each token has to send or receive, a name in `eet.matching.MARGINALS`.
+        transported: share of the mass that is moved, in (0, 1].
+        epsilon: strength of the entropy, in units of 1 - cosine, at least 0.0001.
+        solver: a name in `eet.matching.SOLVERS`.
+        global_similarity: "hamming", "asymmetric" or "embedding"; default "asymmetric" where the queries have hashes.
+        threads: CPU threads; default all.
+
+    Returns:
+        Hits with `score_global` and `score_struct`, what the score is made of.
+
+    Raises:
+        EetError: a gallery lacks tokens, or an option is outside its range.
+    """
+    options = match_options(
+        hits.gallery,
+        hits.queries,
+        marginal=marginal,
+        epsilon=epsilon,
+        transported=transported,
+        solver=solver,
+        global_similarity=global_similarity,
+        threads=threads,
+    )
+    opened = scoring_here(hits.gallery, options)
+    table = reranked_hits(hits.table, hits.gallery, hits.queries, options, top=top, weight=weight, opened=opened)
+    return Hits(table, hits.gallery, hits.queries, hits.recall)
+
+
+class Evaluation(Mapping[str, float]):
+    """Measures by name, which print as a table. notes: what was left out, one sentence each."""
+
+    def __init__(self, measures: Mapping[str, float], notes: Sequence[str] = ()) -> None:
+        self.measures, self.notes = dict(measures), tuple(notes)
+
+    def __getitem__(self, name: str) -> float:
+        return self.measures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.measures)
+
+    def __len__(self) -> int:
+        return len(self.measures)
+
+    def __str__(self) -> str:
+        width = max(map(len, self.measures), default=0)
+        counts = ("queries", "queries_without_relevant")
+        lines = [
+            f"{name:<{width}}  {int(value):>6d}" if name in counts else f"{name:<{width}}  {value:.4f}"
+            for name, value in self.measures.items()
+        ]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+
+def evaluate(
+    what: Hits | Gallery | str | Path,
+    queries: Gallery | str | Path | None = None,
+    *,
+    ks: Sequence[int] = (1, 10),
+    recall_ks: Sequence[int] = (1, 2, 4, 8),
+    count_query: bool = False,
+) -> Evaluation:
+    """How good hits, or the codes of a gallery, are, by labels.
+
+    Args:
+        what: hits, measured in their order; or a labelled gallery, of which all items are ranked for every query.
+        queries: of a gallery: a labelled gallery of queries; default the gallery itself, where no item is its own hit.
+        ks: ranks of P@k.
+        recall_ks: ranks of recall@k, which is 1 if any of the first k is a match.
+        count_query: R-precision and MAP@R with R + 1 for R, the published form.
+
+    Raises:
+        EetError: there are no labels.
+
+    Example:
+        >>> print(eet.evaluate(eet.search(gallery, queries)))
+    """
+    if isinstance(what, Hits):
+        if queries is not None:
+            raise InputError("queries were given with hits, which have their own: leave them out")
+        own = same_location(what.gallery.path, what.queries.path)
+        found = hits_measures(what.table, what.gallery, own=own, ks=ks, recall_ks=recall_ks, count_query=count_query)
+        return Evaluation(found.values, found.notes)
+    gallery = _opened(what)
+    ranked: Ranked = encoded_measures(
+        gallery, gallery if queries is None else _opened(queries), ks=ks, recall_ks=recall_ks, count_query=count_query
+    )
+    return Evaluation(ranked.measures)
+
+
+def _opened(gallery: Gallery | str | Path) -> Gallery:
+    return gallery if isinstance(gallery, Gallery) else open_gallery(str(gallery))
+
+
+class _ListedPaths(ImageList):
+    """Images that the caller names one by one; an item's id is its path as it was given."""
+
+    def __init__(self, paths: list[str], labels: Sequence[int | None] | None, label_names: Sequence[str] | None) -> None:
+        super().__init__(f"{len(paths)} images, {paths[0]} first" if paths else "no images")
+        if labels is not None and len(labels) != len(paths):
+            raise InputError(f"{len(labels)} labels for {len(paths)} images: give one each")
+        self._paths, self._labels = paths, labels
+        self.label_names = None if label_names is None else tuple(label_names)
+
+    def __iter__(self) -> Iterator[ListedImages]:
+        import numpy as np
+
+        uris = [str(absolute(path)) for path in self._paths]
+        labels = None
+        if self._labels is not None:
+            labels = np.array([-1 if label is None or label < 0 else label for label in self._labels], np.int32)
+        yield ListedImages(list(self._paths), uris, labels)
+
+
+class _Bar:
+    """A progress bar over rows, on a terminal or in a notebook."""
+
+    def __init__(self, total: int, shown: bool | None) -> None:
+        from tqdm.auto import tqdm
+
+        # disable=None: shown where there is a terminal.
+        self._bar = tqdm(total=total, unit="image", disable=None if shown is None else not shown, leave=False)
+        self._rows: dict[int, int] = {}
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, event: PartDone | RowsDone) -> None:
+        self._bar.update(event.rows - self._rows.get(event.part, 0))
+        self._rows[event.part] = event.rows
+
+
+def _forget(location: str) -> None:
+    """Frees a gallery in memory."""
+    filesystem, path = resolve(location)
+    filesystem.delete_dir(path)
+
+
+__all__ = ["Evaluation", "encode", "evaluate", "rerank", "search"]
