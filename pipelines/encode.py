@@ -118,7 +118,7 @@ def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResul
         config.out,
         images,
         state,
-        lambda pending: _encode(config, model, pending),
+        lambda pending: _encode(config, model, pending, version=state.version),
         mode=config.mode,
         notify=lambda line: print(f"encode: {line}", flush=True),
         on_begin=lambda: write_config(config.out, replace(config, out=recorded_out or config.out)),
@@ -127,15 +127,17 @@ def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResul
     return result
 
 
-def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart]) -> Iterator[PartDone]:
-    """Encodes parts. JobFailed where Ray stops."""
+def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart], *, version: int) -> Iterator[PartDone]:
+    """Encodes parts. version: of the gallery's schema. JobFailed where Ray stops."""
     progress = EncodeProgress(sum(planned.num_rows for planned in pending))
     options = encoder_options(config)
     if config.engine == "local":
-        yield from parts_here(model, options, config.out, pending, progress)
+        yield from parts_here(model, options, config.out, pending, progress, version=version)
         return
     try:
-        yield from encode_on_ray(model, options, config.out, pending, progress, address=config.ray_address, workers=config.workers)
+        yield from encode_on_ray(
+            model, options, config.out, pending, progress, version=version, address=config.ray_address, workers=config.workers
+        )
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error

@@ -17,7 +17,7 @@ from eet.gallery.encoder import DEFAULT_BATCH_SIZE, PartEncoder
 from eet.gallery.job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
 from eet.gallery.manifest import Manifest, is_gallery, read_manifest, write_manifest
 from eet.gallery.models import GalleryModel, ModelRecord
-from eet.gallery.parts import finished_parts, part_location, write_part
+from eet.gallery.parts import SCHEMA_VERSION, finished_parts, part_location, write_part
 from eet.gallery.plan import PlannedPart, planned_parts, read_planned_part
 from eet.storage import join_location, remove, resolve, without_secrets
 
@@ -106,6 +106,7 @@ class EncoderOptions:
             "precision": self.precision,
             "jpegs_on": self.jpegs_on,
             "rows_per_part": rows_per_part,
+            "schema_version": SCHEMA_VERSION,
         }
 
 
@@ -132,6 +133,11 @@ class GalleryState:
     job: GalleryJob | None
     manifest: Manifest | None
 
+    @property
+    def version(self) -> int:
+        """The schema version of new parts: that of the parts which are there."""
+        return int(self.made_with["schema_version"])
+
 
 def gallery_state(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode) -> GalleryState:
     """Looks at the folder that images are to be encoded into.
@@ -144,12 +150,13 @@ def gallery_state(out: str, images: ImageList, made_with: dict[str, Any], mode: 
     if mode == "overwrite" and not (job is not None and job.mode == "overwrite" and job.is_of(made_with, images.description)):
         job = manifest = None  # replaced when the new images are listed and planned
     if job is not None:
+        made_with = {**made_with, "schema_version": job.made_with["schema_version"]}
         if job.base is not None:  # appended parts are cut as those that are there, whatever was asked
-            made_with = {**made_with, "rows_per_part": job.base.rows_per_part}
+            made_with["rows_per_part"] = job.base.rows_per_part
         job.check(made_with, images.description, out)
     elif manifest is not None:
         written = {name: getattr(manifest, name) for name in made_with}
-        made_with = {**made_with, "rows_per_part": manifest.rows_per_part}
+        made_with = {**made_with, "rows_per_part": manifest.rows_per_part, "schema_version": manifest.schema_version}
         refuse_difference(written, made_with, f"{out} is a gallery made differently")
     return GalleryState(made_with, job, manifest)
 
@@ -201,10 +208,10 @@ def encode_gallery(
 
 def _repair(out: str, manifest: Manifest, encode_parts: EncodeParts, notify: Callable[[str], object]) -> None:
     """Encodes parts of a finished gallery that somebody took away."""
-    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(out)))
+    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(out, manifest.schema_version)))
     if missing:
         notify(f"{len(missing)} of {manifest.num_parts} parts are missing: encoding them again")
-        _encoded(out, [part for part in planned_parts(out) if part.part in missing], encode_parts)
+        _encoded(out, [part for part in planned_parts(out) if part.part in missing], encode_parts, manifest.schema_version)
 
 
 def _nothing_to_do(out: str, manifest: Manifest, images: ImageList, notify: Callable[[str], object]) -> EncodeResult:
@@ -221,16 +228,17 @@ def _finish(out: str, job: GalleryJob, encode_parts: EncodeParts, notify: Callab
     """Encodes what is pending of a job and writes the manifest. Of one that was not resumed no part can be there: none is looked for."""
     planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
     assert sum(part.num_rows for part in planned) == job.num_rows, (planned, job)
-    there = set(finished_parts(out)) if resumed else set()
+    version = int(job.made_with["schema_version"])
+    there = set(finished_parts(out, version)) if resumed else set()
     pending = [part for part in planned if part.part not in there]
     if len(pending) < len(planned):
         notify(f"{len(planned) - len(pending)} of {len(planned)} parts are there already; {len(pending)} to encode")
     started = time.monotonic()
-    done = _encoded(out, pending, encode_parts)
+    done = _encoded(out, pending, encode_parts, version)
     seconds = time.monotonic() - started
     rate = sum(part.rows for part in done.values() if part.encoded) / seconds if done else 0.0
     with ThreadPoolExecutor(READS_AHEAD) as pool:
-        found = pool.map(lambda part: read_part_done(out, part.part), (part for part in planned if part.part not in done))
+        found = pool.map(lambda part: read_part_done(out, part.part, version), (part for part in planned if part.part not in done))
         statuses: Counter[str] = Counter()
         for part in (*done.values(), *found):
             statuses.update(part.statuses)
@@ -245,10 +253,10 @@ def _finish(out: str, job: GalleryJob, encode_parts: EncodeParts, notify: Callab
     return EncodeResult(out, manifest, rate)
 
 
-def _encoded(out: str, pending: list[PlannedPart], encode_parts: EncodeParts) -> dict[int, PartDone]:
+def _encoded(out: str, pending: list[PlannedPart], encode_parts: EncodeParts, version: int) -> dict[int, PartDone]:
     """Encodes parts. DamagedError where they are not in the folder afterwards."""
     done = {part.part: part for part in encode_parts(pending)} if pending else {}
-    if absent := set(done) - set(finished_parts(out)):
+    if absent := set(done) - set(finished_parts(out, version)):
         raise DamagedError(
             f"{len(absent)} parts that workers wrote are not in {out}, such as part {min(absent)}: --out must be a folder that all nodes "
             "share, or a URI"
@@ -257,18 +265,24 @@ def _encoded(out: str, pending: list[PlannedPart], encode_parts: EncodeParts) ->
 
 
 def parts_here(
-    model: GalleryModel, options: EncoderOptions, gallery: str, pending: list[PlannedPart], on_progress: OnProgress = lambda event: None
+    model: GalleryModel,
+    options: EncoderOptions,
+    gallery: str,
+    pending: list[PlannedPart],
+    on_progress: OnProgress = lambda event: None,
+    *,
+    version: int = SCHEMA_VERSION,
 ) -> Iterator[PartDone]:
-    """Encodes parts in this process, one after another."""
+    """Encodes parts in this process, one after another. version: of the gallery's schema."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = options.encoder(model, device=device, threads=os.cpu_count() or 1)
     for planned in pending:
-        done = encode_part(encoder, gallery, planned, on_progress)
+        done = encode_part(encoder, gallery, planned, on_progress, version=version)
         on_progress(done)
         yield done
 
 
-def encode_part(encoder: PartEncoder, gallery: str, planned: PlannedPart, on_progress: OnProgress) -> PartDone:
+def encode_part(encoder: PartEncoder, gallery: str, planned: PlannedPart, on_progress: OnProgress, *, version: int) -> PartDone:
     """Encodes a part, which is on disk when this returns. on_progress: called every few seconds."""
     last = time.monotonic()
 
@@ -279,13 +293,13 @@ def encode_part(encoder: PartEncoder, gallery: str, planned: PlannedPart, on_pro
             on_progress(RowsDone(planned.part, rows))
 
     encoded = encoder.encode(read_planned_part(gallery, planned), on_rows)
-    write_part(gallery, planned.part, encoded.table)
+    write_part(gallery, planned.part, encoded.table, version)
     return PartDone(planned.part, dict(Counter(encoded.table["status"].to_pylist())), True)
 
 
-def read_part_done(gallery: str, part: int) -> PartDone:
+def read_part_done(gallery: str, part: int, version: int) -> PartDone:
     """What a part that is on disk holds."""
-    filesystem, path = resolve(part_location(gallery, part))
+    filesystem, path = resolve(part_location(gallery, part, version))
     with filesystem.open_input_file(path) as file:
         statuses = pq.ParquetFile(file).read(columns=["status"], use_threads=False)["status"]
     return PartDone(part, dict(Counter(statuses.to_pylist())), False)

@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 
 from eet.datasets.listing import ImageList
 from eet.gallery.manifest import MANIFEST_NAME, Manifest
-from eet.gallery.parts import finished_parts
+from eet.gallery.parts import PARTS_FOLDER, finished_parts
 from eet.gallery.plan import items_table, plan_name, planned_ids, write_plan
 from eet.gallery.reader import open_gallery
 from eet.gallery.schema import OK
@@ -92,6 +92,7 @@ def read_job(out: str) -> GalleryJob | None:
     made_with, base, label_names = values["made_with"], values["base"], values["label_names"]
     for name in ("jpegs_on", "has_hash"):  # begun before there was a choice
         made_with.setdefault(name, getattr(Manifest, name))
+    made_with.setdefault("schema_version", 1)
     if made_with["token_shape"] is not None:
         made_with["token_shape"] = tuple(made_with["token_shape"])  # JSON knows lists only
     values["base"] = None if base is None else Manifest.from_json(json.dumps(base))
@@ -105,7 +106,7 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
     Killed before begun.json is there, it begins anew. ValueError for an id given twice, and where `out` holds parts of nobody knows what.
     """
     first_part = base.num_parts if base else 0
-    if base is None and not is_begun_or_whole(out) and finished_parts(out):
+    if base is None and not is_begun_or_whole(out) and (finished_parts(out) or finished_parts(out, 1)):
         raise ValueError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another --out")
     _refuse_unnamed(out, base, images)
     names, numbers = joined_labels(base.label_names if base else None, images.label_names, first=base is None)
@@ -166,16 +167,20 @@ def joined_labels(
 def clear(out: str) -> None:
     """Deletes the gallery in a folder, whole or begun, and nothing else there; its manifest first, so that it is never taken for whole."""
     filesystem, folder = resolve(out)
-    entries = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    parts = f"{folder}/{PARTS_FOLDER}"
     for pattern in _GALLERY_FILES:
-        for entry in entries:
-            if entry.type == pafs.FileType.File and re.fullmatch(pattern, entry.base_name):
-                filesystem.delete_file(entry.path)
+        for place in (folder, parts):
+            for entry in filesystem.get_file_info(pafs.FileSelector(place, allow_not_found=True)):
+                if entry.type == pafs.FileType.File and re.fullmatch(pattern, entry.base_name):
+                    filesystem.delete_file(entry.path)
+    if filesystem.get_file_info(parts).type == pafs.FileType.Directory and not filesystem.get_file_info(pafs.FileSelector(parts)):
+        filesystem.delete_dir(parts)
 
 
 def sweep(out: str) -> None:
     """Deletes what writers that were killed left: temporary files of a local folder."""
     filesystem, folder = resolve(out)
-    for entry in filesystem.get_file_info(pafs.FileSelector(folder)):
-        if re.fullmatch(_TEMPORARY_FILES, entry.base_name):
-            filesystem.delete_file(entry.path)
+    for place in (folder, f"{folder}/{PARTS_FOLDER}"):
+        for entry in filesystem.get_file_info(pafs.FileSelector(place, allow_not_found=True)):
+            if re.fullmatch(_TEMPORARY_FILES, entry.base_name):
+                filesystem.delete_file(entry.path)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from eet.gallery.parts import SCHEMA_VERSION
 from eet.gallery.schema import gallery_schema
 from eet.storage import exists, join_location, resolve, whole_file
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+READ_VERSIONS = (1, SCHEMA_VERSION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +81,10 @@ class Manifest:
             raise ValueError(f"The manifest is not JSON: {error}.") from error
         if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
             raise ValueError("The manifest has no schema_version: it is not the manifest of a gallery.")
-        if values["schema_version"] != SCHEMA_VERSION:
+        if values["schema_version"] not in READ_VERSIONS:
             raise ValueError(
-                f"The gallery has schema version {values['schema_version']}; this program reads version "
-                f"{SCHEMA_VERSION}. Use the release that wrote it, or encode again."
+                f"The gallery has schema version {values['schema_version']}; this program reads versions "
+                f"{' and '.join(map(str, READ_VERSIONS))}. Use the release that wrote it, or encode again."
             )
         required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
         missing = sorted(required - values.keys())

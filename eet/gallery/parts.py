@@ -13,19 +13,29 @@ _ROWS_WITHOUT_TOKENS = 1_000_000
 _BYTES_WITH_TOKENS = 4 * 2**20
 
 
-def part_name(part: int) -> str:
-    """The file name of part number `part`: part-NNNNNN.parquet, with more digits from a million on."""
+SCHEMA_VERSION = 2
+"""Of galleries that are written. Version 1 had its parts beside the manifest, where tools that open a folder of Parquet fail."""
+
+PARTS_FOLDER = "parts"
+
+
+def part_name(part: int, version: int = SCHEMA_VERSION) -> str:
+    """The path of part number `part` in its gallery: parts/part-NNNNNN.parquet, with more digits from a million on."""
     if part < 0:
         raise ValueError(f"Part {part} does not exist; parts count from 0.")
-    return f"part-{part:06d}.parquet"
+    return f"{_folder_of(version)}part-{part:06d}.parquet"
 
 
-def part_location(gallery: str, part: int) -> str:
+def _folder_of(version: int) -> str:
+    return "" if version == 1 else f"{PARTS_FOLDER}/"
+
+
+def part_location(gallery: str, part: int, version: int = SCHEMA_VERSION) -> str:
     """Where a part of a gallery lies."""
-    return join_location(gallery, part_name(part))
+    return join_location(gallery, part_name(part, version))
 
 
-def write_part(gallery: str, part: int, table: pa.Table) -> None:
+def write_part(gallery: str, part: int, table: pa.Table, version: int = SCHEMA_VERSION) -> None:
     """Write one part of a gallery (a local folder or a URI), whole or not at all; an older file of that part is
     replaced.
 
@@ -39,7 +49,7 @@ def write_part(gallery: str, part: int, table: pa.Table) -> None:
         rows = max(1, _BYTES_WITH_TOKENS // sum(field.type.byte_width for field in binary))
     uncompressed = {field.name for field in binary}
     filesystem, path = resolve(gallery)
-    with whole_file(filesystem, f"{path}/{part_name(part)}") as file:
+    with whole_file(filesystem, f"{path}/{part_name(part, version)}") as file:
         pq.write_table(
             table,
             file,
@@ -50,13 +60,13 @@ def write_part(gallery: str, part: int, table: pa.Table) -> None:
         )
 
 
-def finished_parts(gallery: str) -> list[int]:
+def finished_parts(gallery: str, version: int = SCHEMA_VERSION) -> list[int]:
     """The numbers of the parts that are there, ascending; none where the folder does not exist."""
     filesystem, path = resolve(gallery)
-    entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    entries = filesystem.get_file_info(pafs.FileSelector(f"{path}/{_folder_of(version)}".rstrip("/"), allow_not_found=True))
     found = []
     for entry in entries:
         match = _PART_NAME.fullmatch(entry.base_name)
-        if match and entry.type == pafs.FileType.File and part_name(int(match[1])) == entry.base_name:
+        if match and entry.type == pafs.FileType.File and part_name(int(match[1]), version=1) == entry.base_name:
             found.append(int(match[1]))
     return sorted(found)

@@ -32,9 +32,9 @@ def open_gallery(path: str) -> "Gallery":
     Raises ValueError where it has no manifest, one of another schema version, or lacks parts that the manifest counts.
     """
     manifest = read_manifest(path)
-    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(path)))
+    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(path, manifest.schema_version)))
     if missing:
-        examples = ", ".join(part_name(part) for part in missing[:5])
+        examples = ", ".join(part_name(part, manifest.schema_version) for part in missing[:5])
         raise ValueError(
             f"{path} lacks {len(missing)} of its {manifest.num_parts} parts: "
             f"{examples}{', ...' if len(missing) > 5 else ''}. Run the `eet encode` that "
@@ -63,6 +63,10 @@ class Gallery:
         self.manifest = manifest
         self._filesystem, self._root = resolve(path)
         self._id_ranges: list[tuple[str, str] | None] | None = None
+
+    def part_path(self, part: int) -> str:
+        """Where a part lies on the gallery's file system."""
+        return f"{self._root}/{part_name(part, self.manifest.schema_version)}"
 
     def codes(self) -> tuple[np.ndarray, pa.Array]:
         """Packed codes, uint8 (N, B), and item ids, strings (N,), of the rows whose status is "ok", in part order.
@@ -219,9 +223,11 @@ class Gallery:
     @contextlib.contextmanager
     def _open_part(self, part: int) -> Iterator[pq.ParquetFile]:
         try:
-            file = self._filesystem.open_input_file(f"{self._root}/{part_name(part)}")
+            file = self._filesystem.open_input_file(self.part_path(part))
         except FileNotFoundError as error:
-            raise ValueError(f"{self.path} lacks {part_name(part)}. Run the `eet encode` that made it again.") from error
+            raise ValueError(
+                f"{self.path} lacks {part_name(part, self.manifest.schema_version)}. Run the `eet encode` that made it again."
+            ) from error
         with file:
             yield pq.ParquetFile(file)
 

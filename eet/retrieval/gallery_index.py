@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from eet.gallery import CodedRows, Gallery, part_name
+from eet.gallery import CodedRows, Gallery
 from eet.search import HammingIndex, load_index
 from eet.storage import resolve
 
@@ -80,8 +80,8 @@ def by_id(rows: CodedRows) -> CodedRows:
 
 def _record(gallery: Gallery, num_parts: int) -> dict[str, object]:
     """What the first parts of a gallery were when they were indexed: their model, and a digest of their names, sizes and times."""
-    filesystem, folder = resolve(gallery.path)
-    files = filesystem.get_file_info([f"{folder}/{part_name(part)}" for part in range(num_parts)]) if num_parts else []
+    filesystem, _ = resolve(gallery.path)
+    files = filesystem.get_file_info([gallery.part_path(part) for part in range(num_parts)]) if num_parts else []
     told = "\n".join(f"{info.base_name} {info.size} {info.mtime_ns}" for info in files if info.type == pafs.FileType.File)
     return {
         "model_digest": gallery.manifest.model_digest,

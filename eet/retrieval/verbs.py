@@ -86,7 +86,7 @@ def encode(
 
     def parts(pending: list[Any]) -> Iterator[PartDone]:
         with _Bar(sum(planned.num_rows for planned in pending), progress) as bar:
-            yield from parts_here(network, options, location, pending, bar)
+            yield from parts_here(network, options, location, pending, bar, version=state.version)
 
     encode_gallery(location, listed, state, parts, mode=mode)
     gallery = open_gallery(location)

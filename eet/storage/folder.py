@@ -18,7 +18,7 @@ def hidden_beside(location: str) -> str:
 
 @contextmanager
 def replace_folder(location: str, marker: str) -> Iterator[str]:
-    """Gives an empty folder to write flat files into; they take the place of those at `location` when the block ends well.
+    """Gives an empty folder to write into; what is in it takes the place of what is at `location` when the block ends well.
 
     marker: the file that makes the folder what it is: it goes first and comes last, and a folder with files but without it is not ours
     to replace: ValueError. After an error `location` is as it was.
@@ -35,7 +35,13 @@ def replace_folder(location: str, marker: str) -> Iterator[str]:
         filesystem.create_dir(target, recursive=True)
         for entry in sorted(there, key=lambda entry: entry.base_name != marker):
             (filesystem.delete_dir if entry.type == pafs.FileType.Directory else filesystem.delete_file)(entry.path)
-        for entry in sorted(filesystem.get_file_info(pafs.FileSelector(source)), key=lambda entry: entry.base_name == marker):
-            filesystem.move(entry.path, f"{target}/{entry.base_name}")
+        written = filesystem.get_file_info(pafs.FileSelector(source, recursive=True))
+        # File by file, as object stores move no folders.
+        for entry in written:
+            if entry.type == pafs.FileType.Directory:
+                filesystem.create_dir(f"{target}/{entry.path.removeprefix(f'{source}/')}", recursive=True)
+        for entry in sorted(written, key=lambda entry: entry.base_name == marker):
+            if entry.type == pafs.FileType.File:
+                filesystem.move(entry.path, f"{target}/{entry.path.removeprefix(f'{source}/')}")
     finally:
         filesystem.delete_dir(source)

@@ -27,6 +27,7 @@ def encode_on_ray(
     pending: list[PlannedPart],
     on_progress: OnProgress,
     *,
+    version: int,
     address: str,
     workers: int | None,
 ) -> Iterator[PartDone]:
@@ -48,6 +49,7 @@ def encode_on_ray(
                 "model": ray.put(model),
                 "options": options,
                 "gallery": gallery,
+                "version": version,
                 "gpu": pool.gpu,
                 "threads": pool.threads,
                 "board": board,
@@ -67,18 +69,18 @@ def _progress_of(event: tuple[Any, ...]) -> PartDone | RowsDone:
 class PartActor:
     """A Ray Data actor: one model, one part after another."""
 
-    def __init__(self, model: Any, options: EncoderOptions, gallery: str, gpu: bool, threads: int, board: Any) -> None:
-        self.gallery, self.board = gallery, board
+    def __init__(self, model: Any, options: EncoderOptions, gallery: str, version: int, gpu: bool, threads: int, board: Any) -> None:
+        self.gallery, self.version, self.board = gallery, version, board
         self.encoder = options.encoder(ray.get(model), device="cuda" if gpu else "cpu", threads=threads)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         ((part, file, row_group, num_rows),) = zip(*(batch[name] for name in PlannedPart._fields), strict=True)
         planned = PlannedPart(int(part), str(file), int(row_group), int(num_rows))
         # A block that a lost worker had begun comes again as a whole.
-        if exists(part_location(self.gallery, planned.part)):
-            done = read_part_done(self.gallery, planned.part)
+        if exists(part_location(self.gallery, planned.part, self.version)):
+            done = read_part_done(self.gallery, planned.part, self.version)
         else:
-            done = encode_part(self.encoder, self.gallery, planned, self._report)
+            done = encode_part(self.encoder, self.gallery, planned, self._report, version=self.version)
         self._report(done)
         return {"part": [done.part], "statuses": [json.dumps(done.statuses)], "encoded": [done.encoded]}
 

@@ -127,7 +127,7 @@ def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, fold
             encode.run(dataclasses.replace(config, **changes))
     assert Path(config.out, "config.yaml").read_text() == begun, "a refused job must leave the config of the one that began"
 
-    Path(config.out, ".part-000003.parquet.0123.tmp").write_bytes(b"of a writer that was killed")
+    Path(config.out, "parts", ".part-000003.parquet.0123.tmp").write_bytes(b"of a writer that was killed")
     again = cut_after(monkeypatch, 99)
     capsys.readouterr()
     encode.run(config)
@@ -225,7 +225,7 @@ def add_pictures(root: Path) -> set[str]:
 def test_append_encodes_what_is_new_and_nothing_else(ray_session, tiny_model, grown, tmp_path, monkeypatch, capsys, engine):
     config = config_of(tmp_path / "gallery", tiny_model, grown, engine=engine)
     encode.run(config)
-    before = {path.name: path.read_bytes() for path in Path(config.out).glob("part-*")}
+    before = {path.name: path.read_bytes() for path in Path(config.out).glob("parts/part-*")}
     encode.run(dataclasses.replace(config, mode="append"))
     assert "nothing to append: all 23 images" in capsys.readouterr().out
     new = add_pictures(grown)

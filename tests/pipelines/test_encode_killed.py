@@ -34,7 +34,7 @@ def expected(tiny_model, photos, tmp_path_factory) -> pa.Table:
 
 
 def finished(out: Path) -> list[Path]:
-    return sorted(out.glob("part-*.parquet"))
+    return sorted(out.glob("parts/part-*.parquet"))
 
 
 GATED_JOB = """
@@ -46,7 +46,7 @@ from pipelines import encoding
 from pipelines.cli import main
 
 folder, gallery, *command = sys.argv[1:]
-encoding.PartActor = Gate(Path(folder)).closed(encoding.PartActor, lambda: len(list(Path(gallery).glob("part-*.parquet"))) == 3)
+encoding.PartActor = Gate(Path(folder)).closed(encoding.PartActor, lambda: len(list(Path(gallery).glob("parts/part-*.parquet"))) == 3)
 main(command)
 """
 """`eet encode` that waits at a gate when three parts are written."""

@@ -307,7 +307,7 @@ def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewe
                 assert search_gallery(gallery, queries, k=k, search=found).equals(search_gallery(parted, queries, k=k))
             if number == 0:
                 kill_a_shard()
-        (copy / "part-000005.parquet").unlink()
+        (copy / "parts" / "part-000005.parquet").unlink()
         kill_a_shard()
         kill_a_shard()
         with pytest.raises(JobFailed, match=r"shard of parts 1, 3, 5, 7 cannot be built: .* lacks .*part-000005"):

@@ -50,7 +50,7 @@ def test_no_manifest_says_what_was_looked_for_and_who_writes_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (manifest(schema_version=2).to_json(), "schema version 2; this program reads version 1"),
+        (manifest(schema_version=2).to_json(), "schema version 3; this program reads versions 1 and 2"),
         ("{", "not JSON"),
         ("[]", "not the manifest of a gallery"),
         ('{"num_bits": 3}', "no schema_version"),

@@ -34,10 +34,10 @@ def table(num_rows: int, *, dim: int | None) -> pa.Table:
 def test_any_parquet_reader_gets_the_same_table(tmp_path):
     made = table(50, dim=4)
     write_part(str(tmp_path / "new" / "gallery"), 12, made)
-    read = pq.read_table(tmp_path / "new" / "gallery" / "part-000012.parquet")
+    read = pq.read_table(tmp_path / "new" / "gallery" / "parts" / "part-000012.parquet")
     assert read.schema.equals(made.schema)
     assert read.equals(made)
-    physical = pq.ParquetFile(tmp_path / "new" / "gallery" / "part-000012.parquet").schema
+    physical = pq.ParquetFile(tmp_path / "new" / "gallery" / "parts" / "part-000012.parquet").schema
     assert {physical.column(n).name: physical.column(n).physical_type for n in range(len(physical))} == {
         **dict.fromkeys(["item_id", "uri", "status", "error"], "BYTE_ARRAY"),
         **dict.fromkeys(["code", "tokens", "token_index", "token_mass"], "FIXED_LEN_BYTE_ARRAY"),
@@ -83,14 +83,14 @@ def test_a_part_cut_off_while_it_is_written_is_invisible(tmp_path, monkeypatch):
         file.flush()
         # what a reader sees at the worst moment
         assert finished_parts(str(tmp_path)) == [0]
-        assert sorted(name for name in os.listdir(tmp_path) if name.endswith(".parquet")) == [part_name(0)]
+        assert sorted(name for name in os.listdir(tmp_path / "parts") if name.endswith(".parquet")) == ["part-000000.parquet"]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pq, "write_table", die)
     for part in (0, 1):
         with pytest.raises(KeyboardInterrupt):
             write_part(str(tmp_path), part, table(5, dim=4))
-    assert os.listdir(tmp_path) == [part_name(0)]
+    assert os.listdir(tmp_path / "parts") == ["part-000000.parquet"]
     assert (tmp_path / part_name(0)).read_bytes() == old
 
 
@@ -98,11 +98,15 @@ def test_only_parts_count_as_finished(tmp_path):
     assert finished_parts(str(tmp_path / "absent")) == []
     names = ["part-000002.parquet", "part-1000000.parquet", ".part-000001.parquet.0f.tmp", "part-000003.parquet.tmp"]
     names += ["plan.parquet", "part-3.parquet", "part-0000004.parquet", "xpart-000005.parquet", "manifest.json"]
-    for name in names:
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "part-000009.parquet").mkdir()
-    assert finished_parts(str(tmp_path)) == [2, 1_000_000]
-    assert part_name(1_000_000) == "part-1000000.parquet"
+    for folder in (tmp_path, tmp_path / "parts"):
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).write_bytes(b"")
+        (folder / "part-000009.parquet").mkdir()
+    (tmp_path / "parts" / "part-000007.parquet").write_bytes(b"")
+    assert finished_parts(str(tmp_path)) == [2, 7, 1_000_000]
+    assert finished_parts(str(tmp_path), version=1) == [2, 1_000_000]
+    assert part_name(1_000_000) == "parts/part-1000000.parquet" and part_name(3, version=1) == "part-000003.parquet"
     with pytest.raises(ValueError, match="count from 0"):
         part_name(-1)
 
@@ -113,7 +117,7 @@ def test_another_store_gets_the_whole_object_or_nothing(monkeypatch):
     gallery = "memory://test-parts/gallery"
     made = table(50, dim=4)
     write_part(gallery, 0, made)
-    with fsspec.filesystem("memory").open("/test-parts/gallery/part-000000.parquet") as file:
+    with fsspec.filesystem("memory").open("/test-parts/gallery/parts/part-000000.parquet") as file:
         assert pq.read_table(file).equals(made)
     filesystem, path = resolve(gallery)
     with pytest.raises(RuntimeError), whole_file(filesystem, f"{path}/part-000001.parquet") as file:

@@ -5,7 +5,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eet.gallery import Gallery, Manifest, fixed_binary_to_numpy, open_gallery, part_table, write_manifest, write_part
+from eet.gallery import (
+    Gallery,
+    Manifest,
+    fixed_binary_to_numpy,
+    gallery_schema,
+    open_gallery,
+    part_name,
+    part_table,
+    write_manifest,
+    write_part,
+)
 
 N, ROWS_PER_PART, BITS, K, D = 23, 5, 12, 3, 4
 BAD = {0: "missing", 6: "truncated", **dict.fromkeys(range(10, 15), "empty")}  # part 2 is bad from end to end
@@ -95,7 +105,7 @@ def test_rows_reads_only_the_row_groups_and_parts_it_needs(tmp_path, monkeypatch
     write(str(tmp_path))
     monkeypatch.setattr("eet.gallery.parts._BYTES_WITH_TOKENS", 80)  # two rows to a group
     write_part(str(tmp_path), 1, part([5, 6, 7, 8, 9]))
-    assert pq.ParquetFile(tmp_path / "part-000001.parquet").metadata.num_row_groups == 3
+    assert pq.ParquetFile(tmp_path / part_name(1)).metadata.num_row_groups == 3
     gallery = open_gallery(str(tmp_path))
     asked = [9, 5, 21]
     read = []
@@ -140,7 +150,7 @@ def test_table_and_parts_hold_every_row(gallery):
 
 def test_any_reader_opens_the_parts(tmp_path):
     write(str(tmp_path))
-    read = pq.read_table(sorted(tmp_path.glob("part-*.parquet")))
+    read = pq.read_table(sorted(tmp_path.glob("parts/part-*.parquet")))
     assert read.schema.equals(MANIFEST.schema)
     assert read["item_id"].to_pylist() == IDS
     assert read["tokens"].null_count == len(BAD)
@@ -162,8 +172,8 @@ def test_what_is_not_a_whole_gallery_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no manifest.json"):
         open_gallery(str(tmp_path))
     write(str(tmp_path))
-    (tmp_path / "part-000003.parquet").rename(tmp_path / ".part-000003.parquet.tmp")
-    with pytest.raises(ValueError, match="lacks 1 of its 5 parts: part-000003.parquet"):
+    (tmp_path / part_name(3)).rename(tmp_path / "parts" / ".part-000003.parquet.tmp")
+    with pytest.raises(ValueError, match="lacks 1 of its 5 parts: parts/part-000003.parquet"):
         open_gallery(str(tmp_path))
 
 
@@ -175,3 +185,22 @@ def test_a_manifest_that_miscounts_is_found_out(tmp_path):
             open_gallery(str(tmp_path)).codes()
         with pytest.raises(ValueError, match="damaged"):
             open_gallery(str(tmp_path)).labels()
+
+
+def test_a_gallery_of_version_1_is_read_with_its_parts_beside_the_manifest(tmp_path):
+    schema = gallery_schema(num_bits=8, token_shape=None, embedding_dim=None)
+    codes = np.arange(4, dtype=np.uint8)[:, None]
+    for part in range(2):
+        ids = [f"{part}-{row}" for row in range(4)]
+        write_part(str(tmp_path), part, part_table(ids, ids, None, codes, ["ok"] * 4, [None] * 4, schema=schema), version=1)
+    assert (tmp_path / "part-000001.parquet").is_file() and not (tmp_path / "parts").exists()
+    manifest = Manifest(
+        model_digest="m", preprocessing_digest="p", num_bits=8, num_rows=8, num_ok=8, num_parts=2, rows_per_part=4, schema_version=1
+    )
+    write_manifest(str(tmp_path), manifest)
+    gallery = open_gallery(str(tmp_path))
+    assert gallery.manifest == manifest and len(gallery.codes()[0]) == 8
+    assert gallery.rows(["1-2", "0-1"])["item_id"].to_pylist() == ["1-2", "0-1"]
+    (tmp_path / "part-000000.parquet").unlink()
+    with pytest.raises(ValueError, match="lacks 1 of its 2 parts: part-000000.parquet"):
+        open_gallery(str(tmp_path))

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from pipelines.actors import encoding
-from pipelines.actors.encoding import Progress
-from pipelines.job.progress import PartDone, RowsDone
+from eet.gallery.encoding import PartDone, RowsDone
+from pipelines.job import progress as progress_module
+from pipelines.job.progress import EncodeProgress
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def clock(monkeypatch):
     class Clock:
         now = 1000.0
 
-    monkeypatch.setattr(encoding.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: Clock.now)
     return Clock
 
 
@@ -23,7 +23,7 @@ def lines(capsys) -> list[str]:
 
 
 def test_a_long_part_is_told_of_every_half_minute_before_it_is_done(clock, capsys):
-    progress = Progress(1000)
+    progress = EncodeProgress(1000)
     for second in range(0, 100, 5):  # 4 rows/s behind 20 s of starting workers
         clock.now = 1020 + second
         progress(RowsDone(0, 4 * second))
@@ -33,7 +33,7 @@ def test_a_long_part_is_told_of_every_half_minute_before_it_is_done(clock, capsy
 
 
 def test_parts_on_disk_count_once_and_with_their_failures(clock, capsys):
-    progress = Progress(30)
+    progress = EncodeProgress(30)
     progress(RowsDone(0, 5))
     progress(PartDone(0, {"ok": 8, "truncated": 2}, True))
     assert "encoded 10/30  2 failed" in lines(capsys)[0]
