@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from eet.datasets.image_files import folder_of, image_location
 from eet.datasets.listing.image_list import BATCH_ROWS, Columns, ImageList, ListedImages
 from eet.datasets.table_file import NULLS, number_labels
-from eet.storage import Member, join_location, resolve, split_options
+from eet.storage import Member, resolve
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -130,7 +131,7 @@ class TableList(ImageList):
             raise ValueError(f"{self.description} lists no image: it has no row")
 
     def _of_paths(self, file: _TableFile) -> Iterator[ListedImages]:
-        root = self._root if self._root is not None else _folder_of(file.location)
+        root = self._root if self._root is not None else folder_of(file.location)
         path_column = self.columns.path
         for span in file.spans(self._wanted(path_column)):
             assert span.batch is not None
@@ -138,7 +139,7 @@ class TableList(ImageList):
             wrong = next((row for row, path in enumerate(paths) if not isinstance(path, str) or not path), None)
             if wrong is not None:
                 raise ValueError(f"{file.location}: row {span.row + wrong + 1} has no path (text) in column {path_column}")
-            uris = [path if path.startswith("/") or "://" in path else join_location(root, path) for path in paths]
+            uris = [image_location(root, path) for path in paths]
             yield ListedImages(self._ids(file, span, paths), uris, self._labels(span))
 
     def _of_bytes(self, file: _TableFile, column: str) -> Iterator[ListedImages]:
@@ -186,9 +187,3 @@ def _bytes_column(file: _TableFile, columns: Columns) -> str:
         f"{file.location} has columns {', '.join(file.schema.names)}: it needs one of paths ({columns.path}; --columns.path says another "
         f"name) or of pictures' bytes ({columns.image}; --columns.image)"
     )
-
-
-def _folder_of(location: str) -> str:
-    path, options = split_options(location)
-    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
-    return folder + options
