@@ -61,21 +61,20 @@ def is_glob(location: str) -> bool:
 def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
     """The folder in front of the first wildcard, and what a path relative to it must match.
 
-    * and ? stand for characters of one name, ** for any number of folders, [...] for one of the characters.
+    * and ? stand for characters of one name, [...] for one of the characters, [!...] for one that is none of them, and ** in place of a
+    folder for any number of folders. ValueError where ** is only a piece of a name.
     """
+    from fsspec.utils import glob_translate
+
     location, options = split_options(pattern)
     wild = _WILD.search(location)
     assert wild is not None, pattern
     folder, _, _ = location[: wild.start()].rpartition("/")
     rest = location[len(folder) + 1 :] if folder or location.startswith("/") else location
     root = folder or ("/" if location.startswith("/") else ".")
-    return f"{root}{options}", re.compile(_regex(rest), re.DOTALL)
-
-
-def _regex(glob: str) -> str:
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
-    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        meaning.get(part) or (f"[{part[1:-1].replace('!', '^', 1)}]" if part.startswith("[") and part.endswith("]") else re.escape(part))
-        for part in parts
-    )
+    try:
+        return f"{root}{options}", re.compile(glob_translate(rest))
+    except ValueError as error:
+        raise ValueError(
+            f"{pattern}: ** stands for folders, so it must be all of a name: write 'photos/**/a*.jpg', not 'photos/a**.jpg'"
+        ) from error

@@ -1,5 +1,6 @@
 """Every form of input lists the same pictures, and each location that it gives opens the right one."""
 
+import fnmatch
 import io
 import tarfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eet.datasets.listing import Columns, image_list, list_images, tables
+from eet.datasets.listing.files import split_glob
 from eet.storage import read_bytes
 
 NAMES = ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp", "04.jpg"]
@@ -72,6 +74,28 @@ def test_a_glob_counts_from_the_folder_in_front_of_it(tree, scheme, pattern, bel
     found = listed(f"{scheme}{tree}/{pattern}")
     prefix = f"{below}/" if below else ""
     assert found == {name: (f"contents of {prefix}{name}".encode(), None) for name in expected}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("img[a!].jpg", ["img!.jpg", "imga.jpg"]),
+        ("img[!a].jpg", ["img!.jpg", "img^.jpg", "imgb.jpg"]),
+        ("img[^a].jpg", ["img^.jpg", "imga.jpg"]),
+        ("img[]a].jpg", ["imga.jpg"]),
+        ("img[a", ["img[a"]),
+    ],
+)
+def test_brackets_mean_what_they_mean_in_every_glob(tmp_path, pattern, matched):
+    names = ["imga.jpg", "imgb.jpg", "img!.jpg", "img^.jpg", "img[a"]
+    folder, regex = split_glob(f"{tmp_path}/{pattern}")
+    assert folder == str(tmp_path)
+    assert sorted(name for name in names if regex.match(name)) == sorted(matched) == sorted(fnmatch.filter(names, pattern))
+
+
+def test_two_stars_inside_a_name_are_refused(tree):
+    with pytest.raises(ValueError, match=r"a\*\*.jpg: \*\* stands for folders"):
+        list_images(f"{tree}/a**.jpg")
 
 
 def test_one_picture_and_a_name_with_brackets(tree):
