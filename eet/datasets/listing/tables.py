@@ -92,7 +92,6 @@ class TableList(ImageList):
 
     def __init__(self, files: Sequence[tuple[str, str]], description: str, columns: Columns, *, root: str | None = None) -> None:
         super().__init__(description)
-        self.columns = columns
         self._root = root
         self._files = [_TableFile(name, location) for name, location in sorted(files)]
         present = self._files[0].schema.names
@@ -102,7 +101,7 @@ class TableList(ImageList):
                     f"{file.location} has columns {', '.join(file.schema.names)}, {self._files[0].location} {', '.join(present)}: "
                     "give tables of the same columns"
                 )
-        self._bytes_column = None if columns.path in present else _bytes_column(self._files[0], columns)
+        self._path_column, self._bytes_column = _image_columns(self._files[0], columns)
         self._id_column = columns.item_id
         if self._id_column is not None and self._id_column not in present:
             raise ValueError(f"{description} has no column {self._id_column} for item ids; it has {', '.join(present)}")
@@ -124,15 +123,14 @@ class TableList(ImageList):
     def __iter__(self) -> Iterator[ListedImages]:
         listed = 0
         for file in self._files:
-            for batch in self._of_paths(file) if self._bytes_column is None else self._of_bytes(file, self._bytes_column):
+            for batch in self._of_bytes(file, self._bytes_column) if self._path_column is None else self._of_paths(file, self._path_column):
                 listed += len(batch.item_ids)
                 yield batch
         if not listed:
             raise ValueError(f"{self.description} lists no image: it has no row")
 
-    def _of_paths(self, file: _TableFile) -> Iterator[ListedImages]:
+    def _of_paths(self, file: _TableFile, path_column: str) -> Iterator[ListedImages]:
         root = self._root if self._root is not None else folder_of(file.location)
-        path_column = self.columns.path
         for span in file.spans(self._wanted(path_column)):
             assert span.batch is not None
             paths = span.batch.column(path_column).to_pylist()
@@ -174,16 +172,29 @@ def _without_nan(cell: object) -> object:
     return None if cell != cell else cell
 
 
-def _bytes_column(file: _TableFile, columns: Columns) -> str:
-    """The column, or the field of a struct column, that holds the pictures."""
-    if columns.image in file.schema.names:
-        kind = file.schema.field(columns.image).type
+def _image_columns(file: _TableFile, columns: Columns) -> tuple[str | None, str]:
+    """The column of paths, None where there is one of images; and that one, or the field of a struct column that holds the bytes."""
+    if columns.path is not None and columns.image is not None:
+        raise ValueError(
+            f"a column of paths ({columns.path}) and one of images ({columns.image}) are both given: give the one to read "
+            "(--columns.path or --columns.image)"
+        )
+    present = file.schema.names
+    path, image = columns.path or "path", columns.image or "image"
+    if columns.image is None and (columns.path is not None or path in present):
+        if path in present:
+            return path, ""
+    elif image in present:
+        kind = file.schema.field(image).type
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return columns.image
+            return None, image
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return f"{columns.image}.bytes"
-        raise ValueError(f"{file.location}: column {columns.image} is {kind}; pictures are bytes, or a struct with a field bytes")
+            return None, f"{image}.bytes"
+        raise ValueError(
+            f"{file.location}: column {image} is {kind}; images are bytes, or a struct with a field bytes. A column of paths is named by "
+            f"--columns.path {image}"
+        )
     raise ValueError(
-        f"{file.location} has columns {', '.join(file.schema.names)}: it needs one of paths ({columns.path}; --columns.path says another "
-        f"name) or of pictures' bytes ({columns.image}; --columns.image)"
+        f"{file.location} has columns {', '.join(present)}: it needs one of paths ({path}; --columns.path says another "
+        f"name) or of images' bytes ({image}; --columns.image)"
     )

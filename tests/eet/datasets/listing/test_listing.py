@@ -157,6 +157,27 @@ def test_parquet_with_the_bytes_in_it(tmp_path, monkeypatch, form, extra, batch)
     assert named == dict(zip("vwxyz", expected, strict=True))
 
 
+def test_a_column_that_is_named_wins_over_one_called_path(tmp_path):
+    content = {"path": ["x.jpg"], "file": ["y.jpg"], "image": [b"bytes"], "thumb": [b"small"], "words": ["z"]}
+    pq.write_table(pa.table(content), tmp_path / "t.parquet")
+    (tmp_path / "x.jpg").write_bytes(b"x")
+    (tmp_path / "y.jpg").write_bytes(b"y")
+    for columns, expected in [
+        (Columns(), {"x.jpg": b"x"}),
+        (Columns(path="file"), {"y.jpg": b"y"}),
+        (Columns(image="image"), {"t.parquet/0": b"bytes"}),
+        (Columns(image="thumb"), {"t.parquet/0": b"small"}),
+    ]:
+        assert {name: data for name, (data, _) in listed(tmp_path / "t.parquet", columns=columns).items()} == expected
+    with pytest.raises(ValueError, match="paths .file. and one of images .image. are both given"):
+        list_images(str(tmp_path / "t.parquet"), columns=Columns(path="file", image="image"))
+    for columns in (Columns(image="absent"), Columns(path="absent")):
+        with pytest.raises(ValueError, match="it needs one of paths .*absent"):
+            list_images(str(tmp_path / "t.parquet"), columns=columns)
+    with pytest.raises(ValueError, match="column words is string; .* --columns.path words"):
+        list_images(str(tmp_path / "t.parquet"), columns=Columns(image="words"))
+
+
 def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
     with tarfile.open(path, mode) as tar:
         for name, data in members.items():
