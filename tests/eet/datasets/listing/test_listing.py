@@ -93,6 +93,49 @@ def test_brackets_mean_what_they_mean_in_every_glob(tmp_path, pattern, matched):
     assert sorted(name for name in names if regex.match(name)) == sorted(matched) == sorted(fnmatch.filter(names, pattern))
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    ("pattern", "below", "expected"),
+    [
+        ("a/{00.jpg,01.PNG}", "a", ["00.jpg", "01.PNG"]),
+        ("{a,b}", "", ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp"]),
+        ("{a,b/c}/*.jpg", "", ["a/00.jpg", "b/c/02.jpg"]),
+        ("*/{0,1}{0..3}.{jpg,PNG,webp}", "", ["a/00.jpg", "a/01.PNG", "b/03.webp"]),
+        ("{04.jpg,b/03.webp}", "", ["04.jpg", "b/03.webp"]),
+    ],
+)
+def test_braces_of_images_and_folders(tree, scheme, pattern, below, expected):
+    found = listed(f"{scheme}{tree}/{pattern}")
+    prefix = f"{below}/" if below else ""
+    assert found == {name: (f"contents of {prefix}{name}".encode(), None) for name in expected}
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "memory:/"])
+def test_braces_of_shards_and_tables(tmp_path, scheme, monkeypatch):
+    for number in range(3):
+        make_tar(tmp_path / f"s-{number:03d}.tar", {"a.jpg": f"tar {number}".encode()})
+        (tmp_path / f"{number}.csv").write_text(f"path\n{number}.jpg\n")
+        (tmp_path / f"{number}.jpg").write_bytes(f"csv {number}".encode())
+    if scheme == "memory:/":
+        filesystem = pytest.importorskip("fsspec").filesystem("memory")
+        for path in tmp_path.iterdir():
+            filesystem.pipe(str(path), path.read_bytes())
+    assert listed(f"{scheme}{tmp_path}/s-{{000..001}}.tar") == {f"s-00{n}.tar/a.jpg": (f"tar {n}".encode(), -1) for n in range(2)}
+    assert listed(f"{scheme}{tmp_path}/{{0,2}}.csv") == {f"{n}.jpg": (f"csv {n}".encode(), None) for n in (0, 2)}
+    assert len(listed(f"{scheme}{tmp_path}/{{s-*,s-000}}.tar")) == 3
+    with pytest.raises(FileNotFoundError, match="2 of the 5 that .* stands for are not there, such as .*s-003.tar"):
+        list_images(f"{scheme}{tmp_path}/s-{{000..004}}.tar")
+    with pytest.raises(ValueError, match="s-000.tar, which .* is no image: list tables and shards apart"):
+        list_images(f"{scheme}{tmp_path}/{{0.jpg,s-000.tar}}")
+    monkeypatch.chdir(tmp_path)
+    assert set(listed("{0,1}.jpg")) == {"0.jpg", "1.jpg"}
+
+
+def test_a_name_with_braces(tree):
+    (tree / "{a,b}.jpg").write_bytes(b"odd")
+    assert listed(tree / "{a,b}.jpg") == {"{a,b}.jpg": (b"odd", None)}
+
+
 def test_two_stars_inside_a_name_are_refused(tree):
     with pytest.raises(ValueError, match=r"a\*\*.jpg: \*\* stands for folders"):
         list_images(f"{tree}/a**.jpg")
