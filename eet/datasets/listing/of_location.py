@@ -120,7 +120,7 @@ def _is_container(location: str) -> bool:
 def _of_containers(files: Sequence[tuple[str, str]], description: str, columns: Columns, root: str | None) -> ImageList:
     names = [name.lower() for name, _ in files]
     if all(name.endswith(".tar") for name in names):
-        return TarShards(files, description)
+        return TarShards(files, description, label_key=columns.label)
     if all(name.endswith(TABLE_SUFFIXES) for name in names):
         return TableList(files, description, columns, root=root)
     raise ValueError(f"{description} is no picture, table (.csv, .parquet) or tar shard (.tar; not compressed)")

@@ -2,6 +2,7 @@
 
 import fnmatch
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -245,6 +246,48 @@ def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
     assert set(listed(tmp_path / "s-001.tar")) == {"s-001.tar/0001.png", f"s-001.tar/{long}"}
 
 
+@pytest.mark.parametrize("form", ["cls", "json", "named key"])
+def test_tar_shards_with_labels_by_name(tmp_path, form):
+    def label(name: str) -> bytes:
+        return f"{name}\n".encode() if form == "cls" else json.dumps({"label" if form == "json" else "kind": name, "x": 1}).encode()
+
+    suffix = "cls" if form == "cls" else "json"
+    make_tar(tmp_path / "0.tar", {"1.jpg": b"a", f"1.{suffix}": label("wren"), "2.jpg": b"b", f"3.{suffix}": label("owl"), "3.jpg": b"c"})
+    make_tar(tmp_path / "1.tar", {"1.jpg": b"d", f"1.{suffix}": label("great tit"), "1.txt": b"words"})
+    columns = Columns(label="kind") if form == "named key" else None
+    assert listed(f"{tmp_path}/*.tar", columns=columns) == {
+        "0.tar/1.jpg": (b"a", 2),
+        "0.tar/2.jpg": (b"b", -1),
+        "0.tar/3.jpg": (b"c", 1),
+        "1.tar/1.jpg": (b"d", 0),
+    }
+    images = list_images(f"{tmp_path}/*.tar", columns=columns)
+    assert images.label_names == ("great tit", "owl", "wren")
+    assert len(list(images)) == 1 and images.ignored == 1
+
+
+def test_whole_numbers_in_tar_shards_stay_as_they_are(tmp_path):
+    make_tar(tmp_path / "0.tar", {"1.jpg": b"", "1.json": b'{"label": 7}', "2.jpg": b"", "2.json": b'{"label": "9"}', "3.jpg": b""})
+    make_tar(tmp_path / "1.tar", {"1.jpg": b"", "1.json": b'{"label": 3}', "1.cls": b"4", "2.jpg": b"", "2.json": b"[broken"})
+    images = list_images(f"{tmp_path}/*.tar")
+    assert [batch.labels.tolist() for batch in images] == [[7, 9, -1, 4, -1]] and images.label_names is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (b"7", b"wren", r"1.tar: the label of 1 is 'wren', but the first shard .0.tar. has whole numbers, or no labels"),
+        (b"wren", b"7", r"1.tar: the label of 1 is 7, but the first shard .0.tar. has names: give every image a name"),
+        (b"-7", b"7", "0.tar: 1.cls holds -7; a label is a whole number from 0, or -1 for unknown"),
+    ],
+)
+def test_numbers_and_names_in_tar_shards_are_not_mixed(tmp_path, first, second, said):
+    make_tar(tmp_path / "0.tar", {"1.jpg": b"", "1.cls": first})
+    make_tar(tmp_path / "1.tar", {"1.jpg": b"", "1.cls": second})
+    with pytest.raises(ValueError, match=said):
+        list(list_images(f"{tmp_path}/*.tar"))
+
+
 def test_a_container_that_was_replaced_is_an_error_and_no_other_picture(tmp_path):
     make_tar(tmp_path / "s.tar", {"a.jpg": b"x" * 5000})
     ((uri,),) = [batch.uris for batch in list_images(str(tmp_path / "s.tar"))]
@@ -275,8 +318,8 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
     cases.append((tmp_path / "words.tar", ValueError, "hold no image .1 other members"))
     make_tar(tmp_path / "zipped.tar", {"a.jpg": b"x"}, "w:gz")
     cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file"))
-    make_tar(tmp_path / "labels.tar", {"a.jpg": b"x", "a.cls": b"wren"})
-    cases.append((tmp_path / "labels.tar", ValueError, "holds b'wren'; a label is a whole number"))
+    make_tar(tmp_path / "labels.tar", {"a.jpg": b"x", "a.cls": b"\xff\n"})
+    cases.append((tmp_path / "labels.tar", ValueError, r"holds b'.xff.n'; a label is a whole number from 0, or a name"))
     (tmp_path / "other.csv").write_text("name,label\nx,1\n")
     cases.append((tmp_path / "other.csv", ValueError, "has columns name, label: it needs one of paths"))
     (tmp_path / "hole.csv").write_text("path,label\na.jpg,1\n,1\n")
