@@ -3,16 +3,25 @@
 Each has a location of its own, so that a plan can name it and a worker read it alone:
 
     LOCATION.tar#OFFSET+SIZE            the bytes from OFFSET on
+    LOCATION.tar.gz#OFFSET+SIZE         the bytes from OFFSET on of the unpacked tar; also .tgz
     LOCATION.parquet#GROUP/ROW/COLUMN   the cell of row ROW of row group GROUP; COLUMN may be a path such as image.bytes
+
+A compressed tar can be read from its beginning only. The first member that is asked for unpacks the whole of it into an unnamed file in
+the folder for temporary files (TMPDIR), where the next ones find it; each process keeps the last two that it unpacked. So it is slower than
+a plain tar, needs that much disk, and takes no more memory.
 """
 
+import gzip
+import os
 import re
+import shutil
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,12 +30,15 @@ import pyarrow.parquet as pq
 
 T = TypeVar("T")
 
-_TAR = re.compile(r"(?P<container>.+\.tar(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL | re.IGNORECASE)
+_TAR = re.compile(r"(?P<container>.+\.(?:tar|tar\.gz|tgz)(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL | re.IGNORECASE)
 _PARQUET = re.compile(r"(?P<container>.+\.parquet(?:\?[^#]*)?)#(?P<group>\d+)/(?P<row>\d+)/(?P<column>.+)", re.DOTALL | re.IGNORECASE)
 
 # Items are planned in the order of their ids, so that a part's neighbours lie in one file or two.
 _OPEN_FILES = 8
 _ROW_GROUPS = 2
+_UNPACKED_FILES = 2
+
+_READ_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,11 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
     Raises OSError where it cannot be read, ValueError where the container holds no such member.
     """
     if member.column is None:
-        data = _files.get((member.container,), lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
+        if is_compressed_tar(path):
+            file = _unpacked.get(member.container, lambda: _unpack(filesystem, path))  # held, or it closes when others take its place
+            data = os.pread(file.fileno(), member.second, member.first)
+        else:
+            data = _files.get(member.container, lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
         if len(data) < member.second:
             raise ValueError(f"{member.container} ends within the picture at byte {member.first}: it was replaced after it was listed")
         return data
@@ -70,6 +86,38 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
     if member.second >= len(cells):
         raise ValueError(f"{member.container} has {len(cells)} rows in row group {member.first}: it was replaced after it was listed")
     return cells[member.second].as_py() or b""
+
+
+def is_compressed_tar(path: str) -> bool:
+    """Whether a path (without options) is called as a tar packed with gzip."""
+    return path.lower().endswith((".tar.gz", ".tgz"))
+
+
+def open_compressed(filesystem: pafs.FileSystem, path: str) -> gzip.GzipFile:
+    """The unpacked contents of a gzip file, to be read in order. Close the file that it is made from by closing it."""
+    return _Gzip(filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES))
+
+
+class _Gzip(gzip.GzipFile):
+    def __init__(self, packed: pa.NativeFile) -> None:
+        super().__init__(fileobj=packed, mode="rb")
+        self._packed = packed
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
+
+
+def _unpack(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
+    file = tempfile.TemporaryFile()
+    try:
+        with open_compressed(filesystem, path) as unpacked:
+            shutil.copyfileobj(unpacked, file, _READ_BYTES)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _read_group(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Array:
@@ -113,4 +161,5 @@ class _Recent(Generic[T]):
 
 
 _files: _Recent[pa.NativeFile] = _Recent(_OPEN_FILES)
+_unpacked: _Recent[IO[bytes]] = _Recent(_UNPACKED_FILES)
 _groups: _Recent[pa.Array] = _Recent(_ROW_GROUPS)

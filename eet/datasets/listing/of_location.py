@@ -10,7 +10,7 @@ from eet.datasets.listing.braces import expand_braces
 from eet.datasets.listing.files import FilesUnder, ImageFiles, SeveralFiles, SingleFile, is_glob, split_glob, start_of_pattern
 from eet.datasets.listing.image_list import Columns, ImageList
 from eet.datasets.listing.tables import TABLE_SUFFIXES, TableList
-from eet.datasets.listing.tar_shards import TarShards
+from eet.datasets.listing.tar_shards import TAR_SUFFIXES, TarShards
 from eet.storage import join_location, resolve, split_options
 
 
@@ -20,7 +20,7 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
     - a folder: every file under it with an image suffix;
     - one picture;
     - a table, .csv or .parquet: a column of paths, or (Parquet) one of pictures' bytes;
-    - a .tar shard (webdataset);
+    - a tar shard (webdataset): .tar, or .tar.gz and .tgz, which are slower;
     - a glob of any one of these ('photos/*/front.jpg', 's3://bucket/shards/*.tar', '**' for any depth);
     - braces, as in a shell ('shards/train-{000..009}.tar', '{a,b}.csv', 'photos/{2019,2020}/*.jpg'): every one must be there.
 
@@ -35,7 +35,9 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
             return _of_braces(location, [f"{name}{options}" for name in expanded], columns, root)
         if is_glob(location):
             return _of_glob(location, columns, root)
-        raise FileNotFoundError(f"{location} is not there: give a folder, an image, a table (.csv, .parquet), a .tar shard, or a glob")
+        raise FileNotFoundError(
+            f"{location} is not there: give a folder, an image, a table ({', '.join(TABLE_SUFFIXES)}), a tar shard, or a glob"
+        )
     if kind == fs.FileType.Directory:
         return FilesUnder(location)
     name = split_options(location)[0].rpartition("/")[2]
@@ -114,13 +116,13 @@ def _of_braces(pattern: str, expanded: Sequence[str], columns: Columns, root: st
 
 
 def _is_container(location: str) -> bool:
-    return split_options(location)[0].lower().endswith((*TABLE_SUFFIXES, ".tar"))
+    return split_options(location)[0].lower().endswith((*TABLE_SUFFIXES, *TAR_SUFFIXES))
 
 
 def _of_containers(files: Sequence[tuple[str, str]], description: str, columns: Columns, root: str | None) -> ImageList:
     names = [name.lower() for name, _ in files]
-    if all(name.endswith(".tar") for name in names):
+    if all(name.endswith(TAR_SUFFIXES) for name in names):
         return TarShards(files, description, label_key=columns.label)
     if all(name.endswith(TABLE_SUFFIXES) for name in names):
         return TableList(files, description, columns, root=root)
-    raise ValueError(f"{description} is no picture, table (.csv, .parquet) or tar shard (.tar; not compressed)")
+    raise ValueError(f"{description} is no image, table ({', '.join(TABLE_SUFFIXES)}) or tar shard ({', '.join(TAR_SUFFIXES)})")

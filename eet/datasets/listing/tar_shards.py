@@ -1,8 +1,10 @@
-"""Tar shards (webdataset): images are read where they lie in the tar, so nothing is unpacked."""
+"""Tar shards (webdataset): images are read where they lie in the tar; only compressed ones are unpacked, when they are read."""
 
+import gzip
 import json
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,6 +13,9 @@ import numpy as np
 from eet.datasets.image_files import is_image_file
 from eet.datasets.listing.image_list import BATCH_ROWS, ImageList, ListedImages
 from eet.storage import Member, resolve
+from eet.storage.members import is_compressed_tar, open_compressed
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 Label = int | str
 
@@ -22,7 +27,8 @@ class TarShards(ImageList):
     (-1: unknown); names are numbered 0 .. C-1 in sorted order over all shards, for which each is read twice. The first shard decides
     whether labels are numbers or names, and whether KEY.json is read at all; a shard with the other kind is a ValueError.
 
-    shards: (name, location) of each, the names unique. Compressed tars are refused: their members cannot be read alone.
+    shards: (name, location) of each, the names unique; .tar, or packed with gzip (.tar.gz, .tgz), which is slower: listing unpacks all of
+    a shard, and so does every process that reads of it (see `eet.storage.members`).
     """
 
     def __init__(self, shards: Sequence[tuple[str, str]], description: str, *, label_key: str = "label") -> None:
@@ -98,8 +104,12 @@ def _read_shard(location: str, label_key: str | None) -> _Shard:
     in_json: dict[str, Label] = {}
     others = 0
     filesystem, path = resolve(location)
+    compressed = is_compressed_tar(path)
     try:
-        with filesystem.open_input_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with (
+            open_compressed(filesystem, path) if compressed else filesystem.open_input_file(path) as file,
+            tarfile.open(fileobj=file, mode="r:") as tar,
+        ):
             for member in tar:
                 if not member.isfile():
                     continue
@@ -116,8 +126,13 @@ def _read_shard(location: str, label_key: str | None) -> _Shard:
                         in_json[_key(name)] = label
                 else:
                     others += 1
-    except tarfile.TarError as error:
-        raise ValueError(f"{location} is no plain tar file ({error}); unpack a compressed one, or pack it anew without") from error
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        if compressed:
+            raise ValueError(f"{location} cannot be unpacked ({error}): it is damaged, or no tar packed with gzip") from error
+        raise ValueError(
+            f"{location} is no plain tar file ({error}): if it is packed with gzip, call it .tar.gz; otherwise unpack it (tar -xf), or "
+            "pack it again without compression"
+        ) from error
     return _Shard(images, in_json | labels, bool(in_json), others)
 
 

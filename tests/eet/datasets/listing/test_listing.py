@@ -1,9 +1,11 @@
 """Every form of input lists the same pictures, and each location that it gives opens the right one."""
 
 import fnmatch
+import gzip
 import io
 import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +248,36 @@ def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
     assert set(listed(tmp_path / "s-001.tar")) == {"s-001.tar/0001.png", f"s-001.tar/{long}"}
 
 
+@pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "TAR.GZ"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path, monkeypatch, suffix, scheme):
+    from eet.storage import members
+
+    unpack, unpacked = members._unpack, []
+    monkeypatch.setattr(members, "_unpacked", members._Recent(2))
+    monkeypatch.setattr(members, "_unpack", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
+    data = {f"{number:03d}.jpg": np.random.default_rng(number).bytes(3000) for number in range(100)}
+    for shard in range(3):
+        make_tar(tmp_path / f"s{shard}.{suffix}", {**data, "000.cls": b"wren", "000.txt": b"words"}, "w:gz")
+    images = list_images(f"{scheme}{tmp_path}/s*.{suffix}")
+    (batch,) = images
+    assert images.ignored == 3 and images.label_names == ("wren",) and batch.labels.tolist() == [0, *[-1] * 99] * 3
+    places = list(zip(batch.item_ids, batch.uris, strict=True))
+    assert unpacked == []
+    with ThreadPoolExecutor(8) as pool:
+        for shard in range(3):
+            own = places[100 * shard : 100 * shard + 100][::-1]
+            assert list(pool.map(read_bytes, [uri for _, uri in own])) == [data[item_id[-7:]] for item_id, _ in own]
+    assert len(unpacked) == 3 and len(members._unpacked._values) == 2
+
+
+def test_a_gzip_of_several_streams(tmp_path):
+    make_tar(tmp_path / "a.tar", {"a.jpg": b"x" * 5000, "b.jpg": b"y" * 5000})
+    plain = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "b.tgz").write_bytes(gzip.compress(plain[:4000]) + gzip.compress(plain[4000:]))
+    assert listed(tmp_path / "b.tgz") == {"b.tgz/a.jpg": (b"x" * 5000, -1), "b.tgz/b.jpg": (b"y" * 5000, -1)}
+
+
 @pytest.mark.parametrize("form", ["cls", "json", "named key"])
 def test_tar_shards_with_labels_by_name(tmp_path, form):
     def label(name: str) -> bytes:
@@ -312,12 +344,18 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
         (f"{tree}/*.tar", FileNotFoundError, "no file matches"),
         (f"{tree}/*.gif", ValueError, "holds no image"),
         (tmp_path / "empty", ValueError, "holds no image .0 other files"),
-        (tree / "notes.txt", ValueError, "is no picture, table"),
+        (tree / "notes.txt", ValueError, "is no image, table"),
     ]
     make_tar(tmp_path / "words.tar", {"a.txt": b"words"})
     cases.append((tmp_path / "words.tar", ValueError, "hold no image .1 other members"))
     make_tar(tmp_path / "zipped.tar", {"a.jpg": b"x"}, "w:gz")
-    cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file"))
+    cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file .*call it .tar.gz"))
+    (tmp_path / "short.tar.gz").write_bytes((tmp_path / "zipped.tar").read_bytes()[:60])
+    cases.append((tmp_path / "short.tar.gz", ValueError, "short.tar.gz cannot be unpacked .*it is damaged"))
+    (tmp_path / "other.tgz").write_bytes(b"no gzip")
+    cases.append((tmp_path / "other.tgz", ValueError, "other.tgz cannot be unpacked"))
+    (tmp_path / "text.tgz").write_bytes(gzip.compress(b"words" * 500))
+    cases.append((tmp_path / "text.tgz", ValueError, "text.tgz cannot be unpacked"))
     make_tar(tmp_path / "labels.tar", {"a.jpg": b"x", "a.cls": b"\xff\n"})
     cases.append((tmp_path / "labels.tar", ValueError, r"holds b'.xff.n'; a label is a whole number from 0, or a name"))
     (tmp_path / "other.csv").write_text("name,label\nx,1\n")
@@ -340,8 +378,6 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
 
 
 def test_threads_that_want_one_row_group_read_it_once(tmp_path, monkeypatch):
-    from concurrent.futures import ThreadPoolExecutor
-
     from eet.storage import members
 
     pq.write_table(pa.table({"image": [str(n).encode() for n in range(50)]}), tmp_path / "p.parquet", row_group_size=25)
