@@ -9,7 +9,8 @@ from eet.datasets.image_files import is_image_file, iter_files
 from eet.datasets.listing.braces import expand_braces
 from eet.datasets.listing.files import FilesUnder, ImageFiles, SeveralFiles, SingleFile, is_glob, split_glob, start_of_pattern
 from eet.datasets.listing.image_list import Columns, ImageList
-from eet.datasets.listing.tables import TABLE_SUFFIXES, TableList
+from eet.datasets.listing.table_formats import TABLE_SUFFIXES
+from eet.datasets.listing.tables import TableList
 from eet.datasets.listing.tar_shards import TAR_SUFFIXES, TarShards
 from eet.storage import join_location, resolve, split_options
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eet.datasets.listing import Columns, image_list, list_images, tables
+from eet.datasets.listing import Columns, image_list, list_images, table_formats
 from eet.datasets.listing.files import split_glob
 from eet.storage import read_bytes
 
@@ -176,7 +176,7 @@ def test_paths_are_relative_to_the_tables_own_folder(tree):
 
 @pytest.mark.parametrize("batch", [2, 50_000])
 def test_parquet_tables_of_paths_over_several_files_share_their_labels(tree, tmp_path, monkeypatch, batch):
-    monkeypatch.setattr(tables, "BATCH_ROWS", batch)
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
     for number, (paths, labels) in enumerate([(NAMES[:3], [30, 10, 10]), (NAMES[3:], [None, 20])]):
         pq.write_table(pa.table({"path": paths, "label": labels}), tmp_path / f"t{number}.parquet", row_group_size=2)
     found = listed(f"{tmp_path}/t*.parquet", root=str(tree))
@@ -189,7 +189,7 @@ def test_parquet_tables_of_paths_over_several_files_share_their_labels(tree, tmp
 @pytest.mark.parametrize("extra", [{}, {"label": [3, 3, 1, -1, 1]}])
 @pytest.mark.parametrize("batch", [2, 50_000])
 def test_parquet_with_the_bytes_in_it(tmp_path, monkeypatch, form, extra, batch):
-    monkeypatch.setattr(tables, "BATCH_ROWS", batch)
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
     data = [f"picture {n}".encode() for n in range(5)]
     if form == "struct":
         column = pa.array([{"bytes": value, "path": None} for value in data], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
@@ -222,6 +222,43 @@ def test_a_column_that_is_named_wins_over_one_called_path(tmp_path):
             list_images(str(tmp_path / "t.parquet"), columns=columns)
     with pytest.raises(ValueError, match="column words is string; .* --columns.path words"):
         list_images(str(tmp_path / "t.parquet"), columns=Columns(image="words"))
+
+
+HUB_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("with_root", [True, False])
+def test_an_image_column_of_paths_without_bytes(tree, tmp_path, statistics, with_root):
+    """As `datasets.Dataset.to_parquet` writes images that are files."""
+    folder = tmp_path / "tables" if with_root else tree
+    folder.mkdir(exist_ok=True)
+    rows = [
+        *({"bytes": None, "path": name} for name in NAMES),  # a row group of paths, two with both, one of bytes
+        {"bytes": b"six", "path": "a/00.jpg"},
+        {"bytes": None, "path": f"{tree}/04.jpg"},
+        {"bytes": None, "path": f"file://{tree}/b/03.webp"},
+        *({"bytes": f"bytes {n}".encode(), "path": None} for n in range(2)),
+        {"bytes": None, "path": None},
+        None,
+    ]
+    table = pa.table({"image": pa.array(rows, HUB_IMAGE), "label": list(range(12))})
+    pq.write_table(table, folder / "t.parquet", row_group_size=4, write_statistics=statistics)
+    found = listed(folder / "t.parquet", **({"root": str(tree)} if with_root else {}))
+    expected = [f"contents of {name}".encode() for name in NAMES]
+    expected += [b"six", b"contents of 04.jpg", b"contents of b/03.webp", b"bytes 0", b"bytes 1", b"", b""]
+    assert found == {f"t.parquet/{row:02d}": (data, row) for row, data in enumerate(expected)}
+
+
+def test_bytes_are_not_read_while_listing_where_every_row_has_them(tmp_path, monkeypatch):
+    rows = [{"bytes": b"x", "path": "x.jpg"}] * 3
+    pq.write_table(pa.table({"image": pa.array(rows, HUB_IMAGE), "label": [1, 2, 3]}), tmp_path / "t.parquet")
+    iter_batches, asked = pq.ParquetFile.iter_batches, []
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda *given, **more: (asked.append(more["columns"]), iter_batches(*given, **more))[1]
+    )
+    list(list_images(str(tmp_path / "t.parquet")))
+    assert asked == [["label"], ["label"]]
 
 
 def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:

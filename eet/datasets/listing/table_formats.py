@@ -1,0 +1,146 @@
+"""Files that tables come in: one class per format, all read as runs of rows."""
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from eet.datasets.listing.image_list import BATCH_ROWS
+from eet.datasets.table_file import NULLS
+from eet.storage import resolve
+
+# Rows whose images are read while listing, to see which are there: few, for an image may have megabytes.
+_ROWS_WITH_IMAGES = 256
+
+
+class Span(NamedTuple):
+    """Rows of a row group: `first` counts within it, `row` within the file. batch: the columns asked for, None where none was. paths: of a
+    struct column of images, where the image of each row lies that has a path in place of bytes; None where no row has.
+    """
+
+    group: int
+    first: int
+    row: int
+    rows: int
+    batch: pa.RecordBatch | None
+    paths: list[str | None] | None = None
+
+
+class TableFile(abc.ABC):
+    """One file of a table. name: relative to what was listed. schema: names and types of its columns.
+
+    Raises ValueError where it cannot be read.
+    """
+
+    def __init__(self, name: str, location: str) -> None:
+        self.name, self.location = name, location
+        self._filesystem, self._path = resolve(location)
+        try:
+            self.schema = self._read_schema()
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{location} cannot be read: {error}") from error
+
+    @abc.abstractmethod
+    def _read_schema(self) -> pa.Schema: ...
+
+    @abc.abstractmethod
+    def spans(self, columns: Sequence[str], *, image: str | None = None) -> Iterator[Span]:
+        """Runs of rows with these columns, in order.
+
+        image: a struct column with fields bytes and path, whose paths are wanted where there are no bytes.
+        """
+
+    def num_rows(self) -> int:
+        """Rows of a file that has images in it."""
+        raise NotImplementedError
+
+
+class CsvFile(TableFile):
+    """Comma-separated, with a line of names. One row group."""
+
+    def _read_schema(self) -> pa.Schema:
+        with self._filesystem.open_input_file(self._path) as file, pyarrow.csv.open_csv(file) as reader:
+            return reader.schema
+
+    def spans(self, columns: Sequence[str], *, image: str | None = None) -> Iterator[Span]:
+        # All text: a label such as 007 or a path that is a number must not be read as a number first.
+        convert = pyarrow.csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types=dict.fromkeys(columns, pa.string()),
+            strings_can_be_null=True,
+            null_values=NULLS,
+        )
+        first = 0
+        with self._filesystem.open_input_file(self._path) as file, pyarrow.csv.open_csv(file, convert_options=convert) as reader:
+            for batch in reader:
+                yield Span(0, first, first, len(batch), batch)
+                first += len(batch)
+
+
+class ParquetFile(TableFile):
+    """Parquet; its row groups are those of the file."""
+
+    def _read_schema(self) -> pa.Schema:
+        with self._filesystem.open_input_file(self._path) as file:
+            return pq.read_schema(file)
+
+    def spans(self, columns: Sequence[str], *, image: str | None = None) -> Iterator[Span]:
+        with self._filesystem.open_input_file(self._path) as file:
+            parquet = pq.ParquetFile(file)
+            before = 0
+            for group in range(parquet.metadata.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                without = 0 if image is None else _without_value(parquet.metadata.row_group(group), f"{image}.bytes")
+                wanted, at_once = list(columns), BATCH_ROWS
+                if without != 0:
+                    wanted.append(f"{image}.path")
+                if without not in (0, rows):  # some have bytes: which, only they say
+                    wanted.append(f"{image}.bytes")
+                    at_once = _ROWS_WITH_IMAGES
+                if not wanted:
+                    for first in range(0, rows, BATCH_ROWS):
+                        yield Span(group, first, before + first, min(BATCH_ROWS, rows - first), None)
+                else:
+                    first = 0
+                    for batch in parquet.iter_batches(at_once, row_groups=[group], columns=wanted, use_threads=False):
+                        paths = None if without == 0 else paths_without_bytes(batch.column(image))
+                        yield Span(group, first, before + first, len(batch), batch, paths)
+                        first += len(batch)
+                before += rows
+
+    def num_rows(self) -> int:
+        with self._filesystem.open_input_file(self._path) as file:
+            return pq.read_metadata(file).num_rows
+
+
+def _without_value(group: pq.RowGroupMetaData, column: str) -> int | None:
+    """How many rows of a row group have no value in a column; None where the file does not say."""
+    for place in range(group.num_columns):
+        chunk = group.column(place)
+        if chunk.path_in_schema == column:
+            statistics = chunk.statistics
+            return statistics.null_count if statistics is not None and statistics.has_null_count else None
+    return None
+
+
+def paths_without_bytes(images: pa.StructArray) -> list[str | None]:
+    """The path of each image that has no bytes, None for the others. Where the field bytes was not read, none has bytes."""
+    paths = pc.struct_field(images, "path")
+    if images.type.get_field_index("bytes") >= 0:
+        paths = pc.if_else(pc.is_null(pc.struct_field(images, "bytes")), paths, None)
+    return [path or None for path in paths.to_pylist()]
+
+
+FORMATS: dict[str, type[TableFile]] = {".csv": CsvFile, ".parquet": ParquetFile}
+"""Format of a table by the ending of its name."""
+
+TABLE_SUFFIXES = tuple(FORMATS)
+
+
+def open_table(name: str, location: str) -> TableFile:
+    """The table at `location`, whose `name` has one of TABLE_SUFFIXES."""
+    return FORMATS[next(suffix for suffix in FORMATS if name.lower().endswith(suffix))](name, location)
