@@ -1,6 +1,7 @@
 """Files that tables come in: one class per format, all read as runs of rows."""
 
 import abc
+import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -133,6 +134,19 @@ def paths_without_bytes(images: pa.StructArray) -> list[str | None]:
     if images.type.get_field_index("bytes") >= 0:
         paths = pc.if_else(pc.is_null(pc.struct_field(images, "bytes")), paths, None)
     return [path or None for path in paths.to_pylist()]
+
+
+def class_label_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Names of a column that `datasets` (Hugging Face) calls a ClassLabel, in the order of their numbers; None where it says nothing.
+
+    It writes JSON under the key "huggingface" of a schema's metadata: info.features.COLUMN.names.
+    """
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+        names = feature["names"] if feature["_type"] == "ClassLabel" else None
+    except (KeyError, TypeError, ValueError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 FORMATS: dict[str, type[TableFile]] = {".csv": CsvFile, ".parquet": ParquetFile}

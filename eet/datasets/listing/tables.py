@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from eet.datasets.image_files import folder_of, image_location
 from eet.datasets.listing.image_list import Columns, ImageList, ListedImages
-from eet.datasets.listing.table_formats import Span, TableFile, open_table
+from eet.datasets.listing.table_formats import Span, TableFile, class_label_names, open_table
 from eet.datasets.table_file import number_labels
 from eet.storage import Member
 
@@ -20,7 +20,8 @@ class TableList(ImageList):
     row by row. Its item_id is that of the other rows.
 
     files: (name, location) of each table, all with the same columns. root: what paths are relative to; default each table's own folder.
-    Absolute paths and URIs stay as they are. Labels are names or whole numbers, numbered 0 .. C-1 in sorted order, over all files.
+    Absolute paths and URIs stay as they are. Labels are names or whole numbers, numbered 0 .. C-1 in sorted order, over all files; but a
+    label column that `datasets` calls a ClassLabel keeps its numbers, and label_names are all that it declares, used or not.
     """
 
     def __init__(self, files: Sequence[tuple[str, str]], description: str, columns: Columns, *, root: str | None = None) -> None:
@@ -40,8 +41,24 @@ class TableList(ImageList):
             raise ValueError(f"{description} has no column {self._id_column} for item ids; it has {', '.join(present)}")
         self._label_column = columns.label if columns.label in present else None
         self._label_of: dict[object, int] = {}
-        if self._label_column is not None:
+        self._declared = self._declared_names()
+        if self._declared is not None:
+            self.label_names = self._declared
+        elif self._label_column is not None:
             self._label_of, self.label_names = self._number_labels()
+
+    def _declared_names(self) -> tuple[str, ...] | None:
+        """Names that the files themselves give to their whole-numbered labels, the same in all of them; None where they give none."""
+        if self._label_column is None or not pa.types.is_integer(self._files[0].schema.field(self._label_column).type):
+            return None
+        names = class_label_names(self._files[0].schema, self._label_column)
+        for file in self._files[1:]:
+            if class_label_names(file.schema, self._label_column) != names:
+                raise ValueError(
+                    f"{file.location} and {self._files[0].location} declare different names for the labels in column {self._label_column}: "
+                    "give tables of one dataset, or list them apart"
+                )
+        return names
 
     def _number_labels(self) -> tuple[dict[object, int], tuple[str, ...] | None]:
         assert self._label_column is not None
@@ -76,7 +93,7 @@ class TableList(ImageList):
             if wrong is not None:
                 raise ValueError(f"{file.location}: row {span.row + wrong + 1} has no path (text) in column {path_column}")
             uris = [image_location(root, path) for path in paths]
-            yield ListedImages(self._ids(file, span, paths), uris, self._labels(span))
+            yield ListedImages(self._ids(file, span, paths), uris, self._labels(file, span))
 
     def _of_images(self, file: TableFile, column: str) -> Iterator[ListedImages]:
         width = len(str(max(1, file.num_rows()) - 1))
@@ -89,7 +106,7 @@ class TableList(ImageList):
             if span.paths is not None:
                 uris = [uri if path is None else image_location(root, path) for uri, path in zip(uris, span.paths, strict=True)]
             ids = [f"{file.name}/{row:0{width}d}" for row in range(span.row, span.row + span.rows)]
-            yield ListedImages(self._ids(file, span, ids), uris, self._labels(span))
+            yield ListedImages(self._ids(file, span, ids), uris, self._labels(file, span))
 
     def _wanted(self, *more: str) -> list[str]:
         return list(dict.fromkeys([*more, *filter(None, (self._id_column, self._label_column))]))
@@ -104,10 +121,18 @@ class TableList(ImageList):
             raise ValueError(f"{file.location}: row {span.row + row + 1} has no item id in column {self._id_column}")
         return [str(item_id) for item_id in ids.to_pylist()]
 
-    def _labels(self, span: Span) -> np.ndarray | None:
+    def _labels(self, file: TableFile, span: Span) -> np.ndarray | None:
         if self._label_column is None:
             return None
         assert span.batch is not None
+        if self._declared is not None:
+            labels = span.batch.column(self._label_column).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+            if wrong := np.flatnonzero((labels < -1) | (labels >= len(self._declared))).tolist():
+                raise ValueError(
+                    f"{file.location}: row {span.row + wrong[0] + 1} has {labels[wrong[0]]} in column {self._label_column}, which declares "
+                    f"{len(self._declared)} names: allowed are 0 to {len(self._declared) - 1}, and -1 for unknown"
+                )
+            return labels.astype(np.int32)
         return np.array([self._label_of[_without_nan(cell)] for cell in span.batch.column(self._label_column).to_pylist()], np.int32)
 
 

@@ -261,6 +261,39 @@ def test_bytes_are_not_read_while_listing_where_every_row_has_them(tmp_path, mon
     assert asked == [["label"], ["label"]]
 
 
+def with_class_labels(table: pa.Table, names: list[str]) -> pa.Table:
+    """With the metadata that `datasets.Dataset.to_parquet` writes."""
+    features = {"path": {"dtype": "string", "_type": "Value"}, "label": {"names": names, "_type": "ClassLabel"}}
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def test_labels_that_the_schema_names_keep_their_numbers(tmp_path):
+    for number, labels in enumerate([[2, 0, None], [2, -1, 2]]):
+        table = pa.table(
+            {"path": [f"{number}{row}.jpg" for row in range(3)], "label": pa.array(labels, pa.int64() if -1 in labels else pa.uint8())}
+        )
+        pq.write_table(with_class_labels(table, ["wren", "owl", "kite"]), tmp_path / f"{number}.parquet")
+    images = list_images(f"{tmp_path}/*.parquet")
+    assert images.label_names == ("wren", "owl", "kite")
+    labels = [batch.labels for batch in images]
+    assert [array.tolist() for array in labels] == [[2, 0, -1], [2, -1, 2]] and labels[0].dtype == np.int32
+    pq.write_table(with_class_labels(table, ["wren", "owl"]), tmp_path / "2.parquet")
+    with pytest.raises(ValueError, match="2.parquet and .*0.parquet declare different names"):
+        list_images(f"{tmp_path}/*.parquet")
+    with pytest.raises(ValueError, match="row 1 has 2 in column label, which declares 2 names: allowed are 0 to 1"):
+        list(list_images(f"{tmp_path}/2.parquet"))
+
+
+def test_metadata_that_names_no_labels_changes_nothing(tmp_path):
+    table = pa.table({"path": ["a.jpg", "b.jpg"], "label": [7, 3]})
+    for number, metadata in enumerate(["broken", '{"info": {"features": {"label": {"dtype": "int64", "_type": "Value"}}}}', "[]"]):
+        pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / f"{number}.parquet")
+        assert list_images(f"{tmp_path}/{number}.parquet").label_names == ("3", "7")
+    text = pa.table({"path": ["a.jpg", "b.jpg"], "label": ["x", "y"]})
+    pq.write_table(with_class_labels(text, ["y", "x"]), tmp_path / "text.parquet")
+    assert list_images(f"{tmp_path}/text.parquet").label_names == ("x", "y")
+
+
 def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
     with tarfile.open(path, mode) as tar:
         for name, data in members.items():
