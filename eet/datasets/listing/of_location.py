@@ -20,7 +20,8 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
 
     - a folder: every file under it with an image suffix;
     - one picture;
-    - a table, .csv or .parquet: a column of paths, or (Parquet) one of pictures' bytes;
+    - a table with a column of paths (.csv, .parquet, .jsonl), or one of images' bytes (.parquet);
+    - a list of paths (.txt), one a line, which may be followed by a tab and a label;
     - a tar shard (webdataset): .tar, or .tar.gz and .tgz, which are slower;
     - a glob of any one of these ('photos/*/front.jpg', 's3://bucket/shards/*.tar', '**' for any depth);
     - braces, as in a shell ('shards/train-{000..009}.tar', '{a,b}.csv', 'photos/{2019,2020}/*.jpg'): every one must be there.

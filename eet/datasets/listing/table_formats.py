@@ -1,8 +1,10 @@
 """Files that tables come in: one class per format, all read as runs of rows."""
 
 import abc
+import io
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,6 +18,8 @@ from eet.storage import resolve
 
 # Rows whose images are read while listing, to see which are there: few, for an image may have megabytes.
 _ROWS_WITH_IMAGES = 256
+
+_READ_BYTES = 4 * 2**20
 
 
 class Span(NamedTuple):
@@ -118,6 +122,70 @@ class ParquetFile(TableFile):
             return pq.read_metadata(file).num_rows
 
 
+class _TextFile(TableFile):
+    """One row a line, in UTF-8; blank lines are skipped. One row group, all cells text or null."""
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, object]]]:
+        """(line number from 1, cells by column) of each row."""
+        try:
+            with self._filesystem.open_input_stream(self._path, compression=None, buffer_size=_READ_BYTES) as file:
+                for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
+                    if line.strip():
+                        yield number, self._row(line.rstrip("\r\n"), number)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.location} is not text in UTF-8: {error}") from error
+
+    @abc.abstractmethod
+    def _row(self, line: str, number: int) -> dict[str, object]: ...
+
+    def spans(self, columns: Sequence[str], *, image: str | None = None) -> Iterator[Span]:
+        first = 0
+        rows = self._rows()
+        while some := list(islice(rows, BATCH_ROWS)):
+            cells = {name: [self._cell(row.get(name), name, number) for number, row in some] for name in columns}
+            batch = pa.RecordBatch.from_pydict(cells, pa.schema([(name, pa.string()) for name in columns])) if columns else None
+            yield Span(0, first, first, len(some), batch)
+            first += len(some)
+
+    def _cell(self, cell: object, column: str, number: int) -> str | None:
+        """As text, as the cells of a CSV are."""
+        if cell is None or isinstance(cell, str):
+            return cell
+        if isinstance(cell, bool) or not isinstance(cell, int | float):
+            raise ValueError(f"{self.location}, line {number}: {column} is {cell!r:.60}; allowed are text, a number, or null")
+        return str(cell)
+
+
+class JsonLinesFile(_TextFile):
+    """JSON lines: an object a line. The columns are the keys of the first; a later object may lack some, which are null then."""
+
+    def _read_schema(self) -> pa.Schema:
+        _, first = next(self._rows(), (0, {}))
+        return pa.schema([(str(name), pa.string()) for name in first])
+
+    def _row(self, line: str, number: int) -> dict[str, object]:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{self.location}, line {number} is not JSON ({error}): a .jsonl file has one object a line") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{self.location}, line {number} is {line[:60]}; a .jsonl file has one object a line")
+        return row
+
+
+class PathLinesFile(_TextFile):
+    """A path a line, which may be followed by a tab and a label: columns path and label."""
+
+    def _read_schema(self) -> pa.Schema:
+        return pa.schema([("path", pa.string()), ("label", pa.string())])
+
+    def _row(self, line: str, number: int) -> dict[str, object]:
+        path, *label = line.split("\t")
+        if len(label) > 1:
+            raise ValueError(f"{self.location}, line {number} has {len(label)} tabs; allowed is PATH, or PATH, a tab and a label")
+        return {"path": path, "label": label[0].strip() or None if label else None}
+
+
 def _without_value(group: pq.RowGroupMetaData, column: str) -> int | None:
     """How many rows of a row group have no value in a column; None where the file does not say."""
     for place in range(group.num_columns):
@@ -149,7 +217,7 @@ def class_label_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list) else None
 
 
-FORMATS: dict[str, type[TableFile]] = {".csv": CsvFile, ".parquet": ParquetFile}
+FORMATS: dict[str, type[TableFile]] = {".csv": CsvFile, ".parquet": ParquetFile, ".jsonl": JsonLinesFile, ".txt": PathLinesFile}
 """Format of a table by the ending of its name."""
 
 TABLE_SUFFIXES = tuple(FORMATS)

@@ -23,7 +23,7 @@ NAMES = ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp", "04.jpg"]
 @pytest.fixture
 def tree(tmp_path) -> Path:
     root = tmp_path / "photos"
-    for name in [*NAMES, "notes.txt", "a/list.json", ".hidden/05.jpg"]:
+    for name in [*NAMES, "notes.rst", "a/list.json", ".hidden/05.jpg"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(f"contents of {name}".encode())
     return root
@@ -224,6 +224,61 @@ def test_a_column_that_is_named_wins_over_one_called_path(tmp_path):
         list_images(str(tmp_path / "t.parquet"), columns=Columns(image="words"))
 
 
+@pytest.mark.parametrize("batch", [2, 50_000])
+def test_json_lines(tree, tmp_path, monkeypatch, batch):
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
+    rows = [
+        {"file_name": "a/00.jpg", "kind": "wren", "id": 1},
+        {"file_name": f"{tree}/b/03.webp", "kind": "owl", "id": 2, "more": [1]},
+        {"file_name": "04.jpg", "id": 3},
+    ]
+    text = "\ufeff" + "\n\n".join(json.dumps(row) for row in rows) + "\r\n"
+    (tmp_path / "t.jsonl").write_text(text, encoding="utf-8")
+    columns = Columns(path="file_name", label="kind", item_id="id")
+    assert listed(tmp_path / "t.jsonl", columns=columns, root=str(tree)) == {
+        "1": (b"contents of a/00.jpg", 1),
+        "2": (b"contents of b/03.webp", 0),
+        "3": (b"contents of 04.jpg", -1),
+    }
+    assert list_images(f"{tmp_path}/t.jsonl", columns=columns).label_names == ("owl", "wren")
+    (tmp_path / "n.jsonl").write_text('{"path": "a", "label": 30}\n{"path": "b", "label": null}\n{"path": "c", "label": 7.0}')
+    assert [label for batch in list_images(f"{tmp_path}/n.jsonl") for label in batch.labels.tolist()] == [1, -1, 0]
+
+
+def test_a_list_of_paths(tree):
+    (tree / "list.txt").write_text(f"a/00.jpg\r\n{tree}/b/03.webp\twren\n\n04.jpg\towl \nb/c/02.jpg\t\n")
+    assert listed(tree / "list.txt") == {
+        "a/00.jpg": (b"contents of a/00.jpg", -1),
+        f"{tree}/b/03.webp": (b"contents of b/03.webp", 1),
+        "04.jpg": (b"contents of 04.jpg", 0),
+        "b/c/02.jpg": (b"contents of b/c/02.jpg", -1),
+    }
+    assert list_images(f"{tree}/list.txt").label_names == ("owl", "wren")
+    (tree / "plain.txt").write_text("04.jpg\n")
+    assert listed(tree / "plain.txt") == {"04.jpg": (b"contents of 04.jpg", -1)}
+    assert list_images(f"{tree}/plain.txt").label_names is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("t.jsonl", b'{"path": "a"}\n{"path": ', "t.jsonl, line 2 is not JSON .*one object a line"),
+        ("t.jsonl", b'["a"]\n', "line 1 is ..a.*; a .jsonl file has one object a line"),
+        ("t.jsonl", b'{"path": "a", "label": 1}\n{"path": "b", "label": true}', "line 2: label is True; allowed are text, a number"),
+        ("t.jsonl", b'{"path": "a"}\n{"file": "b"}', "row 2 has no path .text. in column path"),
+        ("t.jsonl", b"", "has columns : it needs one of paths"),
+        ("t.jsonl", b'{"image": "a.jpg"}', "--columns.path image"),
+        ("t.txt", b"a.jpg\twren\tx", "line 1 has 2 tabs"),
+        ("t.txt", b"\xff\xfe.jpg", "is not text in UTF-8"),
+        ("t.txt", b"\n", "lists no image"),
+    ],
+)
+def test_lines_out_of_form_are_refused(tmp_path, name, text, said):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(ValueError, match=said):
+        list(list_images(str(tmp_path / name)))
+
+
 HUB_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -414,7 +469,7 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
         (f"{tree}/*.tar", FileNotFoundError, "no file matches"),
         (f"{tree}/*.gif", ValueError, "holds no image"),
         (tmp_path / "empty", ValueError, "holds no image .0 other files"),
-        (tree / "notes.txt", ValueError, "is no image, table"),
+        (tree / "notes.rst", ValueError, "is no image, table .*csv.*jsonl.* or tar shard"),
     ]
     make_tar(tmp_path / "words.tar", {"a.txt": b"words"})
     cases.append((tmp_path / "words.tar", ValueError, "hold no image .1 other members"))
