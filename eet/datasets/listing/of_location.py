@@ -20,7 +20,7 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
 
     - a folder: every file under it with an image suffix;
     - one picture;
-    - a table with a column of paths (.csv, .parquet, .jsonl), or one of images' bytes (.parquet);
+    - a table with a column of paths (.csv, .parquet, .arrow, .jsonl), or one of images' bytes (.parquet, .arrow);
     - a list of paths (.txt), one a line, which may be followed by a tab and a label;
     - a tar shard (webdataset): .tar, or .tar.gz and .tgz, which are slower;
     - a glob of any one of these ('photos/*/front.jpg', 's3://bucket/shards/*.tar', '**' for any depth);

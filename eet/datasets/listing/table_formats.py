@@ -10,11 +10,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from eet.datasets.listing.image_list import BATCH_ROWS
 from eet.datasets.table_file import NULLS
 from eet.storage import resolve
+from eet.storage.members import is_arrow_stream, open_arrow
 
 # Rows whose images are read while listing, to see which are there: few, for an image may have megabytes.
 _ROWS_WITH_IMAGES = 256
@@ -122,6 +124,38 @@ class ParquetFile(TableFile):
             return pq.read_metadata(file).num_rows
 
 
+class ArrowFile(TableFile):
+    """Arrow IPC, the file format or the stream format; its row groups are its record batches."""
+
+    def _read_schema(self) -> pa.Schema:
+        with open_arrow(self._filesystem, self._path) as file:
+            return _open_ipc(file).schema
+
+    def spans(self, columns: Sequence[str], *, image: str | None = None) -> Iterator[Span]:
+        before = 0
+        for group, whole in enumerate(self._batches()):
+            for first in range(0, len(whole), BATCH_ROWS):
+                batch = whole.slice(first, BATCH_ROWS)
+                paths = None if image is None else paths_without_bytes(batch.column(image))
+                yield Span(group, first, before + first, len(batch), batch.select(list(columns)), paths)
+            before += len(whole)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        with open_arrow(self._filesystem, self._path) as file:
+            reader = _open_ipc(file)
+            if isinstance(reader, pa.ipc.RecordBatchStreamReader):
+                yield from reader
+            else:
+                yield from map(reader.get_batch, range(reader.num_record_batches))
+
+    def num_rows(self) -> int:
+        return sum(map(len, self._batches()))
+
+
+def _open_ipc(file: pa.NativeFile) -> pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_stream(file) if is_arrow_stream(file) else pa.ipc.open_file(file)
+
+
 class _TextFile(TableFile):
     """One row a line, in UTF-8; blank lines are skipped. One row group, all cells text or null."""
 
@@ -217,7 +251,13 @@ def class_label_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list) else None
 
 
-FORMATS: dict[str, type[TableFile]] = {".csv": CsvFile, ".parquet": ParquetFile, ".jsonl": JsonLinesFile, ".txt": PathLinesFile}
+FORMATS: dict[str, type[TableFile]] = {
+    ".csv": CsvFile,
+    ".parquet": ParquetFile,
+    ".arrow": ArrowFile,
+    ".jsonl": JsonLinesFile,
+    ".txt": PathLinesFile,
+}
 """Format of a table by the ending of its name."""
 
 TABLE_SUFFIXES = tuple(FORMATS)

@@ -32,7 +32,7 @@ def tree(tmp_path) -> Path:
 def listed(location, **options) -> dict[str, tuple[bytes, int | None]]:
     """{item_id: (what lies at its uri, label)}"""
     found = {}
-    for batch in list_images(str(location), **options):
+    for batch in list(list_images(str(location), **options)):  # whole: files of fsspec's memory share one position
         labels = [None] * len(batch.item_ids) if batch.labels is None else batch.labels.tolist()
         for item_id, uri, label in zip(batch.item_ids, batch.uris, labels, strict=True):
             assert item_id not in found
@@ -314,6 +314,50 @@ def test_bytes_are_not_read_while_listing_where_every_row_has_them(tmp_path, mon
     )
     list(list_images(str(tmp_path / "t.parquet")))
     assert asked == [["label"], ["label"]]
+
+
+def write_arrow(table: pa.Table, path: Path, form: str, *, batch: int, compression: str | None = None) -> None:
+    opened = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with opened(path, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table, max_chunksize=batch)
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+@pytest.mark.parametrize("scheme", ["", "file://", "memory:/"])
+@pytest.mark.parametrize("batch", [2, 50_000])
+def test_arrow_files_with_the_bytes_in_them(tree, monkeypatch, form, scheme, batch):
+    from eet.storage import members
+
+    monkeypatch.setattr(members, "_groups", members._Recent(2))
+    monkeypatch.setattr(members, "_unpacked", members._Recent(2))
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
+    rows = [{"bytes": f"image {n}".encode(), "path": "x.jpg"} for n in range(5)]
+    rows += [{"bytes": None, "path": "a/00.jpg"}, {"bytes": None, "path": None}]
+    table = pa.table({"image": pa.array(rows, HUB_IMAGE), "path": list("uvwxyzä"), "label": [2, 0, 1, -1, None, 2, 0]})
+    write_arrow(with_class_labels(table, ["wren", "owl", "kite"]), tree / "t.arrow", form, batch=3)
+    if scheme == "memory:/":
+        filesystem = pytest.importorskip("fsspec").filesystem("memory")
+        for path in ("t.arrow", "a/00.jpg"):
+            filesystem.pipe(f"{tree}/{path}", (tree / path).read_bytes())
+    found = listed(f"{scheme}{tree}/t.arrow", columns=Columns(image="image"))
+    expected = [*(f"image {n}".encode() for n in range(5)), b"contents of a/00.jpg", b""]
+    assert found == {f"t.arrow/{n}": (expected[n], label) for n, label in enumerate([2, 0, 1, -1, -1, 2, 0])}
+    images = list_images(f"{scheme}{tree}/t.arrow")
+    assert images.label_names == ("wren", "owl", "kite")
+    assert [item_id for batch in images for item_id in batch.item_ids] == list("uvwxyzä")
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_arrow_files_that_are_compressed_damaged_or_replaced(tmp_path, form):
+    table = pa.table({"image": [b"x" * 5000, b"y" * 5000]})
+    write_arrow(table, tmp_path / "t.arrow", form, batch=1, compression="zstd")
+    assert listed(tmp_path / "t.arrow") == {"t.arrow/0": (b"x" * 5000, None), "t.arrow/1": (b"y" * 5000, None)}
+    for place in ("0/1", "2/0"):
+        with pytest.raises(OSError, match="replaced after it was listed"):
+            read_bytes(f"{tmp_path}/t.arrow#{place}/image")
+    (tmp_path / "bad.arrow").write_bytes(b"no table")
+    with pytest.raises(ValueError, match="bad.arrow cannot be read"):
+        list_images(str(tmp_path / "bad.arrow"))
 
 
 def with_class_labels(table: pa.Table, names: list[str]) -> pa.Table:
