@@ -7,6 +7,7 @@ from pyarrow import fs
 
 from eet.datasets.image_files import is_image_file, iter_files
 from eet.datasets.listing.braces import expand_braces
+from eet.datasets.listing.coco import CocoImages
 from eet.datasets.listing.files import FilesUnder, ImageFiles, SeveralFiles, SingleFile, is_glob, split_glob, start_of_pattern
 from eet.datasets.listing.image_list import Columns, ImageList
 from eet.datasets.listing.table_formats import TABLE_SUFFIXES
@@ -22,6 +23,7 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
     - one picture;
     - a table with a column of paths (.csv, .parquet, .arrow, .jsonl), or one of images' bytes (.parquet, .arrow);
     - a list of paths (.txt), one a line, which may be followed by a tab and a label;
+    - a list as COCO and iNaturalist write it (.json), with categories as labels;
     - a tar shard (webdataset): .tar, or .tar.gz and .tgz, which are slower;
     - a glob of any one of these ('photos/*/front.jpg', 's3://bucket/shards/*.tar', '**' for any depth);
     - braces, as in a shell ('shards/train-{000..009}.tar', '{a,b}.csv', 'photos/{2019,2020}/*.jpg'): every one must be there.
@@ -118,7 +120,7 @@ def _of_braces(pattern: str, expanded: Sequence[str], columns: Columns, root: st
 
 
 def _is_container(location: str) -> bool:
-    return split_options(location)[0].lower().endswith((*TABLE_SUFFIXES, *TAR_SUFFIXES))
+    return split_options(location)[0].lower().endswith((*TABLE_SUFFIXES, *TAR_SUFFIXES, ".json"))
 
 
 def _of_containers(files: Sequence[tuple[str, str]], description: str, columns: Columns, root: str | None) -> ImageList:
@@ -127,4 +129,10 @@ def _of_containers(files: Sequence[tuple[str, str]], description: str, columns: 
         return TarShards(files, description, label_key=columns.label)
     if all(name.endswith(TABLE_SUFFIXES) for name in names):
         return TableList(files, description, columns, root=root)
-    raise ValueError(f"{description} is no image, table ({', '.join(TABLE_SUFFIXES)}) or tar shard ({', '.join(TAR_SUFFIXES)})")
+    if all(name.endswith(".json") for name in names):
+        if len(files) > 1:
+            raise ValueError(f"{description} is {len(files)} .json files: give one at a time, for their labels are numbered apart")
+        return CocoImages(files[0][1], root=root)
+    raise ValueError(
+        f"{description} is no image, table ({', '.join(TABLE_SUFFIXES)}), COCO list (.json) or tar shard ({', '.join(TAR_SUFFIXES)})"
+    )

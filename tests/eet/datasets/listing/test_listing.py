@@ -513,7 +513,7 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
         (f"{tree}/*.tar", FileNotFoundError, "no file matches"),
         (f"{tree}/*.gif", ValueError, "holds no image"),
         (tmp_path / "empty", ValueError, "holds no image .0 other files"),
-        (tree / "notes.rst", ValueError, "is no image, table .*csv.*jsonl.* or tar shard"),
+        (tree / "notes.rst", ValueError, "is no image, table .*csv.*jsonl.*COCO list .* or tar shard"),
     ]
     make_tar(tmp_path / "words.tar", {"a.txt": b"words"})
     cases.append((tmp_path / "words.tar", ValueError, "hold no image .1 other members"))
