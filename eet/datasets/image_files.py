@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pyarrow import fs
 
-from eet.storage import resolve
+from eet.storage import join_location, resolve, split_options
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -13,6 +13,19 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 def is_image_file(path: str) -> bool:
     """Whether a file's name ends as a picture's does, in any case."""
     return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def image_location(root: str, path: str) -> str:
+    """Where the image lies that a table calls `path`: below `root`, a folder or a URI (whose options stay); an absolute path or a URI as it
+    is."""
+    return path if path.startswith("/") or "://" in path else join_location(root, path)
+
+
+def folder_of(location: str) -> str:
+    """The folder that a file lies in, a local path or a URI with its options; '.' for a bare file name."""
+    path, options = split_options(location)
+    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+    return folder + options
 
 
 def list_image_files(root: str) -> tuple[list[str], int]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eet.datasets.image_files import image_location
+
 SPLITS = ("train", "val", "test")
 
 
@@ -89,11 +91,8 @@ class ImageTable:
         )
 
     def location(self, row: int) -> str:
-        """Where the image of a row lies: root joined with its path; an absolute path or a URI as it is."""
-        path = self.paths[row]
-        if path.startswith("/") or "://" in path:
-            return path
-        return f"{self.root.rstrip('/')}/{path}"
+        """Where the image of a row lies: its path below root; an absolute path or a URI as it is."""
+        return image_location(self.root, self.paths[row])
 
 
 def _examples(values: list[str], limit: int = 3) -> str:

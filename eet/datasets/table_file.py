@@ -10,8 +10,10 @@ import pyarrow.csv
 import pyarrow.parquet
 from pyarrow import fs
 
+from eet.datasets.image_files import folder_of
 from eet.datasets.image_table import SPLITS, ImageTable
 from eet.datasets.labels import contiguous_labels, folder_label_names
+from eet.storage import join_location, resolve, split_options
 
 DEFAULT_TABLE = "split.csv"
 UNKNOWN_LABEL = -1
@@ -21,7 +23,7 @@ NULLS = ["", "null", "NULL", "NaN", "nan"]
 
 
 def load(root: str | None, table: str | None = None) -> ImageTable:
-    """Reads `table` (.csv or .parquet), paths relative to `root`; either may be a URI that pyarrow opens.
+    """Reads `table` (.csv or .parquet), paths relative to `root`; either may be a URI that `eet.storage` opens.
 
     Without `table`, root/split.csv is read; without `root`, paths are relative to the table's own folder.
 
@@ -38,9 +40,9 @@ def load(root: str | None, table: str | None = None) -> ImageTable:
             raise ValueError(
                 f"dataset 'table' needs a table (.csv or .parquet with columns path,label,split), or a root that holds {DEFAULT_TABLE}"
             )
-        table = f"{root.rstrip('/')}/{DEFAULT_TABLE}"
+        table = join_location(root, DEFAULT_TABLE)
     if root is None:
-        root = table.rpartition("/")[0] or ("/" if table.startswith("/") else ".")
+        root = folder_of(table)
     columns = _read_columns(table)
     paths = _read_paths(table, columns)
     labels, label_names = _read_labels(table, columns, paths)
@@ -48,10 +50,10 @@ def load(root: str | None, table: str | None = None) -> ImageTable:
 
 
 def _read_columns(table: str) -> pyarrow.Table:
-    suffix = os.path.splitext(table)[1].lower()
+    suffix = os.path.splitext(split_options(table)[0])[1].lower()
     if suffix not in (".csv", ".parquet"):
         raise ValueError(f"{table} should end in .csv or .parquet")
-    filesystem, path = fs.FileSystem.from_uri(table) if "://" in table else (fs.LocalFileSystem(), table)
+    filesystem, path = resolve(table)
     if filesystem.get_file_info(path).type != fs.FileType.File:
         raise FileNotFoundError(f"{table} is not a file: it should be a table with columns {', '.join(COLUMNS)}")
     try:

@@ -1,37 +1,57 @@
-"""Pictures inside files that hold many: members of a tar shard, cells of a Parquet file.
+"""Pictures inside files that hold many: members of a tar shard, cells of a Parquet or Arrow file.
 
 Each has a location of its own, so that a plan can name it and a worker read it alone:
 
     LOCATION.tar#OFFSET+SIZE            the bytes from OFFSET on
+    LOCATION.tar.gz#OFFSET+SIZE         the bytes from OFFSET on of the unpacked tar; also .tgz
     LOCATION.parquet#GROUP/ROW/COLUMN   the cell of row ROW of row group GROUP; COLUMN may be a path such as image.bytes
+    LOCATION.arrow#BATCH/ROW/COLUMN     the same of an Arrow IPC file or stream; BATCH counts its record batches
+
+A compressed tar can be read from its beginning only. The first member that is asked for unpacks the whole of it into an unnamed file in
+the folder for temporary files (TMPDIR), where the next ones find it; each process keeps the last two that it unpacked. So it is slower than
+a plain tar, needs that much disk, and takes no more memory. An Arrow stream on another store than the local disk is copied in the same way.
 """
 
+import gzip
+import os
 import re
+import shutil
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from itertools import islice
+from typing import IO, Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 T = TypeVar("T")
 
-_TAR = re.compile(r"(?P<container>.+\.tar(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL | re.IGNORECASE)
-_PARQUET = re.compile(r"(?P<container>.+\.parquet(?:\?[^#]*)?)#(?P<group>\d+)/(?P<row>\d+)/(?P<column>.+)", re.DOTALL | re.IGNORECASE)
+_TAR = re.compile(r"(?P<container>.+\.(?:tar|tar\.gz|tgz)(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL | re.IGNORECASE)
+_TABLE = re.compile(
+    r"(?P<container>.+\.(?:parquet|arrow)(?:\?[^#]*)?)#(?P<group>\d+)/(?P<row>\d+)/(?P<column>.+)", re.DOTALL | re.IGNORECASE
+)
 
 # Items are planned in the order of their ids, so that a part's neighbours lie in one file or two.
 _OPEN_FILES = 8
 _ROW_GROUPS = 2
+_UNPACKED_FILES = 2
+_ARROW_FILE_MAGIC = b"ARROW1"
+
+_READ_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
 class Member:
-    """A picture's place in the file `container`: (offset, size) in a tar, (row group, row) and a column in a Parquet file."""
+    """An image's place in the file `container`: (offset, size) in a tar; (row group, row) and a column in a Parquet file, or (record batch,
+    row) and a column in an Arrow file.
+    """
 
     container: str
     first: int
@@ -45,7 +65,7 @@ class Member:
             return None
         if match := _TAR.fullmatch(location):
             return cls(match["container"], int(match["offset"]), int(match["size"]))
-        if match := _PARQUET.fullmatch(location):
+        if match := _TABLE.fullmatch(location):
             return cls(match["container"], int(match["group"]), int(match["row"]), match["column"])
         return None
 
@@ -61,7 +81,11 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
     Raises OSError where it cannot be read, ValueError where the container holds no such member.
     """
     if member.column is None:
-        data = _files.get((member.container,), lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
+        if is_compressed_tar(path):
+            file = _unpacked.get(member.container, lambda: _unpack(filesystem, path))  # held, or it closes when others take its place
+            data = os.pread(file.fileno(), member.second, member.first)
+        else:
+            data = _files.get(member.container, lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
         if len(data) < member.second:
             raise ValueError(f"{member.container} ends within the picture at byte {member.first}: it was replaced after it was listed")
         return data
@@ -72,16 +96,90 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
     return cells[member.second].as_py() or b""
 
 
+def is_compressed_tar(path: str) -> bool:
+    """Whether a path (without options) is called as a tar packed with gzip."""
+    return path.lower().endswith((".tar.gz", ".tgz"))
+
+
+def open_compressed(filesystem: pafs.FileSystem, path: str) -> gzip.GzipFile:
+    """The unpacked contents of a gzip file, to be read in order. Close the file that it is made from by closing it."""
+    return _Gzip(filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES))
+
+
+class _Gzip(gzip.GzipFile):
+    def __init__(self, packed: pa.NativeFile) -> None:
+        super().__init__(fileobj=packed, mode="rb")
+        self._packed = packed
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
+
+
+def _unpack(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
+    with open_compressed(filesystem, path) as unpacked:
+        return _temporary(unpacked)
+
+
+def _temporary(contents: IO[bytes] | pa.NativeFile) -> IO[bytes]:
+    """A file without a name that holds the contents."""
+    file = tempfile.TemporaryFile()
+    try:
+        shutil.copyfileobj(contents, file, _READ_BYTES)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 def _read_group(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Array:
     assert member.column is not None
-    with filesystem.open_input_file(path) as file:
-        parquet = pq.ParquetFile(file)
-        if member.first >= parquet.metadata.num_row_groups:
-            raise ValueError(f"{member.container} has no row group {member.first}: it was replaced after it was listed")
-        column = parquet.read_row_group(member.first, columns=[member.column], use_threads=False).column(0)
+    if path.lower().endswith(".arrow"):
+        column = _read_batch(filesystem, path, member)
+    else:
+        with filesystem.open_input_file(path) as file:
+            parquet = pq.ParquetFile(file)
+            if member.first >= parquet.metadata.num_row_groups:
+                raise ValueError(f"{member.container} has no row group {member.first}: it was replaced after it was listed")
+            column = parquet.read_row_group(member.first, columns=[member.column], use_threads=False).column(0)
     for name in member.column.split(".")[1:]:
         column = pc.struct_field(column, name)
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _read_batch(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Array:
+    assert member.column is not None
+    name = member.column.split(".")[0]
+    with open_arrow(filesystem, path) as file:
+        if is_arrow_stream(file):
+            if not isinstance(filesystem, pafs.LocalFileSystem):
+                copy = _unpacked.get(member.container, lambda: _copy(filesystem, path))
+                file = pa.memory_map(f"/dev/fd/{copy.fileno()}")
+            batch = next(islice(pa.ipc.open_stream(file), member.first, None), None)
+        else:
+            reader = pa.ipc.open_file(file)
+            batch = reader.get_batch(member.first) if member.first < reader.num_record_batches else None
+        if batch is None:
+            raise ValueError(f"{member.container} has no record batch {member.first}: it was replaced after it was listed")
+        return batch.column(name)
+
+
+def open_arrow(filesystem: pafs.FileSystem, path: str) -> pa.NativeFile:
+    """An Arrow IPC file or stream to read from; a local one is mapped, so that only what is used is read."""
+    return pa.memory_map(path) if isinstance(filesystem, pafs.LocalFileSystem) else filesystem.open_input_file(path)
+
+
+def is_arrow_stream(file: pa.NativeFile) -> bool:
+    """Whether this is the stream format, as `datasets` (Hugging Face) writes it, and not the file format."""
+    magic = file.read(len(_ARROW_FILE_MAGIC))
+    file.seek(0)
+    return magic != _ARROW_FILE_MAGIC
+
+
+def _copy(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
+    with filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES) as stream:
+        return _temporary(stream)
 
 
 class _Recent(Generic[T]):
@@ -113,4 +211,5 @@ class _Recent(Generic[T]):
 
 
 _files: _Recent[pa.NativeFile] = _Recent(_OPEN_FILES)
+_unpacked: _Recent[IO[bytes]] = _Recent(_UNPACKED_FILES)
 _groups: _Recent[pa.Array] = _Recent(_ROW_GROUPS)

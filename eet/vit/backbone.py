@@ -16,6 +16,17 @@ from eet.images import Preprocessing
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
 from eet.vit.student import HashInput, Student
 
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put in front of every name."""
+
+_CLIP_SIZES = {256: "xsmall", 512: "medium", 768: "base", 1024: "large", 1280: "huge"}
+"""timm's word for the width of a CLIP ViT."""
+
+_PLAIN_FILE = (
+    "Give a .safetensors file, or a .pt file of tensors alone: if you trust this one, open it with the program that wrote it and keep "
+    "torch.save(model.state_dict(), FILE)"
+)
+
 
 def build_student(
     backbone: str,
@@ -33,7 +44,8 @@ def build_student(
 
     image_size: side of the input in pixels; None is the backbone's own. Position embeddings are resized to it.
     weights: 'timm' (timm's pretrained ones, downloaded by timm), 'none' (random), or a file: .safetensors, or .pt / .pth opened with
-    weights_only=True. Its classifier is dropped; patch and position embeddings are resized where they differ.
+    weights_only=True, with the names of timm or of open_clip. Its classifier is dropped; patch and position embeddings are resized where
+    they differ. A file does not say its activation: for weights of OpenAI's CLIP choose a backbone with quickgelu in its name.
     backbone_options: further arguments of timm's constructor (patch_size, depth, embed_dim, num_heads, ...).
     hash_input: what the hash head reads, see `Student`.
     seed: of random weights and heads.
@@ -99,8 +111,8 @@ def preprocessing_of(trunk: Any, image_size: tuple[int, int] | None = None) -> P
 def read_state_dict(path: str) -> dict[str, Tensor]:
     """Tensors of a checkpoint file by name: .safetensors, else torch's format with weights_only=True, so nothing in it can run.
 
-    A checkpoint that nests its weights under 'model' or 'state_dict' is unwrapped. ValueError where there is no such file or it holds
-    something else than tensors.
+    A checkpoint that nests its weights under 'model' or 'state_dict' is unwrapped, and names lose the prefix that DataParallel ('module.')
+    or torch.compile ('_orig_mod.') gave them all. ValueError where there is no such file or it holds something else than tensors.
     """
     file = Path(path)
     if not file.is_file():
@@ -111,13 +123,19 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"weights {path!r} cannot be read as {'safetensors' if file.suffix == '.safetensors' else 'tensors'}: {error}"
+            f"weights {path!r} cannot be read as {'safetensors' if file.suffix == '.safetensors' else 'tensors'}: {error}. {_PLAIN_FILE}"
         ) from error
     for nest in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(nest), dict):
             state = state[nest]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"weights {path!r} hold no plain dictionary of tensors")
+        raise ValueError(f"weights {path!r} hold no plain dictionary of tensors. {_PLAIN_FILE}")
+    return _without_wrappers(state)
+
+
+def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    while prefix := next((prefix for prefix in _WRAPPERS if state and all(name.startswith(prefix) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
@@ -129,17 +147,18 @@ def load_trunk_weights(
     heads: tuple[str, ...] = ("head.", "head_hash.", "head_dist."),
     adapt: Callable[[dict[str, Tensor], nn.Module], Mapping[str, Tensor]] = checkpoint_filter_fn,
 ) -> None:
-    """Loads every weight but the classifier. ValueError naming what does not fit.
+    """Loads every weight but the classifier. ValueError naming what does not fit, and what to do.
 
     heads: how names of classifiers begin. adapt: takes a checkpoint's weights to those of `trunk`; the default is timm's for a ViT, which
-    resizes patch and position embeddings.
+    resizes patch and position embeddings, and takes the image side of an open_clip model (visual.*), leaving its text side.
     """
     without_heads = {name: value.float() for name, value in state.items() if not name.startswith(heads)}
     expected = {name: value for name, value in trunk.state_dict().items() if not name.startswith(heads)}
     try:
-        adapted = adapt(without_heads, trunk)
+        # Adapting may make a classifier: CLIP's projection into the space that it shares with text.
+        adapted = {name: value for name, value in adapt(without_heads, trunk).items() if not name.startswith(heads)}
     except Exception as error:
-        raise ValueError(f"weights {source!r} do not fit this backbone: {error}") from error
+        raise ValueError(f"weights {source!r} do not fit this backbone: {error}. {_advice(state)}") from error
     problems = [f"missing {name}" for name in expected if name not in adapted]
     problems += [f"unknown {name}" for name in adapted if name not in expected]
     problems += [
@@ -149,8 +168,22 @@ def load_trunk_weights(
     ]
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
-        raise ValueError(f"weights {source!r} do not fit this backbone: {shown}")
+        raise ValueError(f"weights {source!r} do not fit this backbone: {shown}. {_advice(state)}")
     trunk.load_state_dict(adapted, strict=False)
+
+
+def _advice(state: Mapping[str, Tensor]) -> str:
+    if "visual.class_embedding" in state and "visual.conv1.weight" in state:
+        width, _, patch, _ = state["visual.conv1.weight"].shape
+        size = _CLIP_SIZES.get(width, "*")
+        known = timm.list_models(f"vit_{size}_patch{patch}_clip_*") or timm.list_models("vit_*_clip_*")
+        return (
+            f"The file holds a CLIP model with a ViT of width {width}, patch {patch}: choose a backbone of that size with clip in its "
+            f"name, such as {', '.join(known[:4])} (quickgelu is for weights of OpenAI)"
+        )
+    if any(name.startswith("visual.") for name in state):
+        return "The file holds a CLIP model whose image side is not open_clip's ViT: choose a file that timm or open_clip wrote for a ViT"
+    return "Choose the backbone and the options that the file was trained with, or a file whose weights have timm's names"
 
 
 def student_from_state_dict(

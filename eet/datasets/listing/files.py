@@ -1,7 +1,8 @@
-"""Picture files: one, all under a folder, or those that a glob matches."""
+"""Image files: one, all under a folder, those that a glob matches, or several of these together."""
 
+import abc
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from eet.datasets.image_files import IMAGE_SUFFIXES, is_image_file, iter_files
 from eet.datasets.listing.image_list import ImageList, ListedImages, in_batches
@@ -10,18 +11,29 @@ from eet.storage import join_location, split_options
 _WILD = re.compile(r"[*?\[]")
 
 
-class SingleFile(ImageList):
-    """One picture, called by its file name."""
+class ImageFiles(ImageList):
+    """Images that are files of their own, without labels."""
+
+    def __iter__(self) -> Iterator[ListedImages]:
+        yield from in_batches(self.pairs())
+
+    @abc.abstractmethod
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """(item_id, location) of each."""
+
+
+class SingleFile(ImageFiles):
+    """One image, called by its file name."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
         self.location = location
 
-    def __iter__(self) -> Iterator[ListedImages]:
-        yield ListedImages([split_options(self.location)[0].rpartition("/")[2]], [self.location], None)
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        yield split_options(self.location)[0].rpartition("/")[2], self.location
 
 
-class FilesUnder(ImageList):
+class FilesUnder(ImageFiles):
     """Every file under a folder with an image suffix, at any depth; item_id is the path relative to it.
 
     matching: a pattern that the relative path must match; files that do not are neither listed nor counted as ignored.
@@ -32,10 +44,7 @@ class FilesUnder(ImageList):
         self.root = root
         self._matching = matching
 
-    def __iter__(self) -> Iterator[ListedImages]:
-        yield from in_batches(self._pairs())
-
-    def _pairs(self) -> Iterator[tuple[str, str]]:
+    def pairs(self) -> Iterator[tuple[str, str]]:
         ignored = listed = 0
         for path in iter_files(self.root):
             if self._matching is not None and not self._matching.fullmatch(path):
@@ -53,29 +62,48 @@ class FilesUnder(ImageList):
             )
 
 
+class SeveralFiles(ImageFiles):
+    """Lists of files one after the other. lists: what goes in front of each item_id of a list, and the list."""
+
+    def __init__(self, lists: Sequence[tuple[str, ImageFiles]], description: str) -> None:
+        super().__init__(description)
+        self._lists = lists
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        ignored = 0
+        for prefix, files in self._lists:
+            for item_id, uri in files.pairs():
+                yield prefix + item_id, uri
+            ignored += files.ignored
+        self.ignored = ignored
+
+
 def is_glob(location: str) -> bool:
     """Whether a location has wildcards: *, ?, [...] or **. In a URI, what follows a '?' is options."""
     return bool(_WILD.search(split_options(location)[0]))
 
 
+def start_of_pattern(path: str, wild: re.Pattern[str] = _WILD) -> int:
+    """Where the name begins that holds the first wildcard; the folder that a pattern counts from lies in front. len(path) without one."""
+    first = wild.search(path)
+    return len(path) if first is None else path.rfind("/", 0, first.start()) + 1
+
+
 def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
     """The folder in front of the first wildcard, and what a path relative to it must match.
 
-    * and ? stand for characters of one name, ** for any number of folders, [...] for one of the characters.
+    * and ? stand for characters of one name, [...] for one of the characters, [!...] for one that is none of them, and ** in place of a
+    folder for any number of folders. ValueError where ** is only a piece of a name.
     """
+    from fsspec.utils import glob_translate
+
     location, options = split_options(pattern)
-    wild = _WILD.search(location)
-    assert wild is not None, pattern
-    folder, _, _ = location[: wild.start()].rpartition("/")
-    rest = location[len(folder) + 1 :] if folder or location.startswith("/") else location
-    root = folder or ("/" if location.startswith("/") else ".")
-    return f"{root}{options}", re.compile(_regex(rest), re.DOTALL)
-
-
-def _regex(glob: str) -> str:
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
-    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        meaning.get(part) or (f"[{part[1:-1].replace('!', '^', 1)}]" if part.startswith("[") and part.endswith("]") else re.escape(part))
-        for part in parts
-    )
+    start = start_of_pattern(location)
+    rest = location[start:]
+    root = location[: max(0, start - 1)] or ("/" if location.startswith("/") else ".")
+    try:
+        return f"{root}{options}", re.compile(glob_translate(rest))
+    except ValueError as error:
+        raise ValueError(
+            f"{pattern}: ** stands for folders, so it must be all of a name: write 'photos/**/a*.jpg', not 'photos/a**.jpg'"
+        ) from error

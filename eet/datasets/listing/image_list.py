@@ -25,12 +25,14 @@ class ListedImages(NamedTuple):
 class Columns:
     """Names of a table's columns.
 
-    path: of the picture's path. image: of its bytes (or of a struct with a field `bytes`, as datasets hubs write it). item_id: default the
-    path, or FILE/row for bytes. label: left out where there is no such column.
+    path: of the image's path; None means "path". image: of its bytes (or of a struct {bytes, path}, as dataset hubs write it); None
+    means "image". A name that is given wins: `image` over a column that happens to be called "path". With neither, a column "path" is taken
+    where there is one, else a column "image"; both given are a ValueError. item_id: default the path, or FILE/row for an image column.
+    label: left out where there is no such column; also the key of a label in the KEY.json of a tar shard.
     """
 
-    path: str = "path"
-    image: str = "image"
+    path: str | None = None
+    image: str | None = None
     item_id: str | None = None
     label: str = "label"
 

@@ -1,99 +1,33 @@
-"""Tables: of paths (CSV, Parquet), or with the pictures' bytes in them (Parquet)."""
+"""Tables that list images by path, or that hold them."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from eet.datasets.listing.image_list import BATCH_ROWS, Columns, ImageList, ListedImages
-from eet.datasets.table_file import NULLS, number_labels
-from eet.storage import Member, join_location, resolve, split_options
-
-TABLE_SUFFIXES = (".csv", ".parquet")
-
-
-class _TableFile:
-    """One CSV or Parquet file, read in batches."""
-
-    def __init__(self, name: str, location: str) -> None:
-        self.name, self.location = name, location
-        self._filesystem, self._path = resolve(location)
-        self._csv = self._path.lower().endswith(".csv")
-        self.schema = self._read_schema()
-
-    def _read_schema(self) -> pa.Schema:
-        try:
-            with self._filesystem.open_input_file(self._path) as file:
-                if self._csv:
-                    with pyarrow.csv.open_csv(file) as reader:
-                        return reader.schema
-                return pq.read_schema(file)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{self.location} cannot be read: {error}") from error
-
-    def spans(self, columns: Sequence[str]) -> Iterator["_Span"]:
-        """Runs of rows with these columns, in order. A CSV is one row group."""
-        with self._filesystem.open_input_file(self._path) as file:
-            if self._csv:
-                # All text: a label such as 007 or a path that is a number must not be read as a number first.
-                convert = pyarrow.csv.ConvertOptions(
-                    include_columns=list(columns),
-                    column_types=dict.fromkeys(columns, pa.string()),
-                    strings_can_be_null=True,
-                    null_values=NULLS,
-                )
-                first = 0
-                with pyarrow.csv.open_csv(file, convert_options=convert) as reader:
-                    for batch in reader:
-                        yield _Span(0, first, first, len(batch), batch)
-                        first += len(batch)
-                return
-            parquet = pq.ParquetFile(file)
-            before = 0
-            for group in range(parquet.metadata.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
-                first = 0
-                if not columns:
-                    for first in range(0, rows, BATCH_ROWS):
-                        yield _Span(group, first, before + first, min(BATCH_ROWS, rows - first), None)
-                else:
-                    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False):
-                        yield _Span(group, first, before + first, len(batch), batch)
-                        first += len(batch)
-                before += rows
-
-    def num_rows(self) -> int:
-        """Of a Parquet file."""
-        with self._filesystem.open_input_file(self._path) as file:
-            return pq.read_metadata(file).num_rows
-
-
-class _Span(NamedTuple):
-    """Rows of a row group: `first` counts within it, `row` within the file. batch: the columns asked for, None where none was."""
-
-    group: int
-    first: int
-    row: int
-    rows: int
-    batch: pa.RecordBatch | None
+from eet.datasets.image_files import folder_of, image_location
+from eet.datasets.listing.image_list import Columns, ImageList, ListedImages
+from eet.datasets.listing.table_formats import Span, TableFile, class_label_names, open_table
+from eet.datasets.table_file import number_labels
+from eet.storage import Member
 
 
 class TableList(ImageList):
-    """The pictures that tables list, by a column of paths or by a column of bytes.
+    """The images that tables list, by a column of paths or by a column of bytes.
+
+    A column of bytes may be a struct {bytes, path}, as `datasets` (Hugging Face) writes it: a row without bytes is the image at its path,
+    row by row. Its item_id is that of the other rows.
 
     files: (name, location) of each table, all with the same columns. root: what paths are relative to; default each table's own folder.
-    Absolute paths and URIs stay as they are. Labels are names or whole numbers, numbered 0 .. C-1 in sorted order, over all files.
+    Absolute paths and URIs stay as they are. Labels are names or whole numbers, numbered 0 .. C-1 in sorted order, over all files; but a
+    label column that `datasets` calls a ClassLabel keeps its numbers, and label_names are all that it declares, used or not.
     """
 
     def __init__(self, files: Sequence[tuple[str, str]], description: str, columns: Columns, *, root: str | None = None) -> None:
         super().__init__(description)
-        self.columns = columns
         self._root = root
-        self._files = [_TableFile(name, location) for name, location in sorted(files)]
+        self._files = [open_table(name, location) for name, location in sorted(files)]
         present = self._files[0].schema.names
         for file in self._files[1:]:
             if file.schema.names != present:
@@ -101,14 +35,30 @@ class TableList(ImageList):
                     f"{file.location} has columns {', '.join(file.schema.names)}, {self._files[0].location} {', '.join(present)}: "
                     "give tables of the same columns"
                 )
-        self._bytes_column = None if columns.path in present else _bytes_column(self._files[0], columns)
+        self._path_column, self._image_column = _image_columns(self._files[0], columns)
         self._id_column = columns.item_id
         if self._id_column is not None and self._id_column not in present:
             raise ValueError(f"{description} has no column {self._id_column} for item ids; it has {', '.join(present)}")
         self._label_column = columns.label if columns.label in present else None
         self._label_of: dict[object, int] = {}
-        if self._label_column is not None:
+        self._declared = self._declared_names()
+        if self._declared is not None:
+            self.label_names = self._declared
+        elif self._label_column is not None:
             self._label_of, self.label_names = self._number_labels()
+
+    def _declared_names(self) -> tuple[str, ...] | None:
+        """Names that the files themselves give to their whole-numbered labels, the same in all of them; None where they give none."""
+        if self._label_column is None or not pa.types.is_integer(self._files[0].schema.field(self._label_column).type):
+            return None
+        names = class_label_names(self._files[0].schema, self._label_column)
+        for file in self._files[1:]:
+            if class_label_names(file.schema, self._label_column) != names:
+                raise ValueError(
+                    f"{file.location} and {self._files[0].location} declare different names for the labels in column {self._label_column}: "
+                    "give tables of one dataset, or list them apart"
+                )
+        return names
 
     def _number_labels(self) -> tuple[dict[object, int], tuple[str, ...] | None]:
         assert self._label_column is not None
@@ -123,35 +73,45 @@ class TableList(ImageList):
     def __iter__(self) -> Iterator[ListedImages]:
         listed = 0
         for file in self._files:
-            for batch in self._of_paths(file) if self._bytes_column is None else self._of_bytes(file, self._bytes_column):
+            for batch in (
+                self._of_images(file, self._image_column) if self._path_column is None else self._of_paths(file, self._path_column)
+            ):
                 listed += len(batch.item_ids)
                 yield batch
         if not listed:
             raise ValueError(f"{self.description} lists no image: it has no row")
 
-    def _of_paths(self, file: _TableFile) -> Iterator[ListedImages]:
-        root = self._root if self._root is not None else _folder_of(file.location)
-        path_column = self.columns.path
+    def _root_of(self, file: TableFile) -> str:
+        return self._root if self._root is not None else folder_of(file.location)
+
+    def _of_paths(self, file: TableFile, path_column: str) -> Iterator[ListedImages]:
+        root = self._root_of(file)
         for span in file.spans(self._wanted(path_column)):
             assert span.batch is not None
             paths = span.batch.column(path_column).to_pylist()
             wrong = next((row for row, path in enumerate(paths) if not isinstance(path, str) or not path), None)
             if wrong is not None:
                 raise ValueError(f"{file.location}: row {span.row + wrong + 1} has no path (text) in column {path_column}")
-            uris = [path if path.startswith("/") or "://" in path else join_location(root, path) for path in paths]
-            yield ListedImages(self._ids(file, span, paths), uris, self._labels(span))
+            uris = [image_location(root, path) for path in paths]
+            yield ListedImages(self._ids(file, span, paths), uris, self._labels(file, span))
 
-    def _of_bytes(self, file: _TableFile, column: str) -> Iterator[ListedImages]:
+    def _of_images(self, file: TableFile, column: str) -> Iterator[ListedImages]:
         width = len(str(max(1, file.num_rows()) - 1))
-        for span in file.spans(self._wanted()):
-            uris = [str(Member(file.location, span.group, row, column)) for row in range(span.first, span.first + span.rows)]
+        root = self._root_of(file)
+        kind = file.schema.field(column).type
+        cell = f"{column}.bytes" if pa.types.is_struct(kind) else column
+        with_path = column if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 else None
+        for span in file.spans(self._wanted(), image=with_path):
+            uris = [str(Member(file.location, span.group, row, cell)) for row in range(span.first, span.first + span.rows)]
+            if span.paths is not None:
+                uris = [uri if path is None else image_location(root, path) for uri, path in zip(uris, span.paths, strict=True)]
             ids = [f"{file.name}/{row:0{width}d}" for row in range(span.row, span.row + span.rows)]
-            yield ListedImages(self._ids(file, span, ids), uris, self._labels(span))
+            yield ListedImages(self._ids(file, span, ids), uris, self._labels(file, span))
 
     def _wanted(self, *more: str) -> list[str]:
         return list(dict.fromkeys([*more, *filter(None, (self._id_column, self._label_column))]))
 
-    def _ids(self, file: _TableFile, span: _Span, default: list[str]) -> list[str]:
+    def _ids(self, file: TableFile, span: Span, default: list[str]) -> list[str]:
         if self._id_column is None:
             return default
         assert span.batch is not None
@@ -161,10 +121,18 @@ class TableList(ImageList):
             raise ValueError(f"{file.location}: row {span.row + row + 1} has no item id in column {self._id_column}")
         return [str(item_id) for item_id in ids.to_pylist()]
 
-    def _labels(self, span: _Span) -> np.ndarray | None:
+    def _labels(self, file: TableFile, span: Span) -> np.ndarray | None:
         if self._label_column is None:
             return None
         assert span.batch is not None
+        if self._declared is not None:
+            labels = span.batch.column(self._label_column).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+            if wrong := np.flatnonzero((labels < -1) | (labels >= len(self._declared))).tolist():
+                raise ValueError(
+                    f"{file.location}: row {span.row + wrong[0] + 1} has {labels[wrong[0]]} in column {self._label_column}, which declares "
+                    f"{len(self._declared)} names: allowed are 0 to {len(self._declared) - 1}, and -1 for unknown"
+                )
+            return labels.astype(np.int32)
         return np.array([self._label_of[_without_nan(cell)] for cell in span.batch.column(self._label_column).to_pylist()], np.int32)
 
 
@@ -173,22 +141,29 @@ def _without_nan(cell: object) -> object:
     return None if cell != cell else cell
 
 
-def _bytes_column(file: _TableFile, columns: Columns) -> str:
-    """The column, or the field of a struct column, that holds the pictures."""
-    if columns.image in file.schema.names:
-        kind = file.schema.field(columns.image).type
+def _image_columns(file: TableFile, columns: Columns) -> tuple[str | None, str]:
+    """The column of paths, None where there is one of images; and that one, of bytes or of structs."""
+    if columns.path is not None and columns.image is not None:
+        raise ValueError(
+            f"a column of paths ({columns.path}) and one of images ({columns.image}) are both given: give the one to read "
+            "(--columns.path or --columns.image)"
+        )
+    present = file.schema.names
+    path, image = columns.path or "path", columns.image or "image"
+    if columns.image is None and (columns.path is not None or path in present):
+        if path in present:
+            return path, ""
+    elif image in present:
+        kind = file.schema.field(image).type
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return columns.image
+            return None, image
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return f"{columns.image}.bytes"
-        raise ValueError(f"{file.location}: column {columns.image} is {kind}; pictures are bytes, or a struct with a field bytes")
+            return None, image
+        raise ValueError(
+            f"{file.location}: column {image} is {kind}; images are bytes, or a struct with a field bytes. A column of paths is named by "
+            f"--columns.path {image}"
+        )
     raise ValueError(
-        f"{file.location} has columns {', '.join(file.schema.names)}: it needs one of paths ({columns.path}; --columns.path says another "
-        f"name) or of pictures' bytes ({columns.image}; --columns.image)"
+        f"{file.location} has columns {', '.join(present)}: it needs one of paths ({path}; --columns.path says another "
+        f"name) or of images' bytes ({image}; --columns.image)"
     )
-
-
-def _folder_of(location: str) -> str:
-    path, options = split_options(location)
-    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
-    return folder + options

@@ -1,24 +1,51 @@
-"""Tar shards (webdataset): pictures are read where they lie in the tar, so nothing is unpacked."""
+"""Tar shards (webdataset): images are read where they lie in the tar; only compressed ones are unpacked, when they are read."""
 
+import gzip
+import json
+import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from eet.datasets.image_files import is_image_file
 from eet.datasets.listing.image_list import BATCH_ROWS, ImageList, ListedImages
 from eet.storage import Member, resolve
+from eet.storage.members import is_compressed_tar, open_compressed
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+Label = int | str
 
 
 class TarShards(ImageList):
-    """The pictures in tar files; item_id is SHARD/MEMBER, its label what a member KEY.cls beside KEY.jpg says (a whole number).
+    """The images in tar files; item_id is SHARD/MEMBER.
 
-    shards: (name, location) of each, the names unique. Compressed tars are refused: their members cannot be read alone.
+    The label of KEY.jpg is what a member KEY.cls holds, else what the object in KEY.json has at `label_key`. Whole numbers stay as they are
+    (-1: unknown); names are numbered 0 .. C-1 in sorted order over all shards, for which each is read twice. The first shard decides
+    whether labels are numbers or names, and whether KEY.json is read at all; a shard with the other kind is a ValueError.
+
+    shards: (name, location) of each, the names unique; .tar, or packed with gzip (.tar.gz, .tgz), which is slower: listing unpacks all of
+    a shard, and so does every process that reads of it (see `eet.storage.members`).
     """
 
-    def __init__(self, shards: Sequence[tuple[str, str]], description: str) -> None:
+    def __init__(self, shards: Sequence[tuple[str, str]], description: str, *, label_key: str = "label") -> None:
         super().__init__(description)
         self.shards = sorted(shards)
+        self._label_key = label_key
+        first = _read_shard(self.shards[0][1], label_key)
+        self._read_json = first.labels_in_json
+        self._named = any(isinstance(label, str) for label in first.labels.values())
+        self._first_shard = self.shards[0][0]
+        self._number_of: dict[str, int] = {}
+        if self._named:
+            names: set[str] = set()
+            for _, location in self.shards:
+                names.update(map(str, self._labels(location, self._read(location)).values()))
+            self.label_names = tuple(sorted(names))
+            self._number_of = {name: number for number, name in enumerate(self.label_names)}
 
     def __iter__(self) -> Iterator[ListedImages]:
         ignored = listed = 0
@@ -26,12 +53,13 @@ class TarShards(ImageList):
         uris: list[str] = []
         labels: list[int] = []
         for shard, location in self.shards:
-            pictures, others, label_of = _members(location)
-            ignored += others
-            listed += len(pictures)
-            item_ids += [f"{shard}/{name}" for name, _ in pictures]
-            uris += [uri for _, uri in pictures]
-            labels += [label_of.get(_key(name), -1) for name, _ in pictures]
+            found = self._read(location)
+            label_of = self._labels(location, found)
+            ignored += found.others
+            listed += len(found.images)
+            item_ids += [f"{shard}/{name}" for name, _ in found.images]
+            uris += [uri for _, uri in found.images]
+            labels += [self._number(label_of.get(_key(name), -1)) for name, _ in found.images]
             if len(item_ids) >= BATCH_ROWS:
                 yield ListedImages(item_ids, uris, np.array(labels, np.int32))
                 item_ids, uris, labels = [], [], []
@@ -41,29 +69,77 @@ class TarShards(ImageList):
         if item_ids:
             yield ListedImages(item_ids, uris, np.array(labels, np.int32))
 
+    def _read(self, location: str) -> "_Shard":
+        return _read_shard(location, self._label_key if self._read_json else None)
 
-def _members(location: str) -> tuple[list[tuple[str, str]], int, dict[str, int]]:
-    """(name, uri) of the pictures, how many other files there are, and the labels by key."""
-    pictures: list[tuple[str, str]] = []
-    labels: dict[str, int] = {}
+    def _labels(self, location: str, shard: "_Shard") -> dict[str, Label]:
+        """Labels by key, all of the kind that the first shard has."""
+        known = {key: label for key, label in shard.labels.items() if label != -1}
+        wrong = next((key for key, label in known.items() if isinstance(label, str) != self._named), None)
+        if wrong is not None:
+            allowed = "names" if self._named else "whole numbers, or no labels"
+            raise ValueError(
+                f"{location}: the label of {wrong} is {known[wrong]!r}, but the first shard ({self._first_shard}) has {allowed}: "
+                "give every image a name, or every one a whole number"
+            )
+        return known
+
+    def _number(self, label: Label) -> int:
+        return self._number_of[label] if isinstance(label, str) else label
+
+
+class _Shard(NamedTuple):
+    """images: (name, uri). labels: by key. others: how many other files there are."""
+
+    images: list[tuple[str, str]]
+    labels: dict[str, Label]
+    labels_in_json: bool
+    others: int
+
+
+def _read_shard(location: str, label_key: str | None) -> _Shard:
+    """Lists one shard. label_key: of KEY.json; None leaves these members unread."""
+    images: list[tuple[str, str]] = []
+    labels: dict[str, Label] = {}
+    in_json: dict[str, Label] = {}
     others = 0
     filesystem, path = resolve(location)
+    compressed = is_compressed_tar(path)
     try:
-        with filesystem.open_input_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with (
+            open_compressed(filesystem, path) if compressed else filesystem.open_input_file(path) as file,
+            tarfile.open(fileobj=file, mode="r:") as tar,
+        ):
             for member in tar:
                 if not member.isfile():
                     continue
-                if is_image_file(member.name):
-                    pictures.append((member.name, str(Member(location, member.offset_data, member.size))))
-                elif member.name.endswith(".cls"):
-                    stream = tar.extractfile(member)
-                    assert stream is not None
-                    labels[_key(member.name)] = _label(stream.read(32), location, member.name)
+                name = member.name
+                if is_image_file(name):
+                    images.append((name, str(Member(location, member.offset_data, member.size))))
+                elif name.endswith(".cls"):
+                    labels[_key(name)] = _label_of_cls(_contents(tar, member), f"{location}: {name}")
+                elif name.endswith(".json") and label_key is not None:
+                    label = _label_of_json(_contents(tar, member), label_key, f"{location}: {name}")
+                    if label is None:
+                        others += 1
+                    else:
+                        in_json[_key(name)] = label
                 else:
                     others += 1
-    except tarfile.TarError as error:
-        raise ValueError(f"{location} is no plain tar file ({error}); unpack a compressed one, or pack it anew without") from error
-    return pictures, others, labels
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        if compressed:
+            raise ValueError(f"{location} cannot be unpacked ({error}): it is damaged, or no tar packed with gzip") from error
+        raise ValueError(
+            f"{location} is no plain tar file ({error}): if it is packed with gzip, call it .tar.gz; otherwise unpack it (tar -xf), or "
+            "pack it again without compression"
+        ) from error
+    return _Shard(images, in_json | labels, bool(in_json), others)
+
+
+def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return stream.read()
 
 
 def _key(name: str) -> str:
@@ -72,8 +148,34 @@ def _key(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
-def _label(text: bytes, location: str, name: str) -> int:
+def _label_of_cls(data: bytes, member: str) -> Label:
     try:
-        return int(text)
+        text = data.decode().strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(text) > 500 or "\n" in text:
+        raise ValueError(f"{member} holds {data[:20]!r}; a label is a whole number from 0, or a name on one line")
+    return _number_or_name(text, member)
+
+
+def _label_of_json(data: bytes, key: str, member: str) -> Label | None:
+    """None where there is no object, or it has no such key."""
+    try:
+        record = json.loads(data)
     except ValueError:
-        raise ValueError(f"{location}: {name} holds {text[:20]!r}; a label is a whole number from 0") from None
+        return None
+    label = record.get(key) if isinstance(record, dict) else None
+    if label is None:
+        return None
+    if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
+        raise ValueError(f"{member} has {label!r} as {key}; a label is a whole number from 0, or a name (--columns.label says another key)")
+    return _number_or_name(label, member)
+
+
+def _number_or_name(label: Label, member: str) -> Label:
+    if isinstance(label, str) and not re.fullmatch(r"-?[0-9]+", label):
+        return label
+    number = int(label)
+    if not -1 <= number < 2**31:
+        raise ValueError(f"{member} holds {number}; a label is a whole number from 0, or -1 for unknown")
+    return number

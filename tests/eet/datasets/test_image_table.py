@@ -35,6 +35,12 @@ def test_location_joins_relative_paths_only():
     assert remote.location(0) == "s3://bucket/birds/a/b.jpg"
 
 
+def test_location_keeps_the_options_of_a_root_that_is_a_uri():
+    options = "?region=eu-1&endpoint_override=localhost:9000"
+    table = ImageTable(f"s3://bucket/photos{options}", ("a/b 100%?.jpg",), np.zeros(1, np.int32), np.array(["test"]), ("x",))
+    assert table.location(0) == f"s3://bucket/photos/a/b 100%25%3F.jpg{options}"
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -2,8 +2,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from eet.datasets import load_dataset
+from eet.datasets import load_dataset, table_file
 from eet.datasets.table_file import load
+from eet.storage import resolve
 
 
 def csv(folder, text, name="split.csv"):
@@ -66,6 +67,21 @@ def test_root_defaults_to_the_folder_of_the_table_and_may_be_a_uri(tmp_path):
     assert load(None, file).location(0) == f"{tmp_path}/a.jpg"
     assert load("s3://bucket/birds", file).location(0) == "s3://bucket/birds/a.jpg"
     assert load(None, f"file://{file}").location(0) == f"file://{tmp_path}/a.jpg"
+
+
+def test_a_table_and_its_root_may_be_uris_with_options(tmp_path, monkeypatch):
+    file = csv(tmp_path, "path,label,split\na b.jpg,x,train\n")
+    opened = []
+    monkeypatch.setattr(table_file, "resolve", lambda location: (opened.append(location), resolve(file))[1])
+    for root, table in [(None, "s3://bucket/photos/split.csv?region=eu-1"), ("s3://bucket/photos/?region=eu-1", None)]:
+        assert load(root, table).location(0) == "s3://bucket/photos/a b.jpg?region=eu-1"
+    assert opened == ["s3://bucket/photos/split.csv?region=eu-1"] * 2
+
+
+def test_a_table_is_read_from_any_store_that_an_installed_backend_opens():
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe("/birds/split.csv", b"path,label,split\na.jpg,x,train\n")
+    assert load("memory://birds").location(0) == "memory://birds/a.jpg"
 
 
 def test_a_bare_file_name_is_read_from_the_working_folder(tmp_path, monkeypatch):

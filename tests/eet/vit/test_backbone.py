@@ -1,3 +1,4 @@
+import argparse
 import pickle
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from eet.vit import PruningSchedule, Student, build_student, read_state_dict, student_from_state_dict, timm_named_weights
 
@@ -180,6 +182,127 @@ def test_weights_of_another_backbone_are_refused_by_name(trained: Student, tmp_p
     path = write(trained, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=f"w.safetensors' do not fit this backbone: .*{said}"):
         build(weights=path, **options)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("nest", [None, "state_dict"])
+def test_names_that_a_wrapper_made_longer(trained: Student, tmp_path: Path, prefix: str, nest: str | None) -> None:
+    state = {prefix + name: value for name, value in timm_named_weights(trained).items()}
+    torch.save(state if nest is None else {nest: state, "epoch": 3}, tmp_path / "w.pt")
+    student = build(weights=str(tmp_path / "w.pt"))
+    assert torch.equal(student.trunk.blocks[1].mlp.fc2.weight, trained.trunk.blocks[1].mlp.fc2.weight)
+
+
+class ClipBlock(nn.Module):
+    """open_clip's ResidualAttentionBlock, with its names (Ilharco et al., 2021)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
+        self.mlp.add_module("gelu", nn.GELU())
+        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.ln_1(tokens)
+        tokens = tokens + self.attn(normed, normed, normed, need_weights=False)[0]
+        return tokens + self.mlp(self.ln_2(tokens))
+
+
+class ClipVisual(nn.Module):
+    """open_clip's VisionTransformer. Gives the CLS token after the last norm, before the projection."""
+
+    def __init__(self, width: int, depth: int, heads: int, patch: int, num_patches: int) -> None:
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(1 + num_patches, width))
+        self.proj = nn.Parameter(torch.empty(width, 7))
+        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.transformer = nn.Module()
+        self.transformer.resblocks = nn.ModuleList(ClipBlock(width, heads) for _ in range(depth))
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.conv1(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_embedding.expand(len(images), 1, -1), patches], 1) + self.positional_embedding
+        tokens = self.ln_pre(tokens)
+        for block in self.transformer.resblocks:
+            tokens = block(tokens)
+        return self.ln_post(tokens)[:, 0]
+
+
+class Clip(nn.Module):
+    """Both sides of a CLIP model; of the text side only some weights, whose names must not be taken for the image side's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positional_embedding = nn.Parameter(torch.empty(77, 24))
+        self.text_projection = nn.Parameter(torch.empty(24, 7))
+        self.logit_scale = nn.Parameter(torch.empty([]))
+        self.visual = ClipVisual(24, 2, 3, 8, 16)
+        self.transformer = nn.Module()
+        self.transformer.resblocks = nn.ModuleList([ClipBlock(24, 3)])
+        self.token_embedding = nn.Embedding(50, 24)
+        self.ln_final = nn.LayerNorm(24)
+        generator = torch.Generator().manual_seed(5)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+
+
+CLIP_NAMES = {
+    "visual.class_embedding",
+    "visual.positional_embedding",
+    "visual.proj",
+    "visual.conv1.weight",
+    "visual.ln_pre.weight",
+    "visual.transformer.resblocks.0.ln_1.weight",
+    "visual.transformer.resblocks.0.attn.in_proj_weight",
+    "visual.transformer.resblocks.0.attn.in_proj_bias",
+    "visual.transformer.resblocks.0.attn.out_proj.weight",
+    "visual.transformer.resblocks.1.mlp.c_fc.weight",
+    "visual.transformer.resblocks.1.mlp.c_proj.bias",
+    "visual.ln_post.bias",
+    "transformer.resblocks.0.mlp.c_fc.weight",
+    "positional_embedding",
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@torch.no_grad()
+def test_the_image_side_of_an_open_clip_model_gives_what_it_gave_there(tmp_path: Path, prefix: str) -> None:
+    clip = Clip().eval()
+    assert set(clip.state_dict()) >= CLIP_NAMES
+    torch.save({"epoch": 3, "state_dict": {prefix + name: value for name, value in clip.state_dict().items()}}, tmp_path / "clip.pt")
+    student = build_student(
+        "vit_base_patch16_clip_224",
+        num_classes=5,
+        num_bits=12,
+        schedule=NO_PRUNING,
+        image_size=32,
+        weights=str(tmp_path / "clip.pt"),
+        backbone_options=SMALL,
+    ).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(6))
+    torch.testing.assert_close(student(images).embedding, clip.visual(images), atol=1e-4, rtol=1e-4)
+
+
+def test_an_open_clip_model_that_does_not_fit_says_which_backbone_would(tmp_path: Path) -> None:
+    torch.save(Clip().state_dict(), tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=r"unknown norm_pre.*ViT of width 24, patch 8: choose .*such as vit_.*clip.*OpenAI"):
+        build(weights=str(tmp_path / "clip.pt"))
+    torch.save({"visual.layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pt")
+    with pytest.raises(ValueError, match="image side is not open_clip's ViT"):
+        build(weights=str(tmp_path / "resnet.pt"))
+
+
+def test_refused_files_say_what_to_do(trained: Student, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Choose the backbone and the options that the file was trained with"):
+        build(weights=write(trained, tmp_path / "w.pt"), depth=3)
+    torch.save({"model": timm_named_weights(trained), "args": argparse.Namespace(lr=1)}, tmp_path / "args.pt")
+    with pytest.raises(ValueError, match=r"if you trust this one.*torch.save\(model.state_dict\(\), FILE\)"):
+        build(weights=str(tmp_path / "args.pt"))
 
 
 class Malicious:

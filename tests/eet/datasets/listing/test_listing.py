@@ -1,7 +1,11 @@
 """Every form of input lists the same pictures, and each location that it gives opens the right one."""
 
+import fnmatch
+import gzip
 import io
+import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eet.datasets.listing import Columns, image_list, list_images, tables
+from eet.datasets.listing import Columns, image_list, list_images, table_formats
+from eet.datasets.listing.files import split_glob
 from eet.storage import read_bytes
 
 NAMES = ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp", "04.jpg"]
@@ -18,7 +23,7 @@ NAMES = ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp", "04.jpg"]
 @pytest.fixture
 def tree(tmp_path) -> Path:
     root = tmp_path / "photos"
-    for name in [*NAMES, "notes.txt", "a/list.json", ".hidden/05.jpg"]:
+    for name in [*NAMES, "notes.rst", "a/list.json", ".hidden/05.jpg"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(f"contents of {name}".encode())
     return root
@@ -27,7 +32,7 @@ def tree(tmp_path) -> Path:
 def listed(location, **options) -> dict[str, tuple[bytes, int | None]]:
     """{item_id: (what lies at its uri, label)}"""
     found = {}
-    for batch in list_images(str(location), **options):
+    for batch in list(list_images(str(location), **options)):  # whole: files of fsspec's memory share one position
         labels = [None] * len(batch.item_ids) if batch.labels is None else batch.labels.tolist()
         for item_id, uri, label in zip(batch.item_ids, batch.uris, labels, strict=True):
             assert item_id not in found
@@ -74,6 +79,71 @@ def test_a_glob_counts_from_the_folder_in_front_of_it(tree, scheme, pattern, bel
     assert found == {name: (f"contents of {prefix}{name}".encode(), None) for name in expected}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("img[a!].jpg", ["img!.jpg", "imga.jpg"]),
+        ("img[!a].jpg", ["img!.jpg", "img^.jpg", "imgb.jpg"]),
+        ("img[^a].jpg", ["img^.jpg", "imga.jpg"]),
+        ("img[]a].jpg", ["imga.jpg"]),
+        ("img[a", ["img[a"]),
+    ],
+)
+def test_brackets_mean_what_they_mean_in_every_glob(tmp_path, pattern, matched):
+    names = ["imga.jpg", "imgb.jpg", "img!.jpg", "img^.jpg", "img[a"]
+    folder, regex = split_glob(f"{tmp_path}/{pattern}")
+    assert folder == str(tmp_path)
+    assert sorted(name for name in names if regex.match(name)) == sorted(matched) == sorted(fnmatch.filter(names, pattern))
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    ("pattern", "below", "expected"),
+    [
+        ("a/{00.jpg,01.PNG}", "a", ["00.jpg", "01.PNG"]),
+        ("{a,b}", "", ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp"]),
+        ("{a,b/c}/*.jpg", "", ["a/00.jpg", "b/c/02.jpg"]),
+        ("*/{0,1}{0..3}.{jpg,PNG,webp}", "", ["a/00.jpg", "a/01.PNG", "b/03.webp"]),
+        ("{04.jpg,b/03.webp}", "", ["04.jpg", "b/03.webp"]),
+    ],
+)
+def test_braces_of_images_and_folders(tree, scheme, pattern, below, expected):
+    found = listed(f"{scheme}{tree}/{pattern}")
+    prefix = f"{below}/" if below else ""
+    assert found == {name: (f"contents of {prefix}{name}".encode(), None) for name in expected}
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "memory:/"])
+def test_braces_of_shards_and_tables(tmp_path, scheme, monkeypatch):
+    for number in range(3):
+        make_tar(tmp_path / f"s-{number:03d}.tar", {"a.jpg": f"tar {number}".encode()})
+        (tmp_path / f"{number}.csv").write_text(f"path\n{number}.jpg\n")
+        (tmp_path / f"{number}.jpg").write_bytes(f"csv {number}".encode())
+    if scheme == "memory:/":
+        filesystem = pytest.importorskip("fsspec").filesystem("memory")
+        for path in tmp_path.iterdir():
+            filesystem.pipe(str(path), path.read_bytes())
+    assert listed(f"{scheme}{tmp_path}/s-{{000..001}}.tar") == {f"s-00{n}.tar/a.jpg": (f"tar {n}".encode(), -1) for n in range(2)}
+    assert listed(f"{scheme}{tmp_path}/{{0,2}}.csv") == {f"{n}.jpg": (f"csv {n}".encode(), None) for n in (0, 2)}
+    assert len(listed(f"{scheme}{tmp_path}/{{s-*,s-000}}.tar")) == 3
+    with pytest.raises(FileNotFoundError, match="2 of the 5 that .* stands for are not there, such as .*s-003.tar"):
+        list_images(f"{scheme}{tmp_path}/s-{{000..004}}.tar")
+    with pytest.raises(ValueError, match="s-000.tar, which .* is no image: list tables and shards apart"):
+        list_images(f"{scheme}{tmp_path}/{{0.jpg,s-000.tar}}")
+    monkeypatch.chdir(tmp_path)
+    assert set(listed("{0,1}.jpg")) == {"0.jpg", "1.jpg"}
+
+
+def test_a_name_with_braces(tree):
+    (tree / "{a,b}.jpg").write_bytes(b"odd")
+    assert listed(tree / "{a,b}.jpg") == {"{a,b}.jpg": (b"odd", None)}
+
+
+def test_two_stars_inside_a_name_are_refused(tree):
+    with pytest.raises(ValueError, match=r"a\*\*.jpg: \*\* stands for folders"):
+        list_images(f"{tree}/a**.jpg")
+
+
 def test_one_picture_and_a_name_with_brackets(tree):
     assert listed(tree / "b/c/02.jpg") == {"02.jpg": (b"contents of b/c/02.jpg", None)}
     (tree / "a[1]*.jpg").write_bytes(b"odd")
@@ -106,7 +176,7 @@ def test_paths_are_relative_to_the_tables_own_folder(tree):
 
 @pytest.mark.parametrize("batch", [2, 50_000])
 def test_parquet_tables_of_paths_over_several_files_share_their_labels(tree, tmp_path, monkeypatch, batch):
-    monkeypatch.setattr(tables, "BATCH_ROWS", batch)
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
     for number, (paths, labels) in enumerate([(NAMES[:3], [30, 10, 10]), (NAMES[3:], [None, 20])]):
         pq.write_table(pa.table({"path": paths, "label": labels}), tmp_path / f"t{number}.parquet", row_group_size=2)
     found = listed(f"{tmp_path}/t*.parquet", root=str(tree))
@@ -119,7 +189,7 @@ def test_parquet_tables_of_paths_over_several_files_share_their_labels(tree, tmp
 @pytest.mark.parametrize("extra", [{}, {"label": [3, 3, 1, -1, 1]}])
 @pytest.mark.parametrize("batch", [2, 50_000])
 def test_parquet_with_the_bytes_in_it(tmp_path, monkeypatch, form, extra, batch):
-    monkeypatch.setattr(tables, "BATCH_ROWS", batch)
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
     data = [f"picture {n}".encode() for n in range(5)]
     if form == "struct":
         column = pa.array([{"bytes": value, "path": None} for value in data], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
@@ -131,6 +201,196 @@ def test_parquet_with_the_bytes_in_it(tmp_path, monkeypatch, form, extra, batch)
     assert listed(tmp_path / "shard.parquet") == {f"shard.parquet/{n}": expected[n] for n in range(5)}
     named = listed(tmp_path / "shard.parquet", columns=Columns(item_id="name"))
     assert named == dict(zip("vwxyz", expected, strict=True))
+
+
+def test_a_column_that_is_named_wins_over_one_called_path(tmp_path):
+    content = {"path": ["x.jpg"], "file": ["y.jpg"], "image": [b"bytes"], "thumb": [b"small"], "words": ["z"]}
+    pq.write_table(pa.table(content), tmp_path / "t.parquet")
+    (tmp_path / "x.jpg").write_bytes(b"x")
+    (tmp_path / "y.jpg").write_bytes(b"y")
+    for columns, expected in [
+        (Columns(), {"x.jpg": b"x"}),
+        (Columns(path="file"), {"y.jpg": b"y"}),
+        (Columns(image="image"), {"t.parquet/0": b"bytes"}),
+        (Columns(image="thumb"), {"t.parquet/0": b"small"}),
+    ]:
+        assert {name: data for name, (data, _) in listed(tmp_path / "t.parquet", columns=columns).items()} == expected
+    with pytest.raises(ValueError, match="paths .file. and one of images .image. are both given"):
+        list_images(str(tmp_path / "t.parquet"), columns=Columns(path="file", image="image"))
+    for columns in (Columns(image="absent"), Columns(path="absent")):
+        with pytest.raises(ValueError, match="it needs one of paths .*absent"):
+            list_images(str(tmp_path / "t.parquet"), columns=columns)
+    with pytest.raises(ValueError, match="column words is string; .* --columns.path words"):
+        list_images(str(tmp_path / "t.parquet"), columns=Columns(image="words"))
+
+
+@pytest.mark.parametrize("batch", [2, 50_000])
+def test_json_lines(tree, tmp_path, monkeypatch, batch):
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
+    rows = [
+        {"file_name": "a/00.jpg", "kind": "wren", "id": 1},
+        {"file_name": f"{tree}/b/03.webp", "kind": "owl", "id": 2, "more": [1]},
+        {"file_name": "04.jpg", "id": 3},
+    ]
+    text = "\ufeff" + "\n\n".join(json.dumps(row) for row in rows) + "\r\n"
+    (tmp_path / "t.jsonl").write_text(text, encoding="utf-8")
+    columns = Columns(path="file_name", label="kind", item_id="id")
+    assert listed(tmp_path / "t.jsonl", columns=columns, root=str(tree)) == {
+        "1": (b"contents of a/00.jpg", 1),
+        "2": (b"contents of b/03.webp", 0),
+        "3": (b"contents of 04.jpg", -1),
+    }
+    assert list_images(f"{tmp_path}/t.jsonl", columns=columns).label_names == ("owl", "wren")
+    (tmp_path / "n.jsonl").write_text('{"path": "a", "label": 30}\n{"path": "b", "label": null}\n{"path": "c", "label": 7.0}')
+    assert [label for batch in list_images(f"{tmp_path}/n.jsonl") for label in batch.labels.tolist()] == [1, -1, 0]
+
+
+def test_a_list_of_paths(tree):
+    (tree / "list.txt").write_text(f"a/00.jpg\r\n{tree}/b/03.webp\twren\n\n04.jpg\towl \nb/c/02.jpg\t\n")
+    assert listed(tree / "list.txt") == {
+        "a/00.jpg": (b"contents of a/00.jpg", -1),
+        f"{tree}/b/03.webp": (b"contents of b/03.webp", 1),
+        "04.jpg": (b"contents of 04.jpg", 0),
+        "b/c/02.jpg": (b"contents of b/c/02.jpg", -1),
+    }
+    assert list_images(f"{tree}/list.txt").label_names == ("owl", "wren")
+    (tree / "plain.txt").write_text("04.jpg\n")
+    assert listed(tree / "plain.txt") == {"04.jpg": (b"contents of 04.jpg", -1)}
+    assert list_images(f"{tree}/plain.txt").label_names is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("t.jsonl", b'{"path": "a"}\n{"path": ', "t.jsonl, line 2 is not JSON .*one object a line"),
+        ("t.jsonl", b'["a"]\n', "line 1 is ..a.*; a .jsonl file has one object a line"),
+        ("t.jsonl", b'{"path": "a", "label": 1}\n{"path": "b", "label": true}', "line 2: label is True; allowed are text, a number"),
+        ("t.jsonl", b'{"path": "a"}\n{"file": "b"}', "row 2 has no path .text. in column path"),
+        ("t.jsonl", b"", "has columns : it needs one of paths"),
+        ("t.jsonl", b'{"image": "a.jpg"}', "--columns.path image"),
+        ("t.txt", b"a.jpg\twren\tx", "line 1 has 2 tabs"),
+        ("t.txt", b"\xff\xfe.jpg", "is not text in UTF-8"),
+        ("t.txt", b"\n", "lists no image"),
+    ],
+)
+def test_lines_out_of_form_are_refused(tmp_path, name, text, said):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(ValueError, match=said):
+        list(list_images(str(tmp_path / name)))
+
+
+HUB_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("with_root", [True, False])
+def test_an_image_column_of_paths_without_bytes(tree, tmp_path, statistics, with_root):
+    """As `datasets.Dataset.to_parquet` writes images that are files."""
+    folder = tmp_path / "tables" if with_root else tree
+    folder.mkdir(exist_ok=True)
+    rows = [
+        *({"bytes": None, "path": name} for name in NAMES),  # a row group of paths, two with both, one of bytes
+        {"bytes": b"six", "path": "a/00.jpg"},
+        {"bytes": None, "path": f"{tree}/04.jpg"},
+        {"bytes": None, "path": f"file://{tree}/b/03.webp"},
+        *({"bytes": f"bytes {n}".encode(), "path": None} for n in range(2)),
+        {"bytes": None, "path": None},
+        None,
+    ]
+    table = pa.table({"image": pa.array(rows, HUB_IMAGE), "label": list(range(12))})
+    pq.write_table(table, folder / "t.parquet", row_group_size=4, write_statistics=statistics)
+    found = listed(folder / "t.parquet", **({"root": str(tree)} if with_root else {}))
+    expected = [f"contents of {name}".encode() for name in NAMES]
+    expected += [b"six", b"contents of 04.jpg", b"contents of b/03.webp", b"bytes 0", b"bytes 1", b"", b""]
+    assert found == {f"t.parquet/{row:02d}": (data, row) for row, data in enumerate(expected)}
+
+
+def test_bytes_are_not_read_while_listing_where_every_row_has_them(tmp_path, monkeypatch):
+    rows = [{"bytes": b"x", "path": "x.jpg"}] * 3
+    pq.write_table(pa.table({"image": pa.array(rows, HUB_IMAGE), "label": [1, 2, 3]}), tmp_path / "t.parquet")
+    iter_batches, asked = pq.ParquetFile.iter_batches, []
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda *given, **more: (asked.append(more["columns"]), iter_batches(*given, **more))[1]
+    )
+    list(list_images(str(tmp_path / "t.parquet")))
+    assert asked == [["label"], ["label"]]
+
+
+def write_arrow(table: pa.Table, path: Path, form: str, *, batch: int, compression: str | None = None) -> None:
+    opened = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with opened(path, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table, max_chunksize=batch)
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+@pytest.mark.parametrize("scheme", ["", "file://", "memory:/"])
+@pytest.mark.parametrize("batch", [2, 50_000])
+def test_arrow_files_with_the_bytes_in_them(tree, monkeypatch, form, scheme, batch):
+    from eet.storage import members
+
+    monkeypatch.setattr(members, "_groups", members._Recent(2))
+    monkeypatch.setattr(members, "_unpacked", members._Recent(2))
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
+    rows = [{"bytes": f"image {n}".encode(), "path": "x.jpg"} for n in range(5)]
+    rows += [{"bytes": None, "path": "a/00.jpg"}, {"bytes": None, "path": None}]
+    table = pa.table({"image": pa.array(rows, HUB_IMAGE), "path": list("uvwxyzä"), "label": [2, 0, 1, -1, None, 2, 0]})
+    write_arrow(with_class_labels(table, ["wren", "owl", "kite"]), tree / "t.arrow", form, batch=3)
+    if scheme == "memory:/":
+        filesystem = pytest.importorskip("fsspec").filesystem("memory")
+        for path in ("t.arrow", "a/00.jpg"):
+            filesystem.pipe(f"{tree}/{path}", (tree / path).read_bytes())
+    found = listed(f"{scheme}{tree}/t.arrow", columns=Columns(image="image"))
+    expected = [*(f"image {n}".encode() for n in range(5)), b"contents of a/00.jpg", b""]
+    assert found == {f"t.arrow/{n}": (expected[n], label) for n, label in enumerate([2, 0, 1, -1, -1, 2, 0])}
+    images = list_images(f"{scheme}{tree}/t.arrow")
+    assert images.label_names == ("wren", "owl", "kite")
+    assert [item_id for batch in images for item_id in batch.item_ids] == list("uvwxyzä")
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_arrow_files_that_are_compressed_damaged_or_replaced(tmp_path, form):
+    table = pa.table({"image": [b"x" * 5000, b"y" * 5000]})
+    write_arrow(table, tmp_path / "t.arrow", form, batch=1, compression="zstd")
+    assert listed(tmp_path / "t.arrow") == {"t.arrow/0": (b"x" * 5000, None), "t.arrow/1": (b"y" * 5000, None)}
+    for place in ("0/1", "2/0"):
+        with pytest.raises(OSError, match="replaced after it was listed"):
+            read_bytes(f"{tmp_path}/t.arrow#{place}/image")
+    (tmp_path / "bad.arrow").write_bytes(b"no table")
+    with pytest.raises(ValueError, match="bad.arrow cannot be read"):
+        list_images(str(tmp_path / "bad.arrow"))
+
+
+def with_class_labels(table: pa.Table, names: list[str]) -> pa.Table:
+    """With the metadata that `datasets.Dataset.to_parquet` writes."""
+    features = {"path": {"dtype": "string", "_type": "Value"}, "label": {"names": names, "_type": "ClassLabel"}}
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def test_labels_that_the_schema_names_keep_their_numbers(tmp_path):
+    for number, labels in enumerate([[2, 0, None], [2, -1, 2]]):
+        table = pa.table(
+            {"path": [f"{number}{row}.jpg" for row in range(3)], "label": pa.array(labels, pa.int64() if -1 in labels else pa.uint8())}
+        )
+        pq.write_table(with_class_labels(table, ["wren", "owl", "kite"]), tmp_path / f"{number}.parquet")
+    images = list_images(f"{tmp_path}/*.parquet")
+    assert images.label_names == ("wren", "owl", "kite")
+    labels = [batch.labels for batch in images]
+    assert [array.tolist() for array in labels] == [[2, 0, -1], [2, -1, 2]] and labels[0].dtype == np.int32
+    pq.write_table(with_class_labels(table, ["wren", "owl"]), tmp_path / "2.parquet")
+    with pytest.raises(ValueError, match="2.parquet and .*0.parquet declare different names"):
+        list_images(f"{tmp_path}/*.parquet")
+    with pytest.raises(ValueError, match="row 1 has 2 in column label, which declares 2 names: allowed are 0 to 1"):
+        list(list_images(f"{tmp_path}/2.parquet"))
+
+
+def test_metadata_that_names_no_labels_changes_nothing(tmp_path):
+    table = pa.table({"path": ["a.jpg", "b.jpg"], "label": [7, 3]})
+    for number, metadata in enumerate(["broken", '{"info": {"features": {"label": {"dtype": "int64", "_type": "Value"}}}}', "[]"]):
+        pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / f"{number}.parquet")
+        assert list_images(f"{tmp_path}/{number}.parquet").label_names == ("3", "7")
+    text = pa.table({"path": ["a.jpg", "b.jpg"], "label": ["x", "y"]})
+    pq.write_table(with_class_labels(text, ["y", "x"]), tmp_path / "text.parquet")
+    assert list_images(f"{tmp_path}/text.parquet").label_names == ("x", "y")
 
 
 def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
@@ -157,6 +417,78 @@ def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
     assert set(listed(tmp_path / "s-001.tar")) == {"s-001.tar/0001.png", f"s-001.tar/{long}"}
 
 
+@pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "TAR.GZ"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path, monkeypatch, suffix, scheme):
+    from eet.storage import members
+
+    unpack, unpacked = members._unpack, []
+    monkeypatch.setattr(members, "_unpacked", members._Recent(2))
+    monkeypatch.setattr(members, "_unpack", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
+    data = {f"{number:03d}.jpg": np.random.default_rng(number).bytes(3000) for number in range(100)}
+    for shard in range(3):
+        make_tar(tmp_path / f"s{shard}.{suffix}", {**data, "000.cls": b"wren", "000.txt": b"words"}, "w:gz")
+    images = list_images(f"{scheme}{tmp_path}/s*.{suffix}")
+    (batch,) = images
+    assert images.ignored == 3 and images.label_names == ("wren",) and batch.labels.tolist() == [0, *[-1] * 99] * 3
+    places = list(zip(batch.item_ids, batch.uris, strict=True))
+    assert unpacked == []
+    with ThreadPoolExecutor(8) as pool:
+        for shard in range(3):
+            own = places[100 * shard : 100 * shard + 100][::-1]
+            assert list(pool.map(read_bytes, [uri for _, uri in own])) == [data[item_id[-7:]] for item_id, _ in own]
+    assert len(unpacked) == 3 and len(members._unpacked._values) == 2
+
+
+def test_a_gzip_of_several_streams(tmp_path):
+    make_tar(tmp_path / "a.tar", {"a.jpg": b"x" * 5000, "b.jpg": b"y" * 5000})
+    plain = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "b.tgz").write_bytes(gzip.compress(plain[:4000]) + gzip.compress(plain[4000:]))
+    assert listed(tmp_path / "b.tgz") == {"b.tgz/a.jpg": (b"x" * 5000, -1), "b.tgz/b.jpg": (b"y" * 5000, -1)}
+
+
+@pytest.mark.parametrize("form", ["cls", "json", "named key"])
+def test_tar_shards_with_labels_by_name(tmp_path, form):
+    def label(name: str) -> bytes:
+        return f"{name}\n".encode() if form == "cls" else json.dumps({"label" if form == "json" else "kind": name, "x": 1}).encode()
+
+    suffix = "cls" if form == "cls" else "json"
+    make_tar(tmp_path / "0.tar", {"1.jpg": b"a", f"1.{suffix}": label("wren"), "2.jpg": b"b", f"3.{suffix}": label("owl"), "3.jpg": b"c"})
+    make_tar(tmp_path / "1.tar", {"1.jpg": b"d", f"1.{suffix}": label("great tit"), "1.txt": b"words"})
+    columns = Columns(label="kind") if form == "named key" else None
+    assert listed(f"{tmp_path}/*.tar", columns=columns) == {
+        "0.tar/1.jpg": (b"a", 2),
+        "0.tar/2.jpg": (b"b", -1),
+        "0.tar/3.jpg": (b"c", 1),
+        "1.tar/1.jpg": (b"d", 0),
+    }
+    images = list_images(f"{tmp_path}/*.tar", columns=columns)
+    assert images.label_names == ("great tit", "owl", "wren")
+    assert len(list(images)) == 1 and images.ignored == 1
+
+
+def test_whole_numbers_in_tar_shards_stay_as_they_are(tmp_path):
+    make_tar(tmp_path / "0.tar", {"1.jpg": b"", "1.json": b'{"label": 7}', "2.jpg": b"", "2.json": b'{"label": "9"}', "3.jpg": b""})
+    make_tar(tmp_path / "1.tar", {"1.jpg": b"", "1.json": b'{"label": 3}', "1.cls": b"4", "2.jpg": b"", "2.json": b"[broken"})
+    images = list_images(f"{tmp_path}/*.tar")
+    assert [batch.labels.tolist() for batch in images] == [[7, 9, -1, 4, -1]] and images.label_names is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (b"7", b"wren", r"1.tar: the label of 1 is 'wren', but the first shard .0.tar. has whole numbers, or no labels"),
+        (b"wren", b"7", r"1.tar: the label of 1 is 7, but the first shard .0.tar. has names: give every image a name"),
+        (b"-7", b"7", "0.tar: 1.cls holds -7; a label is a whole number from 0, or -1 for unknown"),
+    ],
+)
+def test_numbers_and_names_in_tar_shards_are_not_mixed(tmp_path, first, second, said):
+    make_tar(tmp_path / "0.tar", {"1.jpg": b"", "1.cls": first})
+    make_tar(tmp_path / "1.tar", {"1.jpg": b"", "1.cls": second})
+    with pytest.raises(ValueError, match=said):
+        list(list_images(f"{tmp_path}/*.tar"))
+
+
 def test_a_container_that_was_replaced_is_an_error_and_no_other_picture(tmp_path):
     make_tar(tmp_path / "s.tar", {"a.jpg": b"x" * 5000})
     ((uri,),) = [batch.uris for batch in list_images(str(tmp_path / "s.tar"))]
@@ -181,14 +513,20 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
         (f"{tree}/*.tar", FileNotFoundError, "no file matches"),
         (f"{tree}/*.gif", ValueError, "holds no image"),
         (tmp_path / "empty", ValueError, "holds no image .0 other files"),
-        (tree / "notes.txt", ValueError, "is no picture, table"),
+        (tree / "notes.rst", ValueError, "is no image, table .*csv.*jsonl.*COCO list .* or tar shard"),
     ]
     make_tar(tmp_path / "words.tar", {"a.txt": b"words"})
     cases.append((tmp_path / "words.tar", ValueError, "hold no image .1 other members"))
     make_tar(tmp_path / "zipped.tar", {"a.jpg": b"x"}, "w:gz")
-    cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file"))
-    make_tar(tmp_path / "labels.tar", {"a.jpg": b"x", "a.cls": b"wren"})
-    cases.append((tmp_path / "labels.tar", ValueError, "holds b'wren'; a label is a whole number"))
+    cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file .*call it .tar.gz"))
+    (tmp_path / "short.tar.gz").write_bytes((tmp_path / "zipped.tar").read_bytes()[:60])
+    cases.append((tmp_path / "short.tar.gz", ValueError, "short.tar.gz cannot be unpacked .*it is damaged"))
+    (tmp_path / "other.tgz").write_bytes(b"no gzip")
+    cases.append((tmp_path / "other.tgz", ValueError, "other.tgz cannot be unpacked"))
+    (tmp_path / "text.tgz").write_bytes(gzip.compress(b"words" * 500))
+    cases.append((tmp_path / "text.tgz", ValueError, "text.tgz cannot be unpacked"))
+    make_tar(tmp_path / "labels.tar", {"a.jpg": b"x", "a.cls": b"\xff\n"})
+    cases.append((tmp_path / "labels.tar", ValueError, r"holds b'.xff.n'; a label is a whole number from 0, or a name"))
     (tmp_path / "other.csv").write_text("name,label\nx,1\n")
     cases.append((tmp_path / "other.csv", ValueError, "has columns name, label: it needs one of paths"))
     (tmp_path / "hole.csv").write_text("path,label\na.jpg,1\n,1\n")
@@ -209,8 +547,6 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
 
 
 def test_threads_that_want_one_row_group_read_it_once(tmp_path, monkeypatch):
-    from concurrent.futures import ThreadPoolExecutor
-
     from eet.storage import members
 
     pq.write_table(pa.table({"image": [str(n).encode() for n in range(50)]}), tmp_path / "p.parquet", row_group_size=25)
