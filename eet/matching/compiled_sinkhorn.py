@@ -13,7 +13,14 @@ Shape suffixes: N images, K tokens (Kq of the query, Kg of the gallery image), D
 import numpy as np
 from numba import njit
 
-from eet.matching.simd import num_lanes, vectors
+from eet.matching.simd.arithmetic import absolute, add, divide, larger, multiply, multiply_add, reciprocal_root, smaller, subtract
+from eet.matching.simd.exponential import exp2
+from eet.matching.simd.lanes import lane, splat, splat4
+from eet.matching.simd.memory import half, half1, load, load4, single, single1, store, store4
+from eet.matching.simd.product_block import products
+from eet.matching.simd.reduction import greatest, least, row_sums, total
+from eet.matching.simd.transposition import transpose
+from eet.matching.simd.vector import LANES
 
 _WIDEST_KERNEL = 60.0
 """e-folds that exp(cosine / epsilon) may span in plain scaling; beyond, potentials are taken into the exponent from the start."""
@@ -28,18 +35,11 @@ _FLOOR = 1e-30  # of what is divided by: keeps 0 / 0, for tokens without mass th
 
 # numpy's rule for division: by 0 it gives infinity and no exception, so that loops have no way out.
 compiled = njit(nogil=True, cache=True, error_model="numpy")
-simd = vectors()
-lanes = num_lanes()
-load, store, load4, store4 = simd.load, simd.store, simd.load4, simd.store4
-half, single, half1, single1 = simd.half, simd.single, simd.half1, simd.single1
-splat, splat4, lane, add, subtract = simd.splat, simd.splat4, simd.lane, simd.add, simd.subtract
-multiply, divide, larger, smaller = simd.multiply, simd.divide, simd.larger, simd.smaller
-multiply_add, absolute, exp2, row_sums = simd.multiply_add, simd.absolute, simd.exp2, simd.row_sums
-total, greatest, least, transpose, reciprocal_root = simd.total, simd.greatest, simd.least, simd.transpose, simd.reciprocal_root
+lanes = LANES
 block_rows = _BLOCK_ROWS[lanes]
 widest = len(block_rows)
 rows_1, rows_2, rows_3 = block_rows[0], block_rows[1], block_rows[-1]
-products_1, products_2, products_3 = simd.products(rows_1, 1), simd.products(rows_2, 2), simd.products(rows_3, widest)
+products_1, products_2, products_3 = products(rows_1, 1), products(rows_2, 2), products(rows_3, widest)
 log2e = float(np.log2(np.e))
 
 

@@ -8,7 +8,6 @@ import torch
 from eet.matching import MARGINALS, SOLVERS, TokenSet, match_pairs
 from eet.matching.marginals import importance
 from eet.matching.pairs import match_compiled
-from eet.matching.simd import num_lanes, vectors
 from eet.matching.token_set import checked
 
 
@@ -201,23 +200,6 @@ def test_wrong_arguments_are_refused() -> None:
     for wrong in ([[0, 2]], [[1, 0]], [[0, -1]]):
         with pytest.raises(ValueError, match="1 queries and 2 items"):
             match_pairs(queries, gallery, wrong)
-
-
-def test_exp2_of_a_vector_is_close_and_ends_at_zero() -> None:
-    from numba import njit
-
-    load, store, exp2 = vectors().load, vectors().store, vectors().exp2
-
-    @njit
-    def fill(values, out):  # type: ignore[no-untyped-def]
-        store(out, 0, exp2(load(values, 0)))
-
-    values = np.resize(
-        np.float32([0, 1, -1, 0.5, -0.5, 3.3, -17.2, -125.9, -126.5, -1e30, -np.inf, 60.4, 0.499, -0.501, 2.5, -99.9]), num_lanes()
-    )
-    out = np.empty(num_lanes(), np.float32)
-    fill(values, out)
-    np.testing.assert_allclose(out, np.where(values < -126, 0, 2.0 ** values.astype(np.float64)), rtol=3e-7)
 
 
 def test_compiled_loops_close_over_nothing() -> None:
