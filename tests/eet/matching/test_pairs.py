@@ -1,5 +1,8 @@
 """Scores of pairs against a plain float64 loop and POT, for every shape, dtype, marginal, solver and thread count."""
 
+import subprocess
+import sys
+
 import numpy as np
 import ot
 import pytest
@@ -209,6 +212,22 @@ def test_compiled_loops_close_over_nothing() -> None:
     kept = [value for value in vars(compiled_sinkhorn).values() if getattr(getattr(value, "_cache", None), "cache_path", None)]
     assert {"score", "correlate", "unpack"} <= {function.py_func.__name__ for function in kept} and len(kept) >= 12
     assert all(function.py_func.__closure__ is None for function in kept)
+
+
+SECOND_PROCESS = """
+import numpy as np
+from eet.matching import TokenSet, compiled_sinkhorn, match_pairs
+tokens = TokenSet(np.ones((1, 2, 8), np.float16), np.ones((1, 2), np.float32), np.ones((1, 8), np.float32))
+for marginal in ("importance", "inverse"):
+    match_pairs(tokens, tokens, [[0, 0]], marginal=marginal)
+print([sum(kernel.stats.cache_misses.values()) for kernel in (compiled_sinkhorn.score, compiled_sinkhorn.correlate)])
+"""
+
+
+def test_a_second_process_compiles_nothing() -> None:
+    """Its arguments, named tuples, are found on disk by what they are."""
+    runs = [subprocess.run([sys.executable, "-c", SECOND_PROCESS], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert runs[1].stdout.strip() == "[0, 0]"
 
 
 @pytest.mark.gpu
