@@ -9,6 +9,7 @@ from eet.matching.rollout import attention_rollout
 from eet.matching.similarity import structural_similarity
 from eet.matching.sinkhorn import Transport, sinkhorn
 from eet.matching.solvers import SOLVERS
+from eet.matching.student_rollout import forward_with_rollout, rollout_mass
 from eet.matching.token_set import TokenSet
 
 __all__ = [
@@ -22,10 +23,12 @@ __all__ = [
     "attention_rollout",
     "correspondences",
     "cosine_similarity",
+    "forward_with_rollout",
     "hamming_similarity",
     "importance",
     "match_pairs",
     "patch_similarity",
+    "rollout_mass",
     "sinkhorn",
     "structural_similarity",
     "uniform",

@@ -4,16 +4,24 @@ The cosine matrix of a pair has the gallery image's tokens as rows and the query
 arrays are flat and start at a cache line. Importing this module imports numba. A function is compiled when it is first called (some
 seconds) and kept on disk beside this file where that can be written; one that closed over another would be compiled anew in each process.
 
-Tokens and centres are flat arrays of uint16 that hold float16 (where `halves` is true) or float32. Those with NaN or infinite entries count
-as zeros.
+Tokens and centres with NaN or infinite entries count as zeros. Arguments are grouped in named tuples, which numba knows.
 
 Shape suffixes: N images, K tokens (Kq of the query, Kg of the gallery image), D dimensions, P pairs.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-from eet.matching.simd import num_lanes, vectors
+from eet.matching.simd.arithmetic import absolute, add, divide, larger, multiply, multiply_add, reciprocal_root, smaller, subtract
+from eet.matching.simd.exponential import exp2
+from eet.matching.simd.lanes import lane, splat, splat4
+from eet.matching.simd.memory import half, half1, load, load4, single, single1, store, store4
+from eet.matching.simd.product_block import products
+from eet.matching.simd.reduction import greatest, least, row_sums, total
+from eet.matching.simd.transposition import transpose
+from eet.matching.simd.vector import LANES
 
 _WIDEST_KERNEL = 60.0
 """e-folds that exp(cosine / epsilon) may span in plain scaling; beyond, potentials are taken into the exponent from the start."""
@@ -28,19 +36,95 @@ _FLOOR = 1e-30  # of what is divided by: keeps 0 / 0, for tokens without mass th
 
 # numpy's rule for division: by 0 it gives infinity and no exception, so that loops have no way out.
 compiled = njit(nogil=True, cache=True, error_model="numpy")
-simd = vectors()
-lanes = num_lanes()
-load, store, load4, store4 = simd.load, simd.store, simd.load4, simd.store4
-half, single, half1, single1 = simd.half, simd.single, simd.half1, simd.single1
-splat, splat4, lane, add, subtract = simd.splat, simd.splat4, simd.lane, simd.add, simd.subtract
-multiply, divide, larger, smaller = simd.multiply, simd.divide, simd.larger, simd.smaller
-multiply_add, absolute, exp2, row_sums = simd.multiply_add, simd.absolute, simd.exp2, simd.row_sums
-total, greatest, least, transpose, reciprocal_root = simd.total, simd.greatest, simd.least, simd.transpose, simd.reciprocal_root
+lanes = LANES
 block_rows = _BLOCK_ROWS[lanes]
 widest = len(block_rows)
 rows_1, rows_2, rows_3 = block_rows[0], block_rows[1], block_rows[-1]
-products_1, products_2, products_3 = simd.products(rows_1, 1), simd.products(rows_2, 2), simd.products(rows_3, widest)
+products_1, products_2, products_3 = products(rows_1, 1), products(rows_2, 2), products(rows_3, widest)
 log2e = float(np.log2(np.e))
+
+
+class Tokens(NamedTuple):
+    """Tokens of N images.
+
+    numbers: flat uint16, one kind of array to compile for. It holds float16 (N * K * D entries) where `halves` is true, else float32 (twice
+    as many). per_image: K. dims: D.
+    """
+
+    numbers: np.ndarray
+    halves: bool
+    per_image: int
+    dims: int
+
+
+class WeightedTokens(NamedTuple):
+    """One side of the pairs: tokens, and what each has to send or receive.
+
+    marginal: float32 (rows, K), each row summing to 1. rows: int64 (P,), a pair's row of `marginal`.
+    """
+
+    tokens: Tokens
+    marginal: np.ndarray
+    rows: np.ndarray
+
+
+class Settings(NamedTuple):
+    """epsilon, transported: as in `match_pairs`. tolerance: L1 error of the row sums at which a pair is done. max_iterations: at most."""
+
+    epsilon: float
+    transported: float
+    tolerance: float
+    max_iterations: int
+
+
+class Answers(NamedTuple):
+    """What `score` fills, float32 (P,). scores: <plan, cosine>. delivered: the mass that the plan moves."""
+
+    scores: np.ndarray
+    delivered: np.ndarray
+
+
+class Rows(NamedTuple):
+    """Scratch: an image's tokens as float32 rows of `stride` numbers, zeros behind the last; `scales` makes each of unit length."""
+
+    numbers: np.ndarray
+    stride: int
+    scales: np.ndarray
+
+
+class Kernel(NamedTuple):
+    """Scratch: a pair's matrices, flat, `padded_rows` rows of `width` vectors.
+
+    num_rows, num_columns: tokens of the gallery image and of the query. entries: 2^(factor * cosine), the potentials of its row and its
+    column added to the exponent.
+    """
+
+    num_rows: int
+    num_columns: int
+    padded_rows: int
+    width: int
+    cosine: np.ndarray
+    entries: np.ndarray
+    potentials_r: np.ndarray
+    potentials_c: np.ndarray
+
+
+class Scaling(NamedTuple):
+    """Scratch: what the iterations of a pair read and change.
+
+    u, v: marginals of rows and columns. r, c: scaling vectors. sent: what the columns get from the rows. border_r, border_c: the kernel's
+    entries of the dummy column and of the dummy row. dummies, dummy_potentials: (2,) of the dummy row, of the dummy column.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    r: np.ndarray
+    c: np.ndarray
+    sent: np.ndarray
+    border_r: np.ndarray
+    border_c: np.ndarray
+    dummies: np.ndarray
+    dummy_potentials: np.ndarray
 
 
 @njit(inline="always")
@@ -57,24 +141,29 @@ def aligned(size):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def unpack(tokens, halves, first, num_tokens, dims, out, stride, scales):  # type: ignore[no-untyped-def]
-    """Tokens as float32 rows of `stride`, and what makes each of unit length. Four at once; the last ones may be done twice."""
+def unpack(numbers, halves, image, num_tokens, dims, rows):  # type: ignore[no-untyped-def]
+    """Fills the rows with the tokens of an image. Four at once; the last ones may be done twice.
+
+    numbers, halves, dims: as in `Tokens`, and num_tokens its per_image: plain arguments, so that LLVM sees which of them are constant.
+    """
+    out, stride, scales = rows.numbers, rows.stride, rows.scales
+    first = image * num_tokens * dims
     whole = dims // lanes * lanes
     last = num_tokens - 1
     for k in range(0, num_tokens, 4):
         k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
         squares_0, squares_1, squares_2, squares_3 = zero(), zero(), zero(), zero()
         for d in range(0, whole, lanes):
-            values = half(tokens, first + k * dims + d) if halves else single(tokens, first + k * dims + d)
+            values = half(numbers, first + k * dims + d) if halves else single(numbers, first + k * dims + d)
             store(out, k * stride + d, values)
             squares_0 = multiply_add(values, values, squares_0)
-            values = half(tokens, first + k1 * dims + d) if halves else single(tokens, first + k1 * dims + d)
+            values = half(numbers, first + k1 * dims + d) if halves else single(numbers, first + k1 * dims + d)
             store(out, k1 * stride + d, values)
             squares_1 = multiply_add(values, values, squares_1)
-            values = half(tokens, first + k2 * dims + d) if halves else single(tokens, first + k2 * dims + d)
+            values = half(numbers, first + k2 * dims + d) if halves else single(numbers, first + k2 * dims + d)
             store(out, k2 * stride + d, values)
             squares_2 = multiply_add(values, values, squares_2)
-            values = half(tokens, first + k3 * dims + d) if halves else single(tokens, first + k3 * dims + d)
+            values = half(numbers, first + k3 * dims + d) if halves else single(numbers, first + k3 * dims + d)
             store(out, k3 * stride + d, values)
             squares_3 = multiply_add(values, values, squares_3)
         sums = row_sums(squares_0, squares_1, squares_2, squares_3)
@@ -82,7 +171,7 @@ def unpack(tokens, halves, first, num_tokens, dims, out, stride, scales):  # typ
             store4(scales, k, sums)
             for row in range(k, min(k + 4, num_tokens)):
                 for d in range(whole, dims):
-                    value = half1(tokens, first + row * dims + d) if halves else single1(tokens, first + row * dims + d)
+                    value = half1(numbers, first + row * dims + d) if halves else single1(numbers, first + row * dims + d)
                     out[row * stride + d] = value
                     scales[row] += value * value
             sums = load4(scales, k)
@@ -111,8 +200,10 @@ def rescued(token):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def cosines(unpacked, stride, scales, columns, num_tokens, width, out):  # type: ignore[no-untyped-def]
-    """Rows of `width` vectors: the cosines of a gallery image's tokens with the query's, panel by panel of `columns`."""
+def cosines(rows, columns, kernel):  # type: ignore[no-untyped-def]
+    """The cosines of a gallery image's tokens with the query's, panel by panel of `columns`."""
+    unpacked, stride, scales = rows.numbers, rows.stride, rows.scales
+    num_tokens, width, out = kernel.num_rows, kernel.width, kernel.cosine
     num_panels = -(-width // widest)
     start = 0
     for panel in range(num_panels):
@@ -132,8 +223,9 @@ def cosines(unpacked, stride, scales, columns, num_tokens, width, out):  # type:
 
 
 @compiled
-def lay_out_columns(unpacked, stride, scales, width, columns):  # type: ignore[no-untyped-def]
+def lay_out_columns(rows, width, columns):  # type: ignore[no-untyped-def]
     """The query's tokens of unit length, transposed, in the panels that `cosines` walks through."""
+    unpacked, stride, scales = rows.numbers, rows.stride, rows.scales
     num_panels = -(-width // widest)
     start = 0
     for panel in range(num_panels):
@@ -147,20 +239,25 @@ def lay_out_columns(unpacked, stride, scales, width, columns):  # type: ignore[n
 
 
 @compiled
-def exponentials(cosine, padded_rows, width, factor, shift, potentials_r, potentials_c, kernel):  # type: ignore[no-untyped-def]
-    """2^(factor * cosine - shift + both potentials)."""
+def exponentials(kernel, factor, shift):  # type: ignore[no-untyped-def]
+    """The kernel's entries: 2^(factor * cosine - shift + both potentials)."""
+    cosine, entries, padded_rows, width = kernel.cosine, kernel.entries, kernel.padded_rows, kernel.width
+    potentials_r, potentials_c = kernel.potentials_r, kernel.potentials_c
     by, less = splat(np.float32(factor)), splat(np.float32(-shift))
     for i in range(padded_rows):
         here = add(less, splat(potentials_r[i]))
         for v in range(width):
             at = (i * width + v) * lanes
             exponent = multiply_add(load(cosine, at), by, add(here, load(potentials_c, v * lanes)))
-            store(kernel, at, exp2(exponent))
+            store(entries, at, exp2(exponent))
 
 
 @compiled
-def iterate(kernel, padded_rows, width, u, v_, r, c, y, border_r, border_c, dummies, slack, tolerance, iterations):  # type: ignore[no-untyped-def]
+def iterate(kernel, scaling, slack, tolerance, iterations):  # type: ignore[no-untyped-def]
     """Scaling iterations, at most `iterations`; true once the rows, before their last update, held within the tolerance."""
+    entries, padded_rows, width = kernel.entries, kernel.padded_rows, kernel.width
+    u, v_, r, c, y = scaling.u, scaling.v, scaling.r, scaling.c, scaling.sent
+    border_r, border_c, dummies = scaling.border_r, scaling.border_c, scaling.dummies
     least_sum, least_sum4 = splat(np.float32(_FLOOR)), splat4(np.float32(_FLOOR))
     for _ in range(iterations):
         for v in range(width):
@@ -176,10 +273,10 @@ def iterate(kernel, padded_rows, width, u, v_, r, c, y, border_r, border_c, dumm
             sums_0, sums_1, sums_2, sums_3 = zero(), zero(), zero(), zero()
             for v in range(0, width * lanes, lanes):
                 scale = load(c, v)
-                sums_0 = multiply_add(load(kernel, first + v), scale, sums_0)
-                sums_1 = multiply_add(load(kernel, second + v), scale, sums_1)
-                sums_2 = multiply_add(load(kernel, third + v), scale, sums_2)
-                sums_3 = multiply_add(load(kernel, fourth + v), scale, sums_3)
+                sums_0 = multiply_add(load(entries, first + v), scale, sums_0)
+                sums_1 = multiply_add(load(entries, second + v), scale, sums_1)
+                sums_2 = multiply_add(load(entries, third + v), scale, sums_2)
+                sums_3 = multiply_add(load(entries, fourth + v), scale, sums_3)
             border = load4(border_r, i)
             received = multiply_add(border, dummy_c4, row_sums(sums_0, sums_1, sums_2, sums_3))
             wanted = load4(u, i)
@@ -189,8 +286,8 @@ def iterate(kernel, padded_rows, width, u, v_, r, c, y, border_r, border_c, dumm
             sum4 = multiply_add(scales, border, sum4)
             scale_0, scale_1, scale_2, scale_3 = lane(scales, 0), lane(scales, 1), lane(scales, 2), lane(scales, 3)
             for v in range(0, width * lanes, lanes):
-                some = multiply_add(load(kernel, first + v), scale_0, multiply(load(kernel, second + v), scale_1))
-                more = multiply_add(load(kernel, third + v), scale_2, multiply(load(kernel, fourth + v), scale_3))
+                some = multiply_add(load(entries, first + v), scale_0, multiply(load(entries, second + v), scale_1))
+                more = multiply_add(load(entries, third + v), scale_2, multiply(load(entries, fourth + v), scale_3))
                 store(y, v, add(load(y, v), add(some, more)))
         error = total(error4)
         dummy_r = np.float32(0)
@@ -220,14 +317,15 @@ def highest_of(values, number):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def balance(cosine, num_gallery, num_query, lanes_q, factor, top, potentials_r, potentials_c):  # type: ignore[no-untyped-def]
+def balance(kernel, factor, top):  # type: ignore[no-untyped-def]
     """Potentials that make the largest entry of every row, then of every column, 1."""
-    for i in range(num_gallery):
-        potentials_r[i] = np.float32(factor * (top - highest_of(cosine[i * lanes_q :], num_query)))
-    for j in range(num_query):
+    cosine, potentials_r, potentials_c, stride = kernel.cosine, kernel.potentials_r, kernel.potentials_c, kernel.width * lanes
+    for i in range(kernel.num_rows):
+        potentials_r[i] = np.float32(factor * (top - highest_of(cosine[i * stride :], kernel.num_columns)))
+    for j in range(kernel.num_columns):
         largest = np.float32(-np.inf)
-        for i in range(num_gallery):
-            largest = max(largest, np.float32(factor * (cosine[i * lanes_q + j] - top)) + potentials_r[i])
+        for i in range(kernel.num_rows):
+            largest = max(largest, np.float32(factor * (cosine[i * stride + j] - top)) + potentials_r[i])
         potentials_c[j] = -largest
 
 
@@ -241,64 +339,79 @@ def absorb(marginal, scaling, potentials, number):  # type: ignore[no-untyped-de
 
 
 @compiled
-def draw_borders(potentials_r, potentials_c, dummy_potentials, padded_rows, lanes_q, border_r, border_c):  # type: ignore[no-untyped-def]
+def draw_borders(kernel, scaling):  # type: ignore[no-untyped-def]
     """Kernel entries of the dummy column (one for each row) and of the dummy row, whose costs are constant."""
-    for i in range(0, padded_rows, lanes):
-        store(border_r, i, exp2(add(load(potentials_r, i), splat(dummy_potentials[1]))))
-    for j in range(0, lanes_q, lanes):
-        store(border_c, j, exp2(add(load(potentials_c, j), splat(dummy_potentials[0]))))
+    dummy_row, dummy_column = scaling.dummy_potentials[0], scaling.dummy_potentials[1]
+    for i in range(0, kernel.padded_rows, lanes):
+        store(scaling.border_r, i, exp2(add(load(kernel.potentials_r, i), splat(dummy_column))))
+    for j in range(0, kernel.width * lanes, lanes):
+        store(scaling.border_c, j, exp2(add(load(kernel.potentials_c, j), splat(dummy_row))))
 
 
 @compiled
-def score(  # type: ignore[no-untyped-def]
-    query, query_halves, gallery, gallery_halves, num_query, num_gallery, dims, pairs,
-    query_marginal, query_marginal_rows, gallery_marginal, gallery_marginal_rows,
-    epsilon, transported, tolerance, max_iterations, scores, delivered,
-):  # fmt: skip
-    """Fills scores and delivered (P,): <plan, cosine> of pairs (P, 2), and the mass that the plan moves. What a pair gets depends on
-    nothing but the pair. The marginals' rows (P,) say which row of them is a pair's.
-    """
-    width = -(-num_query // lanes)
+def room_for(num_rows, num_columns, dims):  # type: ignore[no-untyped-def]
+    """The scratch of a pair: Rows, the query's columns for `cosines`, Kernel and Scaling."""
+    width = -(-num_columns // lanes)
     lanes_q = width * lanes
-    padded_rows = -(-num_gallery // 4) * 4
-    room_rows = max(padded_rows, num_gallery + rows_1, lanes_q)
+    padded_rows = -(-num_rows // 4) * 4
+    room_rows = max(padded_rows, num_rows + rows_1, lanes_q)
     stride = -(-dims // lanes) * lanes
-    unpacked, scales = aligned(room_rows * stride), aligned(room_rows)
+    rows = Rows(aligned(room_rows * stride), stride, aligned(room_rows))
     columns = aligned(lanes_q * stride)
-    cosine, kernel = aligned(room_rows * lanes_q), aligned(room_rows * lanes_q)
+    cosine, entries = aligned(room_rows * lanes_q), aligned(room_rows * lanes_q)
     u, r, border_r, potentials_r = aligned(room_rows), aligned(room_rows), aligned(room_rows), aligned(room_rows)
-    v_, c, y, border_c, potentials_c = aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q)
-    dummies, dummy_potentials = np.zeros(2, np.float32), np.zeros(2, np.float32)  # of the dummy row, of the dummy column
+    v, c, sent, border_c, potentials_c = aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q)
+    dummies, dummy_potentials = np.zeros(2, np.float32), np.zeros(2, np.float32)
     potentials_r[:], potentials_c[:] = -1e30, -1e30  # what only pads has no entries in the kernel
+    kernel = Kernel(num_rows, num_columns, padded_rows, width, cosine, entries, potentials_r, potentials_c)
+    return rows, columns, kernel, Scaling(u, v, r, c, sent, border_r, border_c, dummies, dummy_potentials)
+
+
+@compiled
+def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-def]
+    """Fills the answers: scores and delivered mass of pairs (P, 2). What a pair gets depends on nothing but the pair.
+
+    Args:
+        query, gallery: `WeightedTokens`, of the same dims.
+        pairs: int64 (P, 2), image of the query side and of the gallery side. Pairs of one query side by side save work.
+        settings: `Settings`.
+        answers: `Answers`, filled.
+    """
+    epsilon, transported, tolerance, max_iterations = settings
+    num_query, num_gallery, dims = query.tokens.per_image, gallery.tokens.per_image, query.tokens.dims
+    rows, columns, kernel, scaling = room_for(num_gallery, num_query, dims)
+    lanes_q = kernel.width * lanes
+    cosine, entries, potentials_r, potentials_c = kernel.cosine, kernel.entries, kernel.potentials_r, kernel.potentials_c
+    u, v, r, c, dummies, dummy_potentials = scaling.u, scaling.v, scaling.r, scaling.c, scaling.dummies, scaling.dummy_potentials
     slack = np.float32(1 - transported)
     factor = log2e / epsilon
     previous = np.int64(-1)
     for p in range(len(pairs)):
         if pairs[p, 0] != previous:
             previous = pairs[p, 0]
-            unpacked[:] = 0
-            scales[:] = 0
-            unpack(query, query_halves, previous * num_query * dims, num_query, dims, unpacked, stride, scales)
-            lay_out_columns(unpacked, stride, scales, width, columns)
-            unpacked[:] = 0
-            scales[:] = 0
-        unpack(gallery, gallery_halves, pairs[p, 1] * num_gallery * dims, num_gallery, dims, unpacked, stride, scales)
-        cosines(unpacked, stride, scales, columns, num_gallery, width, cosine)
+            rows.numbers[:] = 0
+            rows.scales[:] = 0
+            unpack(query.tokens.numbers, query.tokens.halves, previous, num_query, dims, rows)
+            lay_out_columns(rows, kernel.width, columns)
+            rows.numbers[:] = 0
+            rows.scales[:] = 0
+        unpack(gallery.tokens.numbers, gallery.tokens.halves, pairs[p, 1], num_gallery, dims, rows)
+        cosines(rows, columns, kernel)
 
         for i in range(num_gallery):
-            u[i] = gallery_marginal[gallery_marginal_rows[p], i]
+            u[i] = gallery.marginal[gallery.rows[p], i]
         for j in range(num_query):
-            v_[j] = query_marginal[query_marginal_rows[p], j]
+            v[j] = query.marginal[query.rows[p], j]
         highest, lowest = splat(np.float32(-2)), splat(np.float32(2))
-        for at in range(0, padded_rows * lanes_q, lanes):
+        for at in range(0, kernel.padded_rows * lanes_q, lanes):
             values = load(cosine, at)
             highest, lowest = larger(highest, values), smaller(lowest, values)
         top, bottom = greatest(highest), least(lowest)
         potentials_r[:num_gallery] = 0
         potentials_c[:num_query] = 0
         if (top - bottom) / epsilon > _WIDEST_KERNEL:
-            balance(cosine, num_gallery, num_query, lanes_q, factor, top, potentials_r, potentials_c)
-        exponentials(cosine, padded_rows, width, factor, factor * top, potentials_r, potentials_c, kernel)
+            balance(kernel, factor, top)
+        exponentials(kernel, factor, factor * top)
         c[:] = 1
         r[:] = 0
         dummies[0] = 0
@@ -306,46 +419,50 @@ def score(  # type: ignore[no-untyped-def]
             dummies[1] = 1
             dummy_potentials[0] = -highest_of(potentials_c, num_query)
             dummy_potentials[1] = -highest_of(potentials_r, num_gallery)
-            draw_borders(potentials_r, potentials_c, dummy_potentials, padded_rows, lanes_q, border_r, border_c)
+            draw_borders(kernel, scaling)
         done = 0
         while done < max_iterations:
             at_most = min(_ITERATIONS_AT_ONCE, max_iterations - done)
-            if iterate(kernel, padded_rows, width, u, v_, r, c, y, border_r, border_c, dummies, slack, tolerance, at_most):
+            if iterate(kernel, scaling, slack, tolerance, at_most):
                 break
             done += at_most
             if done < max_iterations:
                 absorb(u, r, potentials_r, num_gallery)
-                absorb(v_, c, potentials_c, num_query)
-                exponentials(cosine, padded_rows, width, factor, factor * top, potentials_r, potentials_c, kernel)
+                absorb(v, c, potentials_c, num_query)
+                exponentials(kernel, factor, factor * top)
                 if slack > 0:
                     dummy_potentials += np.log2(dummies)
                     dummies[:] = 1
-                    draw_borders(potentials_r, potentials_c, dummy_potentials, padded_rows, lanes_q, border_r, border_c)
+                    draw_borders(kernel, scaling)
 
         sums, moved = zero(), zero()
         for i in range(num_gallery):
             row_sum, row_moved = zero(), zero()
-            for v in range(0, lanes_q, lanes):
-                mass = multiply(load(kernel, i * lanes_q + v), load(c, v))
-                row_sum = multiply_add(mass, load(cosine, i * lanes_q + v), row_sum)
+            for at in range(0, lanes_q, lanes):
+                mass = multiply(load(entries, i * lanes_q + at), load(c, at))
+                row_sum = multiply_add(mass, load(cosine, i * lanes_q + at), row_sum)
                 row_moved = add(row_moved, mass)
             sums = multiply_add(splat(r[i]), row_sum, sums)
             moved = multiply_add(splat(r[i]), row_moved, moved)
-        scores[p] = total(sums)
-        delivered[p] = total(moved)
+        answers.scores[p] = total(sums)
+        answers.delivered[p] = total(moved)
 
 
 @compiled
-def correlate(centers, tokens, halves, num_tokens, dims, pairs, out):  # type: ignore[no-untyped-def]
-    """Fills out (P, K): the cosine of centre pairs[p, 0] with each token of image pairs[p, 1]."""
-    stride = -(-dims // lanes) * lanes
-    unpacked, scales = aligned(num_tokens * stride), aligned(num_tokens + 4)
-    center, center_scale = aligned(stride), aligned(4)
+def correlate(centers, tokens, pairs, out):  # type: ignore[no-untyped-def]
+    """Fills out (P, K): the cosine of centre pairs[p, 0] with each token of image pairs[p, 1].
+
+    centers: `Tokens.numbers` of float32 centres. tokens: `Tokens`. pairs: int64 (P, 2).
+    """
+    num_tokens = tokens.per_image
+    stride = -(-tokens.dims // lanes) * lanes
+    rows = Rows(aligned(num_tokens * stride), stride, aligned(num_tokens + 4))
+    center = Rows(aligned(stride), stride, aligned(4))
     for p in range(len(pairs)):
-        unpack(centers, False, pairs[p, 0] * dims, 1, dims, center, stride, center_scale)
-        unpack(tokens, halves, pairs[p, 1] * num_tokens * dims, num_tokens, dims, unpacked, stride, scales)
+        unpack(centers, False, pairs[p, 0], 1, tokens.dims, center)
+        unpack(tokens.numbers, tokens.halves, pairs[p, 1], num_tokens, tokens.dims, rows)
         for k in range(num_tokens):
             product = zero()
             for d in range(0, stride, lanes):
-                product = multiply_add(load(unpacked, k * stride + d), load(center, d), product)
-            out[p, k] = total(product) * scales[k] * center_scale[0]
+                product = multiply_add(load(rows.numbers, k * stride + d), load(center.numbers, d), product)
+            out[p, k] = total(product) * rows.scales[k] * center.scales[0]

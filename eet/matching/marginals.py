@@ -63,7 +63,6 @@ class Marginal(NamedTuple):
 MARGINALS: dict[str, Marginal] = {
     "uniform": Marginal(uniform, "shape"),
     "importance": Marginal(importance, "mass"),
-    "rollout": Marginal(importance, "mass"),  # the mass is a relevancy map (see `eet.matching.rollout`): named for the records of a run
     "cross_correlation": Marginal(cross_correlation, "correlation"),
     "inverse": Marginal(inverse, "correlation"),
     "exponential": Marginal(exponential, "correlation"),

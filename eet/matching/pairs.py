@@ -6,7 +6,7 @@ Shape suffixes: N images, K tokens (Kq of a query, Kg of a gallery image), D dim
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -100,14 +100,15 @@ def match_compiled(
     threads: int | None,
 ) -> Matches:
     """`match_pairs` by compiled loops, of checked sides: `weigh` reads centres where these hold them, else masses."""
-    from eet.matching.compiled_sinkhorn import correlate, score
+    from eet.matching.compiled_sinkhorn import Answers, Settings, Tokens, WeightedTokens, correlate, score
 
     num_pairs, num_query, num_gallery = len(pairs_P2), queries.tokens_NKD.shape[1], gallery.tokens_NKD.shape[1]
-    dims = queries.tokens_NKD.shape[2]
-    query_tokens, gallery_tokens = _raw(queries.tokens_NKD), _raw(gallery.tokens_NKD)
-    query_halves, gallery_halves = (side.tokens_NKD.dtype == torch.float16 for side in (queries, gallery))
-    masses = [None if side.mass_NK is None else weigh(side.mass_NK).cpu().numpy() for side in (queries, gallery)]
+    sides = [
+        Tokens(_raw(side.tokens_NKD), side.tokens_NKD.dtype == torch.float16, *side.tokens_NKD.shape[1:]) for side in (queries, gallery)
+    ]
+    masses: list[Any] = [None if side.mass_NK is None else weigh(side.mass_NK).cpu().numpy() for side in (queries, gallery)]
     centers = [None if side.center_ND is None else _raw(side.center_ND) for side in (queries, gallery)]
+    settings = Settings(float(epsilon), float(transported), TOLERANCE, MAX_ITERATIONS)
     # Pairs of one query side by side: it is laid out once for all of them.
     order = np.argsort(pairs_P2[:, 0], kind="stable")
     scores, delivered = np.empty(num_pairs, np.float32), np.empty(num_pairs, np.float32)
@@ -117,17 +118,15 @@ def match_compiled(
         marginals = masses
         if queries.mass_NK is None:
             of_query, of_gallery = np.empty((len(pairs), num_query), np.float32), np.empty((len(pairs), num_gallery), np.float32)
-            correlate(centers[1], query_tokens, query_halves, num_query, dims, np.ascontiguousarray(pairs[:, ::-1]), of_query)
-            correlate(centers[0], gallery_tokens, gallery_halves, num_gallery, dims, pairs, of_gallery)
+            correlate(centers[1], sides[0], np.ascontiguousarray(pairs[:, ::-1]), of_query)
+            correlate(centers[0], sides[1], pairs, of_gallery)
             marginals = [weigh(torch.from_numpy(correlation)).numpy() for correlation in (of_query, of_gallery)]
             rows = np.arange(len(pairs)), np.arange(len(pairs))
         else:
             rows = pairs[:, 0].copy(), pairs[:, 1].copy()
-        found = np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32)
-        score(
-            query_tokens, query_halves, gallery_tokens, gallery_halves, num_query, num_gallery, dims, pairs,
-            marginals[0], rows[0], marginals[1], rows[1], epsilon, transported, TOLERANCE, MAX_ITERATIONS, *found,
-        )  # fmt: skip
+        found = Answers(np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32))
+        query_side, gallery_side = (WeightedTokens(sides[k], marginals[k], rows[k]) for k in (0, 1))
+        score(query_side, gallery_side, pairs, settings, found)
         scores[part], delivered[part] = found
 
     threads = threads or os.cpu_count() or 1

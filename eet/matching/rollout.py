@@ -42,7 +42,7 @@ def attention_rollout(model: nn.Module, images_BCHW: Tensor, *, discard: float =
     rolled: list[Tensor] = []
 
     def follow(module: nn.Module, inputs: tuple[Any, ...], attention_BHNN: Tensor) -> None:
-        step_BNN = _residual_step(attention_BHNN.float().amin(dim=1), num_prefix, discard)
+        step_BNN = residual_step(attention_BHNN.float().amin(dim=1), num_prefix, discard)
         rolled[:] = [step_BNN @ rolled[0] if rolled else step_BNN]
 
     # Fused attention never holds the map; for this pass it is computed in steps.
@@ -59,7 +59,7 @@ def attention_rollout(model: nn.Module, images_BCHW: Tensor, *, discard: float =
     return importance(rolled[0][:, num_prefix:, num_prefix:].mean(dim=1))
 
 
-def _residual_step(map_BNN: Tensor, num_prefix: int, discard: float) -> Tensor:
+def residual_step(map_BNN: Tensor, num_prefix: int, discard: float) -> Tensor:
     """What one block and its residual connection pass on, rows summing to 1."""
     patches_Be = map_BNN[:, num_prefix:, num_prefix:].flatten(1)
     lowest_Be = patches_Be.topk(int(discard * patches_Be.shape[1]), dim=1, largest=False).indices

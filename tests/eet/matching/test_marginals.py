@@ -41,3 +41,9 @@ def test_marginals_of_correlations_are_the_published_formulas() -> None:
         torch.testing.assert_close(MARGINALS[name].weigh(a), weights / weights.sum())
     # Nothing of this image looks like the other: there is no direction to prefer.
     torch.testing.assert_close(MARGINALS["cross_correlation"].weigh(-relu), torch.full((4,), 0.25))
+
+
+def test_no_marginal_is_another_by_a_second_name() -> None:
+    """Rollout is a mass that a gallery may hold, not a marginal: `importance` reads it."""
+    functions = [marginal.weigh for marginal in MARGINALS.values()]
+    assert len(set(functions)) == len(functions) and "rollout" not in MARGINALS

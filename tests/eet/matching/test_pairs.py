@@ -1,5 +1,8 @@
 """Scores of pairs against a plain float64 loop and POT, for every shape, dtype, marginal, solver and thread count."""
 
+import subprocess
+import sys
+
 import numpy as np
 import ot
 import pytest
@@ -8,7 +11,6 @@ import torch
 from eet.matching import MARGINALS, SOLVERS, TokenSet, match_pairs
 from eet.matching.marginals import importance
 from eet.matching.pairs import match_compiled
-from eet.matching.simd import num_lanes, vectors
 from eet.matching.token_set import checked
 
 
@@ -203,23 +205,6 @@ def test_wrong_arguments_are_refused() -> None:
             match_pairs(queries, gallery, wrong)
 
 
-def test_exp2_of_a_vector_is_close_and_ends_at_zero() -> None:
-    from numba import njit
-
-    load, store, exp2 = vectors().load, vectors().store, vectors().exp2
-
-    @njit
-    def fill(values, out):  # type: ignore[no-untyped-def]
-        store(out, 0, exp2(load(values, 0)))
-
-    values = np.resize(
-        np.float32([0, 1, -1, 0.5, -0.5, 3.3, -17.2, -125.9, -126.5, -1e30, -np.inf, 60.4, 0.499, -0.501, 2.5, -99.9]), num_lanes()
-    )
-    out = np.empty(num_lanes(), np.float32)
-    fill(values, out)
-    np.testing.assert_allclose(out, np.where(values < -126, 0, 2.0 ** values.astype(np.float64)), rtol=3e-7)
-
-
 def test_compiled_loops_close_over_nothing() -> None:
     """What closes over another is compiled anew in each process: its place on disk is never found again."""
     from eet.matching import compiled_sinkhorn
@@ -227,6 +212,22 @@ def test_compiled_loops_close_over_nothing() -> None:
     kept = [value for value in vars(compiled_sinkhorn).values() if getattr(getattr(value, "_cache", None), "cache_path", None)]
     assert {"score", "correlate", "unpack"} <= {function.py_func.__name__ for function in kept} and len(kept) >= 12
     assert all(function.py_func.__closure__ is None for function in kept)
+
+
+SECOND_PROCESS = """
+import numpy as np
+from eet.matching import TokenSet, compiled_sinkhorn, match_pairs
+tokens = TokenSet(np.ones((1, 2, 8), np.float16), np.ones((1, 2), np.float32), np.ones((1, 8), np.float32))
+for marginal in ("importance", "inverse"):
+    match_pairs(tokens, tokens, [[0, 0]], marginal=marginal)
+print([sum(kernel.stats.cache_misses.values()) for kernel in (compiled_sinkhorn.score, compiled_sinkhorn.correlate)])
+"""
+
+
+def test_a_second_process_compiles_nothing() -> None:
+    """Its arguments, named tuples, are found on disk by what they are."""
+    runs = [subprocess.run([sys.executable, "-c", SECOND_PROCESS], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert runs[1].stdout.strip() == "[0, 0]"
 
 
 @pytest.mark.gpu
