@@ -30,7 +30,7 @@ def test_round_trip(tmp_path, changes):
     write_manifest(str(tmp_path / "gallery"), made)
     assert read_manifest(str(tmp_path / "gallery")) == made
     assert [path.name for path in (tmp_path / "gallery").iterdir()] == ["manifest.json"]
-    assert json.loads((tmp_path / "gallery" / "manifest.json").read_text("utf-8"))["schema_version"] == 1
+    assert json.loads((tmp_path / "gallery" / "manifest.json").read_text("utf-8"))["schema_version"] == 2
 
 
 def test_where_the_cpu_decoded_the_manifest_is_as_before_there_was_a_choice():
@@ -50,7 +50,7 @@ def test_no_manifest_says_what_was_looked_for_and_who_writes_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (manifest(schema_version=2).to_json(), "schema version 3; this program reads versions 1 and 2"),
+        (manifest(schema_version=3).to_json(), "schema version 3; this program reads versions 1 and 2"),
         ("{", "not JSON"),
         ("[]", "not the manifest of a gallery"),
         ('{"num_bits": 3}', "no schema_version"),
