@@ -142,7 +142,7 @@ def test_a_batch_run_in_parts_has_the_gradient_of_the_whole(step):
     whole, parts = gradients_of(*step(micro_batch_size=8)), gradients_of(*step(micro_batch_size=3))
     assert whole.keys() == parts.keys() and whole["model.head.weight"].abs().max() > 1e-3
     for name, value in whole.items():
-        torch.testing.assert_close(parts[name], value, atol=1e-6, rtol=1e-4, msg=name)
+        torch.testing.assert_close(parts[name], value, atol=5e-6, rtol=1e-4, msg=name)  # float32 sums in another order
 
 
 def test_the_objective_is_the_margin_loss_of_unit_embeddings(step):
