@@ -4,7 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from eet.search.hamming_index import RECORD_FILE, HammingIndex
+from eet.search.distinct_codes import RECORD_FILE
+from eet.search.hamming_index import HammingIndex
 from eet.search.ivf_index import IVFIndex
 
 INDEXES: dict[str, type[HammingIndex]] = {"exact": HammingIndex, "ivf": IVFIndex}

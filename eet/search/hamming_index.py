@@ -1,29 +1,18 @@
 """Exact Hamming search over distinct codes.
 
-A trained code has few values: a label's pictures pile up on a handful. So the distinct codes are searched, and an offset
-table expands each found code to its items. Ties then come out as groups, which gives them a defined order.
-
 Shape suffixes: Q queries, N items, U distinct codes, B bytes, b bits, W machine words.
 """
 
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from eet.hashing.distance import as_words, asymmetric_tables
-from eet.hashing.packing import check_packed
+from eet.hashing.distance import asymmetric_tables
+from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
 
-# With this share of distinct codes or more, items are indexed as they are: grouping would then save no work, and its tables
-# would take more memory than the codes that it saves.
-FLAT_FROM_DISTINCT_SHARE = 0.83
-
-_FILES = ("codes", "offsets", "rows")
-RECORD_FILE = "codes.json"
 _QUERIES_AT_ONCE = 1024  # their byte tables take bytes * 1 kB a query
 _FEW_CODES, _FEW_QUERIES = 1 << 21, 8  # of so few codes threads take so many queries each; more codes are split between them instead
 _LEAST_PAIRS, _LEAST_CODES = 1 << 18, 1 << 12  # of queries and codes, and of codes, that are worth a thread of their own
@@ -50,15 +39,9 @@ class HammingIndex:
 
     kind = "exact"
 
-    def __init__(self, words_UW: np.ndarray, offsets: np.ndarray, rows_N: np.ndarray, *, width: int, num_bits: int | None) -> None:
-        """Use `build` or `load`. words_UW: uint32 or uint64. Empty `offsets`: every code has one item, rows_N[u], or item u where that is
-        empty too (the flat form).
-        """
-        self._words_UW = frozen(words_UW)
-        self._offsets = frozen(offsets)
-        self._rows_N = frozen(rows_N)
-        self._width = width
-        self.num_bits = num_bits
+    def __init__(self, codes: DistinctCodes) -> None:
+        """Over codes that are there; nothing is copied."""
+        self.codes = codes
         self._on_device: Any = None
 
     @classmethod
@@ -67,39 +50,16 @@ class HammingIndex:
 
         Args:
             packed_NB: uint8 (N, B), as `eet.hashing.pack` makes them; row i is item i. N may be 0.
-            num_bits: bits of a code, if query hashes shall be checked against it; B must be ceil(num_bits / 8).
+            num_bits: bits of a code, for which B must be ceil(num_bits / 8); query hashes are then checked against it.
 
         Raises:
             ValueError: not packed codes, or a width that does not fit num_bits.
         """
-        check_packed(packed_NB, "packed_NB")
-        width = packed_NB.shape[1]
-        if num_bits is not None and -(-num_bits // 8) != width:
-            raise ValueError(
-                f"codes are {width} bytes wide, but num_bits={num_bits} needs {-(-num_bits // 8)}; "
-                "pass the number of bits that the model has."
-            )
-        words_NW = wide_words(packed_NB)
-        num_items = len(words_NW)
-        narrow = np.uint32 if num_items < 2**32 else np.int64
-        # Stable sorts, so the rows of one code ascend.
-        order = np.argsort(words_NW[:, 0], kind="stable") if words_NW.shape[1] == 1 else np.lexsort(words_NW.T)
-        order = order.astype(narrow)
-        sorted_words = words_NW[order]
-        is_first = np.ones(num_items, dtype=bool)
-        is_first[1:] = (sorted_words[1:] != sorted_words[:-1]).any(axis=1)
-        if np.count_nonzero(is_first) >= FLAT_FROM_DISTINCT_SHARE * num_items:
-            return cls(words_NW, np.empty(0, np.int64), np.empty(0, narrow), width=width, num_bits=num_bits)
-        firsts = np.flatnonzero(is_first)
-        return cls(sorted_words[firsts], np.append(firsts, num_items), order, width=width, num_bits=num_bits)
+        return cls(DistinctCodes.build(packed_NB, num_bits=num_bits))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the index into a local folder, from which `load` maps it into memory."""
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        for name, array in zip(_FILES, (self._words_UW, self._offsets, self._rows_N), strict=True):
-            np.save(target / f"{name}.npy", array)
-        (target / RECORD_FILE).write_text(json.dumps({"kind": self.kind, "width": self._width, "num_bits": self.num_bits}) + "\n")
+        self.codes.save(folder, kind=self.kind)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "HammingIndex":
@@ -107,32 +67,31 @@ class HammingIndex:
 
         Raises FileNotFoundError where there is none.
         """
-        record = json.loads((Path(folder) / RECORD_FILE).read_text())
-        words, offsets, rows = (np.load(Path(folder) / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _FILES)
-        return cls(words, offsets, rows, width=record["width"], num_bits=record["num_bits"])
+        return cls(DistinctCodes.load(folder))
+
+    @property
+    def num_bits(self) -> int | None:
+        """Bits of a code, where they are known."""
+        return self.codes.num_bits
 
     @property
     def num_items(self) -> int:
         """Items in the gallery, N."""
-        return len(self._rows_N) or len(self._words_UW)
+        return self.codes.num_items
 
     @property
     def num_codes(self) -> int:
         """Codes that are searched: the distinct ones, or one per item in the flat form."""
-        return len(self._words_UW)
+        return len(self.codes)
 
     @property
     def nbytes(self) -> int:
         """Memory that the index takes, in bytes."""
-        return self._words_UW.nbytes + self._offsets.nbytes + self._rows_N.nbytes
+        return self.codes.nbytes
 
     def packed_codes(self) -> np.ndarray:
         """The codes of all items in the order of their rows, uint8 (N, B), as they were given to `build`."""
-        words = self._words_UW
-        if len(self._rows_N):
-            words = np.empty((self.num_items, words.shape[1]), words.dtype)
-            words[self._rows_N] = np.repeat(self._words_UW, np.diff(self._offsets), axis=0) if len(self._offsets) else self._words_UW
-        return np.ascontiguousarray(words).view(np.uint8)[:, : self._width].copy()
+        return self.codes.packed_codes()
 
     def search(
         self,
@@ -176,16 +135,9 @@ class HammingIndex:
         """`search`, with the asymmetric scores (float32, 0 without `query_hash`) between distances and rows: what answers of several
         indexes are merged by.
         """
-        check_packed(packed_QB, "packed_QB")
-        if packed_QB.shape[1] != self._width:
-            raise ValueError(
-                f"query codes are {packed_QB.shape[1]} bytes wide, the gallery's {self._width}; "
-                "encode the queries with the gallery's model."
-            )
+        self.codes.check_queries(packed_QB, query_hash)
         if k < 1:
             raise ValueError(f"k={k}; ask for at least 1 item.")
-        if query_hash is not None:
-            self._check_hash(query_hash, len(packed_QB))
         num_queries, k = len(packed_QB), min(k, self.num_items)
         distances_Qk = np.full((num_queries, k), -1, dtype=np.int32)
         scores_Qk = np.zeros((num_queries, k), dtype=np.float32)
@@ -209,10 +161,10 @@ class HammingIndex:
         no_tables = np.empty((0, 0, 256), np.float32)
 
         def answer(block: slice, candidates: Candidates | None = None) -> None:
-            tables = frozen(no_tables if query_hash is None else asymmetric_tables(query_hash[block]))
-            candidates = candidates or scan.find(frozen(words_QW[block]), k, ranges)
+            tables = read_only(no_tables if query_hash is None else asymmetric_tables(query_hash[block]))
+            candidates = candidates or scan.find(read_only(words_QW[block]), k, ranges)
             found = distances_Qk[block], scores_Qk[block], rows_Qk[block]
-            rank(self._words_UW, self._offsets, self._rows_N, tables, *candidates, k, *found)
+            rank(self.codes.words_UW, self.codes.offsets, self.codes.rows_N, tables, *candidates, k, *found)
 
         if pieces == len(tiles) == 1:
             answer(tiles[0])
@@ -222,7 +174,7 @@ class HammingIndex:
                 list(pool.map(answer, tiles))
             else:
                 for block in tiles:
-                    words_TW = frozen(words_QW[block])
+                    words_TW = read_only(words_QW[block])
                     parts = pool.map(lambda place, words_TW=words_TW: scan.find(words_TW, k, ranges[place : place + 1]), range(pieces))
                     answer(block, _merged(list(parts)))
         return distances_Qk, scores_Qk, rows_Qk
@@ -232,9 +184,9 @@ class HammingIndex:
         if device == "cpu":
             from eet.search.scan import QUERIES_AT_ONCE, nearest
 
-            num_bits = 8 * self._width
+            num_bits = 8 * self.codes.width
             return Scan(
-                lambda words_TW, k, ranges_R2: nearest(self._words_UW, self._offsets, words_TW, k, num_bits, ranges_R2),
+                lambda words_TW, k, ranges_R2: nearest(self.codes.words_UW, self.codes.offsets, words_TW, k, num_bits, ranges_R2),
                 least=_FEW_QUERIES if self.num_codes < _FEW_CODES else QUERIES_AT_ONCE,
                 most=QUERIES_AT_ONCE,
                 whole=False,
@@ -242,15 +194,8 @@ class HammingIndex:
         from eet.search.device_scan import DeviceScan
 
         if self._on_device is None or self._on_device.device != device:
-            self._on_device = DeviceScan(self._words_UW, self._offsets, num_bits=8 * self._width, device=device)
+            self._on_device = DeviceScan(self.codes.words_UW, self.codes.offsets, num_bits=8 * self.codes.width, device=device)
         return Scan(lambda words_TW, k, _: self._on_device.nearest(words_TW, k), _QUERIES_AT_ONCE, _QUERIES_AT_ONCE, whole=True)
-
-    def _check_hash(self, query_hash: np.ndarray, num_queries: int) -> None:
-        bits = query_hash.shape[1] if query_hash.ndim == 2 else 0
-        fits = bits == self.num_bits if self.num_bits is not None else -(-bits // 8) == self._width
-        if not fits or len(query_hash) != num_queries:
-            allowed = self.num_bits if self.num_bits is not None else f"{8 * self._width - 7} to {8 * self._width}"
-            raise ValueError(f"query_hash has shape {query_hash.shape}; give ({num_queries}, {allowed}), one hash for each query code.")
 
 
 def _merged(parts: list[Candidates]) -> Candidates:
@@ -260,18 +205,3 @@ def _merged(parts: list[Candidates]) -> Candidates:
     order = np.argsort(query, kind="stable")
     codes, distances = (np.concatenate([part[place] for part in parts])[order] for place in (1, 2))
     return np.concatenate([[0], np.cumsum(counts.sum(axis=0))]), codes, distances
-
-
-def frozen(array: np.ndarray) -> np.ndarray:
-    """A view that cannot be written to. A mapped index and what comes from another process is like that; were the rest not, every loop
-    would be compiled for both.
-    """
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-def wide_words(packed_NB: np.ndarray) -> np.ndarray:
-    """Codes as uint32 (N, 1) up to 4 bytes, else as uint64 words (N, W)."""
-    words_NW = as_words(packed_NB)
-    return words_NW.astype(np.uint32) if words_NW.itemsize < 4 else words_NW

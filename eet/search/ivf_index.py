@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eet.search.hamming_index import HammingIndex, Scan, frozen, wide_words
+from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
+from eet.search.hamming_index import HammingIndex, Scan
 
 _PROBES = 16
 _SAMPLE_PER_LIST = 32
@@ -33,12 +34,12 @@ class IVFIndex(HammingIndex):
 
     kind = "ivf"
 
-    def __init__(self, codes: HammingIndex, centroids_LB: np.ndarray, list_starts: np.ndarray) -> None:
+    def __init__(self, codes: DistinctCodes, centroids_LB: np.ndarray, list_starts: np.ndarray) -> None:
         """Use `build` or `load`. codes: those of list l are list_starts[l] up to list_starts[l + 1]."""
-        super().__init__(codes._words_UW, codes._offsets, codes._rows_N, width=codes._width, num_bits=codes.num_bits)
-        self.centroids_LB = frozen(centroids_LB)
-        self._centroids_LW = frozen(wide_words(centroids_LB))
-        self._list_starts = frozen(list_starts)
+        super().__init__(codes)
+        self.centroids_LB = read_only(centroids_LB)
+        self._centroids_LW = read_only(wide_words(centroids_LB))
+        self._list_starts = read_only(list_starts)
         self.probes = _PROBES
 
     @classmethod
@@ -57,15 +58,14 @@ class IVFIndex(HammingIndex):
         """
         if lists is not None and lists < 1:
             raise ValueError(f"lists={lists}; give 1 or more.")
-        exact = HammingIndex.build(packed_NB, num_bits=num_bits)
-        codes_UB = np.ascontiguousarray(exact._words_UW).view(np.uint8)[:, : exact._width]
+        codes = DistinctCodes.build(packed_NB, num_bits=num_bits)
         if centroids_LB is None or not len(centroids_LB):
-            wanted = lists or min(_MOST_LISTS, math.ceil(4 * math.sqrt(exact.num_codes)))
-            centroids_LB = learn_centroids(codes_UB, min(wanted, exact.num_codes))
-        list_U = _nearest_centroid(codes_UB, centroids_LB)
-        order_U = np.argsort(list_U, kind="stable").astype(np.uint32 if exact.num_codes < 2**32 else np.int64)
+            wanted = lists or min(_MOST_LISTS, math.ceil(4 * math.sqrt(len(codes))))
+            centroids_LB = learn_centroids(codes.codes_UB, min(wanted, len(codes)))
+        list_U = _nearest_centroid(codes.codes_UB, centroids_LB)
+        order_U = np.argsort(list_U, kind="stable").astype(np.uint32 if len(codes) < 2**32 else np.int64)
         list_starts = np.searchsorted(list_U[order_U], np.arange(len(centroids_LB) + 1))
-        return cls(_reordered(exact, order_U), centroids_LB, list_starts)
+        return cls(codes.reordered(order_U), centroids_LB, list_starts)
 
     @property
     def num_lists(self) -> int:
@@ -87,11 +87,11 @@ class IVFIndex(HammingIndex):
     def load(cls, folder: str | os.PathLike[str]) -> "IVFIndex":
         """The index that `save` wrote, mapped. Raises FileNotFoundError where there is none."""
         starts = np.load(Path(folder) / _LIST_STARTS, mmap_mode="r").view(np.ndarray)
-        return cls(HammingIndex.load(folder), np.load(Path(folder) / _CENTROIDS), starts)
+        return cls(DistinctCodes.load(folder), np.load(Path(folder) / _CENTROIDS), starts)
 
     def exact(self) -> HammingIndex:
         """The exact index over the same codes; nothing is copied."""
-        return HammingIndex(self._words_UW, self._offsets, self._rows_N, width=self._width, num_bits=self.num_bits)
+        return HammingIndex(self.codes)
 
     def _scan(self, device: str) -> Scan:
         if self.probes >= self.num_lists:
@@ -100,7 +100,7 @@ class IVFIndex(HammingIndex):
 
         lists = self._centroids_LW, self._list_starts, self.probes
         return Scan(
-            lambda words_TW, k, _: nearest_in_lists(self._words_UW, self._offsets, words_TW, k, 8 * self._width, *lists),
+            lambda words_TW, k, _: nearest_in_lists(self.codes.words_UW, self.codes.offsets, words_TW, k, 8 * self.codes.width, *lists),
             least=1,
             most=QUERIES_AT_ONCE,
             whole=True,
@@ -142,14 +142,3 @@ def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:
 def _nearest_centroid(codes_SB: np.ndarray, centroids_LB: np.ndarray) -> np.ndarray:
     """The list of each code; the first of those that are equally near."""
     return HammingIndex.build(centroids_LB).search(codes_SB, 1)[1].ravel()
-
-
-def _reordered(index: HammingIndex, order_U: np.ndarray) -> HammingIndex:
-    """The same items under codes in another order."""
-    words_UW = index._words_UW[order_U]
-    if not len(index._offsets):
-        return HammingIndex(words_UW, index._offsets, order_U, width=index._width, num_bits=index.num_bits)
-    sizes_U = np.diff(index._offsets)[order_U]
-    offsets = np.concatenate([[0], np.cumsum(sizes_U)])
-    place_N = np.repeat(index._offsets[order_U] - offsets[:-1], sizes_U) + np.arange(offsets[-1])
-    return HammingIndex(words_UW, offsets, index._rows_N[place_N], width=index._width, num_bits=index.num_bits)
