@@ -4,34 +4,15 @@ Shape suffixes: Q queries, N items, U distinct codes, B bytes, b bits, W machine
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from eet.hashing.distance import asymmetric_tables
-from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
+from eet.search.distinct_codes import DistinctCodes
+from eet.search.tiled_search import Scan, tiled_search
 
-_QUERIES_AT_ONCE = 1024  # their byte tables take bytes * 1 kB a query
-_FEW_CODES, _FEW_QUERIES = 1 << 21, 8  # of so few codes threads take so many queries each; more codes are split between them instead
-_LEAST_PAIRS, _LEAST_CODES = 1 << 18, 1 << 12  # of queries and codes, and of codes, that are worth a thread of their own
-
-Candidates: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""(starts, codes, distances): those of query t are codes[starts[t] : starts[t + 1]], among them all that may be in its answer."""
-
-
-class Scan(NamedTuple):
-    """How candidates are found.
-
-    find: (words (T, W) of some queries, k, ranges (R, 2) of codes) -> candidates among those codes. most: queries that it should get at
-    once, where there are as many; least: where that gives every thread some. whole: it looks at all codes, whatever the ranges.
-    """
-
-    find: Callable[[np.ndarray, int, np.ndarray], Candidates]
-    least: int
-    most: int
-    whole: bool
+_QUERIES_AT_ONCE = 1024  # on a device; their byte tables take bytes * 1 kB a query
+_FEW_CODES, _FEW_QUERIES = 1 << 21, 8  # with fewer codes, a thread takes 8 queries or more; with more, threads share the codes instead
 
 
 class HammingIndex:
@@ -135,49 +116,7 @@ class HammingIndex:
         """`search`, with the asymmetric scores (float32, 0 without `query_hash`) between distances and rows: what answers of several
         indexes are merged by.
         """
-        self.codes.check_queries(packed_QB, query_hash)
-        if k < 1:
-            raise ValueError(f"k={k}; ask for at least 1 item.")
-        num_queries, k = len(packed_QB), min(k, self.num_items)
-        distances_Qk = np.full((num_queries, k), -1, dtype=np.int32)
-        scores_Qk = np.zeros((num_queries, k), dtype=np.float32)
-        rows_Qk = np.full((num_queries, k), -1, dtype=np.int64)
-        if k == 0 or num_queries == 0:
-            return distances_Qk, scores_Qk, rows_Qk
-        words_QW = wide_words(packed_QB)
-        threads = threads or os.cpu_count() or 1
-        scan = self._scan(device)
-        least = scan.least if -(-num_queries // scan.least) >= threads else scan.most
-        tile = min(scan.most, max(least, -(-num_queries // threads)))
-        tile = -(-num_queries // -(-num_queries // tile))  # as many queries in each
-        tiles = [slice(start, start + tile) for start in range(0, num_queries, tile)]
-        # Fewer tiles than threads: each is searched by all of them, piece by piece.
-        worth = self.num_codes // max(_LEAST_CODES, _LEAST_PAIRS // tile)
-        pieces = 1 if scan.whole or len(tiles) >= threads else max(1, min(threads, worth))
-        bounds = np.linspace(0, self.num_codes, pieces + 1).astype(np.int64)
-        ranges = np.stack([bounds[:-1], bounds[1:]], axis=1)
-        from eet.search.scan import rank
-
-        no_tables = np.empty((0, 0, 256), np.float32)
-
-        def answer(block: slice, candidates: Candidates | None = None) -> None:
-            tables = read_only(no_tables if query_hash is None else asymmetric_tables(query_hash[block]))
-            candidates = candidates or scan.find(read_only(words_QW[block]), k, ranges)
-            found = distances_Qk[block], scores_Qk[block], rows_Qk[block]
-            rank(self.codes.words_UW, self.codes.offsets, self.codes.rows_N, tables, *candidates, k, *found)
-
-        if pieces == len(tiles) == 1:
-            answer(tiles[0])
-            return distances_Qk, scores_Qk, rows_Qk
-        with ThreadPoolExecutor(1 if scan.whole else threads) as pool:  # a device does one thing after another
-            if pieces == 1:
-                list(pool.map(answer, tiles))
-            else:
-                for block in tiles:
-                    words_TW = read_only(words_QW[block])
-                    parts = pool.map(lambda place, words_TW=words_TW: scan.find(words_TW, k, ranges[place : place + 1]), range(pieces))
-                    answer(block, _merged(list(parts)))
-        return distances_Qk, scores_Qk, rows_Qk
+        return tiled_search(self.codes, self._scan(device), packed_QB, k, query_hash=query_hash, threads=threads)
 
     def _scan(self, device: str) -> Scan:
         """How candidates are found on a device."""
@@ -196,12 +135,3 @@ class HammingIndex:
         if self._on_device is None or self._on_device.device != device:
             self._on_device = DeviceScan(self.codes.words_UW, self.codes.offsets, num_bits=8 * self.codes.width, device=device)
         return Scan(lambda words_TW, k, _: self._on_device.nearest(words_TW, k), _QUERIES_AT_ONCE, _QUERIES_AT_ONCE, whole=True)
-
-
-def _merged(parts: list[Candidates]) -> Candidates:
-    """Candidates of the same queries among different codes, together."""
-    counts = np.stack([np.diff(starts) for starts, _, _ in parts])
-    query = np.concatenate([np.repeat(np.arange(counts.shape[1]), count) for count in counts])
-    order = np.argsort(query, kind="stable")
-    codes, distances = (np.concatenate([part[place] for part in parts])[order] for place in (1, 2))
-    return np.concatenate([[0], np.cumsum(counts.sum(axis=0))]), codes, distances

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
-from eet.search.hamming_index import HammingIndex, Scan
+from eet.search.hamming_index import HammingIndex
+from eet.search.tiled_search import Scan
 
 _PROBES = 16
 _SAMPLE_PER_LIST = 32
