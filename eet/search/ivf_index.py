@@ -1,18 +1,23 @@
-"""Approximate Hamming search: an inverted file (IVF), of which a query looks into the nearest lists alone.
+"""Approximate Hamming search: an inverted file (IVF), of which a query searches the nearest lists only.
 
-The codes lie in lists, each code in that of its nearest centroid. The lists that a query looks into are scanned as `HammingIndex` scans
-everything, so what is found stands in the same order, and with all lists probed the answer is the exact one.
+The codes lie in lists, each code in that of its nearest centroid. The lists that a query probes are scanned as `HammingIndex` scans all
+codes, so the hits have the same order, and with all lists probed the answer is the exact one.
 
 Shape suffixes: U distinct codes, N items, B bytes, b bits, L lists, S codes of the training sample.
 """
 
+import copy
 import math
 import os
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from eet.search.hamming_index import HammingIndex, Scan, frozen, wide_words
+from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
+from eet.search.hamming_index import HammingIndex
+from eet.search.index import Index
+from eet.search.tiled_search import Scan, tiled_search
 
 _PROBES = 16
 _SAMPLE_PER_LIST = 32
@@ -21,51 +26,73 @@ _MOST_LISTS = 1 << 16
 _CENTROIDS, _LIST_STARTS = "centroids.npy", "list_starts.npy"
 
 
-class IVFIndex(HammingIndex):
+class IVFIndex(Index):
     """The codes of a gallery in lists around centroids. Make one with `build` or `load`.
 
-    Where the lists that a query looks into hold fewer than k items, the rest of its answer is row -1 at distance -1.
-
     Attributes:
-        probes: how many lists a search looks into; set it before. With `num_lists` or more the answer is exact. Fewer are searched on the
-            CPU, whatever the device.
+        centroids_LB: uint8 (L, B), the centroid of each list.
+        probes: how many lists a query searches; `with_probes` gives an index with another number. With `num_lists` or more the answer is
+            exact. Fewer are searched on the CPU, whatever the device.
     """
 
     kind = "ivf"
 
-    def __init__(self, codes: HammingIndex, centroids_LB: np.ndarray, list_starts: np.ndarray) -> None:
+    def __init__(self, codes: DistinctCodes, centroids_LB: np.ndarray, list_starts: np.ndarray) -> None:
         """Use `build` or `load`. codes: those of list l are list_starts[l] up to list_starts[l + 1]."""
-        super().__init__(codes._words_UW, codes._offsets, codes._rows_N, width=codes._width, num_bits=codes.num_bits)
-        self.centroids_LB = frozen(centroids_LB)
-        self._centroids_LW = frozen(wide_words(centroids_LB))
-        self._list_starts = frozen(list_starts)
+        self.codes = codes
+        self.centroids_LB = read_only(centroids_LB)
         self.probes = _PROBES
+        self._centroids_LW = read_only(wide_words(centroids_LB))
+        self._list_starts = read_only(list_starts)
+        self._exact = HammingIndex(codes)
 
     @classmethod
     def build(
         cls, packed_NB: np.ndarray, *, num_bits: int | None = None, lists: int | None = None, centroids_LB: np.ndarray | None = None
-    ) -> "IVFIndex":
-        """Index a gallery's codes.
+    ) -> Self:
+        """Indexes the codes of a gallery.
 
         Args:
-            packed_NB, num_bits: as `HammingIndex.build` takes them.
+            packed_NB: uint8 (N, B), as `eet.hashing.pack` makes them; row i is item i. N may be 0.
+            num_bits: bits of a code, for which B must be ceil(num_bits / 8); query hashes are then checked against it.
             lists: how many; default 4 times the square root of the number of distinct codes, at most 65,536. Never more than codes.
-            centroids_LB: of another index, to lay the codes into its lists; default learned by `learn_centroids`.
+            centroids_LB: uint8 (L, B), to use instead of learning them with `learn_centroids`; `lists` is then not used. Without rows they
+                are learned.
 
         Raises:
-            ValueError: as `HammingIndex.build` does, and for lists below 1.
+            ValueError: not packed codes, a width that does not fit num_bits, or lists < 1.
         """
         if lists is not None and lists < 1:
             raise ValueError(f"lists={lists}; give 1 or more.")
-        exact = HammingIndex.build(packed_NB, num_bits=num_bits)
-        codes_UB = np.ascontiguousarray(exact._words_UW).view(np.uint8)[:, : exact._width]
+        codes = DistinctCodes.build(packed_NB, num_bits=num_bits)
         if centroids_LB is None or not len(centroids_LB):
-            wanted = lists or min(_MOST_LISTS, math.ceil(4 * math.sqrt(exact.num_codes)))
-            centroids_LB = learn_centroids(codes_UB, min(wanted, exact.num_codes))
-        list_U = _nearest_centroid(codes_UB, centroids_LB)
-        order_U = np.argsort(list_U, kind="stable").astype(np.uint32 if exact.num_codes < 2**32 else np.int64)
+            wanted = lists or min(_MOST_LISTS, math.ceil(4 * math.sqrt(len(codes))))
+            centroids_LB = learn_centroids(codes.codes_UB, min(wanted, len(codes)))
+        list_U = _nearest_centroid(codes.codes_UB, centroids_LB)
+        order_U = np.argsort(list_U, kind="stable").astype(np.uint32 if len(codes) < 2**32 else np.int64)
         list_starts = np.searchsorted(list_U[order_U], np.arange(len(centroids_LB) + 1))
-        return cls(_reordered(exact, order_U), centroids_LB, list_starts)
+        return cls(codes.reordered(order_U), centroids_LB, list_starts)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        starts = np.load(Path(folder) / _LIST_STARTS, mmap_mode="r").view(np.ndarray)
+        return cls(DistinctCodes.load(folder), np.load(Path(folder) / _CENTROIDS), starts)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        super().save(folder)
+        np.save(Path(folder) / _CENTROIDS, self.centroids_LB)
+        np.save(Path(folder) / _LIST_STARTS, self._list_starts)
+
+    def rebuilt(self, packed_NB: np.ndarray) -> Self:
+        """An index with the same bits, lists and probes over other codes: each lies in the list of its nearest centroid, as before. Lists
+        are learned where this index has none.
+        """
+        return self.build(packed_NB, num_bits=self.num_bits, centroids_LB=self.centroids_LB).with_probes(self.probes)
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Their number: lists."""
+        return {"lists": self.num_lists}
 
     @property
     def num_lists(self) -> int:
@@ -74,33 +101,45 @@ class IVFIndex(HammingIndex):
 
     @property
     def nbytes(self) -> int:
-        """Memory that the index takes, in bytes."""
         return super().nbytes + self.centroids_LB.nbytes + self._list_starts.nbytes
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the index into a local folder, from which `load` maps it into memory."""
-        super().save(folder)
-        np.save(Path(folder) / _CENTROIDS, self.centroids_LB)
-        np.save(Path(folder) / _LIST_STARTS, self._list_starts)
+    def describe(self) -> str:
+        return f"{super().describe()} in {self.num_lists:,} lists"
 
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "IVFIndex":
-        """The index that `save` wrote, mapped. Raises FileNotFoundError where there is none."""
-        starts = np.load(Path(folder) / _LIST_STARTS, mmap_mode="r").view(np.ndarray)
-        return cls(HammingIndex.load(folder), np.load(Path(folder) / _CENTROIDS), starts)
+    @property
+    def is_exact(self) -> bool:
+        return self.probes >= self.num_lists
 
     def exact(self) -> HammingIndex:
-        """The exact index over the same codes; nothing is copied."""
-        return HammingIndex(self._words_UW, self._offsets, self._rows_N, width=self._width, num_bits=self.num_bits)
+        return self._exact
 
-    def _scan(self, device: str) -> Scan:
-        if self.probes >= self.num_lists:
-            return super()._scan(device)
+    def with_probes(self, probes: int) -> Self:
+        if probes < 1:
+            raise ValueError(f"probes={probes}; give 1 or more.")
+        other = copy.copy(self)
+        other.probes = probes
+        return other
+
+    def search_scored(
+        self,
+        packed_QB: np.ndarray,
+        k: int,
+        *,
+        query_hash: np.ndarray | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self.is_exact:
+            return self._exact.search_scored(packed_QB, k, query_hash=query_hash, device=device, threads=threads)
+        return tiled_search(self.codes, self._scan(), packed_QB, k, query_hash=query_hash, threads=threads)
+
+    def _scan(self) -> Scan:
+        """How candidates are found in the nearest lists."""
         from eet.search.scan import QUERIES_AT_ONCE, nearest_in_lists
 
-        lists = self._centroids_LW, self._list_starts, self.probes
+        codes, lists = self.codes, (self._centroids_LW, self._list_starts, self.probes)
         return Scan(
-            lambda words_TW, k, _: nearest_in_lists(self._words_UW, self._offsets, words_TW, k, 8 * self._width, *lists),
+            lambda words_TW, k, _: nearest_in_lists(codes.words_UW, codes.offsets, words_TW, k, 8 * codes.width, *lists),
             least=1,
             most=QUERIES_AT_ONCE,
             whole=True,
@@ -133,7 +172,7 @@ def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:
         bits_Sb = np.unpackbits(sample_SB[order_S], axis=1)
         ones = np.add.reduceat(bits_Sb, firsts, axis=0, dtype=np.int32)
         before = np.unpackbits(centroids_LB[used], axis=1)
-        # Where as many have it as not, the bit stays. A list without codes begins anew around any code.
+        # Where as many have it as not, the bit stays. A list without codes starts again around any code.
         centroids_LB = sample_SB[rng.integers(0, len(sample_SB), num_lists)]
         centroids_LB[used] = np.packbits(2 * ones + before > counts[:, None], axis=1)
     return centroids_LB
@@ -142,14 +181,3 @@ def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:
 def _nearest_centroid(codes_SB: np.ndarray, centroids_LB: np.ndarray) -> np.ndarray:
     """The list of each code; the first of those that are equally near."""
     return HammingIndex.build(centroids_LB).search(codes_SB, 1)[1].ravel()
-
-
-def _reordered(index: HammingIndex, order_U: np.ndarray) -> HammingIndex:
-    """The same items under codes in another order."""
-    words_UW = index._words_UW[order_U]
-    if not len(index._offsets):
-        return HammingIndex(words_UW, index._offsets, order_U, width=index._width, num_bits=index.num_bits)
-    sizes_U = np.diff(index._offsets)[order_U]
-    offsets = np.concatenate([[0], np.cumsum(sizes_U)])
-    place_N = np.repeat(index._offsets[order_U] - offsets[:-1], sizes_U) + np.arange(offsets[-1])
-    return HammingIndex(words_UW, offsets, index._rows_N[place_N], width=index._width, num_bits=index.num_bits)

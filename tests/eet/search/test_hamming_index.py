@@ -3,7 +3,8 @@ import pytest
 
 from eet.hashing.distance import asymmetric_scores, hamming_distances
 from eet.hashing.packing import pack, unpack
-from eet.search import HammingIndex, device_scan, hamming_index
+from eet.search import HammingIndex, device_scan
+from eet.search.tiling import Tiling
 
 
 def slow_search(packed_queries, packed_items, k, bits, query_hash=None):  # type: ignore[no-untyped-def]
@@ -104,22 +105,17 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, devi
 
 
 @pytest.mark.parametrize("num_values", [200, 100_000])
-def test_few_queries_are_searched_by_all_threads_with_the_same_answer(monkeypatch: pytest.MonkeyPatch, num_values: int) -> None:
+def test_threads_that_share_the_codes_find_the_same(monkeypatch: pytest.MonkeyPatch, num_values: int) -> None:
     items, queries, query_hash = make_case(np.random.default_rng(6), 24, 5000, num_values)
     index = HammingIndex.build(items)
-    pieces: list[int] = []
-    merged = hamming_index._merged
-    monkeypatch.setattr(hamming_index, "_merged", lambda parts: (pieces.append(len(parts)), merged(parts))[1])
-    monkeypatch.setattr(hamming_index, "_LEAST_PAIRS", 0)
     for k in (1, 30, 5000):
-        for count in (1, 5):
-            given = queries[:count], k
-            monkeypatch.setattr(hamming_index, "_LEAST_CODES", 10**9)
-            whole = index.search_scored(*given, query_hash=query_hash[:count], threads=3)
-            monkeypatch.setattr(hamming_index, "_LEAST_CODES", 40)
-            for one, other in zip(index.search_scored(*given, query_hash=query_hash[:count], threads=3), whole, strict=True):
-                np.testing.assert_array_equal(one, other)
-    assert pieces == [3] * 6
+        for count in (1, 5):  # one by one, and in bit planes
+            found = []
+            for cut in (Tiling(count, 1), Tiling(count, 3), Tiling(1, 7)):
+                monkeypatch.setattr("eet.search.tiled_search.tiling", lambda *sizes, cut=cut, **limits: cut)
+                found.append(index.search_scored(queries[:count], k, query_hash=query_hash[:count], threads=3))
+            for other in found[1:]:
+                assert all(np.array_equal(mine, theirs) for mine, theirs in zip(other, found[0], strict=True))
 
 
 @pytest.mark.parametrize(("threads", "tiles"), [(1, [64]), (2, [32, 32]), (8, [8] * 8), (16, [64] * 16)])
@@ -128,8 +124,8 @@ def test_of_few_codes_threads_take_queries_each_as_long_as_there_are_enough(monk
     items, queries, _ = make_case(np.random.default_rng(7), 32, 3000, 100_000)
     queries = np.resize(queries, (64, queries.shape[1]))
     index = HammingIndex.build(items)
-    monkeypatch.setattr(hamming_index, "_LEAST_CODES", 1)
-    monkeypatch.setattr(hamming_index, "_LEAST_PAIRS", 1)
+    monkeypatch.setattr("eet.search.tiling._LEAST_CODES", 1)
+    monkeypatch.setattr("eet.search.tiling._LEAST_PAIRS", 1)
     scan, found = index._scan("cpu"), []
 
     def find(words_TW, k, ranges_R2):

@@ -41,10 +41,10 @@ def test_an_answer_is_the_sorted_content_of_the_probed_lists(bits: int, num_valu
     index = IVFIndex.build(items, num_bits=bits, lists=lists)
     assert index.num_items == 600 and index.num_lists == min(lists, len(np.unique(items, axis=0)))
     np.testing.assert_array_equal(index.packed_codes(), items)
-    for index.probes in (1, 3, 11):
+    for probes in (1, 3, 11):
         for k in (1, 40, 600):
-            found, rows = index.search(queries, k, query_hash=query_hash if with_hash else None)
-            expected = slow_search(items, queries, k, index.centroids_LB, index.probes, query_hash if with_hash else None)
+            found, rows = index.with_probes(probes).search(queries, k, query_hash=query_hash if with_hash else None)
+            expected = slow_search(items, queries, k, index.centroids_LB, probes, query_hash if with_hash else None)
             np.testing.assert_array_equal(rows, expected)
             of_rows = np.take_along_axis(hamming_distances(queries, items), np.maximum(rows, 0), axis=1)
             np.testing.assert_array_equal(found, np.where(rows < 0, -1, of_rows))
@@ -55,18 +55,36 @@ def test_all_lists_give_the_exact_answer_and_so_does_the_exact_index_over_them(n
     items, queries = drawn(64, 500, num_values), drawn(64, 30, 1000, seed=1)
     index = IVFIndex.build(items, lists=9)
     expected = HammingIndex.build(items).search(queries, 50)
-    for probes, searched in ((9, index), (100, index), (1, index.exact())):
-        index.probes = probes
+    few = index.with_probes(1)
+    assert index.is_exact and not few.is_exact  # 16 lists of 9 are probed by default
+    for searched in (index, index.with_probes(9), index.with_probes(100), few.exact()):
         for found, wanted in zip(searched.search(queries, 50), expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
-    index.probes = 1
-    assert not np.array_equal(index.search(queries, 50)[1], expected[1])
+    assert not np.array_equal(few.search(queries, 50)[1], expected[1])
+
+
+def test_another_number_of_probes_is_another_index_over_the_same_arrays() -> None:
+    index = IVFIndex.build(drawn(64, 5000, 400), lists=40)
+    few, many = index.with_probes(3), index.with_probes(39)
+    assert (few.probes, index.probes, many.probes) == (3, 16, 39)
+    assert few.codes is index.codes and few.exact() is index.exact() and few.centroids_LB is index.centroids_LB
+    assert [index.with_probes(probes).is_exact for probes in (39, 40, 41)] == [False, True, True]
+
+
+@pytest.mark.parametrize("num_values", [30, 100_000])
+def test_rebuilding_keeps_the_lists_and_the_probes(num_values: int) -> None:
+    items, queries = drawn(64, 900, num_values), drawn(64, 9, 1000, seed=1)
+    first = IVFIndex.build(items[:400], num_bits=64, lists=11).with_probes(2)
+    again = first.rebuilt(items)
+    np.testing.assert_array_equal(again.centroids_LB, first.centroids_LB)
+    assert again.probes == 2 and again.options == {"lists": 11} and again.num_bits == 64
+    np.testing.assert_array_equal(again.search(queries, 30)[1], slow_search(items, queries, 30, first.centroids_LB, 2))
+    assert IVFIndex.build(items[:0]).rebuilt(items).num_lists > 1
 
 
 def test_more_is_found_than_a_query_first_has_room_for() -> None:
     items = drawn(64, 9000, 8999)
-    index = IVFIndex.build(items, lists=2)
-    index.probes = 1
+    index = IVFIndex.build(items, lists=2).with_probes(1)
     queries = items[:3]
     np.testing.assert_array_equal(index.search(queries, 9000)[1], slow_search(items, queries, 9000, index.centroids_LB, 1))
 
@@ -91,8 +109,8 @@ def test_a_saved_index_is_loaded_as_what_it_is(tmp_path, num_values: int) -> Non
     loaded = load_index(tmp_path / "ivf")
     assert isinstance(loaded, IVFIndex) and loaded.num_bits == 48 and loaded.nbytes == built.nbytes
     assert type(load_index(tmp_path / "exact")) is HammingIndex
-    loaded.probes = built.probes = 2
-    np.testing.assert_array_equal(loaded.search(queries, 20)[1], built.search(queries, 20)[1])
+    assert built.nbytes == built.codes.nbytes + built.centroids_LB.nbytes + 8 * 8
+    np.testing.assert_array_equal(loaded.with_probes(2).search(queries, 20)[1], built.with_probes(2).search(queries, 20)[1])
     np.testing.assert_array_equal(loaded.packed_codes(), items)
 
 

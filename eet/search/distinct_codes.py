@@ -1,0 +1,193 @@
+"""The distinct codes of a gallery, and which items have each of them: what every index searches.
+
+A trained code has few values: the images of a label share a handful of codes. So the distinct codes are searched, and an offset table
+expands each found code to its items. Ties then come out as groups, which gives them a defined order.
+
+Shape suffixes: Q queries, N items, U distinct codes, B bytes, b bits, W machine words.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eet.hashing.distance import as_words
+from eet.hashing.packing import check_packed
+
+FLAT_FROM_DISTINCT_SHARE = 0.83
+"""With this share of distinct codes or more, items are kept as they are: grouping would then save no work, and its tables would take more
+memory than the codes that it saves."""
+
+RECORD_FILE = "codes.json"
+"""The file of a saved index that says of which kind it is."""
+
+_FILES = ("codes", "offsets", "rows")
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctCodes:
+    """Codes and their items. Make one with `build` or `load`. The arrays are read-only.
+
+    Two forms. Grouped: the items of code u are rows_N[offsets[u] : offsets[u + 1]], ascending. Flat, where `offsets` is empty: every code
+    has one item, which is rows_N[u], or item u where `rows_N` is empty too; then codes may repeat.
+
+    Attributes:
+        words_UW: the codes, uint32 (U, 1) up to 4 bytes, else uint64 (U, W).
+        offsets: int64 (U + 1,), or empty.
+        rows_N: uint32 or int64 (N,), or empty.
+        width: bytes of a packed code, B.
+        num_bits: bits of a code, where they are known.
+    """
+
+    words_UW: np.ndarray
+    offsets: np.ndarray
+    rows_N: np.ndarray
+    width: int
+    num_bits: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("words_UW", "offsets", "rows_N"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+    @classmethod
+    def build(cls, packed_NB: np.ndarray, *, num_bits: int | None = None) -> "DistinctCodes":
+        """Groups the codes of a gallery.
+
+        Args:
+            packed_NB: uint8 (N, B), as `eet.hashing.pack` makes them; row i is item i. N may be 0.
+            num_bits: bits of a code, for which B must be ceil(num_bits / 8); query hashes are then checked against it.
+
+        Raises:
+            ValueError: not packed codes, or a width that does not fit num_bits.
+        """
+        check_packed(packed_NB, "packed_NB")
+        width = packed_NB.shape[1]
+        if num_bits is not None and -(-num_bits // 8) != width:
+            raise ValueError(
+                f"codes are {width} bytes wide, but num_bits={num_bits} needs {-(-num_bits // 8)}; "
+                "pass the number of bits that the model has."
+            )
+        words_NW = wide_words(packed_NB)
+        num_items = len(words_NW)
+        narrow = np.uint32 if num_items < 2**32 else np.int64
+        # Stable sorts, so the rows of one code ascend.
+        order = np.argsort(words_NW[:, 0], kind="stable") if words_NW.shape[1] == 1 else np.lexsort(words_NW.T)
+        order = order.astype(narrow)
+        sorted_words = words_NW[order]
+        is_first = np.ones(num_items, dtype=bool)
+        is_first[1:] = (sorted_words[1:] != sorted_words[:-1]).any(axis=1)
+        if np.count_nonzero(is_first) >= FLAT_FROM_DISTINCT_SHARE * num_items:
+            return cls(words_NW, np.empty(0, np.int64), np.empty(0, narrow), width, num_bits)
+        firsts = np.flatnonzero(is_first)
+        return cls(sorted_words[firsts], np.append(firsts, num_items), order, width, num_bits)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "DistinctCodes":
+        """The codes that `save` wrote: mapped, so that they open at once and their pages are shared between processes.
+
+        Raises:
+            FileNotFoundError: there are none.
+        """
+        record = json.loads((Path(folder) / RECORD_FILE).read_text())
+        words, offsets, rows = (np.load(Path(folder) / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _FILES)
+        return cls(words, offsets, rows, record["width"], record["num_bits"])
+
+    def save(self, folder: str | os.PathLike[str], *, kind: str) -> None:
+        """Writes the codes into a local folder, which is made where there is none.
+
+        Args:
+            folder: gets codes.npy, offsets.npy, rows.npy and codes.json.
+            kind: of the index that holds these codes; `eet.search.load_index` reads it.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for name, array in zip(_FILES, (self.words_UW, self.offsets, self.rows_N), strict=True):
+            np.save(target / f"{name}.npy", array)
+        (target / RECORD_FILE).write_text(json.dumps({"kind": kind, "width": self.width, "num_bits": self.num_bits}) + "\n")
+
+    def __len__(self) -> int:
+        """Codes, U: the distinct ones, or one for each item in the flat form."""
+        return len(self.words_UW)
+
+    @property
+    def num_items(self) -> int:
+        """Items in the gallery, N."""
+        return len(self.rows_N) or len(self.words_UW)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the codes and their tables take, in bytes."""
+        return self.words_UW.nbytes + self.offsets.nbytes + self.rows_N.nbytes
+
+    @property
+    def codes_UB(self) -> np.ndarray:
+        """The codes as packed bytes, uint8 (U, B): a view where the words allow it."""
+        return _packed(self.words_UW, self.width)
+
+    def packed_codes(self) -> np.ndarray:
+        """The codes of all items in the order of their rows, uint8 (N, B), as they were given to `build`: a copy."""
+        words = self.words_UW
+        if len(self.rows_N):
+            words = np.empty((self.num_items, words.shape[1]), words.dtype)
+            words[self.rows_N] = np.repeat(self.words_UW, np.diff(self.offsets), axis=0) if len(self.offsets) else self.words_UW
+        return _packed(words, self.width).copy()
+
+    def reordered(self, order_U: np.ndarray) -> "DistinctCodes":
+        """The same items and codes, with the codes in another order.
+
+        Args:
+            order_U: unsigned or signed integers (U,), a permutation: code u of the result is code order_U[u] of this one.
+        """
+        words_UW = self.words_UW[order_U]
+        if not len(self.offsets):
+            rows_N = self.rows_N[order_U] if len(self.rows_N) else order_U
+            return DistinctCodes(words_UW, self.offsets, rows_N, self.width, self.num_bits)
+        sizes_U = np.diff(self.offsets)[order_U]
+        offsets = np.concatenate([[0], np.cumsum(sizes_U)])
+        place_N = np.repeat(self.offsets[order_U] - offsets[:-1], sizes_U) + np.arange(offsets[-1])
+        return DistinctCodes(words_UW, offsets, self.rows_N[place_N], self.width, self.num_bits)
+
+    def check_queries(self, packed_QB: np.ndarray, query_hash: np.ndarray | None) -> None:
+        """Refuses queries that cannot be compared with these codes.
+
+        Args:
+            packed_QB: uint8 (Q, B), the codes of the queries.
+            query_hash: (Q, b), their real-valued hashes, if they have any.
+
+        Raises:
+            ValueError: not packed codes, another width than that of these codes, or a hash of another shape.
+        """
+        check_packed(packed_QB, "packed_QB")
+        if packed_QB.shape[1] != self.width:
+            raise ValueError(
+                f"query codes are {packed_QB.shape[1]} bytes wide, the gallery's {self.width}; encode the queries with the gallery's model."
+            )
+        if query_hash is None:
+            return
+        bits = query_hash.shape[1] if query_hash.ndim == 2 else 0
+        fits = bits == self.num_bits if self.num_bits is not None else -(-bits // 8) == self.width
+        if not fits or len(query_hash) != len(packed_QB):
+            allowed = self.num_bits if self.num_bits is not None else f"{8 * self.width - 7} to {8 * self.width}"
+            raise ValueError(f"query_hash has shape {query_hash.shape}; give ({len(packed_QB)}, {allowed}), one hash for each query code.")
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to. A mapped index is read-only, and so is what comes from another process: if other arrays were not,
+    every compiled loop would be compiled for both.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def wide_words(packed_NB: np.ndarray) -> np.ndarray:
+    """Packed codes as machine words: uint32 (N, 1) up to 4 bytes, else uint64 (N, W), padded with zeros."""
+    words_NW = as_words(packed_NB)
+    return words_NW.astype(np.uint32) if words_NW.itemsize < 4 else words_NW
+
+
+def _packed(words_UW: np.ndarray, width: int) -> np.ndarray:
+    """uint8 (U, B) of machine words."""
+    return np.ascontiguousarray(words_UW).view(np.uint8)[:, :width]

@@ -1,0 +1,55 @@
+"""The kinds of index there are, by name."""
+
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eet.search.distinct_codes import RECORD_FILE
+from eet.search.hamming_index import HammingIndex
+from eet.search.index import Index
+from eet.search.ivf_index import IVFIndex
+
+INDEXES: dict[str, type[Index]] = {"exact": HammingIndex, "ivf": IVFIndex}
+"""By kind, as users name it."""
+
+
+def build_index(kind: str, packed_NB: np.ndarray, *, num_bits: int | None = None, **options: Any) -> Index:
+    """Indexes the codes of a gallery.
+
+    Args:
+        kind: a name in INDEXES.
+        packed_NB: uint8 (N, B), as `eet.hashing.pack` makes them; row i is item i. N may be 0.
+        num_bits: bits of a code, for which B must be ceil(num_bits / 8); query hashes are then checked against it.
+        **options: those of the kind, such as lists=400 for "ivf"; None means the default.
+
+    Raises:
+        ValueError: no such kind, an option that the kind does not have, or what the `build` of the kind refuses.
+
+    Example:
+        index = build_index("ivf", packed_NB, num_bits=64, lists=400)
+    """
+    if kind not in INDEXES:
+        raise ValueError(f"there is no index of kind {kind}: use one of {', '.join(INDEXES)}.")
+    build = INDEXES[kind].build
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted(given.keys() - inspect.signature(build).parameters.keys())
+    if unknown:
+        raise ValueError(f"an index of kind {kind} has no option {', '.join(unknown)}.")
+    return build(packed_NB, num_bits=num_bits, **given)
+
+
+def load_index(folder: str | os.PathLike[str]) -> Index:
+    """The index of any kind that was saved into a folder, mapped.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is of a kind that this version does not have.
+    """
+    kind = json.loads((Path(folder) / RECORD_FILE).read_text())["kind"]
+    if kind not in INDEXES:
+        raise ValueError(f"{folder} is an index of kind {kind}, which this version does not have: it has {', '.join(INDEXES)}.")
+    return INDEXES[kind].load(folder)
