@@ -241,12 +241,12 @@ def test_a_trial_s_folder_says_how_it_stands_and_what_resume_does(tmp_path):
     begin_trial(tmp_path / names[4], drawn[4], {})
     end_trial(tmp_path / names[4], "stopped", "by asha after epoch 1", [])
     trials = read_trials(tmp_path, drawn[:4], of=TrainingTrial)
-    assert [trial.name for trial in trials] == names  # planned ones in order, begun or not, then what a searcher drew
+    assert [trial.name for trial in trials] == names  # planned ones in order, started or not, then what a searcher drew
     assert [trial.status for trial in trials] == ["finished", "failed", "unfinished", "unfinished", "stopped"]
     assert [trial.to_run for trial in trials] == [False, True, True, True, False]
     assert trials[0].best["epoch"] == 2 and trials[3].parameters == drawn[3]
     begin_trial(tmp_path / names[1], drawn[1], {})
-    assert read_trial(tmp_path / names[1], of=TrainingTrial).status == "unfinished"  # begun again, it has not failed yet
+    assert read_trial(tmp_path / names[1], of=TrainingTrial).status == "unfinished"  # started again, it has not failed yet
 
 
 def test_the_chosen_trial_has_the_highest_map_and_of_equals_the_least_macs(tmp_path):

@@ -207,8 +207,9 @@ def test_a_dry_run_counts_trials_and_queries_and_writes_nothing(given, tmp_path,
     monkeypatch.setattr(tuning.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(tuning.torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr("pipelines.trials.rerankings.ms_per_query", lambda hits, configs, threads: {"first": 2e5})
-    options = {"form": "grid", "marginals": ["uniform"], "epsilons": [0.05], "weights": [1.0]}
-    sweep_matching.run(config_of(tmp_path / "out", given, space_options=options, dry_run=True))
+    flags = ["--hits", given["hits"], "--gallery", given["gallery"], "--space_options"]
+    options = "{form: grid, marginals: [uniform], epsilons: [0.05], weights: [1.0]}"
+    assert main(["sweep-matching", "--out", str(tmp_path / "out"), *flags, options, "--dry-run"]) == 0
     output = capsys.readouterr().out
     # 18 queries of 200 s: an hour a trial; four of them, two at a time.
     assert "dry run: 4 trials, 2 at once" in output and "each: 18 queries on 1 CPUs" in output
