@@ -100,11 +100,11 @@ def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTimin
 
 def _run_in(mode: Mode, network: nn.Module) -> Callable[[Tensor], Any]:
     """What hashes a batch with one of our networks, or classifies it with timm's."""
+    call: Callable[..., Any] = network
     if mode != "eager":
         # A batch size compiles by itself: code for any size would be slower.
-        network = torch.compile(network, dynamic=False, mode="reduce-overhead" if mode == "graphed" else None)
-    ours = isinstance(getattr(network, "_orig_mod", network), Student)
-    return functools.partial(network, tokens=False) if ours else network
+        call = torch.compile(network, dynamic=False, mode="reduce-overhead" if mode == "graphed" else None)
+    return functools.partial(call, tokens=False) if isinstance(network, Student) else call
 
 
 def _time(

@@ -120,9 +120,7 @@ def _case(
             break
     methods[POT_BATCH] = _pot_batch(queries, gallery, options.epsilon, device)
     methods[TORCH] = _torch_batch(queries, gallery, options.epsilon, device)
-    sides = TokenSet(torch.from_numpy(queries)), TokenSet(torch.from_numpy(gallery))
-    settings = {"marginal": "uniform", "epsilon": options.epsilon, "device": str(device), "threads": setup.threads}
-    methods[OURS] = lambda pairs: match_pairs(*sides, pairs, **settings).numpy()
+    methods[OURS] = _ours(queries, gallery, options.epsilon, device, setup.threads)
     parts = {OURS: pairs, POT_BATCH: pairs[: max(8, most // 16)], TORCH: pairs[: max(8, most // 16)]}
 
     errors = {name: float(np.abs(method(parts.get(name, few))[: len(few)] - expected).max()) for name, method in methods.items()}
@@ -214,6 +212,20 @@ def _torch_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, devic
             ones = torch.ones(images.shape[:2], device=device)
             found[places] = structural_similarity(query_tokens[query], images, ones[0], ones, epsilon=epsilon)[0].cpu().numpy()
         return found
+
+    return scores
+
+
+def _ours(
+    queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device, threads: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Our matching of pairs; the tokens lie in memory."""
+    query_tokens, gallery_tokens = TokenSet(torch.from_numpy(queries)), TokenSet(torch.from_numpy(gallery))
+
+    def scores(pairs: np.ndarray) -> np.ndarray:
+        return match_pairs(
+            query_tokens, gallery_tokens, pairs, marginal="uniform", epsilon=epsilon, device=str(device), threads=threads
+        ).numpy()
 
     return scores
 

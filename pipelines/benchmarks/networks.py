@@ -1,7 +1,7 @@
 """Networks that benchmarks run: random weights, for time does not depend on them."""
 
 import timm
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
 
 from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 
@@ -9,7 +9,7 @@ NUM_CLASSES, NUM_BITS = 200, 64
 UNPRUNED = PruningSchedule((), ())
 
 
-def timm_vit(backbone: str) -> nn.Module:
+def timm_vit(backbone: str) -> VisionTransformer:
     """timm's own, with its fused attention."""
     return timm.create_model(backbone, pretrained=False, num_classes=NUM_CLASSES)
 

@@ -132,10 +132,11 @@ def time_plots(timings: list[SearchTiming]) -> dict[str, dict[str, tuple[list[in
     """The timings as `search_time_figure` takes them: a plot for each length of code, a name for each draw."""
     plots: dict[str, dict[str, tuple[list[int], list[float], list[float]]]] = {}
     for timing in sorted(timings, key=lambda timing: (timing.bits, timing.size)):
-        values = plots.setdefault(f"{timing.bits} bits", {}).setdefault(timing.draw, ([], [], []))
+        sizes, ours_ms, faiss_ms = plots.setdefault(f"{timing.bits} bits", {}).setdefault(timing.draw, ([], [], []))
         assert timing.faiss_ms is not None
-        for line, value in zip(values, (timing.size, timing.ours_ms, timing.faiss_ms), strict=True):
-            line.append(value)
+        sizes.append(timing.size)
+        ours_ms.append(timing.ours_ms)
+        faiss_ms.append(timing.faiss_ms)
     return plots
 
 

@@ -48,7 +48,8 @@ def scheduler(name: str, *, epochs: int, grace_epochs: int | None) -> TrialSched
     """'asha', 'median' or 'none', by validation mAP over epochs. grace_epochs: before them none is stopped; default a ninth of all."""
     if name == "none":
         return FIFOScheduler()
-    judged = {"time_attr": "epoch", "metric": "val_mAP", "mode": "max", "grace_period": min(grace_epochs or max(1, epochs // 9), epochs)}
+    grace_period = min(grace_epochs or max(1, epochs // 9), epochs)
+    judged: dict[str, Any] = {"time_attr": "epoch", "metric": "val_mAP", "mode": "max", "grace_period": grace_period}
     found = _Asha(max_t=epochs, reduction_factor=REDUCTION, **judged) if name == "asha" else _Median(**judged)
     found.last_epoch = epochs
     return found

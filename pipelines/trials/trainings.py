@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import torch
@@ -151,7 +151,8 @@ class Trainings(TrialKind):
             return trials
         print(f"timing {len(bundles)} networks; nothing else of the sweep runs now")
         threads = self.base.train.cpus_per_worker or resources.cpus_per_worker(1)
-        timing = ray.remote(latencies_ms).options(num_cpus=threads, num_gpus=1 if resources.gpus else 0)
+        measure: Callable[..., dict[str, float]] = latencies_ms  # Ray's types know no keyword-only arguments
+        timing = ray.remote(measure).options(num_cpus=threads, num_gpus=1 if resources.gpus else 0)
         found = ray.get(timing.remote(bundles, threads=threads))
         return add_measured(trials, "latency_ms", found)
 
@@ -170,9 +171,14 @@ class Trainings(TrialKind):
         if (evaluation / "metrics.json").exists():
             return json.loads((evaluation / "metrics.json").read_text())
         base = self.base
-        shared = {"seed": base.seed, "address": base.address, "tracking_uri": base.tracking_uri, "model": str(chosen.folder)}
+        shared: dict[str, Any] = {
+            "seed": base.seed,
+            "address": base.address,
+            "tracking_uri": base.tracking_uri,
+            "model": str(chosen.folder),
+        }
         # Without a GPU somewhere this process is as good a place as any, and starts nothing.
-        engine = "ray" if resources.gpus else "local"
+        engine: Literal["ray", "local"] = "ray" if resources.gpus else "local"
         encode.run(encode.EncodeConfig(data=base.data, split="test", out=gallery, engine=engine, **shared))
         return evaluate.run(evaluate.EvaluateConfig(gallery=gallery, out=str(evaluation), **shared)).measures
 

@@ -4,25 +4,28 @@ import dataclasses
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from ray import tune
 
 from eet.vit import PruningSchedule, build_student, load_bundle, save_bundle
 from pipelines import sweep
 from pipelines.cli import main
+from pipelines.costs import networks
 from pipelines.costs.networks import latencies_ms, student_costs
 from pipelines.distill import DistillConfig
 from pipelines.job.cluster import ClusterResources, Node
 from pipelines.job.errors import JobFailed
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.sweep import SweepConfig, space_of
+from pipelines.sweep import SweepConfig, trainings_of
 from pipelines.trials import outcomes as outcomes_module
-from pipelines.trials import trainings
+from pipelines.trials import trainings, tuning
 from pipelines.trials.results import pareto_trials, results_table, write_results
-from pipelines.trials.search import default_scheduler, optuna_search, scheduler
+from pipelines.trials.search import STUDY_FILE, default_scheduler, optuna_search, scheduler
 from pipelines.trials.share import Share
 from pipelines.trials.training import TrainingTrial, trial_config
 from pipelines.trials.trainings import share_of
@@ -37,6 +40,7 @@ from pipelines.trials.trial import (
     trial_name,
     with_parameters,
 )
+from pipelines.trials.tuning import space_of
 from pipelines.trials.weight_curves import weight_line
 from tune_spaces.keep_ratios import keep_ratios
 from tune_spaces.loss_weights import loss_weights
@@ -69,9 +73,9 @@ def test_the_first_draws_are_those_of_a_shorter_sweep_and_come_from_the_seed():
 
 def test_a_grid_has_its_own_number_and_equal_draws_count_once():
     assert len(drawn_parameters(loss_weights("grid"), trials=3, seed=0)) == 25
-    mixed = {"student.bits": sweep.tune.grid_search([16, 32]), "loss.beta": sweep.tune.uniform(0, 1)}
+    mixed = {"student.bits": tune.grid_search([16, 32]), "loss.beta": tune.uniform(0, 1)}
     assert len(drawn_parameters(mixed, trials=3, seed=0)) == 2
-    assert len(drawn_parameters({"student.bits": sweep.tune.choice([16, 32])}, trials=30, seed=0)) == 2
+    assert len(drawn_parameters({"student.bits": tune.choice([16, 32])}, trials=30, seed=0)) == 2
 
 
 def test_parameters_take_the_place_of_flags_and_of_places_in_a_list():
@@ -84,43 +88,50 @@ def test_parameters_take_the_place_of_flags_and_of_places_in_a_list():
 
 
 @pytest.mark.parametrize(
-    ("drawn", "told"),
+    ("drawn", "message"),
     [
         ({"loss.gamma": 1, "student.bits": 8, "out": "y"}, r"moves loss.gamma, out, which"),
         ({"data.root": "y"}, "moves data.root"),
         ({"student.keep_ratios.1": 0.5}, r"at the places \[1\]"),
     ],
 )
-def test_parameters_that_a_trial_does_not_have_are_refused(drawn, told):
-    with pytest.raises(ValueError, match=told):
+def test_parameters_that_a_trial_does_not_have_are_refused(drawn, message):
+    with pytest.raises(ValueError, match=message):
         with_parameters(DistillConfig(out="x"), drawn)
 
 
 def test_a_space_of_the_user_s_own_goes_by_its_dotted_path(tmp_path, monkeypatch):
     (tmp_path / "own_space.py").write_text("def rates(top=0.1):\n    return {'train.learning_rate': {'grid_search': [0.01, top]}}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    space = space_of("own_space.rates", {"top": 0.3})
+    space = space_of("own_space.rates", {"top": 0.3}, SweepConfig.spaces)
     assert drawn_parameters(space, trials=1, seed=0) == [{"train.learning_rate": 0.01}, {"train.learning_rate": 0.3}]
     with pytest.raises(ValueError, match="cannot take --space_options"):
-        space_of("own_space.rates", {"bottom": 0.3})
+        space_of("own_space.rates", {"bottom": 0.3}, SweepConfig.spaces)
 
 
-def test_what_is_impossible_is_told_all_at_once_before_anything_starts(tmp_path, capsys):
+def test_what_is_impossible_is_reported_all_at_once_before_anything_starts(tmp_path, capsys):
     flags = ["--data.root", "x", "--trials", "0", "--concurrent", "0", "--costs", "[]", "--teacher", "t", "--shared_teacher"]
     assert main(["sweep", "--space", "keep_ratio", "--out", str(tmp_path / "out"), *flags]) == 2
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     for problem in ("--trials 0", "--concurrent 0", "--costs []", "--teacher and --shared_teacher", "neither one of loss_weights"):
-        assert problem in told
+        assert problem in errors
     own = config_of(tmp_path, tmp_path, space="bits", space_options={"lengths": [16]}, search="optuna")
     assert any("draws its own points" in problem for problem in own.problems())
     assert config_of(tmp_path, tmp_path).problems() == []
 
 
-def test_a_trial_s_own_impossible_value_is_told_before_anything_starts(tmp_path, monkeypatch):
+def test_a_trial_s_own_impossible_value_is_reported_before_anything_starts(tmp_path, monkeypatch):
     (tmp_path / "wrong_space.py").write_text("def rates():\n    return {'train.learning_rate': {'grid_search': [0.01, -1.0]}}\n")
     monkeypatch.syspath_prepend(tmp_path)
     (problem,) = config_of(tmp_path, tmp_path, space="wrong_space.rates").problems()
     assert problem == "--space: --train.learning_rate -1.0: must be above 0"
+
+
+@pytest.mark.parametrize("flag", ["--hits", "--gallery", "--top", "--match.hits"])
+def test_flags_of_a_sweep_of_re_rankings_are_unknown(flag, tmp_path, capsys):
+    assert main(["sweep", "--space", "bits", "--out", str(tmp_path / "out"), "--data.root", "x", flag, "9"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert errors == [f"error: unrecognized arguments: {flag} 9"]
 
 
 # --- resources
@@ -140,7 +151,7 @@ def test_a_trial_s_own_impossible_value_is_told_before_anything_starts(tmp_path,
         ([(4, 4)], {"workers": 2}, 9, None, Share(2, 1)),
     ],
 )
-def test_as_many_trials_run_as_the_cluster_has_room_for(nodes, train, trials, asked, expected):
+def test_as_many_trials_run_as_the_cluster_holds(nodes, train, trials, asked, expected):
     resources = ClusterResources(tuple(Node(*node) for node in nodes))
     share = share_of(resources, TrainOptions(**train), trials=trials, asked=asked)
     assert share == expected
@@ -184,8 +195,8 @@ def test_a_hopeless_trial_is_stopped_but_not_one_that_has_only_its_bundle_to_wri
 
 
 @pytest.mark.parametrize("costs", [("gmacs", "code_bytes"), ("latency_ms",)])
-def test_optuna_goes_on_behind_what_is_known_and_draws_nothing_twice(tmp_path, costs):
-    pytest.importorskip("optuna")
+def test_optuna_goes_on_after_what_is_known_and_draws_nothing_twice(tmp_path, costs):
+    optuna = pytest.importorskip("optuna")
     space = keep_ratios(depth=6)
     counted = [cost for cost in costs if cost != "latency_ms"] or ["gmacs"]
 
@@ -200,7 +211,8 @@ def test_optuna_goes_on_behind_what_is_known_and_draws_nothing_twice(tmp_path, c
     assert first.metric == ["val_mAP", *counted] and first.mode == ["max", *("min" for _ in counted)]
     # Cut off here: one is known, two are run again as they were drawn, and only then comes something new.
     second = search(drawn[1:], known=3)
-    assert [trial.values for trial in second._ot_study.trials if trial.state.name == "COMPLETE"] == [[0.5, *(1.0 for _ in counted)]]
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / STUDY_FILE}")
+    assert [trial.values for trial in study.trials if trial.state.name == "COMPLETE"] == [[0.5, *(1.0 for _ in counted)]]
     again = [second.suggest(f"u{number}") for number in range(4)]
     assert again[:2] == drawn[1:]
     assert all(new not in drawn for new in again[2:])
@@ -229,12 +241,12 @@ def test_a_trial_s_folder_says_how_it_stands_and_what_resume_does(tmp_path):
     begin_trial(tmp_path / names[4], drawn[4], {})
     end_trial(tmp_path / names[4], "stopped", "by asha after epoch 1", [])
     trials = read_trials(tmp_path, drawn[:4], of=TrainingTrial)
-    assert [trial.name for trial in trials] == names  # planned ones in order, begun or not, then what a searcher drew
+    assert [trial.name for trial in trials] == names  # planned ones in order, started or not, then what a searcher drew
     assert [trial.status for trial in trials] == ["finished", "failed", "unfinished", "unfinished", "stopped"]
     assert [trial.to_run for trial in trials] == [False, True, True, True, False]
     assert trials[0].best["epoch"] == 2 and trials[3].parameters == drawn[3]
     begin_trial(tmp_path / names[1], drawn[1], {})
-    assert read_trial(tmp_path / names[1], of=TrainingTrial).status == "unfinished"  # begun again, it has not failed yet
+    assert read_trial(tmp_path / names[1], of=TrainingTrial).status == "unfinished"  # started again, it has not failed yet
 
 
 def test_the_chosen_trial_has_the_highest_map_and_of_equals_the_least_macs(tmp_path):
@@ -247,12 +259,12 @@ def test_the_chosen_trial_has_the_highest_map_and_of_equals_the_least_macs(tmp_p
     assert chosen_trial([]) is None and pareto_trials([], ["gmacs"]) == set()
 
 
-def test_results_have_a_row_a_trial_with_what_is_known(tmp_path):
+def test_results_have_a_row_a_trial_with_what_is_known(tmp_path, tiny_birds):
     drawn = [{"loss.beta": 0.1, "student.prune_after": "[1, 2]"}, {"loss.beta": 0.2, "student.prune_after": "[2, 3]"}]
     trials = [finished(tmp_path, drawn[0], [0.1, 0.4, 0.2])]
     begin_trial(tmp_path / trial_name(drawn[1]), drawn[1], {"gmacs": 2.0})
     end_trial(tmp_path / trial_name(drawn[1]), "failed", "the loss is nan", [])
-    kind = config_of(tmp_path, tmp_path, costs=("gmacs",)).kind
+    kind = trainings_of(config_of(tmp_path, tiny_birds, costs=("gmacs",)))
     rows = results_table(read_trials(tmp_path, drawn, of=TrainingTrial), kind).to_pylist()
     assert rows[0] == {
         "trial": trials[0].name, "status": "finished", "reason": "", **drawn[0], "val_mAP": 0.4, "epoch": 2, "epochs": 3,
@@ -276,7 +288,7 @@ def test_a_line_of_the_figures_joins_trials_that_differ_in_that_weight_alone(tmp
 def test_distill_takes_best_yaml_as_it_is(tmp_path, tiny_birds, capsys):
     drawn = drawn_parameters(loss_weights("figures", bits=(16, 24)), trials=1, seed=0)
     trials = [finished(tmp_path / "trials", parameters, [0.1 + n / 100]) for n, parameters in enumerate(drawn)]
-    kind = config_of(tmp_path, tiny_birds).kind
+    kind = trainings_of(config_of(tmp_path, tiny_birds))
     write_results(tmp_path, trials, kind, title="t")
     assert {"results.parquet", "pareto.png", "map_over_beta.png", "map_over_sigma.png", "best.yaml"} <= {p.name for p in tmp_path.iterdir()}
     assert pq.read_table(tmp_path / "results.parquet").num_rows == 18
@@ -295,19 +307,21 @@ def test_with_shared_teachers_each_code_length_follows_its_own():
     assert trial_config(dataclasses.replace(base, teacher="t"), {}, out="y", teachers=None).teacher == "t"
 
 
-def test_a_stopped_trial_is_told_and_its_workers_room_given_back_when_its_own_processes_are_gone(tmp_path, monkeypatch, capsys):
+def test_a_stopped_trial_is_reported_and_its_workers_cpus_are_freed_once_its_own_processes_are_gone(
+    tmp_path, tiny_birds, monkeypatch, capsys
+):
     freed: list[str] = []
-    monkeypatch.setattr(outcomes_module, "remove_placement_group", lambda room: freed.append(room.id.hex()))
+    monkeypatch.setattr(outcomes_module, "remove_placement_group", lambda group: freed.append(group.id.hex()))
     clock = [100.0]
-    monkeypatch.setattr(outcomes_module.time, "monotonic", lambda: clock[0])
-    run = type("Run", (), {"ended": [], "end_children": lambda self, *told: self.ended.append(told)})()
-    progress = config_of(tmp_path, tmp_path, train=dataclasses.replace(TRAIN, epochs=9)).kind.progress
+    monkeypatch.setattr(outcomes_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    run = type("Run", (), {"ended": [], "end_children": lambda self, *ended: self.ended.append(ended)})()
+    progress = trainings_of(config_of(tmp_path, tiny_birds, train=dataclasses.replace(TRAIN, epochs=9))).progress
     outcomes = outcomes_module.TrialOutcomes(tmp_path, of=TrainingTrial, progress=progress, run=run, planned=[], scheduler="asha")
-    rooms = ["ab" * 18, "cd" * 18]
+    groups = ["ab" * 18, "cd" * 18]
     drawn = [{"loss.beta": 0.1}, {"loss.beta": 0.2}]
     trials = [type("Trial", (), {"config": {"planned": parameters}})() for parameters in drawn]
-    for trial, room in zip(trials, rooms, strict=True):
-        outcomes.on_trial_result(1, trials, trial, {"epoch": 1, "val_mAP": 0.25, "images_per_s": 3.0, "placement_group": room})
+    for trial, group in zip(trials, groups, strict=True):
+        outcomes.on_trial_result(1, trials, trial, {"epoch": 1, "val_mAP": 0.25, "images_per_s": 3.0, "placement_group": group})
     outcomes.on_trial_complete(1, trials, trials[0])
     stopped = read_trial(tmp_path / trial_name(drawn[0]), of=TrainingTrial)
     assert (stopped.status, stopped.reason, stopped.best["val_mAP"]) == ("stopped", "by asha after epoch 1", 0.25)
@@ -316,10 +330,10 @@ def test_a_stopped_trial_is_told_and_its_workers_room_given_back_when_its_own_pr
     assert freed == []
     clock[0] += outcomes_module.GRACE_S
     outcomes.on_step_end(3, trials)
-    assert freed == rooms[:1]
+    assert freed == groups[:1]
     outcomes.on_trial_error(4, trials, trials[1])
     outcomes.close()
-    assert freed == rooms
+    assert freed == groups
     assert read_trial(tmp_path / trial_name(drawn[1]), of=TrainingTrial).reason == "its process was lost"
     assert f"trial {stopped.name}  epoch 1/9  val mAP 0.2500\n" in capsys.readouterr().out
 
@@ -339,45 +353,53 @@ def test_costs_are_those_of_a_gallery_s_row_and_of_the_network():
     assert student_costs(tiny_student(num_bits=64))["code_bytes"] == 8
 
 
-def test_networks_that_differ_in_weights_alone_are_timed_once(tmp_path):
-    threads = torch.get_num_threads()
+def test_networks_that_differ_in_weights_alone_are_timed_once(tmp_path, monkeypatch):
+    timed = []
+
+    def seconds(calls, *, repeats, device):
+        for call in calls.values():
+            call()
+        timed.append(len(calls))
+        return {kind: [place + 1.0, place + 2.0, 99.0] for place, kind in enumerate(calls)}
+
+    monkeypatch.setattr(networks, "interleaved_seconds", seconds)
     for name, changes in (("a", {}), ("b", {"seed": 1}), ("c", {"schedule": PruningSchedule((), ())})):
         save_bundle(tiny_student(**changes), tmp_path / name)
-    found = latencies_ms({name: str(tmp_path / name) for name in "abc"}, threads=threads)
-    assert found["a"] == found["b"] != found["c"] and all(value > 0 for value in found.values())
+    found = latencies_ms({name: str(tmp_path / name) for name in "abc"}, threads=torch.get_num_threads())
+    assert timed == [2]
+    assert found == {"a": 250.0, "b": 250.0, "c": 375.0}  # the medians, 2 and 3 s, over a batch of 8
 
 
 # --- jobs
 
 
 def test_without_validation_images_there_is_nothing_to_judge_by(tiny_birds, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "connected", None)  # must not be reached
+    monkeypatch.setattr(tuning, "connected", None)  # must not be reached
     with pytest.raises(ValueError, match="--train.validation_share 0.1, or a val split"):
         sweep.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, validation_share=0)))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_counts_trials_resources_and_hours_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweep.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(tuning.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(tuning.torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(trainings, "measured_rate", lambda plan: (2.0, "cpu"))
     sweep.run(config_of(tmp_path / "out", tiny_birds, trials=5, dry_run=True, train=dataclasses.replace(TRAIN, epochs=300)))
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     # 300 epochs of 3 steps of 8 at 2 images/s: an hour each; five of them, two at a time: three hours.
-    assert "5 trials of 300 epochs, 2 at once, scheduler asha" in told and "1 workers of 1 CPUs" in told
-    assert "about 60 min a trial, 3.00 h for all" in told and "nothing was started" in told
+    assert "5 trials of 300 epochs, 2 at once, scheduler asha" in output and "1 workers of 1 CPUs" in output
+    assert "about 60 min a trial, 3.00 h for all" in output and "nothing was started" in output
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_that_is_stopped_leaves_its_table_and_the_test_split_alone(tiny_birds, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "connected", lambda address: nullcontext(ClusterResources((Node(2, 0),))))
+    monkeypatch.setattr(tuning, "connected", lambda address: nullcontext(ClusterResources((Node(2, 0),))))
     monkeypatch.setattr(trainings.encode, "run", None)  # must not be reached
 
-    def cut_off(config, out, *_):
-        finished(out / "trials", drawn_parameters(loss_weights(), trials=3, seed=42)[1], [0.5])
-        return 2
+    def cut_off():  # at a Ctrl-C Tune returns as if all were done
+        finished(tmp_path / "out" / "trials", drawn_parameters(loss_weights(), trials=3, seed=42)[1], [0.5])
 
-    monkeypatch.setattr(sweep, "_run_trials", cut_off)
+    monkeypatch.setattr(tuning.tune, "Tuner", lambda *_, **__: SimpleNamespace(fit=cut_off))
     with pytest.raises(JobFailed, match="stopped with 2 trials still to run, and the test split not touched"):
         sweep.run(config_of(tmp_path / "out", tiny_birds, trials=3))
     rows = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
@@ -387,7 +409,7 @@ def test_a_sweep_that_is_stopped_leaves_its_table_and_the_test_split_alone(tiny_
 
 @pytest.fixture(scope="module")
 def swept(ray_session, tiny_birds, tmp_path_factory):
-    """A sweep of two trials under ASHA, of which one diverges; what it was given to train with, and what it told."""
+    """A sweep of two trials under ASHA, of which one diverges; the config, and what it returned."""
     out = tmp_path_factory.mktemp("sweeps") / "out"
     (out.parent / "own_rates.py").write_text("def rates():\n    return {'train.learning_rate': {'grid_search': [0.01, 1e30]}}\n")
     patch = pytest.MonkeyPatch()
@@ -405,7 +427,7 @@ def runs_of(out: Path):
 
 
 @pytest.mark.timeout(600)
-def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_finish(swept):
+def test_a_trial_that_fails_is_reported_with_its_reason_and_the_others_finish(swept):
     config, result = swept
     good, wild = result.trials
     assert (good.status, wild.status) == ("finished", "failed")
@@ -449,8 +471,8 @@ def test_resume_runs_failed_trials_again_and_finished_ones_never(swept, capsys):
     with pytest.raises(ValueError, match=r"other options \(train.epochs"):
         sweep.run(dataclasses.replace(config, resume=True, train=dataclasses.replace(config.train, epochs=3)))
     again = sweep.run(dataclasses.replace(config, resume=True))
-    told = capsys.readouterr().out
-    assert f"trial {wild.name}  failed" in told and f"trial {good.name}  epoch" not in told
+    output = capsys.readouterr().out
+    assert f"trial {wild.name}  failed" in output and f"trial {good.name}  epoch" not in output
     assert [trial.status for trial in again.trials] == ["finished", "failed"]
     assert (good.folder / "model.safetensors").stat().st_mtime_ns == before
     assert again.test == result.test

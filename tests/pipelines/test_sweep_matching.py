@@ -1,9 +1,10 @@
-"""A sweep that trains nothing: given hits are re-ranked, judged on half of their queries, and the chosen order is measured on the other."""
+"""A sweep of re-rankings: given hits are judged on half of their queries, and the chosen order is measured on the other half."""
 
 import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +16,16 @@ import yaml
 
 from eet.gallery import Manifest, open_gallery, part_table, read_hits, write_hits, write_manifest, write_part
 from eet.retrieval.search import search_gallery
-from pipelines import evaluate, rerank, sweep
+from pipelines import evaluate, rerank, sweep_matching
 from pipelines.cli import main
 from pipelines.costs import matching
 from pipelines.costs.matching import ms_per_query
 from pipelines.job.cluster import ClusterResources, Node
 from pipelines.job.tracking import default_tracking_uri
-from pipelines.sweep import SweepConfig
-from pipelines.trials import reranking
+from pipelines.sweep_matching import SweepMatchingConfig, rerankings_of
+from pipelines.trials import reranking, tuning
 from pipelines.trials.halves import in_halves
-from pipelines.trials.rerankings import GivenHitsOptions
+from pipelines.trials.reranking import reranked_measures
 from pipelines.trials.trial import end_trial, trial_name, with_parameters
 
 # POT's solver needs no compiling, which takes every process some seconds.
@@ -39,40 +40,47 @@ BITS, TOKENS, DIM, LABELS, ITEMS = 8, 5, 6, 4, 36
 MEASURES = ("MAP@R", "P@1", "R-precision", "mAP@k")
 
 
-@pytest.fixture(scope="module")
-def given(tmp_path_factory) -> GivenHitsOptions:
-    """A gallery without embeddings whose tokens tell labels apart better than its codes do, and every other item as a hit of each."""
-    folder = tmp_path_factory.mktemp("given")
+def write_items(path: Path, *, has_hash: bool = False) -> None:
+    """A gallery without embeddings whose tokens tell labels apart better than its codes do, the same at every call."""
     random = np.random.default_rng(3)
     labels = np.arange(ITEMS) % LABELS
     words = random.normal(size=(LABELS, TOKENS, DIM))
     codes = random.integers(0, 2, (LABELS, BITS))[labels] ^ (random.random((ITEMS, BITS)) < 0.3)
     manifest = Manifest(
         model_digest="m", preprocessing_digest="p", num_bits=BITS, num_rows=ITEMS, num_ok=ITEMS, num_parts=1, rows_per_part=ITEMS,
-        token_shape=(TOKENS, DIM), token_dtype="float16", embedding_dim=None,
+        token_shape=(TOKENS, DIM), token_dtype="float16", embedding_dim=None, has_hash=has_hash,
     )  # fmt: skip
+    signs = np.where(codes, 1, -1)
     ids = [f"item{row:02d}" for row in range(ITEMS)]
     table = part_table(
         ids, ids, labels, np.packbits(codes.astype(np.uint8), axis=1), ["ok"] * ITEMS, [None] * ITEMS, schema=manifest.schema,
         tokens=words[labels] + 1.2 * random.normal(size=(ITEMS, TOKENS, DIM)),
         token_index=np.tile(np.arange(TOKENS), (ITEMS, 1)), token_mass=random.random((ITEMS, TOKENS)),
+        hash=signs * random.random((ITEMS, BITS)) if has_hash else None,
     )  # fmt: skip
+    write_part(str(path), 0, table)
+    write_manifest(str(path), manifest)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, Any]:
+    """Flags of a sweep: a gallery, and every other item as a hit of each."""
+    folder = tmp_path_factory.mktemp("given")
     items = str(folder / "items")
-    write_part(items, 0, table)
-    write_manifest(items, manifest)
+    write_items(folder / "items")
     gallery = open_gallery(items)
     write_hits(str(folder / "hits.parquet"), search_gallery(gallery, gallery, k=ITEMS - 1))
-    return GivenHitsOptions(hits=str(folder / "hits.parquet"), gallery=items, top=20)
+    return {"hits": str(folder / "hits.parquet"), "gallery": items, "top": 20}
 
 
-def config_of(out: Path, given: GivenHitsOptions, **changes) -> SweepConfig:
-    return SweepConfig(out=str(out), match=given, **{"space": "matching", **changes})
+def config_of(out: Path, given: dict[str, Any], **changes) -> SweepMatchingConfig:
+    return SweepMatchingConfig(out=str(out), **{**given, **changes})
 
 
-def measured(hits: pa.Table, queries: set[str], config: SweepConfig, folder: Path) -> dict[str, float]:
+def measured(hits: pa.Table, queries: set[str], config: SweepMatchingConfig, folder: Path) -> dict[str, float]:
     """What `eet evaluate` says of those hits that are of `queries`."""
     write_hits(str(folder / "some.parquet"), hits.filter(pc.is_in(hits["query_id"], value_set=pa.array(sorted(queries)))))
-    options = {"gallery": config.match.gallery, "hits": str(folder / "some.parquet"), "protocol": "encoded"}
+    options = {"gallery": config.gallery, "hits": str(folder / "some.parquet"), "protocol": "encoded"}
     tracking_uri = default_tracking_uri(config.out)  # as a database of its own takes a while to make
     evaluation = evaluate.run(evaluate.EvaluateConfig(out=str(folder / "measures"), tracking_uri=tracking_uri, **options))
     found = evaluation.measures["encoded, hits"]
@@ -87,7 +95,7 @@ def ids_of(hits: pa.Table) -> set[str]:
 
 
 def test_halves_are_disjoint_together_all_and_drawn_by_the_seed(given):
-    hits = read_hits(given.hits)
+    hits = read_hits(given["hits"])
     judged, held_out = in_halves(hits, 1)
     assert len(ids_of(judged)) == len(ids_of(held_out)) == ITEMS // 2
     assert not ids_of(judged) & ids_of(held_out) and ids_of(judged) | ids_of(held_out) == ids_of(hits)
@@ -97,53 +105,67 @@ def test_halves_are_disjoint_together_all_and_drawn_by_the_seed(given):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "messages"),
     [
-        (["--space", "matching"], ["--match.hits is missing", "--match.gallery is missing"]),
-        (
-            ["--space", "matching", "--match.hits", "h", "--match.gallery", "g", "--student.bits", "8", "--costs", "[gmacs]"],
-            ["--costs, --student.bits: of trainings"],
-        ),
-        (
-            ["--space", "bits", "--data.root", "d", "--match.gallery", "g", "--match.top", "9"],
-            ["--match.gallery, --match.top: of re-rankings"],
-        ),
-        (["--space", "bits", "--match.hits", "h", "--match.gallery", "g"], ["moves student.bits", "it may move top, marginal"]),
-        (["--space", "matching", "--match.hits", "h", "--match.gallery", "g", "--match.top", "0"], ["--match.top 0"]),
-        (
-            ["--space", "matching", "--match.hits", "h", "--match.gallery", "g", "--match.global_similarity", "asymmetric"],
-            ["--match.global_similarity asymmetric needs --match.model"],
-        ),
-        (
-            ["--space", "matching", "--match.hits", "h", "--match.gallery", "g", "--space_options", "{form: grid, epsilons: [0.00001]}"],
-            ["--space: --epsilon 1e-05"],
-        ),
+        (["--space", "tune_spaces.bits.bits"], ["moves student.bits", "it may move top, marginal"]),
+        (["--space", "bits"], ["bits is neither one of matching nor the dotted path"]),
+        (["--top", "0", "--concurrent", "0"], ["--top 0", "--concurrent 0"]),
+        (["--space_options", "{form: grid, epsilons: [0.00001]}"], ["--space: --epsilon 1e-05"]),
     ],
 )
-def test_flags_that_do_not_go_together_are_refused(flags, told, tmp_path, capsys):
-    assert main(["sweep", "--out", str(tmp_path / "out"), *flags]) == 2
-    said = capsys.readouterr().err
-    for part in told:
-        assert said.count(part) == 1, said
-    assert "--data.root is missing" not in said
+def test_flags_that_are_impossible_are_refused(flags, messages, tmp_path, capsys):
+    assert main(["sweep-matching", "--out", str(tmp_path / "out"), "--hits", "h", "--gallery", "g", *flags]) == 2
+    errors = capsys.readouterr().err
+    for message in messages:
+        assert errors.count(message) == 1, errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "the following arguments are required: hits, gallery"),
+        (["--hits", "h", "--gallery", "g", "--scheduler", "asha"], "unrecognized arguments: --scheduler asha"),
+        (["--hits", "h", "--gallery", "g", "--costs", "[gmacs]"], "unrecognized arguments: --costs [gmacs]"),
+        (["--hits", "h", "--gallery", "g", "--student.bits", "8"], "unrecognized arguments: --student.bits 8"),
+        (["--hits", "h", "--gallery", "g", "--shared_teacher"], "unrecognized arguments: --shared_teacher"),
+        (["--hits", "h", "--gallery", "g", "--data.root", "d"], "unrecognized arguments: --data.root d"),
+    ],
+)
+def test_flags_of_a_sweep_of_trainings_are_unknown_and_missing_ones_are_named(flags, message, tmp_path, capsys):
+    assert main(["sweep-matching", "--out", str(tmp_path / "out"), *flags]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert errors == [f"error: {message}"]
 
 
 def test_a_trial_moves_flags_of_the_re_ranking_but_not_what_it_is_given(given, tmp_path):
-    base = config_of(tmp_path, given).kind.base
+    base = config_of(tmp_path, given).base
     moved = with_parameters(base, {"solver": "exact", "top": 5, "weight": 2.0})
-    assert (moved.solver, moved.top, moved.weight, moved.hits) == ("exact", 5, 2.0, given.hits)
+    assert (moved.solver, moved.top, moved.weight, moved.hits) == ("exact", 5, 2.0, given["hits"])
     with pytest.raises(ValueError, match="moves hits, engine, loss.beta, which"):
         with_parameters(base, {"hits": "x", "engine": "ray", "loss.beta": 0.1})
 
 
 @pytest.mark.parametrize(
-    ("given_model", "asked", "used"), [(None, None, "hamming"), ("model", None, "asymmetric"), ("model", "hamming", "hamming")]
+    ("has_hash", "asked", "used"), [(False, None, "hamming"), (True, None, "asymmetric"), (True, "hamming", "hamming")]
 )
-def test_with_a_model_trials_weigh_the_querys_hash_as_a_re_ranking_does(given, tmp_path, monkeypatch, given_model, asked, used):
+def test_with_hashes_of_the_queries_trials_weigh_them_as_a_re_ranking_does(given, tmp_path, monkeypatch, has_hash, asked, used):
+    write_items(tmp_path / "queries", has_hash=has_hash)
     monkeypatch.chdir(tmp_path)
-    base = config_of(tmp_path, dataclasses.replace(given, model=given_model, global_similarity=asked)).kind.base
-    assert base.global_measure == used
-    assert base.model == (given_model and str(tmp_path / given_model)), "workers have another working directory"
+    kind = rerankings_of(config_of(tmp_path / "out", given, queries="queries", global_similarity=asked))
+    assert kind.base.queries == str(tmp_path / "queries"), "workers have another working directory"
+    # Without the structural similarity the global one alone gives the order.
+    trial = with_parameters(kind.base, {"solver": "exact", "weight": 0.0})
+    found = {
+        name: reranked_measures(kind.halves.judged, dataclasses.replace(trial, global_similarity=name), threads=torch.get_num_threads())
+        for name in {asked, "hamming", *(["asymmetric"] if has_hash else [])}
+    }
+    assert found[asked] == found[used]
+    assert not has_hash or found["hamming"] != found["asymmetric"]
+
+
+def test_without_hashes_of_the_queries_the_asymmetric_similarity_is_refused(given, tmp_path):
+    with pytest.raises(ValueError, match="has no real-valued hashes, which --global_similarity asymmetric needs"):
+        rerankings_of(config_of(tmp_path, given, global_similarity="asymmetric"))
 
 
 def test_a_trial_that_a_searcher_draws_again_is_not_run_again(given, tmp_path, monkeypatch):
@@ -152,7 +174,7 @@ def test_a_trial_that_a_searcher_draws_again_is_not_run_again(given, tmp_path, m
     monkeypatch.setattr(reranking, "reranked_measures", None)  # must not be reached
     parameters, record = {"weight": 2.0}, dict.fromkeys(MEASURES, 0.5)
     end_trial(tmp_path / trial_name(parameters), "finished", "", [record])
-    base = config_of(tmp_path, given).kind.base
+    base = config_of(tmp_path, given).base
     reranking.run_trial(parameters, base=base, root=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
     assert reports == [record]
 
@@ -170,27 +192,28 @@ def of_one_query(hits: pa.Table) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [(without_labels, "no query labels"), (too_few, "search with a larger --k"), (of_one_query, "give more queries")],
 )
-def test_hits_that_cannot_be_judged_are_refused(change, told, given, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "connected", None)  # must not be reached
-    write_hits(str(tmp_path / "hits.parquet"), change(read_hits(given.hits)))
-    with pytest.raises(ValueError, match=told):
-        sweep.run(config_of(tmp_path / "out", dataclasses.replace(given, hits=str(tmp_path / "hits.parquet"))))
+def test_hits_that_cannot_be_judged_are_refused(change, message, given, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "connected", None)  # must not be reached
+    write_hits(str(tmp_path / "hits.parquet"), change(read_hits(given["hits"])))
+    with pytest.raises(ValueError, match=message):
+        sweep_matching.run(config_of(tmp_path / "out", given, hits=str(tmp_path / "hits.parquet")))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_counts_trials_and_queries_and_writes_nothing(given, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweep.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(tuning.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(tuning.torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr("pipelines.trials.rerankings.ms_per_query", lambda hits, configs, threads: {"first": 2e5})
-    options = {"form": "grid", "marginals": ["uniform"], "epsilons": [0.05], "weights": [1.0]}
-    sweep.run(config_of(tmp_path / "out", given, space_options=options, dry_run=True))
-    told = capsys.readouterr().out
+    flags = ["--hits", given["hits"], "--gallery", given["gallery"], "--space_options"]
+    options = "{form: grid, marginals: [uniform], epsilons: [0.05], weights: [1.0]}"
+    assert main(["sweep-matching", "--out", str(tmp_path / "out"), *flags, options, "--dry-run"]) == 0
+    output = capsys.readouterr().out
     # 18 queries of 200 s: an hour a trial; four of them, two at a time.
-    assert "dry run: 4 trials, 2 at once" in told and "each: 18 queries on 1 CPUs" in told
-    assert "about 60 min of matching a trial, 2.0 h for all" in told and "nothing was started" in told
+    assert "dry run: 4 trials, 2 at once" in output and "each: 18 queries on 1 CPUs" in output
+    assert "about 60 min of matching a trial, 2.0 h for all" in output and "nothing was started" in output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,8 +222,8 @@ def test_a_dry_run_counts_trials_and_queries_and_writes_nothing(given, tmp_path,
 
 def test_what_differs_in_weight_alone_is_timed_once_and_reading_is_not_timed(given, tmp_path, monkeypatch):
     items = tmp_path / "items"
-    shutil.copytree(given.gallery, items)
-    base = with_parameters(config_of(tmp_path, dataclasses.replace(given, gallery=str(items))).kind.base, {"solver": "exact"})
+    shutil.copytree(given["gallery"], items)
+    base = with_parameters(config_of(tmp_path, given, gallery=str(items)).base, {"solver": "exact"})
     changes = {
         "a": {"marginal": "uniform", "weight": 1.0},
         "b": {"marginal": "uniform", "weight": 2.0},
@@ -217,9 +240,9 @@ def test_what_differs_in_weight_alone_is_timed_once_and_reading_is_not_timed(giv
         return {kind: [place + 1.0, place + 2.0, 99.0] for place, kind in enumerate(calls)}
 
     monkeypatch.setattr(matching, "interleaved_seconds", seconds)
-    monkeypatch.setattr(matching, "SAMPLE_PAIRS", 3 * given.top)
+    monkeypatch.setattr(matching, "SAMPLE_PAIRS", 3 * given["top"])
     found = ms_per_query(
-        read_hits(given.hits), {name: with_parameters(base, change) for name, change in changes.items()}, threads=torch.get_num_threads()
+        read_hits(given["hits"]), {name: with_parameters(base, change) for name, change in changes.items()}, threads=torch.get_num_threads()
     )
     assert timed == [3]
     assert {name: round(ms, 3) for name, ms in found.items()} == {"a": 666.667, "b": 666.667, "c": 1000.0, "d": 1333.333}
@@ -236,19 +259,18 @@ def swept(ray_session, given, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.syspath_prepend(out.parent)
     config = config_of(out, given, space="own_orders.orders", concurrent=1)
-    yield config, sweep.run(config)
+    yield config, sweep_matching.run(config)
     patch.undo()
 
 
-def reranked(config: SweepConfig, parameters: dict[str, object], out: Path) -> pa.Table:
+def reranked(config: SweepMatchingConfig, parameters: dict[str, object], out: Path) -> pa.Table:
     """All hits, by `eet rerank`."""
-    match = config.match
-    options = {"hits": match.hits, "gallery": match.gallery, "queries": match.gallery, "top": match.top, "engine": "local", **parameters}
-    return rerank.run(rerank.RerankConfig(out=str(out / "new.parquet"), **options))
+    options = {"hits": config.hits, "gallery": config.gallery, "top": config.top, "engine": "local", **parameters}
+    return rerank.run(rerank.RerankConfig(out=str(out / "new.parquet"), queries=config.gallery, **options))
 
 
 @pytest.mark.timeout(300)
-def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_finish(swept):
+def test_a_trial_that_fails_is_reported_with_its_reason_and_the_others_finish(swept):
     config, result = swept
     assert [trial.status for trial in result.trials] == ["finished", "finished", "failed"]
     assert "has no embeddings, which --global_similarity embedding needs" in result.trials[2].reason
@@ -262,7 +284,7 @@ def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_finish(swept)
 @pytest.mark.timeout(300)
 def test_trials_measure_what_rerank_and_evaluate_do_on_their_half(swept, tmp_path):
     config, result = swept
-    judged = ids_of(in_halves(read_hits(config.match.hits), config.seed).judged)
+    judged = ids_of(in_halves(read_hits(config.hits), config.seed).judged)
     for trial in result.trials[:2]:
         new = reranked(config, trial.parameters, tmp_path)
         assert trial.best == pytest.approx(measured(new, judged, config, tmp_path))
@@ -270,10 +292,10 @@ def test_trials_measure_what_rerank_and_evaluate_do_on_their_half(swept, tmp_pat
 
 
 @pytest.mark.timeout(300)
-def test_the_best_on_its_half_is_chosen_and_measured_on_the_other_beside_the_order_before(swept, tmp_path):
+def test_the_best_on_its_half_is_chosen_and_measured_on_the_other_with_the_order_before(swept, tmp_path):
     config, result = swept
     assert result.chosen.best["MAP@R"] == max(trial.best["MAP@R"] for trial in result.trials[:2])
-    hits = read_hits(config.match.hits)
+    hits = read_hits(config.hits)
     halves = {half: ids_of(table) for half, table in in_halves(hits, config.seed)._asdict().items()}
     new = reranked(config, result.chosen.parameters, tmp_path)
     written = json.loads((Path(config.out) / "metrics.json").read_text())
@@ -322,12 +344,12 @@ def test_resume_runs_what_is_missing_or_failed_and_nothing_else(swept, capsys):
     (first.folder / "outcome.json").unlink()  # as if the sweep had been cut off while it ran
     before = (last.folder / "outcome.json").stat().st_mtime_ns
     with pytest.raises(ValueError, match="--resume"):
-        sweep.run(config)
-    with pytest.raises(ValueError, match=r"other options \(match.top"):
-        sweep.run(dataclasses.replace(config, resume=True, match=dataclasses.replace(config.match, top=9)))
-    again = sweep.run(dataclasses.replace(config, resume=True))
-    told = capsys.readouterr().out
-    assert f"trial {first.name}  finished" in told and f"trial {last.name}" not in told
+        sweep_matching.run(config)
+    with pytest.raises(ValueError, match=r"other options \(top"):
+        sweep_matching.run(dataclasses.replace(config, resume=True, top=9))
+    again = sweep_matching.run(dataclasses.replace(config, resume=True))
+    output = capsys.readouterr().out
+    assert f"trial {first.name}  finished" in output and f"trial {last.name}" not in output
     assert [trial.status for trial in again.trials] == ["finished", "finished", "failed"]
     assert [trial.best for trial in again.trials] == [trial.best for trial in result.trials]
     assert (last.folder / "outcome.json").stat().st_mtime_ns == before
@@ -335,6 +357,6 @@ def test_resume_runs_what_is_missing_or_failed_and_nothing_else(swept, capsys):
 
 
 def test_trials_at_once_take_cpus_alone(given, tmp_path):
-    kind = config_of(tmp_path, given).kind
+    kind = rerankings_of(config_of(tmp_path, given))
     share = kind.share(ClusterResources((Node(6, 0), Node(2, 1))), trials=4)
     assert (share.concurrent, share.cpus) == (4, 2)
