@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from eet.errors import InputError
 from pipelines.benchmarks import encode, encoder, matching, search, train
 from pipelines.benchmarks.encode import EncodeBenchmarkOptions
 from pipelines.benchmarks.encoder import EncoderBenchmarkOptions
@@ -120,5 +121,5 @@ def run(config: BenchmarkConfig) -> Sequence[Any]:
 def _table(path: str) -> str:
     record = read_record(path)
     if record["what"] not in BENCHMARKS:
-        raise ValueError(f"{path} holds figures of {record['what']!r}; known are {', '.join(BENCHMARKS)}")
+        raise InputError(f"{path} holds figures of {record['what']!r}; known are {', '.join(BENCHMARKS)}")
     return markdown_table(record, BENCHMARKS[record["what"]].columns)

@@ -1,13 +1,16 @@
 """The command line: `eet JOB --flags`, typed dataclasses to flags and YAML, exit codes 0 done, 1 failed, 2 bad arguments."""
 
+import errno
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from eet import __version__
+from eet.errors import EetError
 from pipelines.job.environment import set_environment
-from pipelines.job.errors import JobFailed
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ JOBS: dict[str, Job] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one job; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] == "--version":
+        print(f"eet {__version__}")
+        return 0
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return 0 if argv else 2
@@ -50,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in JOBS:
         print(f"eet: no job {name!r}; jobs are {', '.join(JOBS)}", file=sys.stderr)
         return 2
+    shows_traceback = "--traceback" in rest
+    rest = [argument for argument in rest if argument != "--traceback"]
     set_environment()
     module = importlib.import_module(JOBS[name].module)
     parser = _parser(name, getattr(module, JOBS[name].config))
@@ -64,15 +72,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         module.run(config)
-    except (JobFailed, ValueError, OSError) as error:
-        from eet.storage import without_secrets  # the job has loaded it
-
-        print(f"eet {name}: {without_secrets(str(error))}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(f"eet {name}: stopped", file=sys.stderr)
         return 1
+    except Exception as error:
+        if shows_traceback or not _is_the_users(error):
+            traceback.print_exc()
+        print(f"eet {name}: {_message(error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+# A disk that is full, a folder that is not ours to write: nothing that a traceback would explain.
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Whether the message says all that the user needs; else the fault is in EET, and its traceback is shown."""
+    return isinstance(error, EetError) or (isinstance(error, OSError) and error.errno in _REFUSED)
+
+
+def _message(error: Exception) -> str:
+    from eet.storage import without_secrets  # the job has loaded it
+
+    if _is_the_users(error):
+        return without_secrets(str(error))
+    return without_secrets(f"this is a fault of EET, please report it ({type(error).__name__}: {error})")
 
 
 def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> Any:
@@ -130,5 +155,5 @@ def _overview() -> str:
     width = max(map(len, JOBS))
     lines = ["usage: eet JOB [--config FILE] [flags]", "", "Fine-grained image retrieval: train, encode, search, evaluate.", "", "jobs:"]
     lines += [f"  {name:<{width}}  {job.summary}" for name, job in JOBS.items()]
-    lines += ["", "eet JOB --help lists a job's flags."]
+    lines += ["", "eet JOB --help lists a job's flags. --traceback shows where a failure arose. eet --version."]
     return "\n".join(lines)

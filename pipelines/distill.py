@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from eet.errors import InputError
 from eet.training import HashingTask, LabelledImages
 from eet.vit import Student, load_bundle, read_bundle_record
 from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
@@ -83,12 +84,12 @@ def trained_teacher(path: str, label_names: tuple[str, ...], student: Student) -
     """
     teacher, record = load_bundle(path), read_bundle_record(path)
     if teacher.schedule.prune_after:
-        raise ValueError(f"--teacher {path} prunes, so it is a student; a joint run keeps its teacher in {path}/teacher")
+        raise InputError(f"--teacher {path} prunes, so it is a student; a joint run keeps its teacher in {path}/teacher")
     if record.target_codes is None or record.label_names != label_names:
-        raise ValueError(f"--teacher {path} learned other labels than this dataset's {len(label_names)}: train one on this dataset")
+        raise InputError(f"--teacher {path} learned other labels than this dataset's {len(label_names)}: train one on this dataset")
     ours, theirs = student.preprocessing, teacher.preprocessing
     if (ours.mean, ours.std) != (theirs.mean, theirs.std):
-        raise ValueError(
+        raise InputError(
             f"--teacher {path} takes images normalised by mean {theirs.mean} and std {theirs.std}, the student by {ours.mean} and "
             f"{ours.std}: both see the same images, so choose backbones of one normalisation"
         )

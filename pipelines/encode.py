@@ -165,7 +165,7 @@ def _refuse_images_in_out(config: EncodeConfig) -> None:
     out = split_options(config.out)[0].rstrip("/")
     images = "" if config.images is None else split_options(str(absolute(config.images)))[0]
     if images == out or images.startswith(f"{out}/"):
-        raise ValueError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery a folder of its own")
+        raise InputError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery a folder of its own")
 
 
 def _refuse_without_gpu(config: EncodeConfig) -> None:
@@ -180,7 +180,7 @@ def _refuse_without_gpu(config: EncodeConfig) -> None:
             if resources.gpus:
                 why_not = ray.get(ray.remote(num_gpus=1)(_why_not_on_gpu).remote())
     if why_not:
-        raise ValueError(f"--jpegs_on gpu: {why_not}; use --jpegs_on cpu")
+        raise InputError(f"--jpegs_on gpu: {why_not}; use --jpegs_on cpu")
 
 
 def _why_not_on_gpu() -> str:

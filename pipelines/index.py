@@ -1,6 +1,5 @@
 """`eet index`: a gallery's codes as files that a search maps into memory, so that it begins at once."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from eet.errors import InputError
 from eet.gallery import CodedRows, open_gallery
 from eet.retrieval.gallery_index import INDEX_FILE, GalleryIndex, parts_behind
-from eet.search import HammingIndex, IVFIndex
+from eet.search import Index, build_index
 from eet.storage import absolute, replace_folder
 from pipelines.job.options import JobOptions
 from pipelines.job.output import write_config
@@ -64,28 +64,28 @@ def run(config: IndexConfig) -> GalleryIndex | None:
         return before
     rows = gallery.coded_rows(parts)
     if before is not None:
-        rows = _joined(before, rows)
-    index = GalleryIndex.of_rows(rows, manifest.num_bits, _builder(config, before))
+        index = GalleryIndex.of_rows(_joined(before, rows), manifest.num_bits, lambda codes, num_bits: before.codes.rebuilt(codes))
+    else:
+        index = GalleryIndex.of_rows(rows, manifest.num_bits, partial(build_index, config.kind or "exact", **_options(config)))
     with replace_folder(str(absolute(config.out)), INDEX_FILE) as fresh:
         index.save(Path(fresh), gallery)
     write_config(config.out, config)
-    lists = f" in {index.codes.num_lists} lists" if isinstance(index.codes, IVFIndex) else ""
-    print(f"{config.out}: {index.codes.num_items} items, {index.codes.num_codes} distinct codes{lists} ({told})")
+    print(f"{config.out}: {index.codes.describe()} ({told})")
     return index
 
 
-def _check_kind(config: IndexConfig, codes: HammingIndex) -> None:
-    """ValueError where another index is asked for than the one that is there."""
-    if config.kind not in (None, codes.kind):
-        raise ValueError(f"{config.out} is of kind {codes.kind}, not {config.kind}: choose another --out, or remove it")
-    if isinstance(codes, IVFIndex) and config.lists not in (None, codes.num_lists):
-        raise ValueError(f"{config.out} has {codes.num_lists} lists, not {config.lists}: choose another --out, or remove it")
+def _options(config: IndexConfig) -> dict[str, int]:
+    """What the user asked of a new index of that kind."""
+    return {} if config.lists is None else {"lists": config.lists}
 
 
-def _builder(config: IndexConfig, before: GalleryIndex | None) -> Callable[..., HammingIndex]:
-    if before is not None and isinstance(before.codes, IVFIndex):
-        return partial(IVFIndex.build, lists=config.lists, centroids_LB=before.codes.centroids_LB)
-    return partial(IVFIndex.build, lists=config.lists) if config.kind == "ivf" else HammingIndex.build
+def _check_kind(config: IndexConfig, there: Index) -> None:
+    """InputError where another index is asked for than the one that is there."""
+    if config.kind not in (None, there.kind):
+        raise InputError(f"{config.out} is of kind {there.kind}, not {config.kind}: choose another --out, or remove it")
+    for name, value in _options(config).items():
+        if value != there.options[name]:
+            raise InputError(f"{config.out} has {there.options[name]} {name}, not {value}: choose another --out, or remove it")
 
 
 def _joined(index: GalleryIndex, rows: CodedRows) -> CodedRows:

@@ -11,6 +11,7 @@ import numpy as np
 
 from eet.datasets import load_dataset, synthetic
 from eet.distillation import PUBLISHED_BETA
+from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, Table, render_report
 from eet.gallery import fixed_binary_to_numpy, is_gallery, open_gallery, spread_queries
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
@@ -112,7 +113,7 @@ def run(config: QuickstartConfig) -> QuickstartResult:
     out = Path(config.out)
     drawn = config.data.root is None and config.data.table is None
     if (out / REPORT_FILE).exists():
-        raise ValueError(f"{out} holds a finished quickstart: open {out / REPORT_FILE}, or choose another --out")
+        raise InputError(f"{out} holds a finished quickstart: open {out / REPORT_FILE}, or choose another --out")
     if config.dry_run:
         return _dry_run(config, out, drawn)
     data = _data(config, out)

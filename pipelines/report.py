@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, render_report
 from eet.gallery import Gallery, GalleryModel, is_gallery, load_model, open_gallery, queries_gallery, read_hits, spread_queries
 from eet.retrieval.matches import match_blocks
@@ -52,7 +53,7 @@ def run(config: ReportConfig) -> str:
     written = described(config.hits)
     gallery_path = config.gallery or written.get("gallery")
     if gallery_path is None:
-        raise ValueError(f"{config.hits} has no config beside it that names its gallery: give --gallery")
+        raise InputError(f"{config.hits} has no config beside it that names its gallery: give --gallery")
     gallery = open_gallery(gallery_path)
     asked = config.queries or written.get("queries") or gallery_path
     queries = open_gallery(asked if is_gallery(asked) else queries_gallery(written.get("hits") or config.hits))

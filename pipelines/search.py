@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from eet.errors import InputError
 from eet.gallery import (
     MANIFEST_NAME,
     Gallery,
@@ -23,7 +24,6 @@ from eet.gallery import (
 from eet.retrieval.gallery_index import GalleryIndex, parts_behind
 from eet.retrieval.recall import Search, measured_recall
 from eet.retrieval.search import search_gallery
-from eet.search import IVFIndex
 from eet.storage import replace_folder, same_location
 from pipelines.actors.shards import sharded_search
 from pipelines.encode import EncodeConfig
@@ -86,7 +86,7 @@ def run(config: SearchConfig) -> pa.Table:
         queries = open_gallery(config.queries)
     else:
         if config.model is None:
-            raise ValueError(f"--queries {config.queries} is no gallery, so --model is needed to encode its images")
+            raise InputError(f"--queries {config.queries} is no gallery, so --model is needed to encode its images")
         if config.dry_run:
             _print_plan(gallery, config)
             return pa.table({})
@@ -136,7 +136,7 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> Gallery:
     check_made_by(gallery, read_model_record(config.model), f"--model {config.model}")
     out = queries_gallery(config.out)
     if same_location(out, config.gallery):
-        raise ValueError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")
+        raise InputError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")
     with replace_folder(out, MANIFEST_NAME) as fresh:
         encode(
             EncodeConfig(
@@ -158,26 +158,17 @@ def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[tuple[Sear
     if config.index is not None:
         behind = parts_behind(config.index, gallery)
         if behind:
-            raise ValueError(
+            raise InputError(
                 f"--index {config.index} lacks {len(behind)} of the gallery's {gallery.manifest.num_parts} parts: extend it with "
                 f"`eet index --gallery {config.gallery} --out {config.index}`"
             )
         index = GalleryIndex.load(config.index)
-        exact = _probing(index, config)
-        yield partial(index.search, device=device), exact and partial(exact.search, device=device)
+        if config.probes is not None:
+            index = replace(index, codes=index.codes.with_probes(config.probes))
+        exact = None if index.codes.is_exact else partial(replace(index, codes=index.codes.exact()).search, device=device)
+        yield partial(index.search, device=device), exact
     elif config.shards > 1:
         with sharded_search(gallery, config.shards, address=config.ray_address) as search:
             yield search, None
     else:
         yield partial(GalleryIndex.of_gallery(gallery).search, device=device), None
-
-
-def _probing(index: GalleryIndex, config: SearchConfig) -> GalleryIndex | None:
-    """Sets how many lists are looked into. Returns the exact index over the same codes; None where the index is exact."""
-    if not isinstance(index.codes, IVFIndex):
-        if config.probes is not None:
-            raise ValueError(f"--index {config.index} is of kind {index.codes.kind}, which has no lists: leave --probes out")
-        return None
-    if config.probes is not None:
-        index.codes.probes = config.probes
-    return replace(index, codes=index.codes.exact()) if index.codes.probes < index.codes.num_lists else None

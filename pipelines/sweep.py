@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from eet.errors import InputError
 from eet.storage import absolute
 from pipelines.distill import DistillConfig
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
@@ -107,7 +108,7 @@ def trainings_of(config: SweepConfig, tracking_uri: str | None = None) -> Traini
     """The trials of a sweep, with the images that they share. ValueError where trials could not be judged by them."""
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
     if images.val is None:
-        raise ValueError("trials are judged by validation mAP, and no image is held out: use --train.validation_share 0.1, or a val split")
+        raise InputError("trials are judged by validation mAP, and no image is held out: use --train.validation_share 0.1, or a val split")
     return Trainings(
         base=dataclasses.replace(config.base, tracking_uri=tracking_uri),
         trials_dir=config.trials_dir,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, PUBLISHED_WIDTH, build_base
+from eet.errors import InputError
 from eet.training import FitSettings, LabelledImages, MetricLearningTask
 from pipelines.job.options import DataOptions, JobOptions, TrainOptions
 from pipelines.training.run import TrainingResult, check_output, read_labelled_images, run_training
@@ -123,7 +124,7 @@ def run(config: TrainBaseConfig) -> TrainingResult:
 def task_of(config: TrainBaseConfig, images: LabelledImages) -> MetricLearningTask:
     """Network and images of the run. ValueError where there is but one label to train on."""
     if images.train.num_labels < 2:
-        raise ValueError("there is but one label to train on: without another, no image has a negative")
+        raise InputError("there is but one label to train on: without another, no image has a negative")
     side = config.image_size
     model = build_base(
         config.backbone,

@@ -7,6 +7,7 @@ from eet.datasets.class_disjoint import class_disjoint, hold_out_labels, with_ow
 from eet.datasets.image_files import IMAGE_SUFFIXES, list_image_files
 from eet.datasets.image_table import SPLITS, ImageTable
 from eet.datasets.validation import hold_out_validation
+from eet.errors import InputError
 
 DATASETS: dict[str, Callable[..., ImageTable]] = {
     "cub": cub.load,
@@ -31,13 +32,13 @@ def load_dataset(name: str, root: str | None, *, table: str | None = None) -> Im
     FileNotFoundError when root is not laid out as the dataset is.
     """
     if name not in DATASETS:
-        raise ValueError(f"dataset {name!r} is not one of {', '.join(DATASETS)}")
+        raise InputError(f"dataset {name!r} is not one of {', '.join(DATASETS)}")
     if name == "table":
         return table_file.load(root, table)
     if table is not None:
-        raise ValueError(f"the table {table} was given for dataset {name!r}; only dataset 'table' reads one")
+        raise InputError(f"the table {table} was given for dataset {name!r}; only dataset 'table' reads one")
     if root is None:
-        raise ValueError(f"dataset {name!r} needs its root folder")
+        raise InputError(f"dataset {name!r} needs its root folder")
     return DATASETS[name](root)
 
 

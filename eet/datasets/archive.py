@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from eet.errors import InputError, NotFoundError
+
 
 def find_archive_root(root: str, wrapper: str | None, required: Sequence[str]) -> Path:
     """The folder that holds every file or folder of `required`: `root` itself, or `root/wrapper`.
@@ -11,13 +13,13 @@ def find_archive_root(root: str, wrapper: str | None, required: Sequence[str]) -
     what was looked for and where, ValueError when root is a URI (the lists of a benchmark are read from a local copy).
     """
     if "://" in root:
-        raise ValueError(
+        raise InputError(
             f"{root} is a URI: this dataset is read from a local folder. Give a local copy, or describe the images in "
             "a table (path,label,split) and load that as dataset 'table'"
         )
     folder = Path(root)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder: give the one that holds {', '.join(required)}")
+        raise NotFoundError(f"{root} is not a folder: give the one that holds {', '.join(required)}")
     candidates = (folder, folder / wrapper) if wrapper else (folder,)
     for candidate in candidates:
         if all((candidate / name).exists() for name in required):
@@ -26,7 +28,7 @@ def find_archive_root(root: str, wrapper: str | None, required: Sequence[str]) -
     closest = max(candidates, key=lambda candidate: sum((candidate / name).exists() for name in required))
     missing = [name for name in required if not (closest / name).exists()]
     wanted = f"{wrapper}/ as its archive unpacks, or the folder around it" if wrapper else "the folder"
-    raise FileNotFoundError(f"{', '.join(missing)} not found in {closest}: root should be {wanted}, with {', '.join(required)}")
+    raise NotFoundError(f"{', '.join(missing)} not found in {closest}: root should be {wanted}, with {', '.join(required)}")
 
 
 def read_pairs(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -40,7 +42,7 @@ def read_pairs(path: Path) -> Iterator[tuple[int, str, str]]:
                 continue
             first, _, rest = line.strip().partition(" ")
             if not rest:
-                raise ValueError(f"{path}, line {number}: {line.strip()!r} should be two values with a space between")
+                raise InputError(f"{path}, line {number}: {line.strip()!r} should be two values with a space between")
             yield number, first, rest.strip()
 
 
@@ -54,7 +56,7 @@ def check_names(path: Path, allowed: Sequence[str], allowed_by: Path, used: Sequ
     """Raises ValueError when the list `path` uses a label that the class list `allowed_by` does not name."""
     unknown = sorted(set(used) - set(allowed))
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{path} uses {', '.join(repr(name) for name in unknown[:3])}"
             f"{', ...' if len(unknown) > 3 else ''}, not among the {len(allowed)} names of {allowed_by}"
         )

@@ -7,6 +7,7 @@ import numpy as np
 from eet.datasets.archive import find_archive_root
 from eet.datasets.image_table import ImageTable
 from eet.datasets.labels import contiguous_labels
+from eet.errors import InputError, NotFoundError
 
 TRAIN = "devkit/cars_train_annos.mat"
 TEST = "cars_test_annos_withlabels.mat"
@@ -24,7 +25,7 @@ def load(root: str) -> ImageTable:
     if not test.exists():
         test = folder / TEST
     if not test.exists():
-        raise FileNotFoundError(
+        raise NotFoundError(
             f"{TEST} not found in {folder / 'devkit'} nor in {folder}: the devkit's own test annotations carry no "
             "labels, this file is downloaded separately"
         )
@@ -35,7 +36,7 @@ def load(root: str) -> ImageTable:
         annotations = _read_structs(file, "annotations")
         missing = {"class", "fname"} - set(annotations.dtype.names or ())
         if missing:
-            raise ValueError(f"{file}: its annotations have no field {', '.join(sorted(missing))}")
+            raise InputError(f"{file}: its annotations have no field {', '.join(sorted(missing))}")
         paths += [f"cars_{split}/{name}" for name in annotations["fname"]]
         numbers += [int(number) for number in annotations["class"]]
         splits += [split] * len(annotations)
@@ -54,7 +55,7 @@ def _read_structs(file: Path, name: str) -> np.ndarray:
 
     content = loadmat(str(file), squeeze_me=True)
     if name not in content:
-        raise ValueError(f"{file} holds no variable {name!r}")
+        raise InputError(f"{file} holds no variable {name!r}")
     return np.atleast_1d(content[name])
 
 
@@ -63,5 +64,5 @@ def _label_names(file: Path, used: list[int]) -> tuple[str, ...]:
         return tuple(str(number) for number in used)
     names = _read_structs(file, "class_names")
     if used and (used[0] < 1 or used[-1] > len(names)):
-        raise ValueError(f"{file} names {len(names)} labels, counted from 1; the images use {used[0]} to {used[-1]}")
+        raise InputError(f"{file} names {len(names)} labels, counted from 1; the images use {used[0]} to {used[-1]}")
     return tuple(str(names[number - 1]) for number in used)

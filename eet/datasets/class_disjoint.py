@@ -4,6 +4,7 @@ import numpy as np
 
 from eet.datasets.image_table import ImageTable
 from eet.datasets.labels import contiguous_labels
+from eet.errors import InputError
 
 
 def class_disjoint(table: ImageTable) -> ImageTable:
@@ -14,7 +15,7 @@ def class_disjoint(table: ImageTable) -> ImageTable:
     Raises ValueError where there are fewer than two labels.
     """
     if table.num_labels < 2:
-        raise ValueError(f"{table.root} has {table.num_labels} labels: splitting them in two takes at least two")
+        raise InputError(f"{table.root} has {table.num_labels} labels: splitting them in two takes at least two")
     tested, learned = ({*table.labels[rows].tolist()} - {-1} for rows in (table.splits == "test", table.splits != "test"))
     labelled = table.take(table.labels >= 0)
     if tested and learned and not tested & learned:
@@ -30,12 +31,12 @@ def hold_out_labels(table: ImageTable, share: float, seed: int) -> ImageTable:
     returned as it is, and so is any table when share is 0. Raises ValueError when share is outside its range, or there is but one label.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"validation share {share} should be at least 0 (none) and less than 1")
+        raise InputError(f"validation share {share} should be at least 0 (none) and less than 1")
     if share == 0 or (table.splits == "val").any():
         return table
     labels = np.unique(table.labels[table.splits == "train"])
     if len(labels) < 2:
-        raise ValueError(f"a validation share of {share} takes whole labels, and there is but {len(labels)} to train on: use 0")
+        raise InputError(f"a validation share of {share} takes whole labels, and there is but {len(labels)} to train on: use 0")
     count = min(max(round(share * len(labels)), 1), len(labels) - 1)
     drawn = np.random.default_rng(seed).permutation(labels)[:count]
     splits = np.where((table.splits == "train") & np.isin(table.labels, drawn), "val", table.splits).astype("<U5")

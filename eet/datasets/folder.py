@@ -8,6 +8,7 @@ from eet.datasets.image_files import list_image_files
 from eet.datasets.image_table import SPLITS, ImageTable
 from eet.datasets.labels import contiguous_labels
 from eet.datasets.stratified import draw_stratified
+from eet.errors import InputError, NotFoundError
 
 TEST_SHARE = 0.2
 """Share of each label that becomes 'test' where the folders name no splits."""
@@ -24,13 +25,13 @@ def load(root: str) -> ImageTable:
     """
     paths, others = list_image_files(root)
     if not paths:
-        raise FileNotFoundError(f"no image found under {root} ({others} other files): give the folder whose subfolders are the labels")
+        raise NotFoundError(f"no image found under {root} ({others} other files): give the folder whose subfolders are the labels")
     splits_above = sorted({path.partition("/")[0] for path in paths} & set(SPLITS))
     depth = 2 if splits_above else 1
     layout = f"{'{' + ','.join(splits_above) + '}/' if splits_above else ''}LABEL/image"
     stray = [path for path in paths if path.count("/") < depth or (splits_above and path.partition("/")[0] not in splits_above)]
     if stray:
-        raise ValueError(
+        raise InputError(
             f"{len(stray)} images under {Path(root)} are not laid out as {layout}, for example {stray[0]}: "
             "move them, or describe the images in a table (path,label,split) and load that as dataset 'table'"
         )

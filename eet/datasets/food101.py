@@ -5,6 +5,7 @@ import numpy as np
 from eet.datasets.archive import check_names, find_archive_root, read_names
 from eet.datasets.image_table import ImageTable
 from eet.datasets.labels import contiguous_labels
+from eet.errors import InputError
 
 LISTS = {"train": "meta/train.txt", "test": "meta/test.txt"}
 CLASSES = "meta/classes.txt"
@@ -23,7 +24,7 @@ def load(root: str) -> ImageTable:
         listed = read_names(folder / file)
         for line in listed:
             if line.count("/") != 1:
-                raise ValueError(f"{folder / file}: {line!r} should be CLASS/ID")
+                raise InputError(f"{folder / file}: {line!r} should be CLASS/ID")
         check_names(folder / file, classes, folder / CLASSES, [line.partition("/")[0] for line in listed])
         images += listed
         splits += [split] * len(listed)

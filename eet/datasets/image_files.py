@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from pyarrow import fs
 
+from eet.errors import NotFoundError
 from eet.storage import join_location, resolve, split_options
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -59,7 +60,7 @@ def _refuse(error: OSError) -> None:
 
 def _local_files(root: str, base: str) -> Iterator[str]:
     if not os.path.isdir(base):
-        raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the images")
+        raise NotFoundError(f"{root} is not a folder: give the folder that holds the images")
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(base, followlinks=True, onerror=_refuse):
         status = os.stat(folder)
@@ -76,7 +77,7 @@ def _local_files(root: str, base: str) -> Iterator[str]:
 
 def _remote_files(root: str, filesystem: fs.FileSystem, base: str) -> Iterator[str]:
     if filesystem.get_file_info(base).type != fs.FileType.Directory:
-        raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the images")
+        raise NotFoundError(f"{root} is not a folder: give the folder that holds the images")
     for info in filesystem.get_file_info(fs.FileSelector(base, recursive=True)):
         path = info.path[len(base) + 1 :]
         if info.type == fs.FileType.File and not any(part.startswith(".") for part in path.split("/")):

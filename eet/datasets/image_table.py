@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eet.datasets.image_files import image_location
+from eet.errors import InputError
 
 SPLITS = ("train", "val", "test")
 
@@ -33,25 +34,25 @@ class ImageTable:
         rows = len(self.paths)
         assert self.labels.dtype == np.int32, self.labels.dtype
         if self.labels.shape != (rows,) or self.splits.shape != (rows,):
-            raise ValueError(
+            raise InputError(
                 f"{rows} paths came with labels of shape {self.labels.shape} and splits of shape {self.splits.shape}: "
                 "every path needs one label and one split"
             )
         if len(set(self.paths)) != rows:
             twice = [path for path, times in Counter(self.paths).items() if times > 1]
-            raise ValueError(
+            raise InputError(
                 f"{len(twice)} paths come more than once, for example {_examples(twice)}: a path names its item, so list each image once"
             )
         unknown = np.flatnonzero(~np.isin(self.splits, SPLITS))
         if len(unknown):
             found = sorted({str(self.splits[row]) for row in unknown})
-            raise ValueError(
+            raise InputError(
                 f"unknown splits {_examples(found)} in {len(unknown)} rows, for example "
                 f"{_examples([self.paths[row] for row in unknown])}: allowed are {', '.join(SPLITS)}"
             )
         outside = np.flatnonzero((self.labels < -1) | (self.labels >= self.num_labels))
         if len(outside):
-            raise ValueError(
+            raise InputError(
                 f"{len(outside)} labels are outside -1 .. {self.num_labels - 1}, for example "
                 f"{_examples([f'{self.paths[row]}: {self.labels[row]}' for row in outside])}"
             )
@@ -73,10 +74,10 @@ class ImageTable:
             return self
         present = ", ".join(f"{name} ({count})" for name in SPLITS if (count := int((self.splits == name).sum())))
         if split not in SPLITS:
-            raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}, all; this dataset has {present}")
+            raise InputError(f"split {split!r} is not one of {', '.join(SPLITS)}, all; this dataset has {present}")
         rows = np.flatnonzero(self.splits == split)
         if not len(rows):
-            raise ValueError(f"no image is in split {split!r}; {self.root} has {present or 'no images at all'}")
+            raise InputError(f"no image is in split {split!r}; {self.root} has {present or 'no images at all'}")
         return self.take(rows)
 
     def take(self, rows: np.ndarray) -> "ImageTable":

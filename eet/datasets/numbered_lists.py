@@ -7,6 +7,7 @@ import numpy as np
 from eet.datasets.archive import find_archive_root, read_pairs
 from eet.datasets.image_table import ImageTable
 from eet.datasets.labels import contiguous_labels
+from eet.errors import InputError
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
 
@@ -22,13 +23,13 @@ def load_numbered_lists(root: str, wrapper: str) -> ImageTable:
     for column, name in ((label_of, LISTS[1]), (split_of, LISTS[2])):
         apart = sorted(path_of.keys() ^ column.keys())
         if apart:
-            raise ValueError(
+            raise InputError(
                 f"{folder / name} and {LISTS[0]} list different images: {len(apart)} ids are in one of them only, "
                 f"for example {', '.join(apart[:3])}"
             )
     for image, split in split_of.items():
         if split not in ("0", "1"):
-            raise ValueError(f"{folder / LISTS[2]}: image {image} has {split!r}; allowed are 1 (train) and 0 (test)")
+            raise InputError(f"{folder / LISTS[2]}: image {image} has {split!r}; allowed are 1 (train) and 0 (test)")
     labels, used = contiguous_labels([_label_number(folder / LISTS[1], image, label_of[image]) for image in path_of])
     return ImageTable(
         root=str(folder),
@@ -43,14 +44,14 @@ def _read_column(path: Path) -> dict[str, str]:
     column: dict[str, str] = {}
     for number, image, value in read_pairs(path):
         if image in column:
-            raise ValueError(f"{path}, line {number}: image {image} comes a second time")
+            raise InputError(f"{path}, line {number}: image {image} comes a second time")
         column[image] = value
     return column
 
 
 def _label_number(path: Path, image: str, label: str) -> int:
     if not label.isdecimal():
-        raise ValueError(f"{path}: image {image} has label {label!r}; it should be a whole number")
+        raise InputError(f"{path}: image {image} has label {label!r}; it should be a whole number")
     return int(label)
 
 
@@ -60,5 +61,5 @@ def _label_names(path: Path, used: list[int]) -> tuple[str, ...]:
     names = {_label_number(path, name, first): name for _, first, name in read_pairs(path)}
     nameless = [label for label in used if label not in names]
     if nameless:
-        raise ValueError(f"{path} names no label {', '.join(str(label) for label in nameless[:3])}, yet images use it")
+        raise InputError(f"{path} names no label {', '.join(str(label) for label in nameless[:3])}, yet images use it")
     return tuple(names[label] for label in used)

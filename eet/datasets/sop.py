@@ -5,6 +5,7 @@ import numpy as np
 from eet.datasets.archive import find_archive_root, read_names
 from eet.datasets.image_table import ImageTable
 from eet.datasets.labels import contiguous_labels
+from eet.errors import InputError
 
 LISTS = {"train": "Ebay_train.txt", "test": "Ebay_test.txt"}
 COLUMNS = "image_id class_id super_class_id path"
@@ -23,11 +24,11 @@ def load(root: str) -> ImageTable:
     for split, file in LISTS.items():
         header, *lines = read_names(folder / file) or [""]
         if header != COLUMNS:
-            raise ValueError(f"{folder / file} begins with {header!r}; it should name its columns: {COLUMNS}")
+            raise InputError(f"{folder / file} begins with {header!r}; it should name its columns: {COLUMNS}")
         for line in lines:
             values = line.split(maxsplit=3)
             if len(values) < 4 or not values[1].isdecimal():
-                raise ValueError(f"{folder / file}: {line!r} should be {COLUMNS}, class_id a whole number")
+                raise InputError(f"{folder / file}: {line!r} should be {COLUMNS}, class_id a whole number")
             paths.append(values[3])
             products.append(int(values[1]))
             splits.append(split)

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from eet.datasets import table_file
 from eet.datasets.image_table import ImageTable
+from eet.errors import InputError, NotFoundError
 
 BEAKS = ("short-beak", "long-beak", "hooked-beak")
 WINGS = ("plain-wing", "bar", "double-bar", "spots")
@@ -46,7 +47,7 @@ def label_parts(num_labels: int) -> tuple[Parts, ...]:
     of each part. Raises ValueError unless 2 <= num_labels <= MAX_LABELS (108).
     """
     if not 2 <= num_labels <= MAX_LABELS:
-        raise ValueError(f"{num_labels} labels: the drawn birds have parts for 2 to {MAX_LABELS}")
+        raise InputError(f"{num_labels} labels: the drawn birds have parts for 2 to {MAX_LABELS}")
     values = 2 if num_labels < 6 else 3 if num_labels < 12 else 4
     candidates = list(itertools.product(BEAKS[:values], WINGS[:values], CROWNS[:values], TAILS[:values]))
     if len(candidates) < num_labels:
@@ -79,9 +80,9 @@ def draw(label: int, index: int, *, num_labels: int, image_size: int, seed: int)
     """
     parts = label_parts(num_labels)
     if not 0 <= label < num_labels:
-        raise ValueError(f"label {label} is not in 0 .. {num_labels - 1}")
+        raise InputError(f"label {label} is not in 0 .. {num_labels - 1}")
     if image_size < 32:
-        raise ValueError(f"image size {image_size}: parts cannot be told apart below 32 pixels")
+        raise InputError(f"image size {image_size}: parts cannot be told apart below 32 pixels")
     random = np.random.default_rng([seed, index])
     side = image_size * SUPERSAMPLING
     plumage = _Plumage(random)
@@ -111,7 +112,7 @@ def write(
     below 1 (0 is allowed for one of the two) and as `draw` does.
     """
     if min(images_per_label, test_per_label) < 0 or images_per_label + test_per_label < 1:
-        raise ValueError(
+        raise InputError(
             f"{images_per_label} training and {test_per_label} test images per label: neither may be negative, "
             "and there must be one at least"
         )
@@ -142,7 +143,7 @@ def read_mask(root: str | Path, path: str) -> np.ndarray:
     """The bird's mask, bool (H, W), of the image that the table calls `path`. Raises FileNotFoundError without one."""
     file = _mask_file(Path(root), path)
     if not file.exists():
-        raise FileNotFoundError(f"{file} not found: only pictures drawn by this module have masks")
+        raise NotFoundError(f"{file} not found: only pictures drawn by this module have masks")
     with Image.open(file) as mask:
         return np.asarray(mask.convert("1"))
 

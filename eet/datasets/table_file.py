@@ -13,6 +13,7 @@ from pyarrow import fs
 from eet.datasets.image_files import folder_of
 from eet.datasets.image_table import SPLITS, ImageTable
 from eet.datasets.labels import contiguous_labels, folder_label_names
+from eet.errors import InputError, NotFoundError
 from eet.storage import join_location, resolve, split_options
 
 DEFAULT_TABLE = "split.csv"
@@ -37,7 +38,7 @@ def load(root: str | None, table: str | None = None) -> ImageTable:
     """
     if table is None:
         if root is None:
-            raise ValueError(
+            raise InputError(
                 f"dataset 'table' needs a table (.csv or .parquet with columns path,label,split), or a root that holds {DEFAULT_TABLE}"
             )
         table = join_location(root, DEFAULT_TABLE)
@@ -52,10 +53,10 @@ def load(root: str | None, table: str | None = None) -> ImageTable:
 def _read_columns(table: str) -> pyarrow.Table:
     suffix = os.path.splitext(split_options(table)[0])[1].lower()
     if suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{table} should end in .csv or .parquet")
+        raise InputError(f"{table} should end in .csv or .parquet")
     filesystem, path = resolve(table)
     if filesystem.get_file_info(path).type != fs.FileType.File:
-        raise FileNotFoundError(f"{table} is not a file: it should be a table with columns {', '.join(COLUMNS)}")
+        raise NotFoundError(f"{table} is not a file: it should be a table with columns {', '.join(COLUMNS)}")
     try:
         with filesystem.open_input_file(path) as source:
             if suffix == ".parquet":
@@ -74,12 +75,12 @@ def _read_columns(table: str) -> pyarrow.Table:
                 )
                 found = columns.column_names
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{table} cannot be read as {suffix[1:]}: {error}") from error
+        raise InputError(f"{table} cannot be read as {suffix[1:]}: {error}") from error
     if "path" not in found:
-        raise ValueError(f"{table} has columns {', '.join(found)}; it needs path, and may have label and split")
+        raise InputError(f"{table} has columns {', '.join(found)}; it needs path, and may have label and split")
     doubled = [name for name in COLUMNS if found.count(name) > 1]
     if doubled:
-        raise ValueError(f"{table} has more than one column {', '.join(doubled)}")
+        raise InputError(f"{table} has more than one column {', '.join(doubled)}")
     return columns
 
 
@@ -87,19 +88,19 @@ def _read_paths(table: str, columns: pyarrow.Table) -> list[str]:
     paths = columns["path"].to_pylist()
     wrong = [row for row, path in enumerate(paths) if not isinstance(path, str) or not path]
     if wrong:
-        raise ValueError(f"{table}: {_rows(wrong)} no path (text) in column path")
+        raise InputError(f"{table}: {_rows(wrong)} no path (text) in column path")
     return paths
 
 
 def _read_splits(table: str, columns: pyarrow.Table, paths: Sequence[str], labels: np.ndarray) -> np.ndarray:
     if "split" not in columns.column_names:
         if (labels >= 0).any():
-            raise ValueError(f"{table} has labels and no column split: add one with {', '.join(SPLITS)}")
+            raise InputError(f"{table} has labels and no column split: add one with {', '.join(SPLITS)}")
         return np.full(len(paths), "test", dtype="<U5")
     splits = columns["split"].to_pylist()
     wrong = [row for row, split in enumerate(splits) if split not in SPLITS]
     if wrong:
-        raise ValueError(f"{table}: {_rows(wrong)} split {splits[wrong[0]]!r} in column split; allowed are {', '.join(SPLITS)}")
+        raise InputError(f"{table}: {_rows(wrong)} split {splits[wrong[0]]!r} in column split; allowed are {', '.join(SPLITS)}")
     return np.array(splits, dtype="<U5")
 
 
@@ -124,7 +125,7 @@ def number_labels(table: str, cells: Sequence[object], *, rows: bool = True) -> 
     if len(known_numbers) == len(known):
         negative = [row for row, number in zip(known, known_numbers, strict=True) if number < 0]
         if negative:
-            raise ValueError(
+            raise InputError(
                 f"{table}: {_rows(negative) if rows else 'it has'} {cells[negative[0]]} in column label; whole numbers from 0 are allowed, "
                 f"and {UNKNOWN_LABEL} for unknown"
             )
@@ -132,7 +133,7 @@ def number_labels(table: str, cells: Sequence[object], *, rows: bool = True) -> 
         return labels, tuple(str(number) for number in used)
     wrong = [row for row in known if not isinstance(cells[row], str)]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{table}: {_rows(wrong) if rows else 'it has'} {cells[wrong[0]]!r} in column label; allowed are names, "
             "or whole numbers throughout"
         )

@@ -4,6 +4,7 @@ import numpy as np
 
 from eet.datasets.image_table import ImageTable
 from eet.datasets.stratified import draw_stratified
+from eet.errors import InputError
 
 
 def hold_out_validation(table: ImageTable, share: float, seed: int) -> ImageTable:
@@ -15,13 +16,13 @@ def hold_out_validation(table: ImageTable, share: float, seed: int) -> ImageTabl
     can be held out because no label has two training images.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"validation share {share} should be at least 0 (none) and less than 1")
+        raise InputError(f"validation share {share} should be at least 0 (none) and less than 1")
     if share == 0 or (table.splits == "val").any():
         return table
     rows = np.flatnonzero((table.splits == "train") & (table.labels >= 0))
     drawn = rows[draw_stratified([table.paths[row] for row in rows], table.labels[rows], share, seed)]
     if not len(drawn):
-        raise ValueError(
+        raise InputError(
             f"a validation share of {share} cannot be held out: no label has two images among the {len(rows)} labelled "
             "ones of split 'train'. Use a validation share of 0, or give a split 'val'"
         )

@@ -5,6 +5,7 @@ import numpy as np
 from eet.datasets.archive import find_archive_root, read_names
 from eet.datasets.image_table import ImageTable
 from eet.datasets.labels import contiguous_labels, folder_label_names
+from eet.errors import InputError
 
 LISTS = {split: f"vegfru_list/vegfru_{split}.txt" for split in ("train", "val", "test")}
 
@@ -24,7 +25,7 @@ def load(root: str) -> ImageTable:
             # Folder names may hold spaces, so the label is what follows the last one.
             path, _, label = line.rpartition(" ")
             if not path or not label.isdecimal():
-                raise ValueError(f"{folder / file}: {line!r} should be a path, a space and a label number")
+                raise InputError(f"{folder / file}: {line!r} should be a path, a space and a label number")
             paths.append(path)
             numbers.append(int(label))
             splits.append(split)

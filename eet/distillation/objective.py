@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eet.distillation.knowledge_transfer import knowledge_transfer_loss
 from eet.distillation.region_guidance import mask_patches, most_important_patches
+from eet.errors import InputError
 from eet.vit import Student
 
 PUBLISHED_BETA, PUBLISHED_SIGMA, PUBLISHED_MASKED_PATCHES = 0.1, 1.0, 4
@@ -71,18 +72,18 @@ class DistillationObjective(nn.Module):
     ) -> None:
         super().__init__()
         if beta < 0 or sigma < 0:
-            raise ValueError(f"beta {beta} and sigma {sigma} are weights of losses: use 0 or more")
+            raise InputError(f"beta {beta} and sigma {sigma} are weights of losses: use 0 or more")
         if not 0 <= masked_patches <= teacher.num_patches:
-            raise ValueError(
+            raise InputError(
                 f"masked_patches {masked_patches}: the teacher has {teacher.num_patches} patches, so use 0 to {teacher.num_patches}"
             )
         if student.grid != teacher.grid or student.patch_size != teacher.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"the student's patch grid is {student.grid} of {student.patch_size} px, the teacher's {teacher.grid} of "
                 f"{teacher.patch_size} px: guidance by patches needs the same grid; choose a teacher of the same patch and image size"
             )
         if student.num_bits != teacher.num_bits:
-            raise ValueError(
+            raise InputError(
                 f"the student has {student.num_bits} bits, the teacher {teacher.num_bits}: train a teacher with {student.num_bits}"
             )
         self.student = student

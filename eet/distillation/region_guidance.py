@@ -4,11 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eet.errors import InputError
+
 
 def most_important_patches(mass_BK: Tensor, token_index_BK: Tensor, num_masked: int) -> Tensor:
     """Original positions (B, num_masked) int64 of the patches with the greatest mass. ValueError where fewer patches are alive."""
     if not 0 <= num_masked <= mass_BK.shape[1]:
-        raise ValueError(f"masked_patches {num_masked}: the teacher has {mass_BK.shape[1]} patches, so use 0 to {mass_BK.shape[1]}")
+        raise InputError(f"masked_patches {num_masked}: the teacher has {mass_BK.shape[1]} patches, so use 0 to {mass_BK.shape[1]}")
     return token_index_BK.gather(1, mass_BK.topk(num_masked, dim=1).indices)
 
 
@@ -22,7 +24,7 @@ def mask_patches(images_BCHW: Tensor, patches_Bw: Tensor, grid: tuple[int, int])
     rows, columns = grid
     height, width = images_BCHW.shape[-2:]
     if height % rows or width % columns:
-        raise ValueError(f"images of {height} x {width} do not divide into a patch grid of {rows} x {columns}")
+        raise InputError(f"images of {height} x {width} do not divide into a patch grid of {rows} x {columns}")
     visible_BN = torch.ones(len(images_BCHW), rows * columns, device=images_BCHW.device, dtype=images_BCHW.dtype)
     visible_BN = visible_BN.scatter(1, patches_Bw, 0.0)
     visible_B1HW = F.interpolate(visible_BN.view(-1, 1, rows, columns), size=(height, width), mode="nearest")

@@ -16,6 +16,7 @@ from eet.embedding.cvt import CvTBackbone
 from eet.embedding.resnet import ResNetBackbone
 from eet.embedding.swin import SwinBackbone
 from eet.embedding.vit import ViTBackbone
+from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.matching import importance
 from eet.vit import read_state_dict
@@ -73,10 +74,10 @@ class BaseModel(nn.Module):
     def __init__(self, backbone: Backbone, *, embedding_width: int, backbone_name: str, backbone_options: Mapping[str, Any]) -> None:
         super().__init__()
         if embedding_width < 1:
-            raise ValueError(f"an embedding {embedding_width} wide: use 1 or more")
+            raise InputError(f"an embedding {embedding_width} wide: use 1 or more")
         if min(backbone.grid) < TOKEN_GRID:
             rows, columns = backbone.grid
-            raise ValueError(
+            raise InputError(
                 f"{backbone_name} has {rows} x {columns} patches at {backbone.preprocessing.image_size} pixels, fewer than the "
                 f"{TOKEN_GRID} x {TOKEN_GRID} tokens: use larger images or smaller patches"
             )
@@ -174,7 +175,7 @@ def build_base(
     """
     family = next((family for family in BACKBONES if backbone.startswith(family)), None)
     if family is None:
-        raise ValueError(f"backbone {backbone!r}: its name begins with none of {', '.join(BACKBONES)}")
+        raise InputError(f"backbone {backbone!r}: its name begins with none of {', '.join(BACKBONES)}")
     options = dict(backbone_options or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

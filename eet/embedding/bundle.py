@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eet.embedding.base_model import BaseModel, build_base
+from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.vit.bundle_folder import BASE_MODEL, check_digest, read_bundle_values, read_bundle_weights, tensors_digest, write_bundle_folder
 
@@ -99,7 +100,7 @@ def load_base(path: str | Path) -> BaseModel:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit its record: {error}") from error
+        raise InputError(f"the weights in {path} do not fit its record: {error}") from error
     model.backbone.preprocessing = preprocessing
     check_digest(path, base_digest(model), values["digest"])
     return model.eval()

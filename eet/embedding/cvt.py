@@ -11,6 +11,7 @@ from timm.layers import DropPath
 from torch import Tensor
 
 from eet.embedding.backbone import Backbone, BackboneOutput
+from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.vit import load_trunk_weights
 
@@ -47,21 +48,21 @@ class CvTBackbone(Backbone):
     @classmethod
     def build(cls, name: str, options: Mapping[str, Any], *, image_size: tuple[int, int] | None, pretrained: bool) -> "CvTBackbone":
         if name not in DEPTHS:
-            raise ValueError(f"backbone {name!r} is not one of {', '.join(DEPTHS)}")
+            raise InputError(f"backbone {name!r} is not one of {', '.join(DEPTHS)}")
         height, width = image_size or (224, 224)
         if height % _STRIDE or width % _STRIDE:
-            raise ValueError(f"{name} takes images whose sides are multiples of {_STRIDE} pixels, not {height} x {width}")
+            raise InputError(f"{name} takes images whose sides are multiples of {_STRIDE} pixels, not {height} x {width}")
         try:
             from transformers import CvtConfig, CvtForImageClassification
         except ImportError as error:
-            raise ValueError(f"backbone {name!r} needs the package transformers: pip install 'eet[cvt]'") from error
+            raise InputError(f"backbone {name!r} needs the package transformers: pip install 'eet[cvt]'") from error
         if pretrained:
             trunk = CvtForImageClassification.from_pretrained(f"microsoft/{name.replace('_', '-')}", num_labels=0, **options)
         else:
             try:
                 trunk = CvtForImageClassification(CvtConfig(**{"depth": DEPTHS[name], **options, "num_labels": 0}))
             except Exception as error:  # its config has errors of its own kind
-                raise ValueError(f"backbone {name!r} with options {dict(options)} cannot be built: {error}") from error
+                raise InputError(f"backbone {name!r} with options {dict(options)} cannot be built: {error}") from error
         return cls(trunk, (height, width))
 
     def forward(self, images_B3HW: Tensor, *, patches: bool) -> BackboneOutput:

@@ -6,19 +6,21 @@ from typing import Any
 import timm
 from torch import nn
 
+from eet.errors import InputError
+
 
 def timm_model(name: str, options: Mapping[str, Any], architecture: type[nn.Module], *, pretrained: bool) -> Any:
     """ValueError where timm has no such model, it is of another architecture, or the options are none that it takes."""
     if not timm.is_model(name):
         close = timm.list_models(f"{name.split('_')[0].rstrip('0123456789')}*")[:5]
-        raise ValueError(f"backbone {name!r} is not a timm model; for example {close}")
+        raise InputError(f"backbone {name!r} is not a timm model; for example {close}")
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
+        raise InputError(
             f"backbone {name!r} with options {dict(options)} cannot be built: {error}. timm must have weights of it where they are asked "
             f"for, and the options must be ones that timm's {architecture.__name__} takes"
         ) from error
     if type(model) is not architecture:
-        raise ValueError(f"backbone {name!r} is a {type(model).__name__}, not a timm {architecture.__name__}")
+        raise InputError(f"backbone {name!r} is a {type(model).__name__}, not a timm {architecture.__name__}")
     return model

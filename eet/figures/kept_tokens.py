@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from eet.errors import InputError
 from eet.figures.captions import PAPER, caption_height, draw_caption, on_paper
 
 FADE = 0.8  # Share of white in a dropped patch: what was there can still be made out.
@@ -74,12 +75,12 @@ class PatchPicture:
     def __init__(self, image: Image.Image, grid: tuple[int, int], cell: int) -> None:
         rows, columns = grid
         if rows < 1 or columns < 1:
-            raise ValueError(f"grid is {grid}; give (rows, columns) of patches, both at least 1")
+            raise InputError(f"grid is {grid}; give (rows, columns) of patches, both at least 1")
         if cell < 4 * max(grid):
-            raise ValueError(f"cell is {cell} pixels for {max(grid)} patches a side; give at least {4 * max(grid)}")
+            raise InputError(f"cell is {cell} pixels for {max(grid)} patches a side; give at least {4 * max(grid)}")
         aspect = (image.width / columns) / (image.height / rows)
         if not 0.97 < aspect < 1.03:
-            raise ValueError(
+            raise InputError(
                 f"the image is {image.width} x {image.height} but the grid is {columns} patches wide and {rows} high, "
                 "so patches would not be square; give the resized and cropped picture that the network saw"
             )
@@ -115,14 +116,14 @@ def _checked_stages(kept: Sequence[np.ndarray], patches: int) -> list[np.ndarray
     for number, given in enumerate(kept, start=1):
         stage = np.asarray(given)
         if stage.ndim != 1 or not np.issubdtype(stage.dtype, np.integer):
-            raise ValueError(f"stage {number} has shape {stage.shape} and type {stage.dtype}; give a list of positions")
+            raise InputError(f"stage {number} has shape {stage.shape} and type {stage.dtype}; give a list of positions")
         outside = stage[(stage < 0) | (stage >= patches)]
         if outside.size:
-            raise ValueError(f"stage {number} keeps patch {outside[0]}; the grid allows 0 to {patches - 1}")
+            raise InputError(f"stage {number} keeps patch {outside[0]}; the grid allows 0 to {patches - 1}")
         if len(np.unique(stage)) != len(stage):
-            raise ValueError(f"stage {number} names a patch twice; give each kept position once")
+            raise InputError(f"stage {number} names a patch twice; give each kept position once")
         if stages and not np.isin(stage, stages[-1]).all():
-            raise ValueError(
+            raise InputError(
                 f"stage {number} keeps a patch that stage {number - 1} dropped; give original patch positions, "
                 "not positions among the tokens that were left"
             )
@@ -132,14 +133,14 @@ def _checked_stages(kept: Sequence[np.ndarray], patches: int) -> list[np.ndarray
 
 def _checked_mass(mass: np.ndarray, stages: list[np.ndarray]) -> np.ndarray:
     if not stages:
-        raise ValueError("mass was given without a stage to tint; for a teacher, give every patch as one stage")
+        raise InputError("mass was given without a stage to tint; for a teacher, give every patch as one stage")
     mass = np.asarray(mass, dtype=np.float64)
     if mass.shape != stages[-1].shape:
-        raise ValueError(f"mass has shape {mass.shape} for {len(stages[-1])} kept tokens; give one value for each")
+        raise InputError(f"mass has shape {mass.shape} for {len(stages[-1])} kept tokens; give one value for each")
     if not mass.size or not np.isfinite(mass).all() or (mass < 0).any():
-        raise ValueError("mass must hold at least one value, all finite and not negative")
+        raise InputError("mass must hold at least one value, all finite and not negative")
     if (np.diff(stages[-1]) < 0).any():
-        raise ValueError("mass belongs to ascending positions, as in token_index; sort the last stage")
+        raise InputError("mass belongs to ascending positions, as in token_index; sort the last stage")
     return mass
 
 

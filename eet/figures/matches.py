@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from eet.errors import InputError
 from eet.figures.captions import PAPER, caption_height, draw_caption
 from eet.figures.kept_tokens import PatchPicture
 
@@ -52,7 +53,7 @@ def matches_panel(
     for name, side in zip(("query", "item"), sides, strict=True):
         outside = [position for position in side.positions_K if not 0 <= position < grid[0] * grid[1]]
         if outside:
-            raise ValueError(f"the {name} has a token at {outside[0]}; the grid allows 0 to {grid[0] * grid[1] - 1}")
+            raise InputError(f"the {name} has a token at {outside[0]}; the grid allows 0 to {grid[0] * grid[1] - 1}")
         pictures.append(PatchPicture(side.image, grid, cell))
     height, width = pictures[0].seen_HWC.shape[:2]
     gap = max(8, cell // 8)

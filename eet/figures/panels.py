@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageOps
 
+from eet.errors import InputError
 from eet.figures.captions import PAPER, caption_height, draw_caption, on_paper
 
 # Teal green, red and grey that stay apart under the common colour vision deficiencies (Paul Tol, "vibrant").
@@ -41,11 +42,11 @@ def hits_panel(
         ValueError: if `captions` and `hits` differ in length, or `cell` is below 32.
     """
     if cell < 32:
-        raise ValueError(f"cell is {cell} pixels, too small for a frame and a picture; give at least 32")
+        raise InputError(f"cell is {cell} pixels, too small for a frame and a picture; give at least 32")
     if captions is None:
         captions = [str(rank) for rank in range(1, len(hits) + 1)]
     elif len(captions) != len(hits):
-        raise ValueError(f"{len(captions)} captions for {len(hits)} hits; give one caption for each hit, or None")
+        raise InputError(f"{len(captions)} captions for {len(hits)} hits; give one caption for each hit, or None")
 
     gap = max(4, cell // 14)
     rule = 4 * gap if hits else 0

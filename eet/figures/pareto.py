@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.figures.plots import COLOURS, GREY, figure_of, quieten
 from eet.metrics import pareto_set
 
@@ -39,7 +40,7 @@ def pareto_figure(
     count = len(names)
     lengths = {len(quality), *(len(values) for values in costs.values())}
     if not costs or not count or lengths != {count}:
-        raise ValueError(f"{count} names, {len(quality)} qualities and {len(costs)} costs to draw; give one value of each for every name")
+        raise InputError(f"{count} names, {len(quality)} qualities and {len(costs)} costs to draw; give one value of each for every name")
     columns = min(3, len(costs))
     rows = -(-len(costs) // columns)
     figure = figure_of(rows, columns)

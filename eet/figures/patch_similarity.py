@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.figures.plots import curve_style, figure_of, quieten
 from eet.figures.report import Cell, Table
 
@@ -28,7 +29,7 @@ def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: st
         ValueError: if there is no model, or one has no blocks or values outside [-1, 1].
     """
     if not similarities:
-        raise ValueError("no models to draw; give at least one name -> mean cosine of each block")
+        raise InputError("no models to draw; give at least one name -> mean cosine of each block")
     figure = figure_of(1, 1)
     axes = figure.subplots()
     rows: list[list[Cell]] = []
@@ -36,7 +37,7 @@ def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: st
         values = np.asarray(values)
         # Written so that a NaN is refused too.
         if values.ndim != 1 or not values.size or not ((values >= -1) & (values <= 1)).all():
-            raise ValueError(f"model {name!r} has values of shape {values.shape}; give one mean cosine, from -1 to 1, for each block")
+            raise InputError(f"model {name!r} has values of shape {values.shape}; give one mean cosine, from -1 to 1, for each block")
         axes.plot(np.arange(1, len(values) + 1), values, label=name, **curve_style(number, len(values)))
         highest = int(values.argmax())
         chosen = (values[0], values[(len(values) - 1) // 2], values[-1], values[highest])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.figures.plots import curve_style, figure_of, quieten
 
 if TYPE_CHECKING:
@@ -25,19 +26,19 @@ def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
         ValueError: if there is no curve, or one is empty, has arrays of different length or values outside [0, 1].
     """
     if not curves:
-        raise ValueError("no curves to draw; give at least one name -> (recall, precision)")
+        raise InputError("no curves to draw; give at least one name -> (recall, precision)")
     figure = figure_of(1, 1)
     axes = figure.subplots()
     for number, (name, (recall, precision)) in enumerate(curves.items()):
         recall, precision = np.asarray(recall), np.asarray(precision)
         if recall.ndim != 1 or recall.shape != precision.shape or not recall.size:
-            raise ValueError(
+            raise InputError(
                 f"curve {name!r} has recall of shape {recall.shape} and precision of shape {precision.shape}; "
                 "give two lists of the same length, with at least one point"
             )
         # Written so that a NaN is refused too.
         if not all(((values >= 0) & (values <= 1)).all() for values in (recall, precision)):
-            raise ValueError(f"curve {name!r} has values outside 0 to 1; give recall and precision as shares")
+            raise InputError(f"curve {name!r} has values outside 0 to 1; give recall and precision as shares")
         axes.plot(recall, precision, label=name, **curve_style(number, len(recall)))
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     quieten(axes)

@@ -15,6 +15,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from eet.errors import InputError
+
 Cell = str | float | bool | np.number[Any] | np.bool_ | None
 
 # A PNG above this is sent as JPEG where it may be: photographs, about five times smaller.
@@ -124,7 +126,7 @@ def _block(block: Block) -> str:
             return _table(block)
         case Picture():
             return _picture(block)
-    raise ValueError(f"a {type(block).__name__} cannot stand in a section; give a Paragraph, a Table or a Picture")
+    raise InputError(f"a {type(block).__name__} cannot stand in a section; give a Paragraph, a Table or a Picture")
 
 
 def _text(text: str) -> str:
@@ -134,7 +136,7 @@ def _text(text: str) -> str:
 def _table(table: Table) -> str:
     for number, row in enumerate(table.rows, start=1):
         if len(row) != len(table.headers):
-            raise ValueError(
+            raise InputError(
                 f"row {number} of table {table.caption!r} has {len(row)} cells for {len(table.headers)} headers; "
                 "give one cell for each header, None where there is no value"
             )
@@ -214,7 +216,7 @@ def _encoded(source: Image.Image | bytes | str | os.PathLike[str]) -> tuple[byte
         image = Image.open(io.BytesIO(data))
         image.load()
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{name} cannot be read as a picture ({error}); give a PNG or JPEG") from error
+        raise InputError(f"{name} cannot be read as a picture ({error}); give a PNG or JPEG") from error
     width, height = image.size
     if image.format == "PNG" and "dpi" in image.info:
         scale = 96 / max(96.0, float(image.info["dpi"][0]))

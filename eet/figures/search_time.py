@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.figures.plots import COLOURS, curve_style, figure_of, quieten
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def search_time_figure(plots: Mapping[str, Mapping[str, Times]], *, title: str, 
     """
     names = list(dict.fromkeys(name for lines in plots.values() for name in lines))
     if not plots or not all(plots.values()):
-        raise ValueError("no lines to draw; give each plot at least one name -> (numbers of codes, our times, the peer's)")
+        raise InputError("no lines to draw; give each plot at least one name -> (numbers of codes, our times, the peer's)")
     if len(names) > len(COLOURS):
-        raise ValueError(f"{len(names)} names: {len(COLOURS)} colours tell lines apart; draw fewer, or several figures")
+        raise InputError(f"{len(names)} names: {len(COLOURS)} colours tell lines apart; draw fewer, or several figures")
     columns = min(2, len(plots))
     figure = figure_of(-(-len(plots) // columns), columns)
     grid = figure.subplots(-(-len(plots) // columns), columns, squeeze=False, sharex=True, sharey=True)
@@ -45,7 +46,7 @@ def search_time_figure(plots: Mapping[str, Mapping[str, Times]], *, title: str, 
             sizes, ours, theirs = (np.asarray(column, dtype=np.float64) for column in times)
             fit = sizes.shape == ours.shape == theirs.shape and sizes.size
             if not fit or not all((column > 0).all() for column in (sizes, ours, theirs)):
-                raise ValueError(f"line {name!r} has {len(sizes)}, {len(ours)} and {len(theirs)} values; give as many of each, all above 0")
+                raise InputError(f"line {name!r} has {len(sizes)}, {len(ours)} and {len(theirs)} values; give as many of each, all above 0")
             look = curve_style(names.index(name), len(sizes))
             axes.plot(sizes, ours, label=f"{name}: ours", **look)
             axes.plot(sizes, theirs, label=f"{name}: {peer}", **(look | {"linestyle": "--", "markerfacecolor": "white"}))

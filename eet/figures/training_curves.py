@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from eet.errors import InputError
 from eet.figures.plots import curve_style, figure_of, quieten
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ def training_curves_figure(history: Sequence[Mapping[str, float]], keys: Sequenc
         ValueError: if the history or the keys are empty, or a key is in no report.
     """
     if not history or not keys:
-        raise ValueError(f"{len(history)} reports and {len(keys)} keys to draw; give at least one of each")
+        raise InputError(f"{len(history)} reports and {len(keys)} keys to draw; give at least one of each")
     known = sorted({key for report in history for key in report})
     absent = [key for key in keys if key not in known]
     if absent:
-        raise ValueError(f"no report holds {', '.join(absent)}; the history has {', '.join(known)}")
+        raise InputError(f"no report holds {', '.join(absent)}; the history has {', '.join(known)}")
 
     by_epoch = all("epoch" in report for report in history)
     columns = 2 if len(keys) == 4 else min(3, len(keys))

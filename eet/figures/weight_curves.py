@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from eet.errors import InputError
 from eet.figures.plots import COLOURS, curve_style, figure_of, quieten
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def weight_curves_figure(
         ValueError: if there is no point, or a weight is not above 0.
     """
     if not any(len(values) for values, _ in points.values()):
-        raise ValueError("no trials to draw; give at least one")
+        raise InputError("no trials to draw; give at least one")
     if not all(value > 0 for values, _ in (*points.values(), *lines.values()) for value in values):
-        raise ValueError("the weights' axis is logarithmic: give weights above 0")
+        raise InputError("the weights' axis is logarithmic: give weights above 0")
     figure = figure_of(1, 1)
     axes = figure.subplots()
     for number, (name, (x, y)) in enumerate(points.items()):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.gallery.models import ModelRecord
 from eet.gallery.reader import Gallery
 
@@ -21,7 +22,7 @@ def _check_alike(gallery: Gallery, theirs: tuple[str, str, int], told: str) -> N
     ours = (gallery.manifest.model_digest, gallery.manifest.preprocessing_digest, gallery.manifest.num_bits)
     for name, mine, other in zip(("model", "preprocessing", "bits"), ours, theirs, strict=True):
         if mine != other:
-            raise ValueError(f"{gallery.path} was encoded with {name} {mine}, {told} has {other}: encode both with one model")
+            raise InputError(f"{gallery.path} was encoded with {name} {mine}, {told} has {other}: encode both with one model")
 
 
 def labels_in(gallery: Gallery, queries: Gallery, labels: np.ndarray) -> np.ndarray:

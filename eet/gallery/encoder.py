@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from eet.errors import InputError
 from eet.gallery.models import GalleryModel, model_schema
 from eet.gallery.schema import OK, part_table
 from eet.images import DecodeFailure, DeviceJpegDecoder, OrdinaryJpeg, ordinary_jpeg, read_file
@@ -81,7 +82,7 @@ class PartEncoder:
         jpegs_on_device: bool = False,
     ) -> None:
         if batch_size < 1 or threads < 1:
-            raise ValueError(f"batch_size {batch_size} and threads {threads} must be at least 1")
+            raise InputError(f"batch_size {batch_size} and threads {threads} must be at least 1")
         self.model = model.eval().to(device)
         self.device = torch.device(device)
         self.batch_size, self.threads = batch_size, threads

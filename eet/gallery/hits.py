@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from eet.errors import InputError, NotFoundError
 from eet.storage import resolve, split_options, whole_file, with_suffix, without_secrets
 
 HITS_SCHEMA = pa.schema(
@@ -39,10 +40,10 @@ def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None
     missing, unknown, of another type, or null where it may not be.
     """
     if not split_options(path)[0].endswith(".parquet"):
-        raise ValueError(f"Hits go into one file whose name ends in .parquet; {without_secrets(path)} does not.")
+        raise InputError(f"Hits go into one file whose name ends in .parquet; {without_secrets(path)} does not.")
     unknown = [name for name in table.column_names if name not in RERANKED_SCHEMA.names]
     if unknown:
-        raise ValueError(f"Hits have the columns {', '.join(RERANKED_SCHEMA.names)}; not {', '.join(unknown)}.")
+        raise InputError(f"Hits have the columns {', '.join(RERANKED_SCHEMA.names)}; not {', '.join(unknown)}.")
     hits = _as_hits(table, path)
     if recall is not None:
         hits = hits.replace_schema_metadata({_RECALL: json.dumps(dict(recall))})
@@ -74,12 +75,12 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
     filesystem, file_path = resolve(path)
     info = filesystem.get_file_info(file_path)
     if info.type != pafs.FileType.File:
-        raise FileNotFoundError(f"There is no file of hits at {path}; `eet search --out {path}` writes one.")
+        raise NotFoundError(f"There is no file of hits at {path}; `eet search --out {path}` writes one.")
     try:
         with filesystem.open_input_file(file_path) as file:
             yield pq.ParquetFile(file)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a Parquet file: {error}.") from error
+        raise InputError(f"{path} is not a Parquet file: {error}.") from error
 
 
 def _as_hits(table: pa.Table, path: str) -> pa.Table:
@@ -88,20 +89,20 @@ def _as_hits(table: pa.Table, path: str) -> pa.Table:
     for field in schema:
         if field.name not in table.column_names:
             if not field.nullable:
-                raise ValueError(f"{path} does not hold hits: it has no column {field.name}. Hits have {', '.join(HITS_SCHEMA.names)}.")
+                raise InputError(f"{path} does not hold hits: it has no column {field.name}. Hits have {', '.join(HITS_SCHEMA.names)}.")
             columns.append(pa.nulls(len(table), field.type))
             continue
         column = table.column(field.name)
         try:
             column = column.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"{path} does not hold hits: the column {field.name} is {column.type}, not {field.type} ({error}).") from error
+            raise InputError(f"{path} does not hold hits: the column {field.name} is {column.type}, not {field.type} ({error}).") from error
         if column.null_count and not field.nullable:
-            raise ValueError(f"{path} does not hold hits: {column.null_count} rows have no {field.name}.")
+            raise InputError(f"{path} does not hold hits: {column.null_count} rows have no {field.name}.")
         columns.append(column)
     hits = pa.Table.from_arrays(columns, schema=schema)
     if len(hits) and pc.min(hits["rank"]).as_py() < 1:
-        raise ValueError(f"{path} does not hold hits: ranks count from 1, the least here is {pc.min(hits['rank']).as_py()}.")
+        raise InputError(f"{path} does not hold hits: ranks count from 1, the least here is {pc.min(hits['rank']).as_py()}.")
     return hits
 
 

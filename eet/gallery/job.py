@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.fs as pafs
 
 from eet.datasets.listing import ImageList
+from eet.errors import InputError
 from eet.gallery.manifest import MANIFEST_NAME, Manifest
 from eet.gallery.parts import PARTS_FOLDER, finished_parts
 from eet.gallery.plan import items_table, plan_name, planned_ids, write_plan
@@ -75,7 +76,7 @@ def refuse_difference(then: Mapping[str, Any], now: Mapping[str, Any], what: str
     """ValueError that names each value that was another one then."""
     changed = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
     if changed:
-        raise ValueError(f"{what} ({'; '.join(changed)}): go on with the same options, choose another --out, or use --mode overwrite")
+        raise InputError(f"{what} ({'; '.join(changed)}): go on with the same options, choose another --out, or use --mode overwrite")
 
 
 def is_begun_or_whole(out: str) -> bool:
@@ -107,14 +108,14 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
     """
     first_part = base.num_parts if base else 0
     if base is None and not is_begun_or_whole(out) and (finished_parts(out) or finished_parts(out, 1)):
-        raise ValueError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another --out")
+        raise InputError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another --out")
     _refuse_unnamed(out, base, images)
     names, numbers = joined_labels(base.label_names if base else None, images.label_names, first=base is None)
 
     def items() -> Iterator[Any]:
         for item_ids, uris, labels in images:
             if labels is not None and images.label_names is None and names is not None and (labels >= 0).any():
-                raise ValueError(
+                raise InputError(
                     f"{images.description} has labels without names, {out} has named ones: give a table with a column of names"
                 )
             yield items_table(item_ids, uris, labels if labels is None or numbers is None else numbers[labels])
@@ -126,7 +127,7 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
     try:
         summary = write_plan(planned_in, items(), made_with["rows_per_part"], first_part=first_part, known_ids=known)
         if base is None and not summary.num_rows:
-            raise ValueError(f"{images.description} lists no image")
+            raise InputError(f"{images.description} lists no image")
         if mode == "overwrite":
             clear(out)
             filesystem.create_dir(resolve(out)[1], recursive=True)
@@ -147,7 +148,7 @@ def _refuse_unnamed(out: str, base: Manifest | None, images: ImageList) -> None:
     if base is None or base.label_names is not None or images.label_names is None:
         return
     if (open_gallery(out).labels() >= 0).any():
-        raise ValueError(f"{out} has labels without names, {images.description} has named ones: encode them into another gallery")
+        raise InputError(f"{out} has labels without names, {images.description} has named ones: encode them into another gallery")
 
 
 def joined_labels(

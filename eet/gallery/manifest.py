@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from eet.errors import InputError
 from eet.gallery.parts import SCHEMA_VERSION
 from eet.gallery.schema import gallery_schema
 from eet.storage import exists, join_location, resolve, whole_file
@@ -78,11 +79,11 @@ class Manifest:
         try:
             values: Any = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"The manifest is not JSON: {error}.") from error
+            raise InputError(f"The manifest is not JSON: {error}.") from error
         if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
-            raise ValueError("The manifest has no schema_version: it is not the manifest of a gallery.")
+            raise InputError("The manifest has no schema_version: it is not the manifest of a gallery.")
         if values["schema_version"] not in READ_VERSIONS:
-            raise ValueError(
+            raise InputError(
                 f"The gallery has schema version {values['schema_version']}; this program reads versions "
                 f"{' and '.join(map(str, READ_VERSIONS))}. Use the release that wrote it, or encode again."
             )
@@ -90,7 +91,7 @@ class Manifest:
         missing = sorted(required - values.keys())
         unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
         if missing or unknown:
-            raise ValueError(f"The manifest is damaged: missing fields {missing}, unknown fields {unknown}.")
+            raise InputError(f"The manifest is damaged: missing fields {missing}, unknown fields {unknown}.")
         for name in ("token_shape", "label_names", "inputs"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
@@ -111,17 +112,17 @@ def read_manifest(gallery: str) -> Manifest:
         with filesystem.open_input_file(f"{path}/{MANIFEST_NAME}") as file:
             text = file.read().decode()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(
+        raise InputError(
             f"{gallery} is not a finished gallery: it has no {MANIFEST_NAME}. `eet encode --out {gallery}` writes "
             f"it when the last part is done; an "
             "encode job that was cut off goes on when it is run again."
         ) from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{gallery}/{MANIFEST_NAME} is not UTF-8 text: {error}.") from error
+        raise InputError(f"{gallery}/{MANIFEST_NAME} is not UTF-8 text: {error}.") from error
     try:
         return Manifest.from_json(text)
     except ValueError as error:
-        raise ValueError(f"{gallery}/{MANIFEST_NAME}: {error}") from error
+        raise InputError(f"{gallery}/{MANIFEST_NAME}: {error}") from error
 
 
 def is_gallery(path: str) -> bool:

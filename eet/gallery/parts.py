@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from eet.errors import InputError
 from eet.storage import join_location, resolve, whole_file
 
 _PART_NAME = re.compile(r"part-(\d{6,})\.parquet")
@@ -22,7 +23,7 @@ PARTS_FOLDER = "parts"
 def part_name(part: int, version: int = SCHEMA_VERSION) -> str:
     """The path of part number `part` in its gallery: parts/part-NNNNNN.parquet, with more digits from a million on."""
     if part < 0:
-        raise ValueError(f"Part {part} does not exist; parts count from 0.")
+        raise InputError(f"Part {part} does not exist; parts count from 0.")
     return f"{_folder_of(version)}part-{part:06d}.parquet"
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from eet.errors import InputError, NotFoundError
 from eet.gallery.external_sort import merge_by_id, sorted_by_id
 from eet.gallery.schema import Labels, label_column
 from eet.storage import resolve, whole_file
@@ -64,7 +65,7 @@ def items_table(item_ids: Sequence[str], uris: Sequence[str], labels: Labels | N
     `file://` URI with percent escapes, which `eet.storage` opens. Raises ValueError for lengths that differ.
     """
     if len(uris) != len(item_ids):
-        raise ValueError(f"There are {len(uris)} uris for {len(item_ids)} items; give one each.")
+        raise InputError(f"There are {len(uris)} uris for {len(item_ids)} items; give one each.")
     try:
         ids, places = pa.array(item_ids, pa.string()), pa.array(uris, pa.string())
     except UnicodeEncodeError:
@@ -90,7 +91,7 @@ def write_plan(
     Raises ValueError for ids given twice, naming some, a null id or location, and rows_per_part below 1; the plan is then not there.
     """
     if rows_per_part < 1:
-        raise ValueError(f"rows_per_part is {rows_per_part}; give at least 1.")
+        raise InputError(f"rows_per_part is {rows_per_part}; give at least 1.")
     known = (map(_as_known, run) for run in known_ids)
     fresh = _FreshItems(merge_by_id([*known, map(_as_new, sorted_by_id(map(_checked, items)))]))
     first = next(fresh, None)
@@ -118,7 +119,7 @@ def planned_parts(gallery: str) -> list[PlannedPart]:
     entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     found = [(match, entry) for entry in entries if (match := _PLAN_NAME.fullmatch(entry.base_name))]
     if not found:
-        raise FileNotFoundError(f"{gallery} has no plan.parquet; `eet encode` writes it before it encodes.")
+        raise NotFoundError(f"{gallery} has no plan.parquet; `eet encode` writes it before it encodes.")
     parts = []
     for match, entry in found:
         metadata = _footer(gallery, entry)
@@ -143,7 +144,7 @@ def read_planned_part(gallery: str, planned: PlannedPart) -> pa.Table:
     """
     table = _read(gallery, planned, None)
     if len(table) != planned.num_rows or pc.any(pc.not_equal(table["part"], planned.part)).as_py():
-        raise ValueError(f"{gallery}/{planned.file} is not the plan that names part {planned.part}; start the encode job anew.")
+        raise InputError(f"{gallery}/{planned.file} is not the plan that names part {planned.part}; start the encode job anew.")
     return table
 
 
@@ -151,7 +152,7 @@ def _read(gallery: str, planned: PlannedPart, columns: list[str] | None) -> pa.T
     filesystem, path = resolve(gallery)
     info = filesystem.get_file_info(f"{path}/{planned.file}")
     if info.type != pafs.FileType.File:
-        raise FileNotFoundError(f"{gallery} has no {planned.file}; `eet encode` writes it before it encodes.")
+        raise NotFoundError(f"{gallery} has no {planned.file}; `eet encode` writes it before it encodes.")
     with filesystem.open_input_file(info.path) as file:
         return pq.ParquetFile(file, metadata=_footer(gallery, info)).read_row_group(planned.row_group, columns=columns, use_threads=False)
 
@@ -175,7 +176,7 @@ def _parsed_footer(gallery: str, name: str, size: int, mtime_ns: int | None) -> 
 def _checked(items: pa.Table) -> pa.Table:
     for name in ("item_id", "uri"):
         if items[name].null_count:
-            raise ValueError(f"{items[name].null_count} items have no {name}; every item needs one.")
+            raise InputError(f"{items[name].null_count} items have no {name}; every item needs one.")
     return items.cast(ITEM_SCHEMA)
 
 
@@ -236,7 +237,7 @@ class _FreshItems:
         if self.num_repeated:
             examples = ", ".join(map(repr, self._repeated[:_EXAMPLES]))
             more = ", ..." if len(self._repeated) > _EXAMPLES else ""
-            raise ValueError(
+            raise InputError(
                 f"{self.num_repeated} items have an id that another one has: {examples}{more}. Every item needs an id of its own."
             )
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from eet.errors import InputError
 from eet.gallery.manifest import Manifest, read_manifest
 from eet.gallery.parts import finished_parts, part_name
 from eet.gallery.schema import OK, fixed_binary_to_numpy
@@ -35,7 +36,7 @@ def open_gallery(path: str) -> "Gallery":
     missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(path, manifest.schema_version)))
     if missing:
         examples = ", ".join(part_name(part, manifest.schema_version) for part in missing[:5])
-        raise ValueError(
+        raise InputError(
             f"{path} lacks {len(missing)} of its {manifest.num_parts} parts: "
             f"{examples}{', ...' if len(missing) > 5 else ''}. Run the `eet encode` that "
             "made it again; it encodes what is missing."
@@ -105,7 +106,7 @@ class Gallery:
             if codes:
                 code_pieces.append(fixed_binary_to_numpy(table["code"], np.uint8, (width,)))
                 if len(code_pieces[-1]) != len(table):
-                    raise ValueError(f"{self.path} is damaged: {len(table) - len(code_pieces[-1])} rows with status ok have no code.")
+                    raise InputError(f"{self.path} is damaged: {len(table) - len(code_pieces[-1])} rows with status ok have no code.")
             if ids:
                 id_chunks += table["item_id"].chunks
             if labels:
@@ -161,7 +162,7 @@ class Gallery:
         if order.null_count:
             missing = wanted.filter(order.is_null()).unique()
             examples = ", ".join(repr(item_id) for item_id in missing.slice(0, 5).to_pylist())
-            raise ValueError(
+            raise InputError(
                 f"{self.path} has no item {examples}{', ...' if len(missing) > 5 else ''} ({len(missing)} of "
                 f"{len(unique)} ids are not in it). Its ids are "
                 "in the column item_id of its parts."
@@ -211,12 +212,12 @@ class Gallery:
         known = self.manifest.schema.names
         unknown = [name for name in columns or () if name not in known]
         if unknown:
-            raise ValueError(f"{self.path} has no column {', '.join(unknown)}; it has {', '.join(known)}.")
+            raise InputError(f"{self.path} has no column {', '.join(unknown)}; it has {', '.join(known)}.")
         return known if columns is None else list(columns)
 
     def _check_num_ok(self, found: int) -> None:
         if found != self.manifest.num_ok:
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is damaged: its parts hold {found} rows with status ok, its manifest says {self.manifest.num_ok}."
             )
 
@@ -225,7 +226,7 @@ class Gallery:
         try:
             file = self._filesystem.open_input_file(self.part_path(part))
         except FileNotFoundError as error:
-            raise ValueError(
+            raise InputError(
                 f"{self.path} lacks {part_name(part, self.manifest.schema_version)}. Run the `eet encode` that made it again."
             ) from error
         with file:

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eet.errors import InputError
+
 OK = "ok"
 TOKEN_DTYPE = np.dtype("<f2")
 TOKEN_INDEX_DTYPE = np.dtype("<u2")
@@ -28,7 +30,7 @@ def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedd
     slower. Raises ValueError for sizes below 1.
     """
     if num_bits < 1:
-        raise ValueError(f"num_bits is {num_bits}; a code has at least 1 bit.")
+        raise InputError(f"num_bits is {num_bits}; a code has at least 1 bit.")
     fields = [
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("uri", pa.string()),
@@ -40,7 +42,7 @@ def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedd
     if token_shape is not None:
         num_tokens, dim = token_shape
         if num_tokens < 1 or dim < 1:
-            raise ValueError(f"token_shape is {token_shape}; give (tokens, dimension), both at least 1, or None for no tokens.")
+            raise InputError(f"token_shape is {token_shape}; give (tokens, dimension), both at least 1, or None for no tokens.")
         fields += [
             pa.field("tokens", pa.binary(TOKEN_DTYPE.itemsize * num_tokens * dim)),
             pa.field("token_index", pa.binary(TOKEN_INDEX_DTYPE.itemsize * num_tokens)),
@@ -48,7 +50,7 @@ def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedd
         ]
     if embedding_dim is not None:
         if embedding_dim < 1:
-            raise ValueError(f"embedding_dim is {embedding_dim}; give at least 1, or None for no embedding.")
+            raise InputError(f"embedding_dim is {embedding_dim}; give at least 1, or None for no embedding.")
         fields.append(pa.field("embedding", pa.binary(TOKEN_DTYPE.itemsize * embedding_dim)))
     fields += [pa.field("status", pa.string(), nullable=False), pa.field("error", pa.string())]
     return pa.schema(fields)
@@ -102,10 +104,10 @@ def part_table(
     for name, (array, dtype) in binary.items():
         if name not in schema.names:
             if array is not None:
-                raise ValueError(f"{name} was given, but the gallery's schema has no such column: {', '.join(schema.names)}.")
+                raise InputError(f"{name} was given, but the gallery's schema has no such column: {', '.join(schema.names)}.")
             continue
         if array is None:
-            raise ValueError(f"The gallery's schema has the column {name}, but no array was given for it.")
+            raise InputError(f"The gallery's schema has the column {name}, but no array was given for it.")
         columns[name] = _fixed_binary(name, array, dtype, schema.field(name).type.byte_width, ok_n)
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
@@ -129,7 +131,7 @@ def fixed_binary_to_numpy(column: pa.Array | pa.ChunkedArray, dtype: np.dtype | 
     dtype = np.dtype(dtype)
     width = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     if not pa.types.is_fixed_size_binary(column.type) or column.type.byte_width != width:
-        raise ValueError(f"The column holds {column.type}; rows of {dtype} {shape} are fixed_size_binary[{width}].")
+        raise InputError(f"The column holds {column.type}; rows of {dtype} {shape} are fixed_size_binary[{width}].")
     pieces = []
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         whole = chunk.drop_null() if chunk.null_count else chunk
@@ -148,7 +150,7 @@ def _column(values: Sequence | np.ndarray | pa.Array | pa.ChunkedArray, kind: pa
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if len(column) != num_rows:
-        raise ValueError(f"{name} has {len(column)} entries for {num_rows} rows.")
+        raise InputError(f"{name} has {len(column)} entries for {num_rows} rows.")
     return column.cast(kind)
 
 
@@ -160,11 +162,11 @@ def _fixed_binary(name: str, array: np.ndarray, dtype: np.dtype, width: int, ok_
     array = np.asarray(array)
     num_rows = len(ok_n)
     if name == "code" and array.dtype != np.uint8:
-        raise ValueError(f"codes has dtype {array.dtype}; give packed codes, uint8 (rows, {width}).")
+        raise InputError(f"codes has dtype {array.dtype}; give packed codes, uint8 (rows, {width}).")
     if array.ndim < 2 or len(array) != num_rows or array[:1].size * dtype.itemsize != width * min(num_rows, 1):
-        raise ValueError(f"{name} has shape {array.shape} for {num_rows} rows; a row is {width // dtype.itemsize} values of {dtype.name}.")
+        raise InputError(f"{name} has shape {array.shape} for {num_rows} rows; a row is {width // dtype.itemsize} values of {dtype.name}.")
     if name == "token_index" and not np.all((array[ok_n] >= 0) & (array[ok_n] <= 65535)):
-        raise ValueError("token_index has values outside 0..65535.")
+        raise InputError("token_index has values outside 0..65535.")
     # What an encoder leaves in a bad row may be anything, and casting it could warn.
     stored = np.zeros(array.shape, dtype)
     stored[ok_n] = array[ok_n]

@@ -5,6 +5,7 @@ Shape suffixes: Q queries, N items, b bits, B bytes, W machine words.
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.hashing.packing import check_packed
 
 _SIGNS_256x8 = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1
@@ -27,7 +28,7 @@ def hamming_distances(packed_QB: np.ndarray, packed_NB: np.ndarray) -> np.ndarra
     check_packed(packed_QB, "packed_QB")
     check_packed(packed_NB, "packed_NB")
     if packed_QB.shape[1] != packed_NB.shape[1]:
-        raise ValueError(f"codes are {packed_QB.shape[1]} and {packed_NB.shape[1]} bytes wide; compare codes of one model only.")
+        raise InputError(f"codes are {packed_QB.shape[1]} and {packed_NB.shape[1]} bytes wide; compare codes of one model only.")
     words_QW, words_NW = as_words(packed_QB), as_words(packed_NB)
     distances_QN = np.zeros((len(words_QW), len(words_NW)), dtype=np.int32)
     for w in range(words_QW.shape[1]):
@@ -65,9 +66,9 @@ def asymmetric_tables(hash_Qb: np.ndarray) -> np.ndarray:
     """
     hash_Qb = np.asarray(hash_Qb)
     if hash_Qb.ndim != 2 or hash_Qb.shape[1] < 1 or hash_Qb.dtype.kind not in "iuf":
-        raise ValueError(f"the query hash is {hash_Qb.dtype} {hash_Qb.shape}; give real numbers (queries, bits).")
+        raise InputError(f"the query hash is {hash_Qb.dtype} {hash_Qb.shape}; give real numbers (queries, bits).")
     if not np.isfinite(hash_Qb).all():
-        raise ValueError("the query hash holds NaN or infinity; look for the model or image that made it.")
+        raise InputError("the query hash holds NaN or infinity; look for the model or image that made it.")
     num_bits = hash_Qb.shape[1]
     num_bytes = -(-num_bits // 8)
     # Padding bits get weight zero: whatever they are, they add nothing.
@@ -98,7 +99,7 @@ def asymmetric_scores(hash_Qb: np.ndarray, packed_NB: np.ndarray) -> np.ndarray:
     tables = asymmetric_tables(hash_Qb)
     check_packed(packed_NB, "packed_NB")
     if tables.shape[1] != packed_NB.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"the query hash has {np.asarray(hash_Qb).shape[1]} bits, but the codes are {packed_NB.shape[1]} bytes "
             "wide; use the model that made the codes."
         )

@@ -6,6 +6,8 @@ Shape suffixes: N items, b bits, B = ceil(b / 8) bytes.
 import numpy as np
 import torch
 
+from eet.errors import InputError
+
 
 def pack(codes: np.ndarray | torch.Tensor) -> np.ndarray:
     """Pack hashes or codes into bytes, in the order of ``numpy.packbits``.
@@ -20,20 +22,20 @@ def pack(codes: np.ndarray | torch.Tensor) -> np.ndarray:
         ValueError: not two-dimensional, no bits, not real numbers, or NaN among the values.
     """
     if codes.ndim != 2 or codes.shape[1] < 1:
-        raise ValueError(f"codes have shape {tuple(codes.shape)}; give (N, bits) with at least one bit.")
+        raise InputError(f"codes have shape {tuple(codes.shape)}; give (N, bits) with at least one bit.")
     if isinstance(codes, torch.Tensor):
         if codes.is_complex():
-            raise ValueError(f"codes have dtype {codes.dtype}; give real numbers.")
+            raise InputError(f"codes have dtype {codes.dtype}; give real numbers.")
         not_a_number = bool(torch.isnan(codes).any()) if codes.is_floating_point() else False
         # The comparison is made in torch, because numpy has no bfloat16.
         bits_Nb = (codes.detach() > 0).cpu().numpy()
     else:
         if codes.dtype.kind not in "biuf":
-            raise ValueError(f"codes have dtype {codes.dtype}; give real numbers.")
+            raise InputError(f"codes have dtype {codes.dtype}; give real numbers.")
         not_a_number = codes.dtype.kind == "f" and bool(np.isnan(codes).any())
         bits_Nb = codes > 0
     if not_a_number:
-        raise ValueError("codes hold NaN, which has no sign; look for the model or image that made it.")
+        raise InputError("codes hold NaN, which has no sign; look for the model or image that made it.")
     return np.packbits(bits_Nb, axis=1)
 
 
@@ -52,7 +54,7 @@ def unpack(packed: np.ndarray, num_bits: int) -> np.ndarray:
     """
     check_packed(packed, "packed codes")
     if num_bits < 1 or packed.shape[1] != -(-num_bits // 8):
-        raise ValueError(
+        raise InputError(
             f"packed codes are {packed.shape[1]} bytes wide, but num_bits={num_bits}; "
             f"{packed.shape[1]} bytes hold {max(8 * packed.shape[1] - 7, 1)} to {8 * packed.shape[1]} bits."
         )
@@ -64,4 +66,4 @@ def check_packed(packed: np.ndarray, name: str) -> None:
     """Raise ValueError, calling the argument `name`, unless `packed` is a uint8 array (N, B) with B >= 1."""
     if not isinstance(packed, np.ndarray) or packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] < 1:
         given = f"{packed.dtype} {packed.shape}" if isinstance(packed, np.ndarray) else type(packed).__name__
-        raise ValueError(f"{name}: got {given}; give a numpy uint8 array (N, bytes), as eet.hashing.pack makes.")
+        raise InputError(f"{name}: got {given}; give a numpy uint8 array (N, bytes), as eet.hashing.pack makes.")

@@ -5,6 +5,8 @@ Shapes: C labels, b bits.
 
 import numpy as np
 
+from eet.errors import InputError
+
 ROUNDS = 15  # published
 RECONSTRUCTION_WEIGHT = 1.0  # sigma_c, published
 QUANTISATION_WEIGHT = 1e-4  # delta, published
@@ -26,15 +28,15 @@ def learn_target_codes(labels: np.ndarray, *, num_bits: int, seed: int) -> np.nd
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels must be one or more integers in one row, got {labels.dtype} of shape {labels.shape}")
+        raise InputError(f"labels must be one or more integers in one row, got {labels.dtype} of shape {labels.shape}")
     if num_bits < 1:
-        raise ValueError(f"{num_bits} bits: a code needs at least 1")
+        raise InputError(f"{num_bits} bits: a code needs at least 1")
     if labels.min() < 0:
-        raise ValueError(f"label {labels.min()} is below 0; labels are 0..C-1 (drop unlabelled images first)")
+        raise InputError(f"label {labels.min()} is below 0; labels are 0..C-1 (drop unlabelled images first)")
     counts_C = np.bincount(labels).astype(np.float64)
     if not counts_C.all():
         missing = np.flatnonzero(counts_C == 0)
-        raise ValueError(
+        raise InputError(
             f"labels must be 0..{len(counts_C) - 1} without a gap; {len(missing)} are missing, for example {missing[:5].tolist()}"
         )
     margins_Cb = _alternate(counts_C, num_bits, np.random.default_rng(seed))

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from eet.errors import InputError
 from eet.storage import one_line, read_bytes
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -96,7 +97,7 @@ def decode_reduced(
     the full size. None, and any other format: the full size.
     """
     if max_pixels < 1:
-        raise ValueError(f"max_pixels is {max_pixels}; it is the largest width x height to decode, at least 1.")
+        raise InputError(f"max_pixels is {max_pixels}; it is the largest width x height to decode, at least 1.")
     silence_pillow()
     if not data:
         return DecodeFailure("empty", "The file holds no bytes.")

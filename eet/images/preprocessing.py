@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eet.errors import InputError
 from eet.images.decoding import DEFAULT_MAX_PIXELS, DecodeFailure, decode_reduced, read_file
 from eet.images.resampling import resample
 
@@ -44,13 +45,13 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation {self.interpolation!r}: use one of {sorted(_FILTERS)}")
+            raise InputError(f"interpolation {self.interpolation!r}: use one of {sorted(_FILTERS)}")
         if not 0 < self.crop_share <= 1:
-            raise ValueError(f"crop_share {self.crop_share}: must be in (0, 1]")
+            raise InputError(f"crop_share {self.crop_share}: must be in (0, 1]")
         if min(self.image_size) < 1 or min(self.std) <= 0:
-            raise ValueError(f"image_size {self.image_size} and std {self.std} must be positive")
+            raise InputError(f"image_size {self.image_size} and std {self.std} must be positive")
         if self.least_oversampling is not None and not self.least_oversampling >= 1:
-            raise ValueError(f"least_oversampling {self.least_oversampling}: use 1 or more, or None to decode at full size")
+            raise InputError(f"least_oversampling {self.least_oversampling}: use 1 or more, or None to decode at full size")
 
     @classmethod
     def published(
@@ -90,7 +91,7 @@ class Preprocessing:
             fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
             return cls(**fields)
         except TypeError as error:
-            raise ValueError(f"preprocessing record {dict(values)} cannot be read: {error}") from error
+            raise InputError(f"preprocessing record {dict(values)} cannot be read: {error}") from error
 
     @property
     def least_size(self) -> tuple[int, int] | None:

@@ -4,6 +4,8 @@ from typing import Literal
 
 import numpy as np
 
+from eet.errors import InputError
+
 
 def average_precision(distances_N: np.ndarray, relevant_N: np.ndarray, *, ties: Literal["expected", "stable"] = "expected") -> float:
     """Mean, over the relevant items, of the precision at their rank, when items are ranked by ascending distance.
@@ -32,11 +34,11 @@ def average_precision(distances_N: np.ndarray, relevant_N: np.ndarray, *, ties: 
     distances_N = np.asarray(distances_N)
     relevant_N = np.asarray(relevant_N).astype(bool)
     if distances_N.ndim != 1 or distances_N.shape != relevant_N.shape:
-        raise ValueError(f"distances {distances_N.shape} and relevant {relevant_N.shape} must both be (N,).")
+        raise InputError(f"distances {distances_N.shape} and relevant {relevant_N.shape} must both be (N,).")
     if ties not in ("expected", "stable"):
-        raise ValueError(f"ties={ties!r}; give 'expected' or 'stable'.")
+        raise InputError(f"ties={ties!r}; give 'expected' or 'stable'.")
     if distances_N.dtype.kind == "f" and np.isnan(distances_N).any():
-        raise ValueError("distances hold NaN, which has no rank; drop those items first.")
+        raise InputError("distances hold NaN, which has no rank; drop those items first.")
     num_relevant = int(relevant_N.sum())
     if num_relevant == 0:
         return float("nan")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.metrics.ranked_metrics import check_ranks, measure_names, measures_of_ranks
 
 _BLOCK = 256  # queries at once: their similarities to 60,000 images take 60 MB
@@ -41,11 +42,11 @@ def cosine_metrics(
     check_ranks(ks, recall_ks)
     embeddings_ND, labels_N = np.asarray(embeddings_ND, np.float32), np.asarray(labels_N)
     if embeddings_ND.ndim != 2 or labels_N.shape != (len(embeddings_ND),):
-        raise ValueError(f"embeddings {embeddings_ND.shape} and labels {labels_N.shape} must be (N, D) and (N,).")
+        raise InputError(f"embeddings {embeddings_ND.shape} and labels {labels_N.shape} must be (N, D) and (N,).")
     lengths_N = np.linalg.norm(embeddings_ND, axis=1)
     if not (np.isfinite(lengths_N) & (lengths_N > 0)).all():
         wrong = int(np.argmin(np.isfinite(lengths_N) & (lengths_N > 0)))
-        raise ValueError(f"the embedding in row {wrong} is zero or not finite, so it has no cosine.")
+        raise InputError(f"the embedding in row {wrong} is zero or not finite, so it has no cosine.")
     units_ND = embeddings_ND / lengths_N[:, None]
     rows_of = {label: np.flatnonzero(labels_N == label) for label in np.unique(labels_N).tolist()}
     names = ["mAP", *measure_names(ks, recall_ks)]

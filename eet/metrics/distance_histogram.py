@@ -7,17 +7,19 @@ Shape suffixes: Q queries, N items, B bytes, H = bits + 1 distances (0 to bits).
 
 import numpy as np
 
+from eet.errors import InputError
+
 
 def check_codes(codes: np.ndarray, labels: np.ndarray, num_bits: int, side: str) -> None:
     """Raise ValueError unless `codes` are packed codes of `num_bits` bits and `labels` one integer for each."""
     width = -(-num_bits // 8)
     if num_bits < 1 or codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != width:
-        raise ValueError(
+        raise InputError(
             f"{side} codes are {codes.dtype} {codes.shape}; for num_bits={num_bits} give uint8 (N, {width}) with num_bits >= 1."
         )
     labels = np.asarray(labels)
     if labels.shape != (len(codes),) or labels.dtype.kind not in "iu":
-        raise ValueError(
+        raise InputError(
             f"{side} labels are {labels.dtype} {labels.shape}; give one integer for each of {len(codes)} codes, "
             "and leave out items without a label."
         )
@@ -83,9 +85,9 @@ def precision_recall_curve(total_QH: np.ndarray, relevant_QH: np.ndarray) -> tup
 def _histograms(total_QH: np.ndarray, relevant_QH: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total_QH, relevant_QH = np.asarray(total_QH), np.asarray(relevant_QH)
     if total_QH.ndim != 2 or total_QH.shape != relevant_QH.shape or total_QH.shape[1] < 1:
-        raise ValueError(f"histograms {total_QH.shape} and {relevant_QH.shape} must both be (queries, bits + 1).")
+        raise InputError(f"histograms {total_QH.shape} and {relevant_QH.shape} must both be (queries, bits + 1).")
     if (relevant_QH > total_QH).any() or (relevant_QH < 0).any():
-        raise ValueError("a distance has more matches than items, or fewer than none; give counts (total, relevant).")
+        raise InputError("a distance has more matches than items, or fewer than none; give counts (total, relevant).")
     return total_QH, relevant_QH
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from eet.errors import InputError
+
 
 def pareto_set(values_NM: np.ndarray) -> np.ndarray:
     """Which of N candidates no other dominates, where more of each of the M values is better (give costs negative).
@@ -11,7 +13,7 @@ def pareto_set(values_NM: np.ndarray) -> np.ndarray:
     """
     values_NM = np.asarray(values_NM, dtype=float)
     if values_NM.ndim != 2 or values_NM.shape[1] < 1:
-        raise ValueError(f"values are {values_NM.shape}: give one row a candidate and one column a value")
+        raise InputError(f"values are {values_NM.shape}: give one row a candidate and one column a value")
     known_N = ~np.isnan(values_NM).any(axis=1)
     # -inf loses to everything, so that what has a NaN dominates nothing.
     values_NM = np.where(known_N[:, None], values_NM, -np.inf)

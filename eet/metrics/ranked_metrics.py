@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.metrics.distance_histogram import check_codes, expected_average_precision
 from eet.metrics.ranks import match_ranks
 
@@ -65,7 +66,7 @@ def rank_gallery(
     if query_rows is not None:
         query_rows = np.asarray(query_rows)
         if query_rows.shape != (len(query_codes),) or not np.all((query_rows >= 0) & (query_rows < len(gallery_codes))):
-            raise ValueError(
+            raise InputError(
                 f"query_rows has shape {query_rows.shape} and must name, for each of {len(query_codes)} queries, "
                 f"a row in 0 to {len(gallery_codes) - 1}."
             )
@@ -91,7 +92,7 @@ def rank_gallery(
 def check_ranks(ks: Sequence[int], recall_ks: Sequence[int]) -> None:
     """ValueError where a rank to measure at is below 1."""
     if min([1, *ks, *recall_ks]) < 1:
-        raise ValueError(f"ks={tuple(ks)}, recall_ks={tuple(recall_ks)}; give numbers from 1.")
+        raise InputError(f"ks={tuple(ks)}, recall_ks={tuple(recall_ks)}; give numbers from 1.")
 
 
 def measure_names(ks: Sequence[int], recall_ks: Sequence[int]) -> list[str]:

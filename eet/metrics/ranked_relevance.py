@@ -8,6 +8,8 @@ compares with its published tables.
 
 import numpy as np
 
+from eet.errors import InputError
+
 
 def precision_at_k(ranked_N: np.ndarray, k: int) -> float:
     """Share of matches among the first k. Ranks beyond the end of the list hold no match.
@@ -62,9 +64,9 @@ def map_at_r(ranked_N: np.ndarray, num_relevant: int, *, count_query: bool = Fal
 def _ranked(ranked_N: np.ndarray, smallest: int, name: str) -> np.ndarray:
     ranked_N = np.asarray(ranked_N).astype(bool)
     if ranked_N.ndim != 1:
-        raise ValueError(f"ranked relevance has shape {ranked_N.shape}; give one query's list (N,).")
+        raise InputError(f"ranked relevance has shape {ranked_N.shape}; give one query's list (N,).")
     if smallest < 1:
-        raise ValueError(f"{name}={smallest}; give 1 or more.")
+        raise InputError(f"{name}={smallest}; give 1 or more.")
     return ranked_N
 
 
@@ -72,8 +74,8 @@ def _first_r(ranked_N: np.ndarray, num_relevant: int, count_query: bool) -> np.n
     ranked_N = _ranked(ranked_N, num_relevant, "num_relevant")
     r = num_relevant + count_query
     if len(ranked_N) < r:
-        raise ValueError(f"the list has {len(ranked_N)} ranks, but R is {r}; rank at least R items, or leave R-precision and MAP@R out.")
+        raise InputError(f"the list has {len(ranked_N)} ranks, but R is {r}; rank at least R items, or leave R-precision and MAP@R out.")
     # The published form may keep the query itself at the end of the list.
     if ranked_N.sum() > r:
-        raise ValueError(f"the list holds {int(ranked_N.sum())} matches, more than R={r}; R counts the whole gallery.")
+        raise InputError(f"the list holds {int(ranked_N.sum())} matches, more than R={r}; R counts the whole gallery.")
     return ranked_N[:r]

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
+from eet.errors import InputError
 from eet.gallery import CodedRows, Gallery
-from eet.search import HammingIndex, load_index
+from eet.search import HammingIndex, Index, load_index
 from eet.storage import resolve
 
 INDEX_FILE, IDS_FILE, LABELS_FILE = "index.json", "item_ids.arrow", "labels.npy"
@@ -26,12 +27,12 @@ FOUND_SCHEMA = pa.schema(
 class GalleryIndex:
     """codes: row i is item_ids[i], ascending, of label labels_N[i]."""
 
-    codes: HammingIndex
+    codes: Index
     item_ids: pa.Array | pa.ChunkedArray
     labels_N: np.ndarray
 
     @classmethod
-    def of_rows(cls, rows: CodedRows, num_bits: int, build: Callable[..., HammingIndex] = HammingIndex.build) -> "GalleryIndex":
+    def of_rows(cls, rows: CodedRows, num_bits: int, build: Callable[..., Index] = HammingIndex.build) -> "GalleryIndex":
         """Of rows in any order. build: of the kind of index that is wanted."""
         codes_NB, item_ids, labels_N = by_id(rows)
         return cls(build(codes_NB, num_bits=num_bits), item_ids, labels_N)
@@ -96,7 +97,7 @@ def read_record(index: str) -> dict[str, object]:
     """What an index says of its gallery. ValueError where there is no index."""
     file = Path(index) / INDEX_FILE
     if not file.is_file():
-        raise ValueError(f"{index} is no index: it has no {INDEX_FILE}. `eet index --gallery GALLERY --out {index}` makes one")
+        raise InputError(f"{index} is no index: it has no {INDEX_FILE}. `eet index --gallery GALLERY --out {index}` makes one")
     return json.loads(file.read_text())
 
 
@@ -105,5 +106,5 @@ def parts_behind(index: str, gallery: Gallery) -> list[int]:
     record = read_record(index)
     indexed = int(str(record["num_parts"]))
     if indexed > gallery.manifest.num_parts or record != _record(gallery, indexed):
-        raise ValueError(f"{index} is an index of another gallery than {gallery.path}, or of what it was before: make a new one")
+        raise InputError(f"{index} is an index of another gallery than {gallery.path}, or of what it was before: make a new one")
     return list(range(indexed, gallery.manifest.num_parts))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from eet.errors import InputError
 from eet.gallery import Gallery, read_hits, read_recall, write_hits
 from eet.retrieval.panels import hit_blocks
 
@@ -58,11 +59,11 @@ class Hits:
         """
         ids = self.query_ids
         if isinstance(query, int) and not -len(ids) <= query < len(ids) or isinstance(query, str) and query not in ids:
-            raise ValueError(f"query {query!r}: give a number from 0 to {len(ids) - 1}, or the id of a query")
+            raise InputError(f"query {query!r}: give a number from 0 to {len(ids) - 1}, or the id of a query")
         (block,) = hit_blocks(self.table, [ids[query] if isinstance(query, int) else query], self.gallery, self.queries, top=top)
         picture: Any = getattr(block, "image", None)
         if picture is None:
-            raise ValueError(f"query {query!r}: its image cannot be read any more")
+            raise InputError(f"query {query!r}: its image cannot be read any more")
         return picture
 
     def save(self, path: str) -> None:

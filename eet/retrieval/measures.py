@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eet.errors import InputError
 from eet.gallery import Gallery, check_made_by, check_same_model, labels_in
 from eet.metrics import (
     RankedGallery,
@@ -55,7 +56,7 @@ def encoded_measures(
     query_codes, query_labels, query_rows = _labelled(queries)
     codes, _, labels = by_id(gallery.coded_rows())
     if not (labels >= 0).any():
-        raise ValueError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
+        raise InputError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
     own = same_location(gallery.path, queries.path)
     ranked = rank_gallery(
         query_codes,
@@ -89,7 +90,7 @@ def published_measures(
         ValueError: the bundle keeps no target codes, did not encode the queries, or does not know one of their labels.
     """
     if record.target_codes is None or record.label_counts is None:
-        raise ValueError(f"{name} keeps no target codes, so the published protocol cannot be measured")
+        raise InputError(f"{name} keeps no target codes, so the published protocol cannot be measured")
     check_made_by(queries, record, name)
     query_codes, query_labels, _ = _labelled(queries)
     codes, gallery_labels = published_gallery(record.target_codes, record.label_counts)
@@ -140,7 +141,7 @@ def hits_measures(
     """
     labelled = hits.filter(pc.is_valid(hits["query_label"])).sort_by([("query_id", "ascending"), ("rank", "ascending")])
     if not len(labelled):
-        raise ValueError("the hits have no query labels: search with a labelled gallery of queries to measure them")
+        raise InputError("the hits have no query labels: search with a labelled gallery of queries to measure them")
     ids = labelled["query_id"].to_numpy()
     starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
     query_labels = labelled["query_label"].to_numpy()
@@ -149,7 +150,7 @@ def hits_measures(
     if own:
         strangers = set(ids[starts]) - set(gallery.codes()[1].to_pylist())
         if strangers:
-            raise ValueError(f"{len(strangers)} queries of the hits, such as {min(strangers)}, are not in {gallery.path}: give --queries")
+            raise InputError(f"{len(strangers)} queries of the hits, such as {min(strangers)}, are not in {gallery.path}: give --queries")
     sums: dict[str, list[float]] = {}
     k = int(pc.max(labelled["rank"]).as_py())
     refused = False
@@ -191,7 +192,7 @@ def _labelled(queries: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     codes, _, labels = by_id(queries.coded_rows())
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
-        raise ValueError(f"{queries.path} has no labels: encode it with --data.* to measure it")
+        raise InputError(f"{queries.path} has no labels: encode it with --data.* to measure it")
     return codes[rows], labels[rows], rows
 
 
@@ -203,7 +204,7 @@ def _labels_of_model(queries: Gallery, labels: np.ndarray, model_names: tuple[st
     places = {name: place for place, name in enumerate(model_names)}
     unknown = sorted({names[label] for label in np.unique(labels)} - set(places))
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use --protocol encoded"
         )
     return np.array([places.get(name, -1) for name in names])[labels]

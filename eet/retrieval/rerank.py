@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eet.errors import InputError
 from eet.gallery import RERANKED_SCHEMA, Gallery, check_same_model, fixed_binary_to_numpy
 from eet.matching import MARGINALS
 from eet.retrieval.pairs import GlobalSimilarity, MatchOptions, OpenedScorer, PartPairs, Queries, Scorer, needed_columns, token_set
@@ -61,12 +62,12 @@ def _have_embeddings(*galleries: Gallery) -> bool:
 def _check_columns(gallery: Gallery, queries: Gallery, chosen: GlobalSimilarity) -> None:
     for side in (gallery, queries):
         if side.manifest.token_shape is None:
-            raise ValueError(f"{side.path} has no tokens to match: encode it with --tokens")
+            raise InputError(f"{side.path} has no tokens to match: encode it with --tokens")
     for side in (gallery, queries) if chosen == "embedding" else ():
         if not _have_embeddings(side):
-            raise ValueError(f"{side.path} has no embeddings, which --global_similarity embedding needs: encode it with --embedding")
+            raise InputError(f"{side.path} has no embeddings, which --global_similarity embedding needs: encode it with --embedding")
     if chosen == "asymmetric" and not queries.manifest.has_hash:
-        raise ValueError(f"{queries.path} has no real-valued hashes, which --global_similarity asymmetric needs: encode it with --hash")
+        raise InputError(f"{queries.path} has no real-valued hashes, which --global_similarity asymmetric needs: encode it with --hash")
 
 
 def reranked_hits(
@@ -120,7 +121,7 @@ def score_hits(
             global_H[scored.pair_P], struct_H[scored.pair_P], found_H[scored.pair_P] = scored.global_P, scored.struct_P, True
     if not found_H.all():
         missing = hits["item_id"].filter(pa.array(~found_H)).unique()
-        raise ValueError(
+        raise InputError(
             f"{len(missing)} items of the hits, such as {missing[0].as_py()!r}, are not in {gallery.path}: are they hits of that gallery?"
         )
     return global_H, struct_H
@@ -138,7 +139,7 @@ def read_queries(queries: Gallery, ids: pa.Array, options: MatchOptions) -> Quer
     rows = queries.rows(ids, [*needed_columns(embeddings=options.embeddings), *(["hash"] if hashed else [])])
     if rows["tokens"].null_count:
         bad = rows["item_id"].filter(rows["tokens"].is_null())
-        raise ValueError(f"{len(bad)} queries, such as {bad[0].as_py()!r}, have no tokens in {queries.path}")
+        raise InputError(f"{len(bad)} queries, such as {bad[0].as_py()!r}, have no tokens in {queries.path}")
     tokens = token_set(rows, manifest)
     hash_Qb = fixed_binary_to_numpy(rows["hash"], "<f2", (manifest.num_bits,)).astype(np.float32) if hashed else None
     codes_QB = fixed_binary_to_numpy(rows["code"], np.uint8, (-(-manifest.num_bits // 8),))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.hashing.distance import as_words
 from eet.hashing.packing import check_packed
 
@@ -65,7 +66,7 @@ class DistinctCodes:
         check_packed(packed_NB, "packed_NB")
         width = packed_NB.shape[1]
         if num_bits is not None and -(-num_bits // 8) != width:
-            raise ValueError(
+            raise InputError(
                 f"codes are {width} bytes wide, but num_bits={num_bits} needs {-(-num_bits // 8)}; "
                 "pass the number of bits that the model has."
             )
@@ -161,7 +162,7 @@ class DistinctCodes:
         """
         check_packed(packed_QB, "packed_QB")
         if packed_QB.shape[1] != self.width:
-            raise ValueError(
+            raise InputError(
                 f"query codes are {packed_QB.shape[1]} bytes wide, the gallery's {self.width}; encode the queries with the gallery's model."
             )
         if query_hash is None:
@@ -170,7 +171,7 @@ class DistinctCodes:
         fits = bits == self.num_bits if self.num_bits is not None else -(-bits // 8) == self.width
         if not fits or len(query_hash) != len(packed_QB):
             allowed = self.num_bits if self.num_bits is not None else f"{8 * self.width - 7} to {8 * self.width}"
-            raise ValueError(f"query_hash has shape {query_hash.shape}; give ({len(packed_QB)}, {allowed}), one hash for each query code.")
+            raise InputError(f"query_hash has shape {query_hash.shape}; give ({len(packed_QB)}, {allowed}), one hash for each query code.")
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.search.distinct_codes import DistinctCodes
 
 
@@ -117,7 +118,7 @@ class Index(Protocol):
         Raises:
             ValueError: this kind of index has no lists, or probes < 1.
         """
-        raise ValueError(f"this index is of kind {self.kind}, which has no lists: leave probes out.")
+        raise InputError(f"this index is of kind {self.kind}, which has no lists: leave probes out.")
 
     def search(
         self,

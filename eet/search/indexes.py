@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.search.distinct_codes import RECORD_FILE
 from eet.search.hamming_index import HammingIndex
 from eet.search.index import Index
@@ -33,12 +34,12 @@ def build_index(kind: str, packed_NB: np.ndarray, *, num_bits: int | None = None
         index = build_index("ivf", packed_NB, num_bits=64, lists=400)
     """
     if kind not in INDEXES:
-        raise ValueError(f"there is no index of kind {kind}: use one of {', '.join(INDEXES)}.")
+        raise InputError(f"there is no index of kind {kind}: use one of {', '.join(INDEXES)}.")
     build = INDEXES[kind].build
     given = {name: value for name, value in options.items() if value is not None}
     unknown = sorted(given.keys() - inspect.signature(build).parameters.keys())
     if unknown:
-        raise ValueError(f"an index of kind {kind} has no option {', '.join(unknown)}.")
+        raise InputError(f"an index of kind {kind} has no option {', '.join(unknown)}.")
     return build(packed_NB, num_bits=num_bits, **given)
 
 
@@ -51,5 +52,5 @@ def load_index(folder: str | os.PathLike[str]) -> Index:
     """
     kind = json.loads((Path(folder) / RECORD_FILE).read_text())["kind"]
     if kind not in INDEXES:
-        raise ValueError(f"{folder} is an index of kind {kind}, which this version does not have: it has {', '.join(INDEXES)}.")
+        raise InputError(f"{folder} is an index of kind {kind}, which this version does not have: it has {', '.join(INDEXES)}.")
     return INDEXES[kind].load(folder)

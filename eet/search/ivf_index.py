@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
 from eet.search.hamming_index import HammingIndex
 from eet.search.index import Index
@@ -63,7 +64,7 @@ class IVFIndex(Index):
             ValueError: not packed codes, a width that does not fit num_bits, or lists < 1.
         """
         if lists is not None and lists < 1:
-            raise ValueError(f"lists={lists}; give 1 or more.")
+            raise InputError(f"lists={lists}; give 1 or more.")
         codes = DistinctCodes.build(packed_NB, num_bits=num_bits)
         if centroids_LB is None or not len(centroids_LB):
             wanted = lists or min(_MOST_LISTS, math.ceil(4 * math.sqrt(len(codes))))
@@ -115,7 +116,7 @@ class IVFIndex(Index):
 
     def with_probes(self, probes: int) -> Self:
         if probes < 1:
-            raise ValueError(f"probes={probes}; give 1 or more.")
+            raise InputError(f"probes={probes}; give 1 or more.")
         other = copy.copy(self)
         other.probes = probes
         return other

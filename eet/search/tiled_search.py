@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.hashing.distance import asymmetric_tables
 from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
 from eet.search.tiling import tiling
@@ -57,7 +58,7 @@ def tiled_search(
     """
     codes.check_queries(packed_QB, query_hash)
     if k < 1:
-        raise ValueError(f"k={k}; ask for at least 1 item.")
+        raise InputError(f"k={k}; ask for at least 1 item.")
     num_queries, k = len(packed_QB), min(k, codes.num_items)
     distances_Qk = np.full((num_queries, k), -1, dtype=np.int32)
     scores_Qk = np.zeros((num_queries, k), dtype=np.float32)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pyarrow.fs as pafs
 
+from eet.errors import InputError
 from eet.storage.location import resolve, split_options, without_secrets
 
 
@@ -26,7 +27,7 @@ def replace_folder(location: str, marker: str) -> Iterator[str]:
     filesystem, target = resolve(location)
     there = filesystem.get_file_info(pafs.FileSelector(target, allow_not_found=True))
     if there and not any(entry.base_name == marker for entry in there):
-        raise ValueError(f"{without_secrets(location)} holds other files (and no {marker}): choose another name, or empty it")
+        raise InputError(f"{without_secrets(location)} holds other files (and no {marker}): choose another name, or empty it")
     fresh = hidden_beside(location)
     _, source = resolve(fresh)
     filesystem.create_dir(source, recursive=True)

@@ -8,6 +8,8 @@ import urllib.parse
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from eet.errors import InputError
+
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least, so that a Windows drive is a path
 _BUCKET_SCHEMES = ("s3", "gs", "gcs")
 
@@ -92,7 +94,7 @@ def _resolve_with_fsspec(uri: str, refusal: Exception) -> tuple[pafs.FileSystem,
 
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{uri} cannot be opened: pyarrow says '{one_line(refusal)}', fsspec says '{one_line(error)}'. Give a "
             f"local path, or install the fsspec backend for {scheme}://."
         ) from error

@@ -31,6 +31,8 @@ import pyarrow.fs as pafs
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from eet.errors import InputError
+
 T = TypeVar("T")
 
 _TAR = re.compile(r"(?P<container>.+\.(?:tar|tar\.gz|tgz)(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL | re.IGNORECASE)
@@ -87,12 +89,12 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
         else:
             data = _files.get(member.container, lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
         if len(data) < member.second:
-            raise ValueError(f"{member.container} ends within the picture at byte {member.first}: it was replaced after it was listed")
+            raise InputError(f"{member.container} ends within the picture at byte {member.first}: it was replaced after it was listed")
         return data
     key = (member.container, member.first, member.column)
     cells = _groups.get(key, lambda: _read_group(filesystem, path, member))
     if member.second >= len(cells):
-        raise ValueError(f"{member.container} has {len(cells)} rows in row group {member.first}: it was replaced after it was listed")
+        raise InputError(f"{member.container} has {len(cells)} rows in row group {member.first}: it was replaced after it was listed")
     return cells[member.second].as_py() or b""
 
 
@@ -141,7 +143,7 @@ def _read_group(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Ar
         with filesystem.open_input_file(path) as file:
             parquet = pq.ParquetFile(file)
             if member.first >= parquet.metadata.num_row_groups:
-                raise ValueError(f"{member.container} has no row group {member.first}: it was replaced after it was listed")
+                raise InputError(f"{member.container} has no row group {member.first}: it was replaced after it was listed")
             column = parquet.read_row_group(member.first, columns=[member.column], use_threads=False).column(0)
     for name in member.column.split(".")[1:]:
         column = pc.struct_field(column, name)
@@ -161,7 +163,7 @@ def _read_batch(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Ar
             reader = pa.ipc.open_file(file)
             batch = reader.get_batch(member.first) if member.first < reader.num_record_batches else None
         if batch is None:
-            raise ValueError(f"{member.container} has no record batch {member.first}: it was replaced after it was listed")
+            raise InputError(f"{member.container} has no record batch {member.first}: it was replaced after it was listed")
         return batch.column(name)
 
 

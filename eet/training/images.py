@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eet.datasets import ImageTable
+from eet.errors import InputError
 from eet.images import DecodeFailure, Preprocessing, read_image
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.training.samplers import StepSampler
@@ -78,5 +79,5 @@ def open_image(table: ImageTable, row: int) -> Image.Image:
 
 def _opened(image: Image.Image | DecodeFailure, table: ImageTable, row: int) -> Image.Image:
     if isinstance(image, DecodeFailure):
-        raise ValueError(f"{table.location(row)}: {image.error}")
+        raise InputError(f"{table.location(row)}: {image.error}")
     return image

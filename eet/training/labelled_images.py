@@ -7,6 +7,7 @@ import numpy as np
 
 from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, with_own_labels
 from eet.datasets.readable import unreadable_images
+from eet.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def labelled_images(
     skipped = tuple((table.location(row), reason) for row, reason in bad)
     if bad and not skip_unreadable:
         shown = "; ".join(f"{location}: {reason}" for location, reason in skipped[:5])
-        raise ValueError(f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or use --data.on_error skip")
+        raise InputError(f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or use --data.on_error skip")
     if bad:
         readable = np.ones(len(table), bool)
         readable[[row for row, _ in bad]] = False
@@ -51,11 +52,11 @@ def labelled_images(
         train = table.select("train")
     unlabelled = int((train.labels < 0).sum())
     if unlabelled:
-        raise ValueError(f"{unlabelled} training images have no label, for example {train.paths[int(np.argmin(train.labels))]}")
+        raise InputError(f"{unlabelled} training images have no label, for example {train.paths[int(np.argmin(train.labels))]}")
     present = np.bincount(train.labels, minlength=train.num_labels) > 0
     if not present.all():
         missing = [train.label_names[label] for label in np.flatnonzero(~present)]
-        raise ValueError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
+        raise InputError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
     # An image without a label cannot be judged.
     judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
     splits = {name: table.take(rows) if len(rows) else None for name, rows in judged.items()}

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from eet.errors import InputError
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 
 CPU_MICRO_BATCH = 16  # measured: on a CPU a larger one leaves the cache and is slower
@@ -68,9 +69,9 @@ class FitSettings:
     def check(self, num_images: int) -> None:
         """ValueError where so many training images make no step, or fewer steps than the warm-up has."""
         if self.steps_per_epoch(num_images) < 1:
-            raise ValueError(f"--train.batch_size {self.batch_size} is more than the {num_images} training images: use a smaller one")
+            raise InputError(f"--train.batch_size {self.batch_size} is more than the {num_images} training images: use a smaller one")
         if self.warmup(num_images) > self.total_steps(num_images):
-            raise ValueError(
+            raise InputError(
                 f"--train.warmup_steps {self.warmup(num_images)} is more than the {self.total_steps(num_images)} steps of {self.epochs} "
                 "epochs: use fewer, or train longer"
             )

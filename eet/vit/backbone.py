@@ -12,6 +12,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
 from eet.vit.student import HashInput, Student
@@ -76,18 +77,18 @@ def timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pre
     """The timm ViT with token pooling and a classifier of `num_classes` (0: none). ValueError where it is none, or has no CLS token."""
     if not timm.is_model(backbone):
         close = timm.list_models(f"*{backbone.split('_')[0]}*patch*")[:5]
-        raise ValueError(
+        raise InputError(
             f"backbone {backbone!r} is not a timm model; for example {close or ['deit_small_patch16_224', 'vit_small_patch16_224']}"
         )
     try:
         trunk = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, global_pool="token", **options)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
+        raise InputError(
             f"backbone {backbone!r} with options {dict(options)} cannot be built: {error}. It must be a ViT with a CLS token, "
             "timm must have weights of it where they are asked for, and the options must be ones that timm's VisionTransformer takes"
         ) from error
     if not isinstance(trunk, VisionTransformer):
-        raise ValueError(f"backbone {backbone!r} is a {type(trunk).__name__}, not a timm VisionTransformer; choose a deit_* or vit_* model")
+        raise InputError(f"backbone {backbone!r} is a {type(trunk).__name__}, not a timm VisionTransformer; choose a deit_* or vit_* model")
     if isinstance(trunk, VisionTransformerDistilled):
         # Its second classifier reads the distillation token, which hashing does not; left in place it would be an untrained parameter.
         trunk.head_dist = nn.Identity()
@@ -116,20 +117,20 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"weights {path!r}: no such file. Give a .safetensors or .pt file, 'timm' (download) or 'none' (random)")
+        raise InputError(f"weights {path!r}: no such file. Give a .safetensors or .pt file, 'timm' (download) or 'none' (random)")
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"weights {path!r} cannot be read as {'safetensors' if file.suffix == '.safetensors' else 'tensors'}: {error}. {_PLAIN_FILE}"
         ) from error
     for nest in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(nest), dict):
             state = state[nest]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"weights {path!r} hold no plain dictionary of tensors. {_PLAIN_FILE}")
+        raise InputError(f"weights {path!r} hold no plain dictionary of tensors. {_PLAIN_FILE}")
     return _without_wrappers(state)
 
 
@@ -158,7 +159,7 @@ def load_trunk_weights(
         # Adapting may make a classifier: CLIP's projection into the space that it shares with text.
         adapted = {name: value for name, value in adapt(without_heads, trunk).items() if not name.startswith(heads)}
     except Exception as error:
-        raise ValueError(f"weights {source!r} do not fit this backbone: {error}. {_advice(state)}") from error
+        raise InputError(f"weights {source!r} do not fit this backbone: {error}. {_advice(state)}") from error
     problems = [f"missing {name}" for name in expected if name not in adapted]
     problems += [f"unknown {name}" for name in adapted if name not in expected]
     problems += [
@@ -168,7 +169,7 @@ def load_trunk_weights(
     ]
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
-        raise ValueError(f"weights {source!r} do not fit this backbone: {shown}. {_advice(state)}")
+        raise InputError(f"weights {source!r} do not fit this backbone: {shown}. {_advice(state)}")
     trunk.load_state_dict(adapted, strict=False)
 
 
@@ -207,22 +208,22 @@ def student_from_state_dict(
     needed = ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight", "head_hash.weight")
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise ValueError(f"the state dict lacks {missing}; it needs timm's ViT names plus head.* and head_hash.*")
+        raise InputError(f"the state dict lacks {missing}; it needs timm's ViT names plus head.* and head_hash.*")
     if not prune_after:
         keep_ratios = ()
     width, channels, *patch = tensors["patch_embed.proj.weight"].shape
     if width % num_heads:
-        raise ValueError(f"{num_heads} heads do not divide the width {width}")
+        raise InputError(f"{num_heads} heads do not divide the width {width}")
     depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     num_registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
     num_prefix = 1 + num_registers + ("dist_token" in tensors)
     length = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else None
     if length is None:
-        raise ValueError("the state dict lacks pos_embed, which tells the patch grid")
+        raise InputError("the state dict lacks pos_embed, which tells the patch grid")
     no_embed_class = math.isqrt(length) ** 2 == length and math.isqrt(length - num_prefix) ** 2 != length - num_prefix
     side = math.isqrt(length if no_embed_class else length - num_prefix)
     if side * side != (length if no_embed_class else length - num_prefix):
-        raise ValueError(f"pos_embed of length {length} with {num_prefix} prefix tokens is not a square patch grid")
+        raise InputError(f"pos_embed of length {length} with {num_prefix} prefix tokens is not a square patch grid")
     vit = VisionTransformerDistilled if "dist_token" in tensors else VisionTransformer
     trunk = vit(
         img_size=(side * patch[0], side * patch[1]),
@@ -263,8 +264,8 @@ def load_named_weights(student: Student, state: Mapping[str, Tensor]) -> None:
     names = {name.removeprefix("trunk."): name for name in student.state_dict()}
     unknown = [name for name in state if name not in names]
     if unknown:
-        raise ValueError(f"the state dict has weights that this student lacks: {unknown[:4]}{' ...' if len(unknown) > 4 else ''}")
+        raise InputError(f"the state dict has weights that this student lacks: {unknown[:4]}{' ...' if len(unknown) > 4 else ''}")
     try:
         student.load_state_dict({names[name]: value for name, value in state.items()})
     except RuntimeError as error:
-        raise ValueError(f"the state dict does not fit this student: {error}") from error
+        raise InputError(f"the state dict does not fit this student: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.vit.backbone import load_named_weights, student_from_state_dict, timm_named_weights, timm_vit
 from eet.vit.bundle_folder import STUDENT, check_digest, read_bundle_values, read_bundle_weights, tensors_digest, write_bundle_folder
@@ -70,9 +71,9 @@ def save_bundle(
     sizes = {"label_names": len(label_names) or None, "target_codes": None if codes is None else len(codes)}
     sizes["label_counts"] = None if label_counts is None else len(label_counts)
     if len({size for size in sizes.values() if size is not None}) > 1:
-        raise ValueError(f"label_names, target_codes and label_counts disagree on the number of labels: {sizes}")
+        raise InputError(f"label_names, target_codes and label_counts disagree on the number of labels: {sizes}")
     if codes is not None and codes.shape[1] != student.num_bits:
-        raise ValueError(f"target codes of {codes.shape[1]} bits for a student of {student.num_bits} bits")
+        raise InputError(f"target codes of {codes.shape[1]} bits for a student of {student.num_bits} bits")
     record = {
         "bundle_version": BUNDLE_VERSION,
         "digest": weights_digest(student),

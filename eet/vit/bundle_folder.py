@@ -9,6 +9,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from eet.errors import InputError
+
 WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
 STUDENT, BASE_MODEL = "student", "base model"
 _WRITTEN_BY = {STUDENT: "`eet distill` or `eet train-teacher`", BASE_MODEL: "`eet train-base`"}
@@ -40,19 +42,19 @@ def bundle_kind(path: str | Path) -> str:
     """STUDENT or BASE_MODEL, as the bundle at `path` says. ValueError where it is none."""
     kind = _read_record(path, "`eet distill`, `eet train-teacher` or `eet train-base`").get("kind", STUDENT)
     if kind not in _WRITTEN_BY:
-        raise ValueError(f"{path} holds a {kind}; this program reads a {' and a '.join(_WRITTEN_BY)}: update it")
+        raise InputError(f"{path} holds a {kind}; this program reads a {' and a '.join(_WRITTEN_BY)}: update it")
     return kind
 
 
 def _read_record(path: str | Path, written_by: str) -> dict[str, Any]:
     file = Path(path) / RECORD_FILE
     if not file.is_file():
-        raise ValueError(f"{path} is no model bundle: {file} is missing. Give a folder that {written_by} wrote")
+        raise InputError(f"{path} is no model bundle: {file} is missing. Give a folder that {written_by} wrote")
     try:
         values = json.loads(file.read_text())
         int(values["bundle_version"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise InputError(f"{file} cannot be read: {error}") from error
     return values
 
 
@@ -67,15 +69,15 @@ def read_bundle_values(
     file, values = Path(path) / RECORD_FILE, _read_record(path, _WRITTEN_BY[kind])
     found, written = int(values["bundle_version"]), values.get("kind", STUDENT)
     if written != kind:
-        raise ValueError(f"{path} holds a {written}, not a {kind}: give a folder that {_WRITTEN_BY[kind]} wrote")
+        raise InputError(f"{path} holds a {written}, not a {kind}: give a folder that {_WRITTEN_BY[kind]} wrote")
     if found > version:
-        raise ValueError(f"{file} is of bundle version {found}; this program reads up to {version}: update it")
+        raise InputError(f"{file} is of bundle version {found}; this program reads up to {version}: update it")
     for name, (first, meant) in (since or {}).items():
         if found < first:
             values[name] = meant
     missing = [name for name in fields if name not in values]
     if missing:
-        raise ValueError(f"{file} cannot be read: it lacks {missing}")
+        raise InputError(f"{file} cannot be read: it lacks {missing}")
     return values
 
 
@@ -85,10 +87,10 @@ def read_bundle_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file)
     except Exception as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise InputError(f"{file} cannot be read: {error}") from error
 
 
 def check_digest(path: str | Path, found: str, recorded: str) -> None:
     """ValueError where the weights are not those that the record names."""
     if found != recorded:
-        raise ValueError(f"{Path(path) / WEIGHTS_FILE} is not what {RECORD_FILE} describes: digest {found[:12]}, recorded {recorded[:12]}")
+        raise InputError(f"{Path(path) / WEIGHTS_FILE} is not what {RECORD_FILE} describes: digest {found[:12]}, recorded {recorded[:12]}")

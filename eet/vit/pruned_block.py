@@ -9,13 +9,15 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
+from eet.errors import InputError
+
 CONTENT_EPSILON = 1e-8  # of the published code, in the denominator of W
 
 
 def check_block(block: torch.nn.Module, backbone: str) -> None:
     """Raises ValueError where `block` is not the pre-norm timm `Block` with plain attention that the pruned forward computes."""
     if type(block) is not Block or type(block.attn) is not Attention:
-        raise ValueError(
+        raise InputError(
             f"{backbone}: its blocks are {type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}; token pruning reads "
             "timm's pre-norm Block with Attention, as deit_* and vit_* models have. Choose one of those"
         )

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from eet.errors import InputError
+
 PUBLISHED_PRUNE_AFTER = (4, 8, 10)
 PUBLISHED_KEEP_RATIOS = (0.5, 0.5, 0.25)
 PUBLISHED_DEPTH = 12
@@ -27,22 +29,22 @@ class PruningSchedule:
         object.__setattr__(self, "prune_after", tuple(int(block) for block in self.prune_after))
         object.__setattr__(self, "keep_ratios", tuple(float(ratio) for ratio in self.keep_ratios))
         if len(self.prune_after) != len(self.keep_ratios):
-            raise ValueError(
+            raise InputError(
                 f"prune_after names {len(self.prune_after)} blocks {list(self.prune_after)} but keep_ratios has "
                 f"{len(self.keep_ratios)} ratios {list(self.keep_ratios)}: give one ratio for each block"
             )
         if any(block < 1 for block in self.prune_after):
-            raise ValueError(f"prune_after {list(self.prune_after)}: blocks are counted from 1")
+            raise InputError(f"prune_after {list(self.prune_after)}: blocks are counted from 1")
         if any(later <= earlier for earlier, later in zip(self.prune_after, self.prune_after[1:], strict=False)):
-            raise ValueError(f"prune_after {list(self.prune_after)} must be strictly increasing")
+            raise InputError(f"prune_after {list(self.prune_after)} must be strictly increasing")
         bad = [ratio for ratio in self.keep_ratios if not 0.0 < ratio <= 1.0]
         if bad:
-            raise ValueError(f"keep ratios {bad} are outside (0, 1]: a keep ratio is the share of living patches that a stage keeps")
+            raise InputError(f"keep ratios {bad} are outside (0, 1]: a keep ratio is the share of living patches that a stage keeps")
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError where a stage lies outside a ViT of `depth` blocks."""
         if self.prune_after and self.prune_after[-1] > depth:
-            raise ValueError(
+            raise InputError(
                 f"prune_after {list(self.prune_after)} does not fit a ViT of {depth} blocks: use blocks 1 to {depth}, for example "
                 f"{list(scaled_prune_after(depth, min(len(self.prune_after), depth)))}"
             )
@@ -63,7 +65,7 @@ class PruningSchedule:
         with 1 it is this schedule. At least one patch stays, and never more than live. ValueError for a multiple below 1.
         """
         if multiple < 1:
-            raise ValueError(f"tokens_multiple {multiple}: use 1 or more, 1 for any number of tokens")
+            raise InputError(f"tokens_multiple {multiple}: use 1 or more, 1 for any number of tokens")
         if multiple == 1:
             return self
         ratios, living = [], num_patches
@@ -83,7 +85,7 @@ def scaled_prune_after(depth: int, num_stages: int = len(PUBLISHED_PRUNE_AFTER))
     Returns strictly increasing block numbers, 1..depth. ValueError where the depth cannot hold the stages.
     """
     if not 1 <= num_stages <= depth:
-        raise ValueError(f"{num_stages} pruning stages do not fit a ViT of {depth} blocks: use 1 to {depth}")
+        raise InputError(f"{num_stages} pruning stages do not fit a ViT of {depth} blocks: use 1 to {depth}")
     if num_stages == len(PUBLISHED_PRUNE_AFTER):
         shares = [block / PUBLISHED_DEPTH for block in PUBLISHED_PRUNE_AFTER]
     else:

@@ -11,6 +11,7 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.schedule import PruningSchedule
@@ -67,13 +68,13 @@ class Student(nn.Module):
         super().__init__()
         name = backbone or "the given ViT"
         if not isinstance(trunk, VisionTransformer) or trunk.cls_token is None:
-            raise ValueError(f"{name} is not a timm VisionTransformer with a CLS token; choose a deit_* or vit_* model that has one")
+            raise InputError(f"{name} is not a timm VisionTransformer with a CLS token; choose a deit_* or vit_* model that has one")
         for block in trunk.blocks:
             check_block(block, name)
         if num_bits < 1:
-            raise ValueError(f"{num_bits} bits: a code needs at least 1")
+            raise InputError(f"{num_bits} bits: a code needs at least 1")
         if hash_input not in get_args(HashInput):
-            raise ValueError(f"hash_input {hash_input!r}: use {' or '.join(get_args(HashInput))}")
+            raise InputError(f"hash_input {hash_input!r}: use {' or '.join(get_args(HashInput))}")
         schedule.check_depth(len(trunk.blocks))
         self.trunk = trunk
         self.head_hash = nn.Linear(trunk.head.out_features, num_bits)
@@ -166,7 +167,7 @@ class Student(nn.Module):
         """
         mass = tokens if mass is None else mass
         if tokens and not mass:
-            raise ValueError("tokens=True, mass=False: the tokens come with their mass; leave mass out")
+            raise InputError("tokens=True, mass=False: the tokens come with their mass; leave mass out")
         trunk, num_prefix = self.trunk, self.trunk.num_prefix_tokens
         x_BND = trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(images_BCHW))))
         alive_BK = torch.arange(self.num_patches, device=x_BND.device).expand(len(x_BND), -1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.gallery import Gallery
 from eet.search import HammingIndex
 from eet.search.ivf_index import learn_centroids
@@ -49,7 +50,7 @@ class Clusters:
             centroids_CB = learn_centroids(codes_NB, min(CLUSTERS, len(codes_NB)))
             cluster_N = HammingIndex.build(centroids_CB).search(codes_NB, 1)[1].ravel()
         else:
-            raise ValueError(f"{gallery.path} has no codes to follow")
+            raise InputError(f"{gallery.path} has no codes to follow")
         order_N = np.argsort(cluster_N, kind="stable")
         _, firsts, counts = np.unique(cluster_N[order_N], return_index=True, return_counts=True)
         bits_Nb = np.unpackbits(codes_NB[order_N], axis=1, count=gallery.manifest.num_bits)

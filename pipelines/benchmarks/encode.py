@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eet.datasets.listing import Columns, list_images
+from eet.errors import InputError
 from eet.gallery import (
     DEFAULT_BATCH_SIZE,
     GalleryModel,
@@ -187,14 +188,14 @@ def _uris(options: EncodeBenchmarkOptions) -> list[str]:
     listed = (uri for batch in list_images(str(absolute(options.images))) for uri in batch.uris)
     uris = list(itertools.islice(listed, options.rows))
     if not all(os.path.isfile(uri) for uri in uris):
-        raise ValueError(f"--encode.images {options.images}: give image files on this machine, for torch's loader reads no others")
+        raise InputError(f"--encode.images {options.images}: give image files on this machine, for torch's loader reads no others")
     return uris
 
 
 def write_repeated(table: str, uris: list[str], rows: int) -> None:
     """A table of `rows` images, the same ones over and over, with ids in that order."""
     if not uris:
-        raise ValueError("--encode.images lists no image")
+        raise InputError("--encode.images lists no image")
     ids = [f"{row:09d}" for row in range(rows)]
     pq.write_table(pa.table({"id": ids, "path": list(itertools.islice(itertools.cycle(uris), rows))}), table)
 

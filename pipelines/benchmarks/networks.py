@@ -3,6 +3,7 @@
 import timm
 from timm.models.vision_transformer import VisionTransformer
 
+from eet.errors import InputError
 from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 
 NUM_CLASSES, NUM_BITS = 200, 64
@@ -37,6 +38,6 @@ def parsed_schedule(text: str, backbone: str) -> PruningSchedule:
         schedule.check_depth(len(trunk.blocks))
         return schedule.rounded(trunk.patch_embed.num_patches, beside=trunk.num_prefix_tokens, multiple=int(multiple) if slash else 1)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"schedule {text!r}: write block:ratio for each stage, such as 4:0.7,7:0.7,10:0.7 or 4:0.5,8:0.5/8 ({error})"
         ) from error

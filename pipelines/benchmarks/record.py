@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from eet.errors import InputError
 from pipelines.job.output import changed_flags
 
 
@@ -87,10 +88,10 @@ def read_record(path: str) -> dict[str, Any]:
     try:
         record = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as the figures of a benchmark: {error}") from error
+        raise InputError(f"{path} cannot be read as the figures of a benchmark: {error}") from error
     missing = {"what", "command", "machine", "timings"} - set(record if isinstance(record, dict) else ())
     if missing:
-        raise ValueError(f"{path} does not hold the figures of a benchmark (no {', '.join(sorted(missing))}): give a file of --json")
+        raise InputError(f"{path} does not hold the figures of a benchmark (no {', '.join(sorted(missing))}): give a file of --json")
     return record
 
 

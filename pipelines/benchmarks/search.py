@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from eet.errors import InputError
 from eet.figures import save_png, search_time_figure
 from eet.gallery import open_gallery
 from eet.search import HammingIndex
@@ -100,7 +101,7 @@ def measure(options: SearchBenchmarkOptions, setup: Setup) -> list[SearchTiming]
     import faiss
 
     if setup.on_gpu and not hasattr(faiss, "GpuIndexBinaryFlat"):
-        raise ValueError("the faiss that is installed has no GPU indexes (faiss-cpu): install faiss-gpu, or use --device cpu")
+        raise InputError("the faiss that is installed has no GPU indexes (faiss-cpu): install faiss-gpu, or use --device cpu")
     clusters = _followed(options)
     faiss.omp_set_num_threads(setup.threads)
     timings: list[SearchTiming] = []
@@ -120,7 +121,7 @@ def _followed(options: SearchBenchmarkOptions) -> Clusters | None:
         return None
     gallery = open_gallery(options.gallery)
     if set(options.bits) != {gallery.manifest.num_bits}:
-        raise ValueError(
+        raise InputError(
             f"--search.gallery {options.gallery} has {gallery.manifest.num_bits} bits, not {list(options.bits)}: measure those"
         )
     clusters = Clusters.of_gallery(gallery)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import ray
 
+from eet.errors import InputError
+
 
 @dataclass(frozen=True)
 class Node:
@@ -45,7 +47,7 @@ class ClusterResources:
             share = max((node.cpus // max(1, int(node.gpus / gpus_per_worker)) for node in taken), default=0)
             print(f"note: {workers} workers do not fit the {len(self.nodes)} nodes there are; waiting for the cluster to grow")
         if not share:
-            raise ValueError(
+            raise InputError(
                 f"{workers} workers do not fit the cluster of {len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs: "
                 f"use {self.gpus or self.cpus} or fewer"
             )
@@ -100,7 +102,7 @@ def connected(address: str) -> Iterator[ClusterResources]:
             else:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ValueError(f"no Ray cluster at --address {address}: {error}. Use 'local' for this machine, or HOST:PORT") from error
+            raise InputError(f"no Ray cluster at --address {address}: {error}. Use 'local' for this machine, or HOST:PORT") from error
     try:
         yield cluster_resources(grows=address != "local")
     finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from eet.errors import InputError
 from eet.storage import exists, join_location, read_text, split_options, with_suffix, write_text
 
 
@@ -78,7 +79,7 @@ def check_same_options(config: Any, free: Collection[str]) -> None:
     changed = [key for key in now if not {key, key.partition(".")[0]} & set(free) and now[key] != then.get(key)]
     if changed:
         told = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
-        raise ValueError(f"{config.out} was begun with other options ({told}): resume with the same, or choose another --out")
+        raise InputError(f"{config.out} was begun with other options ({told}): resume with the same, or choose another --out")
 
 
 def _with_defaults(config: Any, written: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from eet.errors import InputError
 from pipelines.job.output import flat_values
 
 EXPERIMENT = "eet"
@@ -15,7 +16,7 @@ PARAM_LIMIT = 6000  # characters MLflow stores of one parameter
 def default_tracking_uri(out: str) -> str:
     """An absolute sqlite file in the folder that holds the output. ValueError where the output is remote: a server must be named."""
     if "://" in out:
-        raise ValueError(f"--out {out} is remote, so --tracking-uri is needed: name an MLflow server, for example http://HOST:5000")
+        raise InputError(f"--out {out} is remote, so --tracking-uri is needed: name an MLflow server, for example http://HOST:5000")
     return f"sqlite:///{Path(out).absolute().parent / 'mlflow.db'}"
 
 
@@ -77,7 +78,7 @@ def tracked(
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
         run_id = run_id or client.create_run(experiment_id, run_name=name, tags={PARENT_TAG: parent} if parent else {}).info.run_id
     except MlflowException as error:
-        raise ValueError(f"--tracking-uri {uri}: {error}") from error
+        raise InputError(f"--tracking-uri {uri}: {error}") from error
     for key, value in flat_values(dict(parameters)).items():
         client.log_param(run_id, key, str(value)[:PARAM_LIMIT])
     status = "FAILED"

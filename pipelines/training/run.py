@@ -14,6 +14,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eet.datasets import ImageTable, load_dataset
+from eet.errors import EetError, InputError
 from eet.figures import save_png, training_curves_figure
 from eet.hashing import learn_target_codes, shared_codes
 from eet.storage import absolute
@@ -126,7 +127,7 @@ def run_training(
             share = resources.cpus_per_worker(options.workers, gpus_per_worker=options.gpus_per_worker)
             threads = options.cpus_per_worker or share
             if threads > share:  # Ray would wait for ever
-                raise ValueError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
+                raise InputError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
             # On the driver's own node: a lost worker node must not take the board with it.
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
             board = ProgressBoard.options(scheduling_strategy=here).remote()
@@ -198,23 +199,23 @@ def check_output(config: Any) -> None:
     begun = (out / CHECKPOINTS / RUN_NAME).exists()
     if not config.resume:
         if begun or (out / "model.json").exists():
-            raise ValueError(f"{out} holds a training run already: continue it with --resume, or choose another --out")
+            raise InputError(f"{out} holds a training run already: continue it with --resume, or choose another --out")
         return
     if (out / "model.json").exists():
-        raise ValueError(f"{out} is finished: nothing to resume")
+        raise InputError(f"{out} is finished: nothing to resume")
     if begun:
         check_same_options(config, FREE_ON_RESUME)
 
 
 def _user_error(error: Exception) -> Exception:
-    """A worker's ValueError, or the loss of a worker, as the user's message; anything else stays a failure with its cause."""
+    """A worker's EetError, or the loss of a worker, as the user's message; anything else stays a failure with its cause."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         cause: BaseException | None = failure
         while cause is not None:
             inner = getattr(cause, "cause", None)
-            if isinstance(inner, ValueError) or isinstance(cause, ValueError):
-                return JobFailed(str(inner if isinstance(inner, ValueError) else cause).splitlines()[-1])
+            if isinstance(inner, EetError) or isinstance(cause, EetError):
+                return JobFailed(str(inner if isinstance(inner, EetError) else cause).splitlines()[-1])
             cause = inner if isinstance(inner, BaseException) else cause.__cause__
         lost = getattr(failure, "health_check_failure", failure)
         if isinstance(lost, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError):

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines.job.errors import JobFailed
+from eet.errors import EetError
 from pipelines.job.output import flat_values
 from pipelines.trials.trial import end_trial, plain
 
@@ -31,5 +31,5 @@ def failure_told(folder: Path) -> Iterator[None]:
 def reason_of(error: Exception) -> str:
     """One line that says why a trial failed: its own message, or the error's kind and last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kind = "" if isinstance(error, JobFailed | ValueError) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, EetError) else f"{type(error).__name__}: "
     return f"{kind}{lines[-1] if lines else ''}"[:300]

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import ray
 from ray import tune
 
+from eet.errors import InputError
 from eet.gallery import read_hits
 from eet.storage import write_text
 from pipelines.costs.matching import ms_per_query
@@ -37,18 +38,18 @@ def read_halves(base: RerankConfig, *, seed: int) -> tuple[HitsInHalves, dict[st
     options_of(base, gallery, queries)  # refuses galleries that lack what re-ranking needs
     hits = hits.filter(pc.is_valid(hits["query_label"])).sort_by([("query_id", "ascending"), ("rank", "ascending")])
     if not len(hits):
-        raise ValueError(f"{base.hits} has no query labels, by which trials are judged: search with a labelled gallery of queries")
+        raise InputError(f"{base.hits} has no query labels, by which trials are judged: search with a labelled gallery of queries")
     halves = in_halves(hits, seed)
     before = {}
     for half, table in halves._asdict().items():
         found = order_measures(table, gallery, queries) if len(table) else {}
         if not found.get("queries"):
-            raise ValueError(
+            raise InputError(
                 f"{base.hits}: of half of the queries none has a match in {gallery.path}; trials are judged on one half and the chosen one "
                 "on the other: give more queries, and encode both galleries with --data.* of the same labels"
             )
         if "MAP@R" not in found:
-            raise ValueError(
+            raise InputError(
                 f"{base.hits}: trials are judged by MAP@R, which needs as many hits of a query as {gallery.path} has matches: search with "
                 "a larger --k"
             )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from eet.errors import InputError
 from pipelines.job.cluster import ClusterResources, largest_share, places
 
 
@@ -25,7 +26,7 @@ def share_out(resources: ClusterResources, *, workers: int, cpus: int | None, gp
         fit = asked or 1
     if fit < (asked or 1):
         each = f"{workers} workers of {cpus or 1} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
-        raise ValueError(
+        raise InputError(
             f"{asked or 1} trials at once, {each} each, do not fit the cluster of {len(resources.nodes)} nodes with {resources.cpus} CPUs "
             f"and {resources.gpus} GPUs: it holds {fit}"
         )

@@ -13,6 +13,7 @@ import torch
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
+from eet.errors import InputError
 from eet.storage import exists
 from eet.training import LabelledImages
 from eet.vit import read_bundle_record
@@ -69,7 +70,7 @@ class Trainings(TrialKind):
         """ValueError where a given teacher has another code length than they."""
         lengths, teacher = self._lengths(drawn), self.base.teacher
         if teacher and lengths != [teacher_bits := read_bundle_record(teacher).num_bits]:
-            raise ValueError(
+            raise InputError(
                 f"--teacher {teacher} has {teacher_bits} bits, the trials {lengths}: use --shared_teacher, which trains one each"
             )
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import yaml
 
+from eet.errors import InputError
 from pipelines.distill import DistillConfig
 from pipelines.job.output import flat_values
 from pipelines.rerank import RerankConfig
@@ -78,12 +79,12 @@ def with_parameters(base: Job, parameters: Mapping[str, Any]) -> Job:
             values[key] = value
     for flag, at in items.items():
         if sorted(at) != list(range(len(at))):
-            raise ValueError(f"{flag} is given at the places {sorted(at)}: give all of them, from 0")
+            raise InputError(f"{flag} is given at the places {sorted(at)}: give all of them, from 0")
         values[flag] = [at[place] for place in range(len(at))]
     known = {flag: now for flag, now in _flags(base) if flag.partition(".")[0] not in FIXED[type(base)]}
     unknown = [flag for flag in values if flag not in known]
     if unknown:
-        raise ValueError(f"the space moves {', '.join(unknown)}, which a trial does not have: it may move {', '.join(known)}")
+        raise InputError(f"the space moves {', '.join(unknown)}, which a trial does not have: it may move {', '.join(known)}")
     groups: dict[str, dict[str, Any]] = {}
     for flag, value in values.items():
         group, _, name = flag.rpartition(".")

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from ray import tune
 
+from eet.errors import InputError
 from eet.storage import write_text
 from pipelines.job.cluster import ClusterResources, Node, connected
 from pipelines.job.errors import JobFailed
@@ -157,11 +158,11 @@ def space_of(name: str, options: Mapping[str, Any], spaces: Mapping[str, str]) -
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name} is neither one of {', '.join(spaces)} nor the dotted path of a function: {error}") from error
+        raise InputError(f"{name} is neither one of {', '.join(spaces)} nor the dotted path of a function: {error}") from error
     try:
         inspect.signature(function).bind(**options)
     except TypeError as error:
-        raise ValueError(f"{name}{inspect.signature(function)} cannot take --space_options {dict(options)}: {error}") from error
+        raise InputError(f"{name}{inspect.signature(function)} cannot take --space_options {dict(options)}: {error}") from error
     return function(**options)
 
 
@@ -169,7 +170,7 @@ def _check_output(config: SweepOptions, out: Path, free_on_resume: Sequence[str]
     begun = (out / SWEEP_FILE).exists()
     if not config.resume:
         if begun or (out / TRIALS).exists():
-            raise ValueError(f"{out} holds a sweep already: go on with --resume, or choose another --out")
+            raise InputError(f"{out} holds a sweep already: go on with --resume, or choose another --out")
         return
     check_same_options(config, (*FREE_ON_RESUME, *free_on_resume))
 

@@ -3,6 +3,8 @@
 import re
 from itertools import product
 
+from eet.errors import InputError
+
 MOST_EXPANSIONS = 1_000_000
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
@@ -81,4 +83,4 @@ def _steps(first: int, last: int, step: str | None, pattern: str) -> range:
 
 def _refuse_too_many(number: int, pattern: str) -> None:
     if number > MOST_EXPANSIONS:
-        raise ValueError(f"{pattern} stands for {number} names; at most {MOST_EXPANSIONS} are allowed: give a glob ('shards/*.tar')")
+        raise InputError(f"{pattern} stands for {number} names; at most {MOST_EXPANSIONS} are allowed: give a glob ('shards/*.tar')")

@@ -9,6 +9,7 @@ import numpy as np
 
 from eet.datasets.image_files import folder_of, image_location
 from eet.datasets.listing.image_list import BATCH_ROWS, ImageList, ListedImages
+from eet.errors import InputError
 from eet.storage import resolve
 
 
@@ -35,7 +36,7 @@ class CocoImages(ImageList):
         categories = self._records(content, "categories", "id") if content.get("categories") else []
         self._paths = [self._path(record["file_name"]) for record in images]
         if not images:
-            raise ValueError(f"{location} lists no image: images is empty")
+            raise InputError(f"{location} lists no image: images is empty")
         names = {record["id"]: str(record.get("name", record["id"])) for record in categories}
         if not categories:
             names = {category: str(category) for category in {record["category_id"] for record in annotations}}
@@ -47,9 +48,9 @@ class CocoImages(ImageList):
         for record in annotations:
             row, number = row_of.get(record["image_id"]), number_of.get(record["category_id"])
             if number is None:
-                raise ValueError(f"{location}: an annotation has category_id {record['category_id']!r}, which is none of its categories")
+                raise InputError(f"{location}: an annotation has category_id {record['category_id']!r}, which is none of its categories")
             if row is None:
-                raise ValueError(f"{location}: an annotation has image_id {record['image_id']!r}, which is none of its images")
+                raise InputError(f"{location}: an annotation has image_id {record['image_id']!r}, which is none of its images")
             if self._labels_N[row] not in (-1, number):
                 several.add(row)
             self._labels_N[row] = number
@@ -75,9 +76,9 @@ class CocoImages(ImageList):
             with filesystem.open_input_stream(path, compression=None) as file:
                 content = json.loads(file.read())
         except ValueError as error:
-            raise ValueError(f"{self._location} is not JSON: {error}") from error
+            raise InputError(f"{self._location} is not JSON: {error}") from error
         if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-            raise ValueError(
+            raise InputError(
                 f"{self._location} is no list of images as COCO writes it: allowed is an object with images [{{id, file_name}}], and "
                 "annotations [{image_id, category_id}] and categories [{id, name}] for labels. A table of JSON lines is called .jsonl"
             )
@@ -86,15 +87,15 @@ class CocoImages(ImageList):
     def _records(self, content: dict[str, Any], name: str, *keys: str) -> list[dict[str, Any]]:
         records = content[name]
         if not isinstance(records, list):
-            raise ValueError(f"{self._location}: {name} should be a list of objects with {', '.join(keys)}")
+            raise InputError(f"{self._location}: {name} should be a list of objects with {', '.join(keys)}")
         for number, record in enumerate(records):
             if not isinstance(record, dict) or any(not isinstance(record.get(key), int | str) for key in keys):
-                raise ValueError(f"{self._location}: {name}[{number}] is {str(record)[:80]}; it should be an object with {', '.join(keys)}")
+                raise InputError(f"{self._location}: {name}[{number}] is {str(record)[:80]}; it should be an object with {', '.join(keys)}")
         return records
 
     def _path(self, file_name: object) -> str:
         if not isinstance(file_name, str) or not file_name:
-            raise ValueError(f"{self._location}: an image has file_name {file_name!r}; it should be its path")
+            raise InputError(f"{self._location}: an image has file_name {file_name!r}; it should be its path")
         return file_name
 
 

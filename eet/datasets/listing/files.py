@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from eet.datasets.image_files import IMAGE_SUFFIXES, is_image_file, iter_files
 from eet.datasets.listing.image_list import ImageList, ListedImages, in_batches
+from eet.errors import InputError
 from eet.storage import join_location, split_options
 
 _WILD = re.compile(r"[*?\[]")
@@ -56,7 +57,7 @@ class FilesUnder(ImageFiles):
                 ignored += 1
         self.ignored = ignored
         if not listed:
-            raise ValueError(
+            raise InputError(
                 f"{self.description} holds no image ({ignored} other files): give a folder of {', '.join(IMAGE_SUFFIXES)} files, "
                 "a glob, a table (.csv, .parquet), or tar shards ('FOLDER/*.tar')"
             )
@@ -104,6 +105,6 @@ def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
     try:
         return f"{root}{options}", re.compile(glob_translate(rest))
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"{pattern}: ** stands for folders, so it must be all of a name: write 'photos/**/a*.jpg', not 'photos/a**.jpg'"
         ) from error

@@ -13,6 +13,7 @@ from eet.datasets.listing.image_list import Columns, ImageList
 from eet.datasets.listing.table_formats import TABLE_SUFFIXES
 from eet.datasets.listing.tables import TableList
 from eet.datasets.listing.tar_shards import TAR_SUFFIXES, TarShards
+from eet.errors import InputError, NotFoundError
 from eet.storage import join_location, resolve, split_options
 
 
@@ -39,7 +40,7 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
             return _of_braces(location, [f"{name}{options}" for name in expanded], columns, root)
         if is_glob(location):
             return _of_glob(location, columns, root)
-        raise FileNotFoundError(
+        raise NotFoundError(
             f"{location} is not there: give a folder, an image, a table ({', '.join(TABLE_SUFFIXES)}), a tar shard, or a glob"
         )
     if kind == fs.FileType.Directory:
@@ -77,7 +78,7 @@ def _matches(pattern: str, folder: str, matching: re.Pattern[str]) -> list[tuple
     """(path relative to `folder`, location) of each file there that the glob `pattern` matches."""
     found = [(path, join_location(folder, path)) for path in iter_files(folder) if matching.fullmatch(path)]
     if not found:
-        raise FileNotFoundError(f"no file matches {pattern}")
+        raise NotFoundError(f"no file matches {pattern}")
     return found
 
 
@@ -93,7 +94,7 @@ def _of_braces(pattern: str, expanded: Sequence[str], columns: Columns, root: st
     kinds = dict(zip(plain, _kinds(plain) if plain else [], strict=True))
     missing = [location for location, kind in kinds.items() if kind == fs.FileType.NotFound]
     if missing:
-        raise FileNotFoundError(f"{len(missing)} of the {len(expanded)} that {pattern} stands for are not there, such as {missing[0]}")
+        raise NotFoundError(f"{len(missing)} of the {len(expanded)} that {pattern} stands for are not there, such as {missing[0]}")
     globs: dict[tuple[str, str], list[str]] = {}
     for location in name_of:
         if location not in kinds:
@@ -114,7 +115,7 @@ def _of_braces(pattern: str, expanded: Sequence[str], columns: Columns, root: st
         elif is_image_file(name):
             lists.append((name[: name.rfind("/") + 1], SingleFile(location)))
         else:
-            raise ValueError(f"{location}, which {pattern} stands for, is no image: list tables and shards apart from images")
+            raise InputError(f"{location}, which {pattern} stands for, is no image: list tables and shards apart from images")
     lists += [(prefix, FilesUnder(folder, matching=matching, description=pattern)) for prefix, folder, matching in in_folders]
     return SeveralFiles(lists, pattern)
 
@@ -131,8 +132,8 @@ def _of_containers(files: Sequence[tuple[str, str]], description: str, columns: 
         return TableList(files, description, columns, root=root)
     if all(name.endswith(".json") for name in names):
         if len(files) > 1:
-            raise ValueError(f"{description} is {len(files)} .json files: give one at a time, for their labels are numbered apart")
+            raise InputError(f"{description} is {len(files)} .json files: give one at a time, for their labels are numbered apart")
         return CocoImages(files[0][1], root=root)
-    raise ValueError(
+    raise InputError(
         f"{description} is no image, table ({', '.join(TABLE_SUFFIXES)}), COCO list (.json) or tar shard ({', '.join(TAR_SUFFIXES)})"
     )

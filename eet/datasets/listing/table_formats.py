@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from eet.datasets.listing.image_list import BATCH_ROWS
 from eet.datasets.table_file import NULLS
+from eet.errors import InputError
 from eet.storage import resolve
 from eet.storage.members import is_arrow_stream, open_arrow
 
@@ -49,7 +50,7 @@ class TableFile(abc.ABC):
         try:
             self.schema = self._read_schema()
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{location} cannot be read: {error}") from error
+            raise InputError(f"{location} cannot be read: {error}") from error
 
     @abc.abstractmethod
     def _read_schema(self) -> pa.Schema: ...
@@ -167,7 +168,7 @@ class _TextFile(TableFile):
                     if line.strip():
                         yield number, self._row(line.rstrip("\r\n"), number)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{self.location} is not text in UTF-8: {error}") from error
+            raise InputError(f"{self.location} is not text in UTF-8: {error}") from error
 
     @abc.abstractmethod
     def _row(self, line: str, number: int) -> dict[str, object]: ...
@@ -186,7 +187,7 @@ class _TextFile(TableFile):
         if cell is None or isinstance(cell, str):
             return cell
         if isinstance(cell, bool) or not isinstance(cell, int | float):
-            raise ValueError(f"{self.location}, line {number}: {column} is {cell!r:.60}; allowed are text, a number, or null")
+            raise InputError(f"{self.location}, line {number}: {column} is {cell!r:.60}; allowed are text, a number, or null")
         return str(cell)
 
 
@@ -201,9 +202,9 @@ class JsonLinesFile(_TextFile):
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{self.location}, line {number} is not JSON ({error}): a .jsonl file has one object a line") from error
+            raise InputError(f"{self.location}, line {number} is not JSON ({error}): a .jsonl file has one object a line") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{self.location}, line {number} is {line[:60]}; a .jsonl file has one object a line")
+            raise InputError(f"{self.location}, line {number} is {line[:60]}; a .jsonl file has one object a line")
         return row
 
 
@@ -216,7 +217,7 @@ class PathLinesFile(_TextFile):
     def _row(self, line: str, number: int) -> dict[str, object]:
         path, *label = line.split("\t")
         if len(label) > 1:
-            raise ValueError(f"{self.location}, line {number} has {len(label)} tabs; allowed is PATH, or PATH, a tab and a label")
+            raise InputError(f"{self.location}, line {number} has {len(label)} tabs; allowed is PATH, or PATH, a tab and a label")
         return {"path": path, "label": label[0].strip() or None if label else None}
 
 

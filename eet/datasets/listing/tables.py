@@ -10,6 +10,7 @@ from eet.datasets.image_files import folder_of, image_location
 from eet.datasets.listing.image_list import Columns, ImageList, ListedImages
 from eet.datasets.listing.table_formats import Span, TableFile, class_label_names, open_table
 from eet.datasets.table_file import number_labels
+from eet.errors import InputError
 from eet.storage import Member
 
 
@@ -31,14 +32,14 @@ class TableList(ImageList):
         present = self._files[0].schema.names
         for file in self._files[1:]:
             if file.schema.names != present:
-                raise ValueError(
+                raise InputError(
                     f"{file.location} has columns {', '.join(file.schema.names)}, {self._files[0].location} {', '.join(present)}: "
                     "give tables of the same columns"
                 )
         self._path_column, self._image_column = _image_columns(self._files[0], columns)
         self._id_column = columns.item_id
         if self._id_column is not None and self._id_column not in present:
-            raise ValueError(f"{description} has no column {self._id_column} for item ids; it has {', '.join(present)}")
+            raise InputError(f"{description} has no column {self._id_column} for item ids; it has {', '.join(present)}")
         self._label_column = columns.label if columns.label in present else None
         self._label_of: dict[object, int] = {}
         self._declared = self._declared_names()
@@ -54,7 +55,7 @@ class TableList(ImageList):
         names = class_label_names(self._files[0].schema, self._label_column)
         for file in self._files[1:]:
             if class_label_names(file.schema, self._label_column) != names:
-                raise ValueError(
+                raise InputError(
                     f"{file.location} and {self._files[0].location} declare different names for the labels in column {self._label_column}: "
                     "give tables of one dataset, or list them apart"
                 )
@@ -79,7 +80,7 @@ class TableList(ImageList):
                 listed += len(batch.item_ids)
                 yield batch
         if not listed:
-            raise ValueError(f"{self.description} lists no image: it has no row")
+            raise InputError(f"{self.description} lists no image: it has no row")
 
     def _root_of(self, file: TableFile) -> str:
         return self._root if self._root is not None else folder_of(file.location)
@@ -91,7 +92,7 @@ class TableList(ImageList):
             paths = span.batch.column(path_column).to_pylist()
             wrong = next((row for row, path in enumerate(paths) if not isinstance(path, str) or not path), None)
             if wrong is not None:
-                raise ValueError(f"{file.location}: row {span.row + wrong + 1} has no path (text) in column {path_column}")
+                raise InputError(f"{file.location}: row {span.row + wrong + 1} has no path (text) in column {path_column}")
             uris = [image_location(root, path) for path in paths]
             yield ListedImages(self._ids(file, span, paths), uris, self._labels(file, span))
 
@@ -118,7 +119,7 @@ class TableList(ImageList):
         ids = span.batch.column(self._id_column)
         if ids.null_count:
             row = ids.is_null().to_pylist().index(True)
-            raise ValueError(f"{file.location}: row {span.row + row + 1} has no item id in column {self._id_column}")
+            raise InputError(f"{file.location}: row {span.row + row + 1} has no item id in column {self._id_column}")
         return [str(item_id) for item_id in ids.to_pylist()]
 
     def _labels(self, file: TableFile, span: Span) -> np.ndarray | None:
@@ -128,7 +129,7 @@ class TableList(ImageList):
         if self._declared is not None:
             labels = span.batch.column(self._label_column).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
             if wrong := np.flatnonzero((labels < -1) | (labels >= len(self._declared))).tolist():
-                raise ValueError(
+                raise InputError(
                     f"{file.location}: row {span.row + wrong[0] + 1} has {labels[wrong[0]]} in column {self._label_column}, which declares "
                     f"{len(self._declared)} names: allowed are 0 to {len(self._declared) - 1}, and -1 for unknown"
                 )
@@ -144,7 +145,7 @@ def _without_nan(cell: object) -> object:
 def _image_columns(file: TableFile, columns: Columns) -> tuple[str | None, str]:
     """The column of paths, None where there is one of images; and that one, of bytes or of structs."""
     if columns.path is not None and columns.image is not None:
-        raise ValueError(
+        raise InputError(
             f"a column of paths ({columns.path}) and one of images ({columns.image}) are both given: give the one to read "
             "(--columns.path or --columns.image)"
         )
@@ -159,11 +160,11 @@ def _image_columns(file: TableFile, columns: Columns) -> tuple[str | None, str]:
             return None, image
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             return None, image
-        raise ValueError(
+        raise InputError(
             f"{file.location}: column {image} is {kind}; images are bytes, or a struct with a field bytes. A column of paths is named by "
             f"--columns.path {image}"
         )
-    raise ValueError(
+    raise InputError(
         f"{file.location} has columns {', '.join(present)}: it needs one of paths ({path}; --columns.path says another "
         f"name) or of images' bytes ({image}; --columns.image)"
     )

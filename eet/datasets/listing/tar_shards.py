@@ -12,6 +12,7 @@ import numpy as np
 
 from eet.datasets.image_files import is_image_file
 from eet.datasets.listing.image_list import BATCH_ROWS, ImageList, ListedImages
+from eet.errors import InputError
 from eet.storage import Member, resolve
 from eet.storage.members import is_compressed_tar, open_compressed
 
@@ -65,7 +66,7 @@ class TarShards(ImageList):
                 item_ids, uris, labels = [], [], []
         self.ignored = ignored
         if not listed:
-            raise ValueError(f"{self.description}: {len(self.shards)} tar files hold no image ({ignored} other members)")
+            raise InputError(f"{self.description}: {len(self.shards)} tar files hold no image ({ignored} other members)")
         if item_ids:
             yield ListedImages(item_ids, uris, np.array(labels, np.int32))
 
@@ -78,7 +79,7 @@ class TarShards(ImageList):
         wrong = next((key for key, label in known.items() if isinstance(label, str) != self._named), None)
         if wrong is not None:
             allowed = "names" if self._named else "whole numbers, or no labels"
-            raise ValueError(
+            raise InputError(
                 f"{location}: the label of {wrong} is {known[wrong]!r}, but the first shard ({self._first_shard}) has {allowed}: "
                 "give every image a name, or every one a whole number"
             )
@@ -128,8 +129,8 @@ def _read_shard(location: str, label_key: str | None) -> _Shard:
                     others += 1
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         if compressed:
-            raise ValueError(f"{location} cannot be unpacked ({error}): it is damaged, or no tar packed with gzip") from error
-        raise ValueError(
+            raise InputError(f"{location} cannot be unpacked ({error}): it is damaged, or no tar packed with gzip") from error
+        raise InputError(
             f"{location} is no plain tar file ({error}): if it is packed with gzip, call it .tar.gz; otherwise unpack it (tar -xf), or "
             "pack it again without compression"
         ) from error
@@ -154,7 +155,7 @@ def _label_of_cls(data: bytes, member: str) -> Label:
     except UnicodeDecodeError:
         text = ""
     if not text or len(text) > 500 or "\n" in text:
-        raise ValueError(f"{member} holds {data[:20]!r}; a label is a whole number from 0, or a name on one line")
+        raise InputError(f"{member} holds {data[:20]!r}; a label is a whole number from 0, or a name on one line")
     return _number_or_name(text, member)
 
 
@@ -168,7 +169,7 @@ def _label_of_json(data: bytes, key: str, member: str) -> Label | None:
     if label is None:
         return None
     if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
-        raise ValueError(f"{member} has {label!r} as {key}; a label is a whole number from 0, or a name (--columns.label says another key)")
+        raise InputError(f"{member} has {label!r} as {key}; a label is a whole number from 0, or a name (--columns.label says another key)")
     return _number_or_name(label, member)
 
 
@@ -177,5 +178,5 @@ def _number_or_name(label: Label, member: str) -> Label:
         return label
     number = int(label)
     if not -1 <= number < 2**31:
-        raise ValueError(f"{member} holds {number}; a label is a whole number from 0, or -1 for unknown")
+        raise InputError(f"{member} holds {number}; a label is a whole number from 0, or -1 for unknown")
     return number
