@@ -113,7 +113,7 @@ def run(config: BenchmarkConfig) -> Sequence[Any]:
     timings = benchmark.measure(options, setup)
     if config.json is not None:
         # With the device by its name: on another machine auto may be another.
-        written = config if config.what == "encode" else replace(config, device=setup.device.type)
+        written = config if config.what == "encode" else replace(config, device="cuda" if setup.on_gpu else "cpu")
         write_record(config.json, config.what, machine, written, timings)
     return timings
 

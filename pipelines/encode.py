@@ -85,7 +85,7 @@ class EncodeConfig(JobOptions):
     data: DataOptions = field(default_factory=DataOptions)
 
     def problems(self) -> list[str]:
-        found = super().problems(leave=() if self.images is None else ("data",))
+        found = self.group_problems(unused=() if self.images is None else ("data",))
         if self.images is not None and self.data != DataOptions():
             found.append("--images and --data.* are both given: choose one")
         for name in ("rows_per_part", "batch_size", "threads", "workers", "max_pixels"):

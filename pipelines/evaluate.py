@@ -5,7 +5,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def run(config: EvaluateConfig) -> Evaluation:
         print(f"dry run: {queries.manifest.num_ok} queries, {gallery.manifest.num_ok} items, {', '.join(protocols)}; nothing was started")
         return Evaluation({}, {})
     write_config(config.out, config)
-    ranks = {"ks": config.ks, "recall_ks": config.recall_ks, "count_query": config.count_query}
+    ranks: dict[str, Any] = {"ks": config.ks, "recall_ks": config.recall_ks, "count_query": config.count_query}
     ranked = {}
     measures: dict[str, dict[str, float]] = {}
     if config.hits is not None:

@@ -1,7 +1,6 @@
 """`eet index`: a gallery's codes as files that a search maps into memory, so that it begins at once."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +65,11 @@ def run(config: IndexConfig) -> GalleryIndex | None:
     if before is not None:
         index = GalleryIndex.of_rows(_joined(before, rows), manifest.num_bits, lambda codes, num_bits: before.codes.rebuilt(codes))
     else:
-        index = GalleryIndex.of_rows(rows, manifest.num_bits, partial(build_index, config.kind or "exact", **_options(config)))
+        index = GalleryIndex.of_rows(
+            rows,
+            manifest.num_bits,
+            lambda codes, num_bits: build_index(config.kind or "exact", codes, num_bits=num_bits, **_options(config)),
+        )
     with replace_folder(str(absolute(config.out)), INDEX_FILE) as fresh:
         index.save(Path(fresh), gallery)
     write_config(config.out, config)

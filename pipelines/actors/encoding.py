@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eet.gallery import GalleryModel, PlannedPart
 from eet.gallery.encoding import EncoderOptions, OnProgress, PartDone, RowsDone, encode_part, read_part_done
@@ -14,7 +13,7 @@ from eet.gallery.parts import part_location
 from eet.storage import exists
 from pipelines.job.cluster import actor_pool, connected
 from pipelines.job.environment import SLEEPING_THREADS
-from pipelines.job.progress import BoardReader, ProgressBoard
+from pipelines.job.progress import BoardReader, open_board
 
 MOST_BLOCKS = 1024
 """Ray Data holds something for every block on the driver: a gallery of many parts has several to a block."""
@@ -34,8 +33,7 @@ def encode_on_ray(
     """On the cluster at `address`, by an autoscaling pool of `workers` actors at most; parts in any order, each once."""
     with connected(address) as resources:
         pool = actor_pool(resources, len(pending), workers)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        board = ProgressBoard.options(scheduling_strategy=here).remote()
+        board = open_board()
         rows = [planned._asdict() for planned in pending]
         parts = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
         encoded = parts.map_batches(

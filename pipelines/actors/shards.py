@@ -18,7 +18,6 @@ REBUILDS = 3
 """How often a shard that was lost is read from its parts again."""
 
 
-@ray.remote(max_restarts=REBUILDS, max_task_retries=REBUILDS)
 class Shard:
     """Some parts of a gallery. Its failure to read them is a value: a constructor that raises would be a dead actor without a reason."""
 
@@ -49,7 +48,8 @@ def sharded_search(gallery: Gallery, shards: int, *, address: str) -> Iterator[C
         # is built again after its node was lost finds room on any other.
         options = {"num_cpus": 0.01, "num_gpus": 1 if gpu else 0, "scheduling_strategy": "SPREAD"}
         held = [list(range(number, gallery.manifest.num_parts, shards)) for number in range(shards)]
-        actors = [Shard.options(**options).remote(gallery.path, parts, gpu) for parts in held]
+        kind = ray.remote(Shard).options(max_restarts=REBUILDS, max_task_retries=REBUILDS, **options)
+        actors: list[Any] = [kind.remote(gallery.path, parts, gpu) for parts in held]
         try:
             yield lambda codes_QB, k, query_hash=None: _search(actors, held, codes_QB, k, query_hash)
         finally:

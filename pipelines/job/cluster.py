@@ -1,5 +1,6 @@
 """Connecting to Ray, what the cluster has, and what a worker's share of it is."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,9 +99,9 @@ def connected(address: str) -> Iterator[ClusterResources]:
     if ours:
         try:
             if address == "local":
-                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             else:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(f"no Ray cluster at --address {address}: {error}. Use 'local' for this machine, or HOST:PORT") from error
     try:

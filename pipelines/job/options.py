@@ -28,13 +28,17 @@ class JobOptions:
     seed: int = 42
     dry_run: bool = False
 
-    def problems(self, *, leave: tuple[str, ...] = ()) -> list[str]:
-        """What is impossible in these options, one sentence each; empty where the job can start. leave: groups that are not used."""
+    def problems(self) -> list[str]:
+        """What is impossible in these options, one sentence each; empty where the job can start."""
+        return self.group_problems()
+
+    def group_problems(self, *, unused: tuple[str, ...] = ()) -> list[str]:
+        """What is impossible in the options of all jobs, and in each group. unused: groups that are left out."""
         found = []
         if self.seed < 0:
             found.append(f"--seed {self.seed}: use 0 or more")
         for name, group in vars(self).items():
-            if name not in leave and hasattr(group, "problems"):
+            if name not in unused and hasattr(group, "problems"):
                 found += group.problems()
         return found
 

@@ -11,6 +11,7 @@ from threading import Event, Thread
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class EpochDone:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
     """Holds events until the driver takes them. Of a restarted worker, an epoch may come twice: the last one counts."""
 
@@ -48,13 +48,19 @@ class ProgressBoard:
         return events
 
 
+def open_board() -> Any:
+    """A board on the driver's own node, so that a lost worker node does not take it along."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(ProgressBoard).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
 class BoardReader:
     """Reads a board in a thread while the driver waits in `fit()`, and hands each event to a listener.
 
     Progress is not the work: what goes wrong with showing or logging it is told once, and training goes on.
     """
 
-    def __init__(self, board: Any, listener: Callable[[Any], None], interval_s: float = 0.5) -> None:
+    def __init__(self, board: Any, listener: Callable[[Any], object], interval_s: float = 0.5) -> None:
         self._board, self._listener, self._interval_s = board, listener, interval_s
         self._done = Event()
         self._told = False

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eet.datasets import ImageTable, load_dataset
 from eet.errors import EetError, InputError
@@ -24,7 +23,7 @@ from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
 from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
 from pipelines.job.output import check_same_options, config_values, write_config
-from pipelines.job.progress import BoardReader, EpochDone, ProgressBoard, StepDone, TrainingDisplay, duration
+from pipelines.job.progress import BoardReader, EpochDone, StepDone, TrainingDisplay, duration, open_board
 from pipelines.job.tracking import tracked
 from pipelines.training.worker import train_worker
 
@@ -128,9 +127,7 @@ def run_training(
             threads = options.cpus_per_worker or share
             if threads > share:  # Ray would wait for ever
                 raise InputError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
-            # On the driver's own node: a lost worker node must not take the board with it.
-            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-            board = ProgressBoard.options(scheduling_strategy=here).remote()
+            board = open_board()
             given = {"task": ray.put(task), "settings": settings, "threads": threads, "board": board}
             trainer = _trainer(given, options, out, threads=threads, use_gpu=resources.gpus > 0, callbacks=callbacks)
             display = TrainingDisplay(title, options.epochs)
@@ -167,9 +164,7 @@ def run_training(
     return finished
 
 
-def _trainer(
-    given: dict[str, Any], options: TrainOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[ray.train.UserCallback]
-) -> Any:
+def _trainer(given: dict[str, Any], options: TrainOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[Any]) -> Any:
     import ray.train.torch
 
     # One thread pool setting for the worker's process: Ray would set it to the CPUs it reserves, which is the same number here.

@@ -16,7 +16,7 @@ from pipelines.job.progress import EpochDone, StepDone
 CHECKPOINT_FILE = "training.pt"
 
 
-def train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
+def train_worker(config: dict[Any, Any]) -> Any:
     """The loop that TorchTrainer runs in every worker.
 
     Args:
