@@ -131,16 +131,18 @@ def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart
     """Encodes parts. version: of the gallery's schema. JobFailed where Ray stops."""
     progress = EncodeProgress(sum(planned.num_rows for planned in pending))
     options = encoder_options(config)
-    if config.engine == "local":
-        yield from parts_here(model, options, config.out, pending, progress, version=version)
-        return
     try:
+        if config.engine == "local":
+            yield from parts_here(model, options, config.out, pending, progress, version=version)
+            return
         yield from encode_on_ray(
             model, options, config.out, pending, progress, version=version, address=config.ray_address, workers=config.workers
         )
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
+    finally:
+        progress.close()
 
 
 def images_of(config: EncodeConfig) -> ImageList:
