@@ -9,7 +9,7 @@ import pytest
 from eet.gallery import open_gallery, read_hits
 from pipelines import encode, rerank
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Left(NamedTuple):
@@ -25,7 +25,7 @@ def left(tiny_model, photos, tmp_path_factory) -> Left:
     out = tmp_path_factory.mktemp("lost")
     gallery, hits, reranked = (str(out / name) for name in ("gallery", "hits.parquet", "reranked.parquet"))
     command = [sys.executable, "-m", "cluster_job", tiny_model, photos, gallery, hits, reranked]
-    job = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=250)
+    job = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=550)
     assert job.returncode == 0, job.stdout + job.stderr
     return Left(gallery, hits, reranked, job.stdout)
 

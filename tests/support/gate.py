@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TIMEOUT_S = 120
+TIMEOUT_S = 400
 INTERVAL_S = 0.01
 
 
@@ -57,7 +57,7 @@ class Gate:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Returns once a condition holds that will hold. TimeoutError after two minutes: then it never would."""
+    """Returns once a condition holds that will hold. TimeoutError after some minutes: then it never would."""
     end = time.monotonic() + TIMEOUT_S
     while not condition():
         if time.monotonic() > end:
