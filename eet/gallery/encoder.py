@@ -96,11 +96,14 @@ class PartEncoder:
         self._stream = torch.cuda.Stream(self.device) if jpegs_on_device and self.device.type == "cuda" else None
 
     def encode(self, plan_rows: pa.Table, told: Callable[[int], None] | None = None) -> EncodedPart:
-        """The gallery rows of `plan_rows` (item_id, uri, label), in their order. A bad picture is a row with a status.
+        """The gallery rows of `plan_rows` (item_id, uri, label), in their order; of none, an empty part. A bad picture is a row with a
+        status.
 
         told: hears after each batch how many rows have gone through the network.
         """
         uris = plan_rows["uri"].to_pylist()
+        if not uris:
+            return EncodedPart(self.schema.empty_table(), np.zeros((0, self.model.num_bits), np.float32))
         failures: dict[int, DecodeFailure] = {}
         outputs: list[dict[str, np.ndarray]] = []
         for output, failed in self._outputs(uris):

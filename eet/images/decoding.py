@@ -150,6 +150,17 @@ def _readable_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
+def as_shown(image: Image.Image) -> Image.Image:
+    """Any PIL image in 8-bit RGB, as `decode` gives it: upright, transparency laid over white, 16-bit values scaled to 8. One that is so
+    already is returned itself.
+    """
+    image.load()  # a PNG keeps its EXIF behind the pixels
+    turn = _TRANSPOSITIONS.get(orientation_of(image))
+    if turn is None and image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    return _to_rgb(image if turn is None else image.transpose(turn))
+
+
 def orientation_of(image: Image.Image) -> int:
     """1 to 8, as EXIF counts them (EXIF 2.3, 4.6.4, tag 0x0112); 1, upright, where nothing says otherwise."""
     try:

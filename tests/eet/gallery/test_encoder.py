@@ -83,6 +83,13 @@ def test_hashes_are_those_of_the_plain_loop_bit_for_bit(student, rows, encoded):
                 assert np.array_equal(encoded.hash[start + place], hash_Bb[place]), start + place
 
 
+def test_a_part_without_rows_is_empty_and_of_the_same_columns(student, rows, encoded):
+    encoder = PartEncoder(student, batch_size=4, threads=3, tokens=True, embedding=True)
+    empty = encoder.encode(rows.slice(0, 0))
+    assert empty.table.num_rows == 0 and empty.table.schema == encoded.table.schema
+    assert empty.hash.shape == (0, 16) and empty.hash.dtype == encoded.hash.dtype
+
+
 @torch.inference_mode()
 def test_large_jpegs_are_decoded_as_the_models_record_says(student, tmp_path):
     large = str(tmp_path / "large.jpg")
