@@ -25,10 +25,11 @@ from eet.gallery.encoding import (
 )
 from eet.gallery.job import Mode
 from eet.images import DeviceJpegDecoder
-from eet.storage import absolute, split_options, without_secrets
+from eet.storage import split_options, without_secrets
 from pipelines.actors.encoding import encode_on_ray
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
+from pipelines.job.location import LOCATION, with_absolute_locations
 from pipelines.job.options import DataOptions, JobOptions
 from pipelines.job.output import write_config
 from pipelines.job.progress import EncodeProgress, duration
@@ -63,11 +64,11 @@ class EncodeConfig(JobOptions):
         data: Labelled images.
     """
 
-    model: str
-    out: str
-    images: str | None = None
+    model: str = field(metadata=LOCATION)
+    out: str = field(metadata=LOCATION)
+    images: str | None = field(default=None, metadata=LOCATION)
     columns: Columns = field(default_factory=Columns)
-    images_root: str | None = None
+    images_root: str | None = field(default=None, metadata=LOCATION)
     split: Literal["train", "val", "test", "all"] = "all"
     tokens: bool = False
     embedding: bool = False
@@ -102,9 +103,8 @@ def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResul
 
     recorded_out: the output that config.yaml names, where the folder will be moved there.
     """
+    config = with_absolute_locations(config)
     model = load_model(config.model)
-    # Absolute: Ray's workers have another working directory.
-    config = replace(config, out=str(absolute(config.out)))
     _refuse_images_in_out(config)
     images, options = images_of(config), encoder_options(config)
     made_with = options.made_with(model, read_model_record(config.model), rows_per_part=config.rows_per_part)
@@ -144,11 +144,11 @@ def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart
 
 
 def images_of(config: EncodeConfig) -> ImageList:
-    """The images that the config names. ValueError or FileNotFoundError where there are none."""
+    """The images that the config, with absolute locations, names. ValueError or FileNotFoundError where there are none."""
     if config.images is not None:
-        return list_images(str(absolute(config.images)), columns=config.columns, root=absolute(config.images_root))
-    table = load_dataset(config.data.name, absolute(config.data.root), table=absolute(config.data.table)).select(config.split)
-    return _DatasetImages(table, f"dataset {config.data.name} at {absolute(config.data.root or config.data.table)}, split {config.split}")
+        return list_images(config.images, columns=config.columns, root=config.images_root)
+    table = load_dataset(config.data.name, config.data.root, table=config.data.table).select(config.split)
+    return _DatasetImages(table, f"dataset {config.data.name} at {config.data.root or config.data.table}, split {config.split}")
 
 
 class _DatasetImages(ImageList):
@@ -163,7 +163,7 @@ class _DatasetImages(ImageList):
 def _refuse_images_in_out(config: EncodeConfig) -> None:
     """ValueError where the pictures lie in the folder of the gallery, whose files would be taken for each other."""
     out = split_options(config.out)[0].rstrip("/")
-    images = "" if config.images is None else split_options(str(absolute(config.images)))[0]
+    images = "" if config.images is None else split_options(config.images)[0]
     if images == out or images.startswith(f"{out}/"):
         raise InputError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery a folder of its own")
 

@@ -1,7 +1,7 @@
 """`eet report`: a self-contained HTML page of hits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from eet.gallery import Gallery, GalleryModel, is_gallery, load_model, open_gall
 from eet.retrieval.matches import match_blocks
 from eet.retrieval.panels import hit_blocks, kept_blocks
 from eet.storage import join_location, write_text
+from pipelines.job.location import LOCATION
 from pipelines.job.options import JobOptions
 from pipelines.job.output import read_written_config, write_config
 
@@ -34,11 +35,11 @@ class ReportConfig(JobOptions):
         top: Hits shown for each.
     """
 
-    hits: str
-    out: str
-    gallery: str | None = None
-    queries: str | None = None
-    model: str | None = None
+    hits: str = field(metadata=LOCATION)
+    out: str = field(metadata=LOCATION)
+    gallery: str | None = field(default=None, metadata=LOCATION)
+    queries: str | None = field(default=None, metadata=LOCATION)
+    model: str | None = field(default=None, metadata=LOCATION)
     num_queries: int = 20
     top: int = 5
 
