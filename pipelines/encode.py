@@ -14,6 +14,7 @@ from eet.datasets import ImageTable, load_dataset
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.errors import InputError
 from eet.gallery import GalleryModel, Manifest, PlannedPart, items_table, load_model, model_schema, read_model_record
+from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import (
     EncodeResult,
     EncoderOptions,
@@ -48,6 +49,7 @@ class EncodeConfig(JobOptions):
         images_root: What a table's paths are relative to; default the table's own folder.
         split: With --data.*: train, val, test or all.
         tokens: Store the kept patch tokens, their positions and mass (for re-ranking).
+        mass: What the tokens' mass is made of: importance, as pruning found it, or rollout (of attention; slower; not of a base model).
         embedding: Store the final CLS vector.
         hash: Store the real-valued hash of which a code is the signs: queries with it order hits more finely (two bytes a bit).
         mode: resume goes on with a job that was cut off; append adds images that a gallery lacks, by item_id; overwrite begins anew.
@@ -71,6 +73,7 @@ class EncodeConfig(JobOptions):
     images_root: str | None = field(default=None, metadata=LOCATION)
     split: Literal["train", "val", "test", "all"] = "all"
     tokens: bool = False
+    mass: TokenMass = "importance"
     embedding: bool = False
     hash: bool = False
     mode: Mode = "resume"
@@ -93,6 +96,8 @@ class EncodeConfig(JobOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 found.append(f"--{name} {value}: use 1 or more")
+        if self.mass == "rollout" and not self.tokens:
+            found.append("--mass rollout is of tokens: give --tokens too")
         if not 0 <= self.max_error_ratio <= 1:
             found.append(f"--max_error_ratio {self.max_error_ratio}: use 0 to 1")
         return found
@@ -198,6 +203,7 @@ def encoder_options(config: EncodeConfig) -> EncoderOptions:
     """What a worker needs to know of the config."""
     return EncoderOptions(
         tokens=config.tokens,
+        mass=config.mass,
         embedding=config.embedding,
         hash=config.hash,
         precision=config.precision,
