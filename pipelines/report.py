@@ -10,7 +10,7 @@ from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, render_report
 from eet.gallery import Gallery, GalleryModel, is_gallery, load_model, open_gallery, queries_gallery, read_hits, spread_queries
 from eet.retrieval.matches import match_blocks
-from eet.retrieval.panels import hit_blocks, kept_blocks
+from eet.retrieval.panels import hit_blocks, kept_blocks, similarity_blocks
 from eet.storage import join_location, write_text
 from pipelines.job.location import LOCATION
 from pipelines.job.options import JobOptions
@@ -22,7 +22,8 @@ MATCHED_QUERIES = 6
 
 @dataclass(kw_only=True)
 class ReportConfig(JobOptions):
-    """Shows queries and their first hits, right and wrong framed, and what the network kept of each query. Of re-ranked hits, what was
+    """Shows queries and their first hits, right and wrong framed, and what the network kept of each query, and how
+    alike its patches become from block to block. Of re-ranked hits, what was
     before and after, and which regions were matched.
 
     Attributes:
@@ -76,6 +77,8 @@ def run(config: ReportConfig) -> str:
         if reranked:
             sections.append(Section("Matched regions", _matched(network, hits, shown, gallery, queries, written)))
         sections.append(Section("What the network kept", kept_blocks(network, queries, shown[:8])))
+        if similar := similarity_blocks(network, queries, shown[:8]):
+            sections.append(Section("Patch similarity", similar))
     page = render_report("Hits", sections, subtitle=f"{config.hits}, {gallery.manifest.num_ok} items, {gallery.manifest.num_bits} bits")
     write_text(page_at, page)
     print(page_at)
