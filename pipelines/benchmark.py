@@ -18,6 +18,7 @@ from pipelines.benchmarks.record import machine_line, machine_of, markdown_table
 from pipelines.benchmarks.search import SearchBenchmarkOptions
 from pipelines.benchmarks.setup import Benchmark, Setup
 from pipelines.benchmarks.train import TrainBenchmarkOptions
+from pipelines.job.location import LOCATION
 from pipelines.job.options import JobOptions
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -60,8 +61,8 @@ class BenchmarkConfig(JobOptions):
     repeats: int = 15
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = None
-    json: str | None = None
-    results: tuple[str, ...] = ()
+    json: str | None = field(default=None, metadata=LOCATION)
+    results: tuple[str, ...] = field(default=(), metadata=LOCATION)
     encoder: EncoderBenchmarkOptions = field(default_factory=EncoderBenchmarkOptions)
     train: TrainBenchmarkOptions = field(default_factory=TrainBenchmarkOptions)
     search: SearchBenchmarkOptions = field(default_factory=SearchBenchmarkOptions)

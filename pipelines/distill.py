@@ -8,6 +8,7 @@ import torch
 from eet.errors import InputError
 from eet.training import HashingTask, LabelledImages
 from eet.vit import Student, load_bundle, read_bundle_record
+from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.training.run import (
     TrainingResult,
@@ -34,9 +35,9 @@ class DistillConfig(JobOptions):
         train: The training.
     """
 
-    out: str
-    teacher: str | None = None
-    weights: str = "timm"
+    out: str = field(metadata=LOCATION)
+    teacher: str | None = field(default=None, metadata=LOCATION)
+    weights: str = field(default="timm", metadata=WEIGHTS)
     resume: bool = False
     data: DataOptions = field(default_factory=DataOptions)
     student: StudentOptions = field(default_factory=StudentOptions)

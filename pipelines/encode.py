@@ -14,6 +14,7 @@ from eet.datasets import ImageTable, load_dataset
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.errors import InputError
 from eet.gallery import GalleryModel, Manifest, PlannedPart, items_table, load_model, model_schema, read_model_record
+from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import (
     EncodeResult,
     EncoderOptions,
@@ -25,10 +26,11 @@ from eet.gallery.encoding import (
 )
 from eet.gallery.job import Mode
 from eet.images import DeviceJpegDecoder
-from eet.storage import absolute, split_options, without_secrets
+from eet.storage import split_options, without_secrets
 from pipelines.actors.encoding import encode_on_ray
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
+from pipelines.job.location import LOCATION, with_absolute_locations
 from pipelines.job.options import DataOptions, JobOptions
 from pipelines.job.output import write_config
 from pipelines.job.progress import EncodeProgress, duration
@@ -47,6 +49,7 @@ class EncodeConfig(JobOptions):
         images_root: What a table's paths are relative to; default the table's own folder.
         split: With --data.*: train, val, test or all.
         tokens: Store the kept patch tokens, their positions and mass (for re-ranking).
+        mass: What the tokens' mass is made of: importance, as pruning found it, or rollout (of attention; slower; not of a base model).
         embedding: Store the final CLS vector.
         hash: Store the real-valued hash of which a code is the signs: queries with it order hits more finely (two bytes a bit).
         mode: resume goes on with a job that was cut off; append adds images that a gallery lacks, by item_id; overwrite begins anew.
@@ -63,13 +66,14 @@ class EncodeConfig(JobOptions):
         data: Labelled images.
     """
 
-    model: str
-    out: str
-    images: str | None = None
+    model: str = field(metadata=LOCATION)
+    out: str = field(metadata=LOCATION)
+    images: str | None = field(default=None, metadata=LOCATION)
     columns: Columns = field(default_factory=Columns)
-    images_root: str | None = None
+    images_root: str | None = field(default=None, metadata=LOCATION)
     split: Literal["train", "val", "test", "all"] = "all"
     tokens: bool = False
+    mass: TokenMass = "importance"
     embedding: bool = False
     hash: bool = False
     mode: Mode = "resume"
@@ -92,6 +96,8 @@ class EncodeConfig(JobOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 found.append(f"--{name} {value}: use 1 or more")
+        if self.mass == "rollout" and not self.tokens:
+            found.append("--mass rollout is of tokens: give --tokens too")
         if not 0 <= self.max_error_ratio <= 1:
             found.append(f"--max_error_ratio {self.max_error_ratio}: use 0 to 1")
         return found
@@ -102,9 +108,8 @@ def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResul
 
     recorded_out: the output that config.yaml names, where the folder will be moved there.
     """
+    config = with_absolute_locations(config)
     model = load_model(config.model)
-    # Absolute: Ray's workers have another working directory.
-    config = replace(config, out=str(absolute(config.out)))
     _refuse_images_in_out(config)
     images, options = images_of(config), encoder_options(config)
     made_with = options.made_with(model, read_model_record(config.model), rows_per_part=config.rows_per_part)
@@ -146,11 +151,11 @@ def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart
 
 
 def images_of(config: EncodeConfig) -> ImageList:
-    """The images that the config names. ValueError or FileNotFoundError where there are none."""
+    """The images that the config, with absolute locations, names. ValueError or FileNotFoundError where there are none."""
     if config.images is not None:
-        return list_images(str(absolute(config.images)), columns=config.columns, root=absolute(config.images_root))
-    table = load_dataset(config.data.name, absolute(config.data.root), table=absolute(config.data.table)).select(config.split)
-    return _DatasetImages(table, f"dataset {config.data.name} at {absolute(config.data.root or config.data.table)}, split {config.split}")
+        return list_images(config.images, columns=config.columns, root=config.images_root)
+    table = load_dataset(config.data.name, config.data.root, table=config.data.table).select(config.split)
+    return _DatasetImages(table, f"dataset {config.data.name} at {config.data.root or config.data.table}, split {config.split}")
 
 
 class _DatasetImages(ImageList):
@@ -165,7 +170,7 @@ class _DatasetImages(ImageList):
 def _refuse_images_in_out(config: EncodeConfig) -> None:
     """ValueError where the pictures lie in the folder of the gallery, whose files would be taken for each other."""
     out = split_options(config.out)[0].rstrip("/")
-    images = "" if config.images is None else split_options(str(absolute(config.images)))[0]
+    images = "" if config.images is None else split_options(config.images)[0]
     if images == out or images.startswith(f"{out}/"):
         raise InputError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery a folder of its own")
 
@@ -200,6 +205,7 @@ def encoder_options(config: EncodeConfig) -> EncoderOptions:
     """What a worker needs to know of the config."""
     return EncoderOptions(
         tokens=config.tokens,
+        mass=config.mass,
         embedding=config.embedding,
         hash=config.hash,
         precision=config.precision,

@@ -3,7 +3,7 @@
 import csv
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from eet.gallery import check_same_model, open_gallery, read_hits, read_recall
 from eet.retrieval.measures import encoded_measures, hits_measures, published_measures
 from eet.storage import copy_files, same_location
 from eet.vit import read_bundle_record
+from pipelines.job.location import LOCATION
 from pipelines.job.options import JobOptions
 from pipelines.job.output import config_values, name_of, write_config
 from pipelines.job.tracking import tracked
@@ -38,11 +39,11 @@ class EvaluateConfig(JobOptions):
         count_query: R-precision and MAP@R with the query counted in R, the off-by-one form that published tables use.
     """
 
-    out: str
-    gallery: str
-    queries: str | None = None
-    hits: str | None = None
-    model: str | None = None
+    out: str = field(metadata=LOCATION)
+    gallery: str = field(metadata=LOCATION)
+    queries: str | None = field(default=None, metadata=LOCATION)
+    hits: str | None = field(default=None, metadata=LOCATION)
+    model: str | None = field(default=None, metadata=LOCATION)
     protocol: Literal["published", "encoded", "both"] = "both"
     ks: tuple[int, ...] = (1, 10)
     recall_ks: tuple[int, ...] = (1, 2, 4, 8)

@@ -1,6 +1,6 @@
 """`eet index`: a gallery's codes as files that a search maps into memory, so that it begins at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,8 @@ from eet.errors import InputError
 from eet.gallery import CodedRows, open_gallery
 from eet.retrieval.gallery_index import INDEX_FILE, GalleryIndex, parts_behind
 from eet.search import Index, build_index
-from eet.storage import absolute, replace_folder
+from eet.storage import replace_folder
+from pipelines.job.location import LOCATION, with_absolute_locations
 from pipelines.job.options import JobOptions
 from pipelines.job.output import write_config
 
@@ -30,8 +31,8 @@ class IndexConfig(JobOptions):
             extended keeps its lists.
     """
 
-    gallery: str
-    out: str
+    gallery: str = field(metadata=LOCATION)
+    out: str = field(metadata=LOCATION)
     kind: Literal["exact", "ivf"] | None = None
     lists: int | None = None
 
@@ -46,6 +47,7 @@ class IndexConfig(JobOptions):
 
 def run(config: IndexConfig) -> GalleryIndex | None:
     """Writes the index into config.out and returns it; None after a dry run."""
+    config = with_absolute_locations(config)
     gallery = open_gallery(config.gallery)
     manifest = gallery.manifest
     there = (Path(config.out) / INDEX_FILE).is_file()
@@ -70,7 +72,7 @@ def run(config: IndexConfig) -> GalleryIndex | None:
             manifest.num_bits,
             lambda codes, num_bits: build_index(config.kind or "exact", codes, num_bits=num_bits, **_options(config)),
         )
-    with replace_folder(str(absolute(config.out)), INDEX_FILE) as fresh:
+    with replace_folder(config.out, INDEX_FILE) as fresh:
         index.save(Path(fresh), gallery)
     write_config(config.out, config)
     print(f"{config.out}: {index.codes.describe()} ({told})")

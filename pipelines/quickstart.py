@@ -19,6 +19,7 @@ from eet.retrieval.panels import hit_blocks, kept_blocks
 from eet.vit import PUBLISHED_KEEP_RATIOS, load_bundle
 from pipelines import distill, encode, evaluate, search
 from pipelines.job.cluster import connected
+from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.job.output import write_config
 from pipelines.job.progress import duration
@@ -46,8 +47,8 @@ class QuickstartConfig(JobOptions):
         train: The training; default AdamW from nothing, sized for a few minutes on two cores.
     """
 
-    out: str
-    weights: str = "none"
+    out: str = field(metadata=LOCATION)
+    weights: str = field(default="none", metadata=WEIGHTS)
     data: DataOptions = field(default_factory=lambda: DataOptions(name="synthetic"))
     student: StudentOptions = field(
         default_factory=lambda: StudentOptions(

@@ -1,7 +1,7 @@
 """`eet report`: a self-contained HTML page of hits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -10,8 +10,9 @@ from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, render_report
 from eet.gallery import Gallery, GalleryModel, is_gallery, load_model, open_gallery, queries_gallery, read_hits, spread_queries
 from eet.retrieval.matches import match_blocks
-from eet.retrieval.panels import hit_blocks, kept_blocks
+from eet.retrieval.panels import hit_blocks, kept_blocks, similarity_blocks
 from eet.storage import join_location, write_text
+from pipelines.job.location import LOCATION
 from pipelines.job.options import JobOptions
 from pipelines.job.output import read_written_config, write_config
 
@@ -21,7 +22,8 @@ MATCHED_QUERIES = 6
 
 @dataclass(kw_only=True)
 class ReportConfig(JobOptions):
-    """Shows queries and their first hits, right and wrong framed, and what the network kept of each query. Of re-ranked hits, what was
+    """Shows queries and their first hits, right and wrong framed, and what the network kept of each query, and how
+    alike its patches become from block to block. Of re-ranked hits, what was
     before and after, and which regions were matched.
 
     Attributes:
@@ -34,11 +36,11 @@ class ReportConfig(JobOptions):
         top: Hits shown for each.
     """
 
-    hits: str
-    out: str
-    gallery: str | None = None
-    queries: str | None = None
-    model: str | None = None
+    hits: str = field(metadata=LOCATION)
+    out: str = field(metadata=LOCATION)
+    gallery: str | None = field(default=None, metadata=LOCATION)
+    queries: str | None = field(default=None, metadata=LOCATION)
+    model: str | None = field(default=None, metadata=LOCATION)
     num_queries: int = 20
     top: int = 5
 
@@ -75,6 +77,8 @@ def run(config: ReportConfig) -> str:
         if reranked:
             sections.append(Section("Matched regions", _matched(network, hits, shown, gallery, queries, written)))
         sections.append(Section("What the network kept", kept_blocks(network, queries, shown[:8])))
+        if similar := similarity_blocks(network, queries, shown[:8]):
+            sections.append(Section("Patch similarity", similar))
     page = render_report("Hits", sections, subtitle=f"{config.hits}, {gallery.manifest.num_ok} items, {gallery.manifest.num_bits} bits")
     write_text(page_at, page)
     print(page_at)

@@ -1,7 +1,7 @@
 """`eet rerank`: the first hits of every query in a new order, by matching image regions."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
@@ -11,8 +11,9 @@ from eet.gallery import Gallery, open_gallery, queries_gallery, read_hits, read_
 from eet.matching import MARGINALS, SOLVERS
 from eet.retrieval.pairs import GlobalSimilarity, MatchOptions, Scorer, scoring_here
 from eet.retrieval.rerank import match_options, reranked_hits
-from eet.storage import absolute, exists
+from eet.storage import exists
 from pipelines.actors.scoring import scoring_on_ray
+from pipelines.job.location import LOCATION, with_absolute_locations
 from pipelines.job.options import JobOptions
 from pipelines.job.output import is_table, write_config
 
@@ -41,10 +42,10 @@ class RerankConfig(JobOptions):
         workers: Most scoring actors; default one a GPU, or one on a machine without.
     """
 
-    hits: str
-    gallery: str
-    out: str
-    queries: str | None = None
+    hits: str = field(metadata=LOCATION)
+    gallery: str = field(metadata=LOCATION)
+    out: str = field(metadata=LOCATION)
+    queries: str | None = field(default=None, metadata=LOCATION)
     top: int = 100
     marginal: str = "importance"
     transported: float = 1.0
@@ -78,8 +79,7 @@ class RerankConfig(JobOptions):
 
 def run(config: RerankConfig) -> pa.Table:
     """Writes the re-ranked hits (RERANKED_SCHEMA) and returns them."""
-    # Ray's workers have another working directory, and so has who reads the config of these hits.
-    config = replace(config, gallery=str(absolute(config.gallery)), hits=str(absolute(config.hits)), queries=absolute(config.queries))
+    config = with_absolute_locations(config)
     hits = read_hits(config.hits)
     gallery, queries = open_galleries(config)
     options = options_of(config, gallery, queries)

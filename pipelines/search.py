@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ from eet.storage import replace_folder, same_location
 from pipelines.actors.shards import sharded_search
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
+from pipelines.job.location import LOCATION
 from pipelines.job.options import JobOptions
 from pipelines.job.output import is_table, write_config
 
@@ -50,12 +51,12 @@ class SearchConfig(JobOptions):
         out: Parquet file of hits. Query images are encoded into a small gallery beside it, NAME.queries.
     """
 
-    gallery: str
-    queries: str
-    out: str
-    model: str | None = None
+    gallery: str = field(metadata=LOCATION)
+    queries: str = field(metadata=LOCATION)
+    out: str = field(metadata=LOCATION)
+    model: str | None = field(default=None, metadata=LOCATION)
     k: int = 100
-    index: str | None = None
+    index: str | None = field(default=None, metadata=LOCATION)
     probes: int | None = None
     recall_queries: int = 64
     shards: int = 1

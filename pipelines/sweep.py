@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from eet.errors import InputError
-from eet.storage import absolute
 from pipelines.distill import DistillConfig
+from pipelines.job.location import LOCATION, WEIGHTS, with_absolute_locations
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.training.run import read_labelled_images
 from pipelines.trials.training import TrainingTrial
@@ -57,9 +57,9 @@ class SweepConfig(SweepOptions):
     scheduler: Literal["asha", "median", "none"] | None = None
     grace_epochs: int | None = None
     costs: tuple[Literal["gmacs", "latency_ms", "code_bytes", "row_bytes"], ...] = ("gmacs", "code_bytes")
-    teacher: str | None = None
+    teacher: str | None = field(default=None, metadata=LOCATION)
     shared_teacher: bool = False
-    weights: str = "timm"
+    weights: str = field(default="timm", metadata=WEIGHTS)
     data: DataOptions = field(default_factory=DataOptions)
     student: StudentOptions = field(default_factory=StudentOptions)
     loss: LossOptions = field(default_factory=LossOptions)
@@ -85,17 +85,19 @@ class SweepConfig(SweepOptions):
     @property
     def base(self) -> DistillConfig:
         """The training that a trial is, before its parameters."""
-        return DistillConfig(
-            out=str(self.trials_dir),
-            teacher=absolute(self.teacher),
-            weights=self.weights if self.weights in ("timm", "none") else str(absolute(self.weights)),
-            data=dataclasses.replace(self.data, root=absolute(self.data.root), table=absolute(self.data.table)),
-            student=self.student,
-            loss=self.loss,
-            train=self.train,
-            seed=self.seed,
-            address=self.address,
-            tracking_uri=self.tracking_uri,
+        return with_absolute_locations(
+            DistillConfig(
+                out=str(self.trials_dir),
+                teacher=self.teacher,
+                weights=self.weights,
+                data=self.data,
+                student=self.student,
+                loss=self.loss,
+                train=self.train,
+                seed=self.seed,
+                address=self.address,
+                tracking_uri=self.tracking_uri,
+            )
         )
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from eet.retrieval.pairs import GlobalSimilarity
-from eet.storage import absolute
+from pipelines.job.location import LOCATION, with_absolute_locations
 from pipelines.rerank import RerankConfig
 from pipelines.trials.rerankings import Rerankings, read_halves
 from pipelines.trials.trial import with_parameters
@@ -37,9 +37,9 @@ class SweepMatchingConfig(SweepOptions):
 
     spaces: ClassVar[Mapping[str, str]] = {"matching": "tune_spaces.matching.matching"}
 
-    hits: str
-    gallery: str
-    queries: str | None = None
+    hits: str = field(metadata=LOCATION)
+    gallery: str = field(metadata=LOCATION)
+    queries: str | None = field(default=None, metadata=LOCATION)
     space: str = "matching"
     top: int = 100
     global_similarity: GlobalSimilarity | None = None
@@ -57,17 +57,19 @@ class SweepMatchingConfig(SweepOptions):
     @property
     def base(self) -> RerankConfig:
         """The re-ranking that a trial is, before its parameters."""
-        return RerankConfig(
-            hits=str(absolute(self.hits)),
-            gallery=str(absolute(self.gallery)),
-            queries=absolute(self.queries),
-            out=str(self.trials_dir.parent / "best.parquet"),
-            top=self.top,
-            global_similarity=self.global_similarity,
-            engine="local",
-            seed=self.seed,
-            address=self.address,
-            tracking_uri=self.tracking_uri,
+        return with_absolute_locations(
+            RerankConfig(
+                hits=self.hits,
+                gallery=self.gallery,
+                queries=self.queries,
+                out=str(self.trials_dir.parent / "best.parquet"),
+                top=self.top,
+                global_similarity=self.global_similarity,
+                engine="local",
+                seed=self.seed,
+                address=self.address,
+                tracking_uri=self.tracking_uri,
+            )
         )
 
 

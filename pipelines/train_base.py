@@ -7,6 +7,7 @@ from typing import Literal
 from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, PUBLISHED_WIDTH, build_base
 from eet.errors import InputError
 from eet.training import FitSettings, LabelledImages, MetricLearningTask
+from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, TrainOptions
 from pipelines.training.run import TrainingResult, check_output, read_labelled_images, run_training
 
@@ -88,12 +89,12 @@ class TrainBaseConfig(JobOptions):
         train: The training.
     """
 
-    out: str
+    out: str = field(metadata=LOCATION)
     backbone: str = "deit_small_patch16_224"
     backbone_options: dict[str, object] = field(default_factory=dict)
     embedding_width: int = PUBLISHED_WIDTH
     image_size: int | None = None
-    weights: str = "timm"
+    weights: str = field(default="timm", metadata=WEIGHTS)
     resume: bool = False
     data: DataOptions = field(default_factory=DataOptions)
     loss: MarginOptions = field(default_factory=MarginOptions)

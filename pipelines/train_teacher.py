@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from eet.training import HashingTask, LabelledImages
 from eet.vit import HashInput
+from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, StudentOptions, TrainOptions
 from pipelines.training.run import (
     TrainingResult,
@@ -61,8 +62,8 @@ class TrainTeacherConfig(JobOptions):
         train: The training.
     """
 
-    out: str
-    weights: str = "timm"
+    out: str = field(metadata=LOCATION)
+    weights: str = field(default="timm", metadata=WEIGHTS)
     resume: bool = False
     data: DataOptions = field(default_factory=DataOptions)
     student: TeacherOptions = field(default_factory=TeacherOptions)

@@ -6,7 +6,7 @@ Shapes: n rows of the part, B batch size.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,8 @@ from eet.errors import InputError
 from eet.gallery.models import GalleryModel, model_schema
 from eet.gallery.schema import OK, part_table
 from eet.images import DecodeFailure, DeviceJpegDecoder, OrdinaryJpeg, ordinary_jpeg, read_file
+from eet.matching import forward_with_rollout
+from eet.vit import Student
 
 DEFAULT_BATCH_SIZE = {"cpu": 32, "cuda": 256}
 """Images that a network takes at once, by the kind of device."""
@@ -24,6 +26,10 @@ DEFAULT_BATCH_SIZE = {"cpu": 32, "cuda": 256}
 LARGEST_FLOAT16 = 65504.0
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
 FILES_AHEAD = 2  # batches of whole files, where the device decodes: one waits while another is decoded
+
+
+TokenMass = Literal["importance", "rollout"]
+"""What a kept token's mass is made of: the importance that pruning gave it, or attention rollout."""
 
 
 class EncodedPart(NamedTuple):
@@ -47,6 +53,16 @@ class _Output(NamedTuple):
     failures: dict[int, DecodeFailure]
 
 
+def check_mass(mass: str, model: GalleryModel, *, tokens: bool) -> None:
+    """InputError where a model cannot give its tokens this mass, or no tokens are stored that would have it."""
+    if mass not in get_args(TokenMass):
+        raise InputError(f"mass {mass!r}: use one of {', '.join(get_args(TokenMass))}")
+    if mass == "rollout" and not isinstance(model, Student):
+        raise InputError("mass rollout is of a student or a teacher; this is a base model: use importance")
+    if mass == "rollout" and not tokens:
+        raise InputError("mass rollout is of tokens, and none are stored: store tokens, or leave mass out")
+
+
 class PartEncoder:
     """Turns rows of a plan into rows of a gallery with one model.
 
@@ -60,11 +76,12 @@ class PartEncoder:
         tokens: store the kept patch tokens with positions and mass.
         embedding: store the final CLS vector.
         has_hash: store the real-valued hash.
+        mass: what the kept tokens' mass is made of: "importance", or "rollout" (attention rollout, of a student or teacher).
         max_pixels: a larger image becomes a row with a reason.
         jpegs_on_device: decodes ordinary JPEGs there, at full size (nvJPEG on a GPU), and all else by the threads; the views differ by a
             few levels of 255 from theirs.
 
-    RuntimeError for jpegs_on_device without TorchCodec.
+    RuntimeError for jpegs_on_device without TorchCodec; InputError for rollout of a base model.
     """
 
     def __init__(
@@ -78,11 +95,14 @@ class PartEncoder:
         embedding: bool = False,
         has_hash: bool = False,
         precision: str = "auto",
+        mass: TokenMass = "importance",
         max_pixels: int = 200_000_000,
         jpegs_on_device: bool = False,
     ) -> None:
         if batch_size < 1 or threads < 1:
             raise InputError(f"batch_size {batch_size} and threads {threads} must be at least 1")
+        check_mass(mass, model, tokens=tokens)
+        self.mass = mass
         self.model = model.eval().to(device)
         self.device = torch.device(device)
         self.batch_size, self.threads = batch_size, threads
@@ -96,11 +116,14 @@ class PartEncoder:
         self._stream = torch.cuda.Stream(self.device) if jpegs_on_device and self.device.type == "cuda" else None
 
     def encode(self, plan_rows: pa.Table, told: Callable[[int], None] | None = None) -> EncodedPart:
-        """The gallery rows of `plan_rows` (item_id, uri, label), in their order. A bad picture is a row with a status.
+        """The gallery rows of `plan_rows` (item_id, uri, label), in their order; of none, an empty part. A bad picture is a row with a
+        status.
 
         told: hears after each batch how many rows have gone through the network.
         """
         uris = plan_rows["uri"].to_pylist()
+        if not uris:
+            return EncodedPart(self.schema.empty_table(), np.zeros((0, self.model.num_bits), np.float32))
         failures: dict[int, DecodeFailure] = {}
         outputs: list[dict[str, np.ndarray]] = []
         for output, failed in self._outputs(uris):
@@ -132,7 +155,9 @@ class PartEncoder:
     def _outputs(self, uris: list[str]) -> Iterator[_Output]:
         """Of each batch, in order."""
         slices = [uris[start : start + self.batch_size] for start in range(0, len(uris), self.batch_size)]
-        if self.device.type == "cpu" and self._jpegs is None and len(slices) >= self.threads > 1:
+        # Rollout listens to the network's own layers, which threads that share it would mix up.
+        shared = self.mass != "rollout"
+        if shared and self.device.type == "cpu" and self._jpegs is None and len(slices) >= self.threads > 1:
             yield from self._thread_by_thread(slices)
         else:
             for batch, (views_BHW3, failed) in zip(slices, self._decoded_batches(slices), strict=True):
@@ -227,7 +252,11 @@ class PartEncoder:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             # As bytes to the device, where normalising them costs nothing.
             images_B3HW = self.model.preprocessing.normalise(views_BHW3.to(self.device))
-            out = self.model(images_B3HW, tokens=self.tokens)
+            if self.mass == "rollout":
+                output, mass_BK = forward_with_rollout(self.model, images_B3HW)
+                out = output._replace(token_mass=mass_BK)
+            else:
+                out = self.model(images_B3HW, tokens=self.tokens)
         columns = {"hash": out.hash}
         if self.tokens:
             assert out.tokens is not None and out.token_index is not None and out.token_mass is not None

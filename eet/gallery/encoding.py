@@ -13,7 +13,7 @@ import torch
 
 from eet.datasets.listing import ImageList
 from eet.errors import DamagedError, InputError
-from eet.gallery.encoder import DEFAULT_BATCH_SIZE, PartEncoder
+from eet.gallery.encoder import DEFAULT_BATCH_SIZE, PartEncoder, TokenMass, check_mass
 from eet.gallery.job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
 from eet.gallery.manifest import Manifest, is_gallery, read_manifest, write_manifest
 from eet.gallery.models import GalleryModel, ModelRecord
@@ -58,6 +58,7 @@ class EncoderOptions:
         tokens: store the kept patch tokens, their positions and mass.
         embedding: store the final CLS vector.
         hash: store the real-valued hash.
+        mass: of the tokens, "importance" or "rollout" (attention rollout; not of a base model).
         precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
         jpegs_on: what decodes ordinary JPEGs, "cpu" or "gpu".
         max_pixels: a larger image becomes a row with a reason.
@@ -68,6 +69,7 @@ class EncoderOptions:
     tokens: bool = False
     embedding: bool = False
     hash: bool = False
+    mass: TokenMass = "importance"
     precision: str = "auto"
     jpegs_on: str = "cpu"
     max_pixels: int = 200_000_000
@@ -89,12 +91,14 @@ class EncoderOptions:
             embedding=self.embedding,
             has_hash=self.hash,
             precision=self.precision,
+            mass=self.mass,
             max_pixels=self.max_pixels,
             jpegs_on_device=self.jpegs_on == "gpu",
         )
 
     def made_with(self, model: GalleryModel, record: ModelRecord, *, rows_per_part: int) -> dict[str, Any]:
-        """What every row of a gallery shares: fields of its manifest."""
+        """What every row of a gallery shares: fields of its manifest. InputError where the model cannot give the mass."""
+        check_mass(self.mass, model, tokens=self.tokens)
         return {
             "model_digest": record.digest,
             "preprocessing_digest": record.preprocessing_digest,
@@ -105,6 +109,7 @@ class EncoderOptions:
             "has_hash": self.hash,
             "precision": self.precision,
             "jpegs_on": self.jpegs_on,
+            "mass": self.mass,
             "rows_per_part": rows_per_part,
             "schema_version": SCHEMA_VERSION,
         }

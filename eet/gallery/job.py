@@ -91,7 +91,7 @@ def read_job(out: str) -> GalleryJob | None:
         return None
     values = json.loads(read_text(location))
     made_with, base, label_names = values["made_with"], values["base"], values["label_names"]
-    for name in ("jpegs_on", "has_hash"):  # begun before there was a choice
+    for name in ("jpegs_on", "mass", "has_hash"):  # begun before there was a choice
         made_with.setdefault(name, getattr(Manifest, name))
     made_with.setdefault("schema_version", 1)
     if made_with["token_shape"] is not None:

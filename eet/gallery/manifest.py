@@ -24,6 +24,7 @@ class Manifest:
         model_digest, preprocessing_digest: of the bundle that encoded the gallery, so that a query made with another is refused.
         precision: what it was encoded with: auto, fp32 or bf16.
         jpegs_on: what decoded ordinary JPEGs, cpu or gpu.
+        mass: what the tokens' mass is made of, importance or rollout.
         num_bits: length of a code.
         has_hash: whether rows have the real-valued hash.
         token_shape: (K, D) or None.
@@ -53,6 +54,7 @@ class Manifest:
     inputs: tuple[str, ...] = ()
     precision: str = "auto"
     jpegs_on: str = "cpu"
+    mass: str = "importance"
     has_hash: bool = False
     schema_version: int = SCHEMA_VERSION
 
@@ -66,7 +68,7 @@ class Manifest:
     def to_json(self) -> str:
         """Indented JSON, the same text for equal manifests. Fields that came later are left out at their defaults."""
         values = dataclasses.asdict(self)
-        for name in ("jpegs_on", "has_hash"):
+        for name in ("jpegs_on", "mass", "has_hash"):
             if values[name] == getattr(Manifest, name):
                 del values[name]
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -7,10 +7,6 @@ an encode job stores as the row's status, so that one bad picture neither stops 
 
 import errno
 import functools
-import io
-import logging
-import re
-import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from eet.errors import InputError
+from eet.images.opening import open_image
 from eet.storage import one_line, read_bytes
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -37,15 +34,6 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-# Three settings of Pillow, made once. Its pixel limit is one number for the whole process, half refusal and half
-# warning; here each call has its own limit, checked against the header before any pixel is decoded, and Pillow's must
-# not refuse what the caller allowed.
-Image.MAX_IMAGE_PIXELS = None
-# All readers are imported now, by one thread, and not by the first pictures of several.
-Image.init()
-# A faulty TIFF is reported as a value; without a handler Python would also print Pillow's log line on stderr.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -79,8 +67,8 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image 
     published models.
 
     Reads JPEG, MPO, PNG, GIF, WebP, TIFF, BMP, JPEG 2000, AVIF (where Pillow has it) and PPM. A picture of more than
-    `max_pixels` (width x height, by its header) is refused before it is decoded. Bad data never raises and never warns.
-    Safe in several threads.
+    `max_pixels` (width x height, by its header) is refused before it is decoded; a GIF, a WebP and a TIFF also if
+    it has more than twice `PIL.Image.MAX_IMAGE_PIXELS`. Bad data never raises and never warns. Safe in several threads.
 
     Raises ValueError only for a `max_pixels` below 1.
     """
@@ -98,11 +86,10 @@ def decode_reduced(
     """
     if max_pixels < 1:
         raise InputError(f"max_pixels is {max_pixels}; it is the largest width x height to decode, at least 1.")
-    silence_pillow()
     if not data:
         return DecodeFailure("empty", "The file holds no bytes.")
     try:
-        with Image.open(io.BytesIO(data), formats=_readable_formats()) as image:
+        with open_image(data, _readable_formats()) as image:
             width, height = image.size
             if width * height > max_pixels:
                 return DecodeFailure("too-large", f"{width} x {height} pixels; at most {max_pixels} are allowed.")
@@ -131,6 +118,8 @@ def decode_reduced(
             "not-an-image",
             f"The {len(data)} bytes are in no picture format that is read here ({', '.join(_readable_formats())}).",
         )
+    except Image.DecompressionBombError as error:
+        return DecodeFailure("too-large", f"{one_line(error)} PIL.Image.MAX_IMAGE_PIXELS is half of that limit.")
     except MemoryError:
         return DecodeFailure("too-large", "There is not enough memory to decode the picture.")
     except Exception as error:  # Pillow's readers raise almost anything on damaged data, AssertionError included
@@ -161,16 +150,15 @@ def _readable_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-
-
-def silence_pillow() -> None:
-    """Pillow warns of broken EXIF and TIFF tags. `warnings.catch_warnings` would swap the process's filters under the
-    other threads, so the filter for Pillow's modules is put in place once and left there; the check finds it gone where
-    a test runner has reset the filters.
+def as_shown(image: Image.Image) -> Image.Image:
+    """Any PIL image in 8-bit RGB, as `decode` gives it: upright, transparency laid over white, 16-bit values scaled to 8. One that is so
+    already is returned itself.
     """
-    if _PILLOW_FILTER not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+    image.load()  # a PNG keeps its EXIF behind the pixels
+    turn = _TRANSPOSITIONS.get(orientation_of(image))
+    if turn is None and image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    return _to_rgb(image if turn is None else image.transpose(turn))
 
 
 def orientation_of(image: Image.Image) -> int:

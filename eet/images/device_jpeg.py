@@ -11,7 +11,8 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from eet.images.decoding import orientation_of, silence_pillow
+from eet.images.decoding import orientation_of
+from eet.images.opening import open_image
 
 PIXELS_AT_ONCE = 2**28  # of pictures that are decoded together: 0.8 GB of RGB
 _END_OF_IMAGE = b"\xff\xd9"
@@ -40,9 +41,8 @@ def ordinary_jpeg(data: bytes, *, max_pixels: int) -> OrdinaryJpeg | None:
     """
     if not data.endswith(_END_OF_IMAGE):
         return None
-    silence_pillow()
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with open_image(data, ("JPEG",)) as image:
             # The reader of JPEGs also takes those of several pictures, and gives them another class.
             if type(image) is not JpegImageFile or image.mode not in ("L", "RGB") or image.bits != 8:
                 return None

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from eet.errors import InputError
-from eet.images.decoding import DEFAULT_MAX_PIXELS, DecodeFailure, decode_reduced, read_file
+from eet.images.decoding import DEFAULT_MAX_PIXELS, DecodeFailure, as_shown, decode_reduced, read_file
 from eet.images.resampling import resample
 
 PUBLISHED_MIN_CROP_AREA = 0.08  # torchvision's RandomResizedCrop, as published
@@ -28,7 +28,8 @@ class Preprocessing:
     that is kept; the published Resize(256) + CenterCrop(224) keeps 224/256 = 0.875. interpolation: 'bilinear' (published) or
     'bicubic'. mean, std: per channel, of values in 0..1. least_oversampling: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that
     leaves this many of its pixels or more to a pixel of the input, along a side (so it never enlarges); None decodes all at full size.
-    Calling it takes an RGB PIL image to a float32 tensor (3, height, width).
+    Calling it takes a PIL image of any mode to a float32 tensor (3, height, width); the image is first made RGB and upright, as `decode`
+    makes it.
     """
 
     image_size: tuple[int, int]
@@ -125,7 +126,8 @@ class Preprocessing:
         return left, top, min(width, left + box_width), min(height, top + box_height)
 
     def view(self, image: Image.Image) -> Image.Image:
-        """The part of the picture that the network sees, at its size, before normalisation."""
+        """The part of the picture that the network sees, at its size, before normalisation. image: of any mode."""
+        image = as_shown(image)
         return self._resample(image, self.centred_box(*image.size))
 
     def view_on_device(self, image_3HW: Tensor) -> Tensor:
@@ -156,10 +158,13 @@ class Preprocessing:
     def augment(self, image: Image.Image, random: np.random.Generator, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA) -> Tensor:
         """The training form: a random resized crop (aspect 3/4 to 4/3) and a horizontal flip.
 
+        image: of any mode.
+
         min_crop_area: least share of the picture's area in a crop, in (0, 1]; published is 0.08.
 
         random: the only source of chance, so that a generator made from (seed, epoch, item) repeats the same view anywhere.
         """
+        image = as_shown(image)
         view = self._resample(image, _random_box(*image.size, random, min_crop_area))
         if random.random() < 0.5:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,6 +1,8 @@
 """Pictures of queries and their hits, and of what the network kept."""
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,11 @@ import pyarrow.compute as pc
 import torch
 from PIL import Image
 
-from eet.figures import Paragraph, Picture, hits_panel, kept_tokens_overlay
+from eet.figures import Paragraph, Picture, Table, hits_panel, kept_tokens_overlay, patch_similarity_figure, save_png
 from eet.gallery import Gallery, GalleryModel
 from eet.images import DecodeFailure, read_image
+from eet.matching import patch_similarity
+from eet.vit import Student
 
 
 def picture_of(gallery: Gallery, item_id: str) -> Image.Image | None:
@@ -74,3 +78,22 @@ def kept_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[str]) -
         overlay = kept_tokens_overlay(view, kept, network.grid, mass=mass)
         blocks.append(Picture(overlay, caption=query_id, alt=f"patches kept of {query_id} at each stage"))
     return blocks
+
+
+@torch.inference_mode()
+def similarity_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[str]) -> list[Paragraph | Picture | Table]:
+    """How alike the patches of the queries become, block by block, in the network without pruning: as a plot and as a table. None for a
+    base model, whose backbone may have no such blocks.
+    """
+    if not isinstance(network, Student):
+        return []
+    views = [network.preprocessing.read(_uri_of(queries, query_id)) for query_id in shown]
+    inputs = [network.preprocessing.normalise(np.array(view)) for view in views if not isinstance(view, DecodeFailure)]
+    if not inputs:
+        return []
+    similarities = {network.backbone or "model": patch_similarity(network.trunk, torch.stack(inputs))}
+    figure, table = patch_similarity_figure(similarities, title=f"Mean over {len(inputs)} queries, nothing pruned")
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        save_png(figure, file.name)
+        drawn = Path(file.name).read_bytes()
+    return [Picture(drawn, caption="How alike the patches of an image become", alt="mean cosine of two patches after each block"), table]

@@ -10,6 +10,7 @@ from typing import Any
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.errors import InputError
 from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gallery, read_model_record, record_of
+from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import EncoderOptions, PartDone, RowsDone, encode_gallery, gallery_state, parts_here
 from eet.gallery.job import Mode
 from eet.retrieval.hits import Hits
@@ -26,6 +27,7 @@ def encode(
     *,
     out: str | Path | None = None,
     tokens: bool = False,
+    mass: TokenMass = "importance",
     embedding: bool = False,
     labels: Sequence[int | None] | None = None,
     label_names: Sequence[str] | None = None,
@@ -45,6 +47,7 @@ def encode(
         images: a folder, a glob, a table or an archive of images (whatever `eet encode --images` takes), or a sequence of paths and URIs.
         out: folder or URI of the gallery; a job that was cut off there goes on. Default: in memory, until the gallery is let go.
         tokens: store the kept patch tokens, their positions and mass, for re-ranking.
+        mass: of the tokens: "importance", or "rollout" (attention rollout, slower; not of a base model).
         embedding: store the final CLS vector.
         labels: of a sequence of images, one each, None or negative where unknown.
         label_names: of labels, index = label.
@@ -80,7 +83,14 @@ def encode(
         listed = _ListedPaths([os.fspath(path) for path in images], labels, label_names)
     location = f"memory://eet/{uuid.uuid4().hex}" if out is None else str(absolute(str(out)))
     options = EncoderOptions(
-        tokens=tokens, embedding=embedding, hash=True, precision=precision, max_pixels=max_pixels, batch_size=batch_size, threads=threads
+        tokens=tokens,
+        mass=mass,
+        embedding=embedding,
+        hash=True,
+        precision=precision,
+        max_pixels=max_pixels,
+        batch_size=batch_size,
+        threads=threads,
     )
     state = gallery_state(location, listed, options.made_with(network, record, rows_per_part=rows_per_part), mode)
 

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ from eet.gallery import (
     read_planned_part,
 )
 from eet.hashing import pack
-from eet.storage import absolute
 from eet.vit import save_bundle
 from pipelines.benchmarks.networks import schedule_of, student_of
 from pipelines.benchmarks.record import Column, print_rows
 from pipelines.benchmarks.setup import Benchmark, Setup, network_versions
 from pipelines.costs.interleaved import median_ratio
+from pipelines.job.location import LOCATION, with_absolute_locations
 
 METHODS = ("eet encode", "part encoder", "data loader")
 ON_DEVICE = "JPEGs on device"
@@ -58,8 +58,8 @@ class EncodeBenchmarkOptions:
         jpegs_on_device: Also the part encoder that decodes ordinary JPEGs where the network runs (nvJPEG on a GPU), at full size.
     """
 
-    images: str | None = None
-    model: str | None = None
+    images: str | None = field(default=None, metadata=LOCATION)
+    model: str | None = field(default=None, metadata=LOCATION)
     rows: int = 20_000
     rows_per_part: int = 2048
     batch_size: int | None = None
@@ -184,8 +184,9 @@ def _timing(method: str, runs: dict[str, list[_Run]]) -> EncodeTiming:
 
 def _uris(options: EncodeBenchmarkOptions) -> list[str]:
     """Of the images that are repeated, `rows` at most."""
+    options = with_absolute_locations(options)
     assert options.images is not None
-    listed = (uri for batch in list_images(str(absolute(options.images))) for uri in batch.uris)
+    listed = (uri for batch in list_images(options.images) for uri in batch.uris)
     uris = list(itertools.islice(listed, options.rows))
     if not all(os.path.isfile(uri) for uri in uris):
         raise InputError(f"--encode.images {options.images}: give image files on this machine, for torch's loader reads no others")

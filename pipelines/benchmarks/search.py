@@ -4,7 +4,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipelines.benchmarks.code_draws import Clusters, draw_uniform
 from pipelines.benchmarks.record import Column, Machine, print_rows
 from pipelines.benchmarks.setup import Benchmark, Setup
 from pipelines.costs.interleaved import interleaved_seconds, median_ratio
+from pipelines.job.location import LOCATION
 
 
 @dataclass(kw_only=True)
@@ -39,10 +40,10 @@ class SearchBenchmarkOptions:
     bits: tuple[int, ...] = (16, 32, 48, 64)
     draws: tuple[Literal["clustered", "uniform"], ...] = ("clustered", "uniform")
     flip_share: float = 0.15
-    gallery: str | None = None
+    gallery: str | None = field(default=None, metadata=LOCATION)
     queries: int = 64
     k: int = 100
-    plot: str | None = None
+    plot: str | None = field(default=None, metadata=LOCATION)
 
     def problems(self) -> list[str]:
         found = [f"--search.{name} {value}: use 1 or more" for name in ("queries", "k") if (value := getattr(self, name)) < 1]

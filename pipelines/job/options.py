@@ -9,6 +9,7 @@ from eet.distillation import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.training.settings import FitSettings
 from eet.vit import PUBLISHED_KEEP_RATIOS, HashInput, PruningSchedule
+from pipelines.job.location import LOCATION
 
 
 @dataclass(kw_only=True)
@@ -64,8 +65,8 @@ class DataOptions:
     """
 
     name: str = "folder"
-    root: str | None = None
-    table: str | None = None
+    root: str | None = field(default=None, metadata=LOCATION)
+    table: str | None = field(default=None, metadata=LOCATION)
     on_error: Literal["stop", "skip"] = "stop"
 
     def problems(self) -> list[str]:

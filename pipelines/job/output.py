@@ -8,6 +8,7 @@ import yaml
 
 from eet.errors import InputError
 from eet.storage import exists, join_location, read_text, split_options, with_suffix, write_text
+from pipelines.job.location import with_absolute_locations
 
 
 def is_table(out: str) -> bool:
@@ -21,9 +22,8 @@ def name_of(out: str) -> str:
 
 
 def config_values(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain values, nested as its flags are."""
-    assert is_dataclass(config) and not isinstance(config, type)
-    return _plain(asdict(config))
+    """A config dataclass as plain values, nested as its flags are; locations are absolute."""
+    return _plain(asdict(with_absolute_locations(config)))
 
 
 def _plain(value: Any) -> Any:
@@ -63,7 +63,7 @@ def config_location(out: str) -> str:
 
 
 def write_config(out: str, config: Any, *, location: str | None = None) -> None:
-    """Writes the resolved config beside the output (or to `location`), so that `--config` on it repeats the job."""
+    """Writes the resolved config beside the output (or to `location`), so that `--config` on it repeats the job, from any folder."""
     write_text(location or config_location(out), yaml.safe_dump(config_values(config), sort_keys=False))
 
 

@@ -16,11 +16,11 @@ from eet.datasets import ImageTable, load_dataset
 from eet.errors import EetError, InputError
 from eet.figures import save_png, training_curves_figure
 from eet.hashing import learn_target_codes, shared_codes
-from eet.storage import absolute
 from eet.training import FitSettings, LabelledImages, TrainingTask, labelled_images
 from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
+from pipelines.job.location import with_absolute_locations
 from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
 from pipelines.job.output import check_same_options, config_values, write_config
 from pipelines.job.progress import BoardReader, EpochDone, StepDone, TrainingDisplay, duration, open_board
@@ -56,8 +56,8 @@ class TrainingResult:
 
 def read_labelled_images(data: DataOptions, *, validation_share: float, seed: int, disjoint: bool = False) -> LabelledImages:
     """The images that the options name, checked and split (`eet.training.labelled_images`)."""
-    # Absolute: Ray's workers have another working directory.
-    table = load_dataset(data.name, absolute(data.root), table=absolute(data.table))
+    data = with_absolute_locations(data)
+    table = load_dataset(data.name, data.root, table=data.table)
     skip = data.on_error == "skip"
     return labelled_images(table, validation_share=validation_share, seed=seed, disjoint=disjoint, skip_unreadable=skip)
 

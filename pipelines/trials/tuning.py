@@ -19,6 +19,7 @@ from eet.errors import InputError
 from eet.storage import write_text
 from pipelines.job.cluster import ClusterResources, Node, connected
 from pipelines.job.errors import JobFailed
+from pipelines.job.location import LOCATION
 from pipelines.job.options import JobOptions
 from pipelines.job.output import check_same_options, config_values, write_config
 from pipelines.job.tracking import TrackedRun, default_tracking_uri, tracked
@@ -41,7 +42,7 @@ class SweepOptions(JobOptions):
     spaces: ClassVar[Mapping[str, str]]
     """The spaces of this sweep by name, each as the dotted path of a function."""
 
-    out: str
+    out: str = field(metadata=LOCATION)
     space: str
     space_options: dict[str, Any] = field(default_factory=dict)
     trials: int = 20

@@ -10,6 +10,7 @@ from eet.errors import InputError
 from pipelines import distill, encode, search
 from pipelines.cli import JOBS, main
 from pipelines.job.errors import JobFailed
+from pipelines.job.location import with_absolute_locations
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.job.output import write_config
 
@@ -61,7 +62,7 @@ def test_the_written_config_gives_the_same_config_back(given, tmp_path):
     assert main([*DISTILL, *flags]) == 0
     write_config(str(tmp_path), given[0])
     assert main(["distill", "--config", str(tmp_path / "config.yaml")]) == 0
-    assert given[1] == given[0]
+    assert given[1] == with_absolute_locations(given[0])
 
 
 def test_a_flag_behind_the_file_wins(given, tmp_path):
@@ -179,5 +180,5 @@ def test_a_relative_config_lies_beside_a_file_and_inside_a_folder(tmp_path: Path
     write_config(str(tmp_path / "hits.parquet"), given[0])
     assert (tmp_path / "hits.config.yaml").is_file()
     written = read_written_config(str(tmp_path / "hits.parquet"))
-    assert written is not None and written["data"]["root"] == "birds"
+    assert written is not None and written["data"]["root"] == str(Path("birds").absolute())
     assert read_written_config(str(tmp_path / "none")) is None

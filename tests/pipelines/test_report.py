@@ -25,11 +25,12 @@ def test_the_page_stands_alone_and_shows_each_query_and_what_was_kept_of_it(sear
     html = Path(page).read_text()
     assert Path(page) == tmp_path / "r" / "report.html"
     sources = re.findall(r'<img[^>]* src="([^"]*)"', html)
-    assert len(sources) == 3 + 3 and all(source.startswith("data:image/") for source in sources)
+    assert len(sources) == 3 + 3 + 1 and all(source.startswith("data:image/") for source in sources)
     assert not re.search(r'(src|href)="https?:|@import|url\((?!data:)', html)
     shown = spread_queries(read_hits(str(searched / "hits.parquet")), 3)
     assert len(set(shown)) == 3 and all(html.count(query) >= 2 for query in shown)
     assert "its 4 nearest items" in html
+    assert html.index("What the network kept") < html.index("Patch similarity") and "mean cosine of two patches after each block" in html
     assert (tmp_path / "r" / "config.yaml").is_file()
 
 
@@ -81,7 +82,7 @@ def test_of_re_ranked_hits_it_shows_before_after_and_what_was_matched(tiny_model
     monkeypatch.setattr(matches, "matches_panel", lambda *given, **more: (drawn.append((given, more)), real(*given, **more))[1])
     html = Path(report.run(report.ReportConfig(hits=new, out=str(tmp_path / "r"), num_queries=2, top=4))).read_text()
     assert html.index("Before re-ranking") < html.index("After re-ranking") < html.index("Matched regions")
-    assert len(drawn) == 2 * 3 and html.count("<img") == 2 + 2 + 6 + 2
+    assert len(drawn) == 2 * 3 and html.count("<img") == 2 + 2 + 6 + 2 + 1
     query, item, grid, lines = drawn[0][0]
     assert grid == (6, 6) and 1 <= len(lines) <= matches.LINES
     assert {line.query for line in lines} <= set(query.positions_K.tolist())

@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+import eet
 from eet.datasets import synthetic
+from eet.errors import InputError
 from eet.gallery import PartEncoder, fixed_binary_to_numpy, items_table, load_model, read_model_record
 from eet.images import DeviceJpegDecoder, read_image
+from eet.matching import rollout_mass
 from eet.vit import Student, load_bundle
 
 ROWS, BAD = 11, {4: "truncated", 7: "missing"}
@@ -81,6 +84,41 @@ def test_hashes_are_those_of_the_plain_loop_bit_for_bit(student, rows, encoded):
         for place in range(min(4, ROWS - start)):
             if start + place not in BAD:
                 assert np.array_equal(encoded.hash[start + place], hash_Bb[place]), start + place
+
+
+def test_the_mass_is_that_of_rollout_where_asked_and_nothing_else_changes(student, rows, encoded):
+    rolled = PartEncoder(student, batch_size=4, threads=3, tokens=True, embedding=True, mass="rollout").encode(rows)
+    for name in encoded.table.column_names:
+        assert (rolled.table[name] == encoded.table[name]) == (name != "token_mass"), name
+    mass = fixed_binary_to_numpy(rolled.table["token_mass"], "<f2", (2,))
+    image = student.preprocess(read_image(rows["uri"][0].as_py())).unsqueeze(0)
+    np.testing.assert_allclose(mass[0], rollout_mass(student, image)[0].numpy(), atol=1e-3)
+
+
+def test_rollout_is_refused_without_attention_or_tokens(student, tiny_base):
+    with pytest.raises(InputError, match="this is a base model"):
+        PartEncoder(load_model(tiny_base), tokens=True, mass="rollout")
+    with pytest.raises(InputError, match="none are stored"):
+        PartEncoder(student, mass="rollout")
+    with pytest.raises(InputError, match="use one of importance, rollout"):
+        PartEncoder(student, tokens=True, mass="other")
+
+
+def test_the_mass_is_in_the_manifest_and_must_be_the_same_on_append(tiny_model, rows, tmp_path):
+    uris = [rows["uri"][row].as_py() for row in range(3)]
+    gallery = eet.encode(tiny_model, uris[:2], out=tmp_path / "rolled", tokens=True, mass="rollout", progress=False)
+    assert gallery.manifest.mass == "rollout" and '"mass": "rollout"' in gallery.manifest.to_json()
+    with pytest.raises(InputError, match="mass: rollout then, importance now"):
+        eet.encode(tiny_model, uris, out=tmp_path / "rolled", tokens=True, mode="append", progress=False)
+    plain = eet.encode(tiny_model, uris[:2], tokens=True, progress=False).manifest
+    assert plain.mass == "importance" and '"mass"' not in plain.to_json()
+
+
+def test_a_part_without_rows_is_empty_and_of_the_same_columns(student, rows, encoded):
+    encoder = PartEncoder(student, batch_size=4, threads=3, tokens=True, embedding=True)
+    empty = encoder.encode(rows.slice(0, 0))
+    assert empty.table.num_rows == 0 and empty.table.schema == encoded.table.schema
+    assert empty.hash.shape == (0, 16) and empty.hash.dtype == encoded.hash.dtype
 
 
 @torch.inference_mode()

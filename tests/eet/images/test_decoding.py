@@ -3,6 +3,8 @@ import logging
 import math
 import os
 import struct
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from eet.images import ordinary_jpeg
 from eet.images.decoding import DecodeFailure, decode, decode_reduced, read_image
 from eet.storage import read_bytes, resolve
 
@@ -120,6 +123,31 @@ def test_max_pixels_is_the_only_limit(monkeypatch):
     assert decode(png_bomb(20_000, 20_000), max_pixels=10**9).error == "the pixels would be decoded now"
     with pytest.raises(ValueError, match="max_pixels is 0"):
         decode(data, max_pixels=0)
+
+
+def test_pillows_own_limit_is_left_to_the_program_that_imports_us():
+    script = (
+        "import PIL.Image as pillow; before = pillow.MAX_IMAGE_PIXELS; import eet.images, eet.vit; assert pillow.MAX_IMAGE_PIXELS == before"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_pillows_own_limit_refuses_nothing_that_the_caller_allows(monkeypatch):
+    files = {kind: encoded(photo(), kind) for kind in ("JPEG", "MPO", "PNG", "BMP", "JPEG2000", "PPM")}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for kind, data in files.items():
+        with pytest.raises(Image.DecompressionBombError):
+            Image.open(io.BytesIO(data))
+        assert pixels(decode(data)).shape == (30, 40, 3), kind
+    assert ordinary_jpeg(files["JPEG"], max_pixels=1200) is not None
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF"])
+def test_what_a_reader_itself_refuses_is_too_large(monkeypatch, kind):
+    data = encoded(photo(), kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    failure = decode(data)
+    assert failure.status == "too-large" and "MAX_IMAGE_PIXELS" in failure.error
 
 
 def test_cmyk_jpeg():

@@ -1,3 +1,4 @@
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from eet.images import DecodeFailure, Preprocessing, read_image
+from eet.images import DecodeFailure, Preprocessing, decode, read_image
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA, _random_box
 
 PUBLISHED = Preprocessing.published()
@@ -99,6 +100,33 @@ def test_interpolation_is_the_one_named() -> None:
     for name, pillows in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         view = replace(PUBLISHED, image_size=(32, 32), interpolation=name).view(picture)
         np.testing.assert_array_equal(np.asarray(view), np.asarray(picture.resize((32, 32), pillows, box=box)))
+
+
+def images_of_every_mode() -> list[Image.Image]:
+    colour = smooth_picture(60, 44)
+    grey16 = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
+    clear = colour.copy()
+    clear.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 60).astype(np.uint8), (44, 1))))
+    keyed = colour.quantize(8)
+    keyed.info["transparency"] = 0
+    turned = colour.copy()
+    turned.getexif()[0x0112] = 6
+    modes = [colour.convert(mode) for mode in ("1", "L", "LA", "P", "CMYK", "YCbCr", "RGBA", "I", "F")]
+    return [*modes, grey16, clear, clear.convert("LA"), keyed, turned]
+
+
+@pytest.mark.parametrize("image", images_of_every_mode(), ids=lambda image: image.mode)
+def test_an_image_of_any_mode_is_seen_as_decoding_gives_it(image: Image.Image) -> None:
+    small = replace(PUBLISHED, image_size=(32, 24))
+    kind = "TIFF" if image.mode in ("CMYK", "YCbCr", "I", "F") else "PNG"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"exif": image.getexif()} if image.getexif() else {}))
+    decoded = decode(buffer.getvalue())
+    assert isinstance(decoded, Image.Image)
+    assert torch.equal(small(image), small(decoded)) and small(image).shape == (3, 32, 24)
+    views = [small.augment(one, np.random.default_rng(3)) for one in (image, decoded)]
+    assert torch.equal(*views) and views[0].shape == (3, 32, 24)
+    np.testing.assert_array_equal(np.asarray(small.view(image)), np.asarray(small.view(decoded)))
 
 
 @pytest.mark.parametrize("width", [1019, 1021, 1033])
