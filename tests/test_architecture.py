@@ -27,6 +27,20 @@ COMPILED |= {  # the vector operations that the matching kernel is compiled from
     for name in ("arithmetic", "exponential", "lanes", "memory", "product_block", "reduction", "transposition", "vector")
 }
 
+# Tests mirror the packages: tests/A/B/test_x.py tests A/B/x.py or A/B/x/. These test more than one module, each for a reason.
+OF_NO_ONE_MODULE = {
+    "eet/datasets/listing/test_listing.py": "every form of input lists the same images",
+    "eet/datasets/test_benchmarks.py": "one table of cases for the readers of all public datasets",
+    "eet/matching/simd/test_emitters.py": "every vector operation against its scalar form",
+    "pipelines/test_encode_killed.py": "encoding while its processes are killed",
+    "pipelines/test_job_submit.py": "jobs submitted to a cluster, as README.md says",
+    "pipelines/test_lost_nodes.py": "encoding and re-ranking while nodes are lost",
+    "pipelines/test_object_store.py": "encoding and search from S3 to S3",
+    "pipelines/test_on_gpu.py": "every job on a GPU",
+    "pipelines/test_real_weights.py": "training and encoding with ImageNet weights and photographs",
+    "tune_spaces/test_spaces.py": "every search space draws what its job accepts",
+}
+
 IMPORT_EVERYTHING = f"""
 import importlib, json, pkgutil, sys
 import torch, torchvision, timm, numpy, pyarrow.parquet, pyarrow.fs, PIL.Image, safetensors.torch
@@ -73,6 +87,16 @@ def test_imports_run_one_way():
 
 def contracts() -> list[str]:
     return re.findall(r"^\[\[tool\.importlinter\.contracts\]\]", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+
+
+def test_tests_mirror_the_packages():
+    tests = ROOT / "tests"
+    files = [path.relative_to(tests) for package in ("eet", "pipelines", "tune_spaces") for path in (tests / package).rglob("test_*.py")]
+    tested = {path.as_posix(): path.with_name(path.stem.removeprefix("test_")) for path in files}
+    without = {
+        test for test, module in tested.items() if not (ROOT / f"{module}.py").is_file() and not (ROOT / module / "__init__.py").is_file()
+    }
+    assert sorted(without) == sorted(OF_NO_ONE_MODULE)
 
 
 def test_ruff():

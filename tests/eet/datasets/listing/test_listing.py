@@ -489,23 +489,6 @@ def test_numbers_and_names_in_tar_shards_are_not_mixed(tmp_path, first, second, 
         list(list_images(f"{tmp_path}/*.tar"))
 
 
-def test_a_container_that_was_replaced_is_an_error_and_no_other_picture(tmp_path):
-    make_tar(tmp_path / "s.tar", {"a.jpg": b"x" * 5000})
-    ((uri,),) = [batch.uris for batch in list_images(str(tmp_path / "s.tar"))]
-    (tmp_path / "t.tar").write_bytes((tmp_path / "s.tar").read_bytes()[:2000])
-    with pytest.raises(OSError, match="replaced after it was listed"):
-        read_bytes(uri.replace("s.tar", "t.tar"))
-    pq.write_table(pa.table({"image": [b"a", None]}), tmp_path / "p.parquet")
-    assert read_bytes(f"{tmp_path}/p.parquet#0/1/image") == b""
-    for place in ("0/2", "1/0"):
-        with pytest.raises(OSError, match="replaced after it was listed"):
-            read_bytes(f"{tmp_path}/p.parquet#{place}/image")
-    with pytest.raises(FileNotFoundError):
-        read_bytes(f"{tmp_path}/gone.tar#0+10")
-    (tmp_path / "odd.tar#1.jpg").write_bytes(b"a plain file")
-    assert read_bytes(f"{tmp_path}/odd.tar#1.jpg") == b"a plain file"
-
-
 def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     cases = [
@@ -544,20 +527,6 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
         list_images(str(tmp_path / "hole.csv"), columns=Columns(item_id="key"))
     with pytest.raises(ValueError, match="give tables of the same columns"):
         list_images(f"{tmp_path}/*o*.csv")
-
-
-def test_threads_that_want_one_row_group_read_it_once(tmp_path, monkeypatch):
-    from eet.storage import members
-
-    pq.write_table(pa.table({"image": [str(n).encode() for n in range(50)]}), tmp_path / "p.parquet", row_group_size=25)
-    monkeypatch.setattr(members, "_groups", members._Recent(2))
-    read = members._read_group
-    reads: list[int] = []
-    monkeypatch.setattr(members, "_read_group", lambda *given: (reads.append(given[2].first), read(*given))[1])
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(read_bytes, [f"{tmp_path}/p.parquet#{n // 25}/{n % 25}/image" for n in range(50)]))
-    assert found == [str(n).encode() for n in range(50)] and sorted(reads) == [0, 1]
-    assert np.array_equal(reads, sorted(reads))
 
 
 def test_names_that_mean_something_in_a_uri_and_suffixes_in_capitals(tmp_path):
