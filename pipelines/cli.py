@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = config.problems()
     if problems:
         for problem in problems:
-            print(f"eet {name}: {problem}", file=sys.stderr)
+            print(f"eet {name}: {_kebab(problem)}", file=sys.stderr)
         return 2
     try:
         module.run(config)
@@ -96,7 +97,7 @@ def _message(error: Exception) -> str:
     from eet.storage import without_secrets  # the job has loaded it
 
     if _is_the_users(error):
-        return without_secrets(str(error))
+        return _kebab(without_secrets(str(error)))
     return without_secrets(f"this is a fault of EET, please report it ({type(error).__name__}: {error})")
 
 
@@ -116,10 +117,24 @@ def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> An
 def _parser(name: str, config_class: type) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
-    parser = ArgumentParser(prog=f"eet {name}", description=f"{JOBS[name].summary}.", exit_on_error=True, allow_abbrev=False)
+    class KebabParser(ArgumentParser):
+        """Shows flags in kebab-case, as users type them."""
+
+        def format_help(self, *given: Any, **options: Any) -> str:
+            return _kebab(super().format_help(*given, **options))
+
+        def format_usage(self) -> str:
+            return _kebab(super().format_usage())
+
+    parser = KebabParser(prog=f"eet {name}", description=f"{JOBS[name].summary}.", exit_on_error=True, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML of options; flags behind it win.")
     parser.add_class_arguments(config_class, as_group=False)
     return parser
+
+
+def _kebab(text: str) -> str:
+    """--tracking_uri -> --tracking-uri, in a text for people."""
+    return re.sub(r"--[a-z][\w.]*", lambda flag: flag[0].replace("_", "-"), text)
 
 
 def _underscored(argument: str) -> str:

@@ -131,16 +131,18 @@ def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart
     """Encodes parts. version: of the gallery's schema. JobFailed where Ray stops."""
     progress = EncodeProgress(sum(planned.num_rows for planned in pending))
     options = encoder_options(config)
-    if config.engine == "local":
-        yield from parts_here(model, options, config.out, pending, progress, version=version)
-        return
     try:
+        if config.engine == "local":
+            yield from parts_here(model, options, config.out, pending, progress, version=version)
+            return
         yield from encode_on_ray(
             model, options, config.out, pending, progress, version=version, address=config.ray_address, workers=config.workers
         )
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
+    finally:
+        progress.close()
 
 
 def images_of(config: EncodeConfig) -> ImageList:
@@ -211,11 +213,11 @@ def encoder_options(config: EncodeConfig) -> EncoderOptions:
 def _print_result(config: EncodeConfig, manifest: Manifest | None) -> None:
     """Prints what the gallery holds. InputError where too many of its images are bad."""
     assert manifest is not None
-    failed = error_report(manifest)
-    print(f"{without_secrets(config.out)}: {manifest.num_ok} codes of {manifest.num_bits} bits" + (f"; {failed}" if failed else ""))
-    if manifest.num_rows - manifest.num_ok > config.max_error_ratio * manifest.num_rows:
+    bad, failed = manifest.num_rows - manifest.num_ok, error_report(manifest)
+    print(f"{without_secrets(config.out)}: {manifest.num_ok} codes of {manifest.num_bits} bits" + (f"; {bad} {failed}" if bad else ""))
+    if bad > config.max_error_ratio * manifest.num_rows:
         raise InputError(
-            f"{manifest.num_rows} images: {failed}, more than --max-error-ratio {config.max_error_ratio}; the gallery is kept, its rows "
+            f"{bad} of {manifest.num_rows} {failed}, more than --max-error-ratio {config.max_error_ratio}; the gallery is kept, its rows "
             "say why"
         )
 

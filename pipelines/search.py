@@ -164,7 +164,10 @@ def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[tuple[Sear
             )
         index = GalleryIndex.load(config.index)
         if config.probes is not None:
-            index = replace(index, codes=index.codes.with_probes(config.probes))
+            try:
+                index = replace(index, codes=index.codes.with_probes(config.probes))
+            except ValueError as error:
+                raise InputError(f"--index {config.index} with --probes {config.probes}: {error}") from error
         exact = None if index.codes.is_exact else partial(replace(index, codes=index.codes.exact()).search, device=device)
         yield partial(index.search, device=device), exact
     elif config.shards > 1:

@@ -306,7 +306,6 @@ def read_part_done(gallery: str, part: int, version: int) -> PartDone:
 
 
 def error_report(manifest: Manifest) -> str:
-    """'3 images failed (2 missing, 1 truncated)'; '' where none did."""
-    bad = manifest.num_rows - manifest.num_ok
+    """'images failed (2 missing, 1 truncated)'; '' where none did."""
     reasons = ", ".join(f"{count} {status}" for status, count in manifest.errors.items())
-    return f"{bad} images failed ({reasons})" if bad else ""
+    return f"images failed ({reasons})" if manifest.num_ok < manifest.num_rows else ""

@@ -96,13 +96,10 @@ class BoardReader:
             self._told = True
 
 
-class TrainingDisplay:
-    """A bar per epoch with images/s and time left, the loss terms below it, on a terminal; one line per epoch elsewhere."""
+class Display:
+    """What people see of long work: a bar with images/s and time left on a terminal, lines elsewhere."""
 
-    def __init__(self, title: str, epochs: int) -> None:
-        self._title, self._epochs = title, epochs
-        self._started = time.monotonic()
-        self._first_epoch: int | None = None
+    def __init__(self, description: str) -> None:
         self._live: Any = None
         if sys.stdout.isatty():
             from rich.live import Live
@@ -110,28 +107,53 @@ class TrainingDisplay:
 
             rate = TextColumn("{task.fields[rate]:.1f} images/s")
             self._bar = Progress(TextColumn("{task.description}"), BarColumn(), rate, TextColumn("left"), TimeRemainingColumn())
-            self._task = self._bar.add_task(f"{title}: starting", total=None, rate=0.0)
+            self._task = self._bar.add_task(description, total=None, rate=0.0)
             self._live = Live(self._bar, refresh_per_second=4)
             self._live.start()
 
-    def __call__(self, event: StepDone | EpochDone) -> None:
-        if isinstance(event, EpochDone):
-            line = self.epoch_line(event)
-            if self._live is not None:
-                self._live.console.print(line, highlight=False)
-            else:
-                print(line, flush=True)
-        elif self._live is not None:
-            self._show(event)
+    @property
+    def on_terminal(self) -> bool:
+        return self._live is not None
 
-    def _show(self, event: StepDone) -> None:
+    def line(self, text: str) -> None:
+        """Shows a line that stays."""
+        if self._live is not None:
+            self._live.console.print(text, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def move(self, description: str, *, done: int, total: int, rate: float, details: str = "") -> None:
+        """Moves the bar, with details below it; does nothing where there is none."""
+        if self._live is None:
+            return
         from rich.console import Group
         from rich.text import Text
 
-        described = f"epoch {event.epoch + 1}/{self._epochs}"
-        self._bar.update(self._task, description=described, total=event.steps, completed=event.step + 1, rate=event.rate)
+        self._bar.update(self._task, description=description, total=total, completed=done, rate=rate)
+        self._live.update(Group(self._bar, Text(details, style="dim")) if details else self._bar)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+class TrainingDisplay:
+    """A bar per epoch on a terminal, the loss terms below it; one line per epoch everywhere."""
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self._epochs = epochs
+        self._started = time.monotonic()
+        self._first_epoch: int | None = None
+        self._display = Display(f"{title}: starting")
+
+    def __call__(self, event: StepDone | EpochDone) -> None:
+        if isinstance(event, EpochDone):
+            self._display.line(self.epoch_line(event))
+            return
         losses = "  ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
-        self._live.update(Group(self._bar, Text(losses, style="dim")))
+        described = f"epoch {event.epoch + 1}/{self._epochs}"
+        self._display.move(described, done=event.step + 1, total=event.steps, rate=event.rate, details=losses)
 
     def epoch_line(self, event: EpochDone) -> str:
         """'epoch 3/20  total 1.234  ...  val mAP 0.41  9.1 images/s  12 min left'."""
@@ -146,8 +168,7 @@ class TrainingDisplay:
         return "  ".join(parts)
 
     def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._display.close()
 
 
 def duration(seconds: float) -> str:
@@ -158,7 +179,8 @@ def duration(seconds: float) -> str:
 
 
 class EncodeProgress:
-    """Done of total, failures, rows/s and time left: a line at the first part, then one every half minute, and at the end.
+    """Done of total, failures, rows/s and time left: a bar on a terminal; elsewhere a line at the first part and every half minute. And a
+    line at the end.
 
     Rows of parts that are being encoded count as done, failures once their part is on disk. Rows/s are counted from the first word on, so
     that starting workers is not taken for encoding. Events: PartDone and RowsDone of `eet.gallery.encoding`.
@@ -172,6 +194,7 @@ class EncodeProgress:
         self.begun: dict[int, int] = {}
         self.first: tuple[float, int] | None = None
         self.started = self.told = time.monotonic()
+        self.display = Display("encoding")
 
     def __call__(self, event: Any) -> None:
         if event.part in self.seen:  # done again after a worker was lost
@@ -187,9 +210,17 @@ class EncodeProgress:
         now, done = time.monotonic(), self.finished + sum(self.begun.values())
         since, before = self.first or (self.started, 0)
         self.first = self.first or (now, done)
+        rate = max(done - before, 1) / max(1e-9, now - since)
+        self.display.move("encoding", done=done, total=self.total, rate=rate, details=f"{self.failed} failed" if self.failed else "")
         first_part = statuses is not None and len(self.seen) == 1
-        if first_part or now - self.told >= self.EVERY_S or self.finished >= self.total:
+        last = self.finished >= self.total
+        if last:
+            self.display.close()
+        if last or not self.display.on_terminal and (first_part or now - self.told >= self.EVERY_S):
             self.told = now
-            rate = max(done - before, 1) / max(1e-9, now - since)
             left = duration((self.total - done) / rate)
-            print(f"encoded {done}/{self.total}  {self.failed} failed  {rate:.1f} images/s  {left} left", flush=True)
+            self.display.line(f"encoded {done}/{self.total}  {self.failed} failed  {rate:.1f} images/s  {left} left")
+
+    def close(self) -> None:
+        """Ends the display of work that stopped early."""
+        self.display.close()

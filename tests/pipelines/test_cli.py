@@ -1,10 +1,12 @@
 """The command line: what a person types, what comes back, and with which exit code."""
 
+import errno
 from pathlib import Path
 
 import pytest
 import ray
 
+from eet.errors import InputError
 from pipelines import distill, encode, search
 from pipelines.cli import JOBS, main
 from pipelines.job.errors import JobFailed
@@ -119,23 +121,39 @@ def test_a_mistake_is_one_line_naming_the_place_without_a_traceback(tmp_path, ca
     assert "nowhere" in told and "Traceback" not in told
 
 
-@pytest.mark.parametrize(("raised", "code"), [(JobFailed("it broke"), 1), (ValueError("it broke"), 1), (KeyboardInterrupt(), 1)])
-def test_failures_have_exit_code_1(monkeypatch, capsys, raised, code):
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(JobFailed("it broke"), 1), (InputError("it broke"), 1), (KeyboardInterrupt(), 1), (OSError(errno.ENOSPC, "full"), 1)],
+)
+def test_failures_have_exit_code_1(monkeypatch, capsys, raised):
     def fail(_):
         raise raised
 
     monkeypatch.setattr(distill, "run", fail)
-    assert main(DISTILL) == code
-    assert capsys.readouterr().err.startswith("eet distill: ")
+    assert main(DISTILL) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("eet distill: ") and "Traceback" not in told
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize("raised", [KeyError("ours"), ValueError("of a library"), FileNotFoundError(2, "of a library")])
+def test_a_fault_of_ours_shows_its_traceback(monkeypatch, capsys, raised):
     def fail(_):
-        raise KeyError("ours")
+        raise raised
 
     monkeypatch.setattr(distill, "run", fail)
-    with pytest.raises(KeyError):
-        main(DISTILL)
+    assert main(DISTILL) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told and told.splitlines()[-1].startswith("eet distill: this is a fault of EET, please report it")
+
+
+def test_the_traceback_of_a_mistake_is_shown_on_request(monkeypatch, capsys):
+    def fail(_):
+        raise InputError("it broke")
+
+    monkeypatch.setattr(distill, "run", fail)
+    assert main([*DISTILL, "--traceback"]) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told and told.splitlines()[-1] == "eet distill: it broke"
 
 
 def test_jobs_are_listed_and_an_unknown_one_names_them(capsys):
@@ -151,7 +169,7 @@ def test_jobs_are_listed_and_an_unknown_one_names_them(capsys):
 def test_help_teaches_a_group_and_its_default(capsys):
     assert main(["distill", "--help"]) == 0
     told = capsys.readouterr().out
-    assert "--student.keep_ratios" in told and "Share of the living patches" in told and "90" in told
+    assert "--student.keep-ratios" in told and "Share of the living patches" in told and "90" in told
 
 
 def test_a_relative_config_lies_beside_a_file_and_inside_a_folder(tmp_path: Path, given):

@@ -11,10 +11,9 @@ import pytest
 
 from eet.datasets import synthetic
 from eet.datasets.listing import Columns
-from eet.gallery import Gallery, open_gallery, part_name, write_part
+from eet.gallery import Gallery, encoding, open_gallery, part_name, write_part
 from eet.vit import load_bundle, read_bundle_record, save_bundle
 from pipelines import encode
-from pipelines.actors import encoding
 from pipelines.job.options import DataOptions
 
 pytestmark = pytest.mark.timeout(180)
@@ -103,11 +102,11 @@ def cut_after(monkeypatch, parts: int) -> list[int]:
     """Writing stops as Ctrl-C would when `parts` are written; returns the list of those that are."""
     written: list[int] = []
 
-    def cut(gallery: str, part: int, table: pa.Table) -> None:
+    def cut(gallery: str, part: int, table: pa.Table, version: int) -> None:
         if len(written) == parts:
             raise KeyboardInterrupt
         written.append(part)
-        write_part(gallery, part, table)
+        write_part(gallery, part, table, version)
 
     monkeypatch.setattr(encoding, "write_part", cut)
     return written
@@ -235,7 +234,7 @@ def test_append_encodes_what_is_new_and_nothing_else(ray_session, tiny_model, gr
     encode.run(dataclasses.replace(config, mode="append"))
     assert "encode: 6 images" in capsys.readouterr().out
     gallery = open_gallery(config.out)
-    assert all(Path(config.out, name).read_bytes() == data for name, data in before.items())
+    assert all(Path(config.out, "parts", name).read_bytes() == data for name, data in before.items())
     ids = gallery.table(["item_id"])["item_id"].to_pylist()
     assert len(ids) == 29 and set(ids[23:]) == new and ids[23:] == sorted(new)
     assert (gallery.manifest.num_rows, gallery.manifest.num_ok, gallery.manifest.num_parts) == (29, 26, 7)
@@ -267,7 +266,7 @@ def test_an_append_that_was_cut_off_leaves_the_gallery_readable_and_goes_on(tiny
 
 def test_a_manifest_that_was_written_before_the_kill_is_written_again_the_same(local, tiny_model, folder, tmp_path, monkeypatch):
     config = config_of(tmp_path / "gallery", tiny_model, folder)
-    monkeypatch.setattr(encode, "remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(encoding, "remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         encode.run(config)
     monkeypatch.undo()
@@ -333,7 +332,7 @@ def test_too_many_bad_pictures_fail_the_job_and_keep_the_rows(tiny_model, folder
 
 
 def test_a_dry_run_starts_and_writes_nothing(tiny_model, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(encoding, "connected", None)
+    monkeypatch.setattr("pipelines.actors.encoding.connected", None)
     encode.run(config_of(tmp_path / "gallery", tiny_model, folder, engine="ray", dry_run=True))
     told = capsys.readouterr().out
     assert "23 images" in told and "bytes a row" in told and "nothing was started" in told

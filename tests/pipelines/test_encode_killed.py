@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from gate import Gate, wait_until
 
-from eet.gallery import open_gallery, planned_parts
+from eet.gallery import SCHEMA_VERSION, load_model, open_gallery, planned_parts
 from pipelines import cli, encode
 from pipelines.actors import encoding
 
@@ -42,7 +42,7 @@ import sys
 from pathlib import Path
 
 from gate import Gate
-from pipelines import encoding
+from pipelines.actors import encoding
 from pipelines.cli import main
 
 folder, gallery, *command = sys.argv[1:]
@@ -105,12 +105,13 @@ def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, phot
     assert open_gallery(str(out)).table().equals(expected)
     written = {path.name: path.stat().st_mtime_ns for path in finished(out)}
     (out / "manifest.json").unlink()
-    monkeypatch.setattr(encode, "finished_parts", lambda _: [])  # as a block that comes again does not ask
     (out / "plan.parquet").touch()
-    student = encode.load_model(str(tiny_model))
+    student = load_model(str(tiny_model))
     options = encode.encoder_options(config_of(tiny_model, photos, out))
     parts = planned_parts(str(out))
-    done = list(encoding.encode_on_ray(student, options, str(out), parts, address="local", workers=1))
+    done = list(
+        encoding.encode_on_ray(student, options, str(out), parts, lambda event: None, version=SCHEMA_VERSION, address="local", workers=1)
+    )
     assert sorted(part.part for part in done) == list(range(PARTS)) and not any(part.encoded for part in done)
     assert sum(part.rows for part in done) == len(expected)
     assert {path.name: path.stat().st_mtime_ns for path in finished(out)} == written

@@ -63,7 +63,7 @@ def test_an_ivf_index_is_extended_in_its_own_lists_and_kinds_are_not_mixed(parte
     second = GalleryIndex.load(str(out)).codes
     assert second.kind == "ivf" and second.num_items == 60
     np.testing.assert_array_equal(second.centroids_LB, first.codes.centroids_LB)
-    second.probes = 5
+    second = second.with_probes(5)
     found = dataclasses.replace(GalleryIndex.load(str(out)), codes=second).search
     assert search_gallery(parted, asked[0], k=9, search=found).equals(search_gallery(parted, asked[0], k=9))
     with pytest.raises(ValueError, match="is of kind ivf, not exact"):
@@ -73,7 +73,7 @@ def test_an_ivf_index_is_extended_in_its_own_lists_and_kinds_are_not_mixed(parte
     index.run(index.IndexConfig(gallery=str(copy), out=str(tmp_path / "exact")))
     exact, hits = str(tmp_path / "exact"), str(tmp_path / "hits.parquet")
     ask = search.SearchConfig(gallery=str(copy), queries=asked[0].path, index=exact, probes=2, out=hits)
-    with pytest.raises(ValueError, match="kind exact, which has no lists: leave --probes out"):
+    with pytest.raises(ValueError, match="kind exact, which has no lists: leave probes out"):
         search.run(ask)
 
 

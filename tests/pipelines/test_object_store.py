@@ -11,10 +11,9 @@ import pyarrow.fs as pafs
 import pytest
 
 from eet.datasets import synthetic
-from eet.gallery import open_gallery, read_hits, write_part
+from eet.gallery import encoding, open_gallery, read_hits, write_part
 from eet.storage import join_location, resolve
 from pipelines import encode, search
-from pipelines.actors import encoding
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -97,11 +96,11 @@ def test_a_job_into_a_bucket_goes_on_where_it_stopped_and_takes_more(bucket, pho
     config = config_of(tiny_model, join_location(photos[0], "b"), out)
     written: list[int] = []
 
-    def cut(gallery: str, part: int, table: pa.Table) -> None:
+    def cut(gallery: str, part: int, table: pa.Table, version: int) -> None:
         if len(written) == 1:
             raise KeyboardInterrupt
         written.append(part)
-        write_part(gallery, part, table)
+        write_part(gallery, part, table, version)
 
     monkeypatch.setattr(encoding, "write_part", cut)
     with pytest.raises(KeyboardInterrupt):
