@@ -43,10 +43,10 @@ def test_threads_that_want_one_row_group_read_it_once(tmp_path, monkeypatch):
     from eet.storage import members
 
     pq.write_table(pa.table({"image": [str(n).encode() for n in range(50)]}), tmp_path / "p.parquet", row_group_size=25)
-    monkeypatch.setattr(members, "_groups", members._Recent(2))
-    read = members._read_group
+    monkeypatch.setattr(members, "row_groups", members.Recent(2))
+    read = members.read_group
     reads: list[int] = []
-    monkeypatch.setattr(members, "_read_group", lambda *given: (reads.append(given[2].first), read(*given))[1])
+    monkeypatch.setattr(members, "read_group", lambda *given: (reads.append(given[2].first), read(*given))[1])
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(read_bytes, [f"{tmp_path}/p.parquet#{n // 25}/{n % 25}/image" for n in range(50)]))
     assert found == [str(n).encode() for n in range(50)] and sorted(reads) == [0, 1]

@@ -35,7 +35,7 @@ def test_drawn_codes_have_a_gallerys_clusters_and_shares_of_ones(tmp_path, label
 
 
 def test_steps_of_a_draw_fill_everything(monkeypatch):
-    monkeypatch.setattr("pipelines.benchmarks.code_draws._STEP", 7)
+    monkeypatch.setattr("pipelines.benchmarks.code_draws.CODES_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     drawn = Clusters.around_targets(rng, 64, 0.15).draw(rng, 40)
     assert drawn.shape == (40, 8) and len(np.unique(drawn, axis=0)) == 40

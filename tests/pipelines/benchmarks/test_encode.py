@@ -16,6 +16,8 @@ from eet.vit import load_bundle
 from pipelines import benchmark, encode
 from pipelines.benchmarks.encode import EncodeBenchmarkOptions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def in_process(monkeypatch):
@@ -76,7 +78,7 @@ def test_codes_of_the_job_that_differ_end_the_benchmark(in_process, tiny_birds, 
 
 
 def test_the_steady_rate_begins_behind_the_first_part():
-    once = encode_benchmark._Run(first_rows=100, first_end_s=30.0, last_end_s=50.0, codes=np.zeros((500, 2), np.uint8))
+    once = encode_benchmark.EncodeRun(first_rows=100, first_end_s=30.0, last_end_s=50.0, codes=np.zeros((500, 2), np.uint8))
     assert once.steady_rate == 400 / 20
     assert once.startup_s == 30 - 100 / 20
 
@@ -103,4 +105,4 @@ def test_impossible_encode_options_are_named(tmp_path):
     (tmp_path / "table.csv").write_text("path\n/no/such/picture.png\n")
     options = EncodeBenchmarkOptions(images=str(tmp_path / "table.csv"), rows=4, rows_per_part=2)
     with pytest.raises(ValueError, match="give image files on this machine"):
-        encode_benchmark._uris(options)
+        encode_benchmark.image_uris(options)

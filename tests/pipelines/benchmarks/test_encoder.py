@@ -6,6 +6,8 @@ import torch
 from pipelines import benchmark
 from pipelines.benchmarks.encoder import EncoderBenchmarkOptions
 
+pytestmark = pytest.mark.slow
+
 NETWORK = {"backbone": "deit_tiny_patch16_224", "threads": 2}
 
 

@@ -328,8 +328,8 @@ def write_arrow(table: pa.Table, path: Path, form: str, *, batch: int, compressi
 def test_arrow_files_with_the_bytes_in_them(tree, monkeypatch, form, scheme, batch):
     from eet.storage import members
 
-    monkeypatch.setattr(members, "_groups", members._Recent(2))
-    monkeypatch.setattr(members, "_unpacked", members._Recent(2))
+    monkeypatch.setattr(members, "row_groups", members.Recent(2))
+    monkeypatch.setattr(members, "unpacked_files", members.Recent(2))
     monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
     rows = [{"bytes": f"image {n}".encode(), "path": "x.jpg"} for n in range(5)]
     rows += [{"bytes": None, "path": "a/00.jpg"}, {"bytes": None, "path": None}]
@@ -422,9 +422,9 @@ def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
 def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path, monkeypatch, suffix, scheme):
     from eet.storage import members
 
-    unpack, unpacked = members._unpack, []
-    monkeypatch.setattr(members, "_unpacked", members._Recent(2))
-    monkeypatch.setattr(members, "_unpack", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
+    unpack, unpacked = members.unpack, []
+    monkeypatch.setattr(members, "unpacked_files", members.Recent(2))
+    monkeypatch.setattr(members, "unpack", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
     data = {f"{number:03d}.jpg": np.random.default_rng(number).bytes(3000) for number in range(100)}
     for shard in range(3):
         make_tar(tmp_path / f"s{shard}.{suffix}", {**data, "000.cls": b"wren", "000.txt": b"words"}, "w:gz")
@@ -437,7 +437,7 @@ def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path,
         for shard in range(3):
             own = places[100 * shard : 100 * shard + 100][::-1]
             assert list(pool.map(read_bytes, [uri for _, uri in own])) == [data[item_id[-7:]] for item_id, _ in own]
-    assert len(unpacked) == 3 and len(members._unpacked._values) == 2
+    assert len(unpacked) == 3 and len(members.unpacked_files) == 2
 
 
 def test_a_gzip_of_several_streams(tmp_path):
