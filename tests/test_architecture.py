@@ -1,4 +1,4 @@
-"""The rules that hold the folders apart: who may import whom, style, types, what `import eet` needs, what the command line lists."""
+"""The rules that hold the folders apart: who may import whom, style, spelling, types, the mirror of tests, what the command line lists."""
 
 import ast
 import json
@@ -78,6 +78,7 @@ def said(result: subprocess.CompletedProcess[str]) -> str:
     return f"exit code {result.returncode}\n{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
 
 
+@pytest.mark.slow
 def test_imports_run_one_way():
     result = run("-c", "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache', '--no-logo'])")
     assert result.returncode == 0, said(result)
@@ -99,11 +100,36 @@ def test_tests_mirror_the_packages():
     assert sorted(without) == sorted(OF_NO_ONE_MODULE)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.relative_to(ROOT / "tests").as_posix())
+def test_tests_use_public_names_of_the_packages(path):
+    tree = ast.parse(path.read_text())
+    used = [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in {"eet", "pipelines", "tune_spaces"}
+        for alias in node.names
+    ]
+    patches = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("patch.setattr")]
+    used += [str(part.value).rpartition(".")[2] for node in patches for part in node.args[:2] if isinstance(part, ast.Constant)]
+    assert [name for name in used if name.startswith("_") and not name.startswith("__")] == []
+
+
 def test_ruff():
     result = run("-m", "ruff", "check", "--no-cache", "--output-format=concise", ".")
     assert result.returncode == 0, said(result)
 
 
+def test_ruff_format():
+    result = run("-m", "ruff", "format", "--check", "--no-cache", ".")
+    assert result.returncode == 0, said(result)
+
+
+def test_codespell():
+    result = run("-m", "codespell_lib")
+    assert result.returncode == 0, said(result)
+
+
+@pytest.mark.slow
 def test_mypy():
     result = run("-m", "mypy")
     assert result.returncode == 0, said(result)
@@ -153,6 +179,7 @@ def imported_at_the_top(node: ast.AST) -> Iterator[str]:
             yield from imported_at_the_top(child)
 
 
+@pytest.mark.slow
 def test_the_command_line_lists_its_jobs():
     result = run("-m", "pipelines", "--help")
     assert result.returncode == 0, said(result)
@@ -160,6 +187,7 @@ def test_the_command_line_lists_its_jobs():
     assert re.findall(r"^  ([a-z-]+)  ", listing, flags=re.MULTILINE) == list(JOBS)
 
 
+@pytest.mark.slow
 def test_an_unknown_job_is_a_bad_argument():
     result = run("-m", "pipelines", "destill")
     assert result.returncode == 2
@@ -185,6 +213,7 @@ def helps() -> dict[str, dict[str, Any]]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_benchmarks_load_neither_ray_nor_mlflow():
     """So that what runs on one machine can be measured on one that has neither."""
     result = run(
