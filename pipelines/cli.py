@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest = [argument for argument in rest if argument != "--traceback"]
     set_environment()
     module = importlib.import_module(JOBS[name].module)
-    parser = _parser(name, getattr(module, JOBS[name].config))
+    parser = job_parser(name, getattr(module, JOBS[name].config))
     try:
         config = read_config(parser, getattr(module, JOBS[name].config), rest)
     except SystemExit as stop:  # argparse has printed its message, or the help
@@ -114,7 +114,7 @@ def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> An
     return config_class(**{key: value for key, value in vars(values).items() if key != "config"})
 
 
-def _parser(name: str, config_class: type) -> Any:
+def job_parser(name: str, config_class: type) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     class KebabParser(ArgumentParser):

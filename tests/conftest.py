@@ -20,7 +20,22 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
 
+# Who uses one of these starts Ray, or a process that imports everything.
+SLOW_FIXTURES = {"ray_session", "imported", "helps"}
+# Every test in these trains networks, most of them on Ray.
+SLOW_PLACES = ("pipelines/training/", "pipelines/test_sweep")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(tests).as_posix()
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())) or place.startswith(SLOW_PLACES):
+            item.add_marker(pytest.mark.slow)
+    skip_where_there_is_no_gpu(items)
+
+
+def skip_where_there_is_no_gpu(items: list[pytest.Item]) -> None:
     if not any("gpu" in item.keywords for item in items):
         return
     import torch

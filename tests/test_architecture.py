@@ -1,4 +1,4 @@
-"""The rules that hold the folders apart: who may import whom, style, types, what `import eet` needs, what the command line lists."""
+"""The rules that hold the folders apart: who may import whom, style, spelling, types, the mirror of tests, what the command line lists."""
 
 import ast
 import json
@@ -25,6 +25,20 @@ COMPILED = {"eet.hashing.popcount", "eet.matching.compiled_sinkhorn", "eet.metri
 COMPILED |= {  # the vector operations that the matching kernel is compiled from
     f"eet.matching.simd.{name}"
     for name in ("arithmetic", "exponential", "lanes", "memory", "product_block", "reduction", "transposition", "vector")
+}
+
+# Tests mirror the packages: tests/A/B/test_x.py tests A/B/x.py or A/B/x/. These test more than one module, each for a reason.
+OF_NO_ONE_MODULE = {
+    "eet/datasets/listing/test_listing.py": "every form of input lists the same images",
+    "eet/datasets/test_benchmarks.py": "one table of cases for the readers of all public datasets",
+    "eet/matching/simd/test_emitters.py": "every vector operation against its scalar form",
+    "pipelines/test_encode_killed.py": "encoding while its processes are killed",
+    "pipelines/test_job_submit.py": "jobs submitted to a cluster, as README.md says",
+    "pipelines/test_lost_nodes.py": "encoding and re-ranking while nodes are lost",
+    "pipelines/test_object_store.py": "encoding and search from S3 to S3",
+    "pipelines/test_on_gpu.py": "every job on a GPU",
+    "pipelines/test_real_weights.py": "training and encoding with ImageNet weights and photographs",
+    "tune_spaces/test_spaces.py": "every search space draws what its job accepts",
 }
 
 IMPORT_EVERYTHING = f"""
@@ -64,6 +78,7 @@ def said(result: subprocess.CompletedProcess[str]) -> str:
     return f"exit code {result.returncode}\n{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
 
 
+@pytest.mark.slow
 def test_imports_run_one_way():
     result = run("-c", "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache', '--no-logo'])")
     assert result.returncode == 0, said(result)
@@ -75,11 +90,46 @@ def contracts() -> list[str]:
     return re.findall(r"^\[\[tool\.importlinter\.contracts\]\]", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
 
 
+def test_tests_mirror_the_packages():
+    tests = ROOT / "tests"
+    files = [path.relative_to(tests) for package in ("eet", "pipelines", "tune_spaces") for path in (tests / package).rglob("test_*.py")]
+    tested = {path.as_posix(): path.with_name(path.stem.removeprefix("test_")) for path in files}
+    without = {
+        test for test, module in tested.items() if not (ROOT / f"{module}.py").is_file() and not (ROOT / module / "__init__.py").is_file()
+    }
+    assert sorted(without) == sorted(OF_NO_ONE_MODULE)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.relative_to(ROOT / "tests").as_posix())
+def test_tests_use_public_names_of_the_packages(path):
+    tree = ast.parse(path.read_text())
+    used = [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in {"eet", "pipelines", "tune_spaces"}
+        for alias in node.names
+    ]
+    patches = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("patch.setattr")]
+    used += [str(part.value).rpartition(".")[2] for node in patches for part in node.args[:2] if isinstance(part, ast.Constant)]
+    assert [name for name in used if name.startswith("_") and not name.startswith("__")] == []
+
+
 def test_ruff():
     result = run("-m", "ruff", "check", "--no-cache", "--output-format=concise", ".")
     assert result.returncode == 0, said(result)
 
 
+def test_ruff_format():
+    result = run("-m", "ruff", "format", "--check", "--no-cache", ".")
+    assert result.returncode == 0, said(result)
+
+
+def test_codespell():
+    result = run("-m", "codespell_lib")
+    assert result.returncode == 0, said(result)
+
+
+@pytest.mark.slow
 def test_mypy():
     result = run("-m", "mypy")
     assert result.returncode == 0, said(result)
@@ -129,6 +179,7 @@ def imported_at_the_top(node: ast.AST) -> Iterator[str]:
             yield from imported_at_the_top(child)
 
 
+@pytest.mark.slow
 def test_the_command_line_lists_its_jobs():
     result = run("-m", "pipelines", "--help")
     assert result.returncode == 0, said(result)
@@ -136,6 +187,7 @@ def test_the_command_line_lists_its_jobs():
     assert re.findall(r"^  ([a-z-]+)  ", listing, flags=re.MULTILINE) == list(JOBS)
 
 
+@pytest.mark.slow
 def test_an_unknown_job_is_a_bad_argument():
     result = run("-m", "pipelines", "destill")
     assert result.returncode == 2
@@ -161,6 +213,7 @@ def helps() -> dict[str, dict[str, Any]]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_benchmarks_load_neither_ray_nor_mlflow():
     """So that what runs on one machine can be measured on one that has neither."""
     result = run(

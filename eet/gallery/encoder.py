@@ -161,7 +161,7 @@ class PartEncoder:
             yield from self._thread_by_thread(slices)
         else:
             for batch, (views_BHW3, failed) in zip(slices, self._decoded_batches(slices), strict=True):
-                yield _Output(self._hash(views_BHW3, len(batch)), failed)
+                yield _Output(self.hash_batch(views_BHW3, len(batch)), failed)
 
     def _thread_by_thread(self, slices: list[list[str]]) -> Iterator[_Output]:
         """On a CPU with batches enough each thread takes one from its files to its hashes. Threads that share a network's products wait for
@@ -183,7 +183,7 @@ class PartEncoder:
         views_BHW3 = self._black()
         opened = (self._open(uri, view_HW3) for uri, view_HW3 in zip(uris, views_BHW3.numpy(), strict=False))
         failed = {place: one for place, one in enumerate(opened) if isinstance(one, DecodeFailure)}
-        return _Output(self._hash(views_BHW3, len(uris)), failed)
+        return _Output(self.hash_batch(views_BHW3, len(uris)), failed)
 
     def _black(self) -> Tensor:
         return torch.zeros(self.batch_size, *self.model.preprocessing.image_size, 3, dtype=torch.uint8)
@@ -247,7 +247,7 @@ class PartEncoder:
         return views_BHW3
 
     @torch.inference_mode()
-    def _hash(self, views_BHW3: Tensor, rows: int) -> dict[str, np.ndarray]:
+    def hash_batch(self, views_BHW3: Tensor, rows: int) -> dict[str, np.ndarray]:
         """The network's answer for the first `rows` of a batch, as the columns that are stored."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             # As bytes to the device, where normalising them costs nothing.

@@ -11,7 +11,7 @@ from eet.storage import join_location, resolve, whole_file
 
 _PART_NAME = re.compile(r"part-(\d{6,})\.parquet")
 _ROWS_WITHOUT_TOKENS = 1_000_000
-_BYTES_WITH_TOKENS = 4 * 2**20
+BYTES_WITH_TOKENS = 4 * 2**20
 
 
 SCHEMA_VERSION = 2
@@ -47,7 +47,7 @@ def write_part(gallery: str, part: int, table: pa.Table, version: int = SCHEMA_V
     binary = [field for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     rows = _ROWS_WITHOUT_TOKENS
     if "tokens" in table.schema.names:
-        rows = max(1, _BYTES_WITH_TOKENS // sum(field.type.byte_width for field in binary))
+        rows = max(1, BYTES_WITH_TOKENS // sum(field.type.byte_width for field in binary))
     uncompressed = {field.name for field in binary}
     filesystem, path = resolve(gallery)
     with whole_file(filesystem, f"{path}/{part_name(part, version)}") as file:

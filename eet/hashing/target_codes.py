@@ -87,13 +87,13 @@ def _separate(codes_Cb: np.ndarray, margins_Cb: np.ndarray) -> np.ndarray:
             continue
         if num_bits < 63 and len(taken) >= 2**num_bits:
             break
-        codes_Cb[label] = _nearest_free(codes_Cb[label], np.argsort(np.abs(margins_Cb[label]), kind="stable"), taken)
+        codes_Cb[label] = nearest_free(codes_Cb[label], np.argsort(np.abs(margins_Cb[label]), kind="stable"), taken)
         taken.add(codes_Cb[label].tobytes())
         seen.add(codes_Cb[label].tobytes())
     return codes_Cb
 
 
-def _nearest_free(code_b: np.ndarray, uncertain_first_b: np.ndarray, taken: set[bytes]) -> np.ndarray:
+def nearest_free(code_b: np.ndarray, uncertain_first_b: np.ndarray, taken: set[bytes]) -> np.ndarray:
     """A code not in `taken`, found by counting in binary over the bits, the least certain one moving fastest."""
     flips = 0
     while True:

@@ -85,9 +85,9 @@ class DeviceJpegDecoder:
         self.device, self._decode_jpeg = device, decode_jpeg
         probe = io.BytesIO()
         Image.new("RGB", (16, 16), "grey").save(probe, "JPEG")
-        self._probe = probe.getvalue()
+        self.probe = probe.getvalue()
         try:
-            self._decode([self._probe])
+            self.decode_files([self.probe])
         except RuntimeError as error:
             raise RuntimeError(f"TorchCodec decodes no JPEG on {device}: {error}") from error
 
@@ -102,7 +102,7 @@ class DeviceJpegDecoder:
 
     def _decoded(self, files: list[bytes]) -> list[Tensor | None]:
         try:
-            return [*self._decode(files)]
+            return [*self.decode_files(files)]
         except RuntimeError as error:  # for one of them none is given
             if len(files) == 1:
                 if self._is_the_pictures(error):
@@ -111,7 +111,7 @@ class DeviceJpegDecoder:
         half = len(files) // 2
         return self._decoded(files[:half]) + self._decoded(files[half:])
 
-    def _decode(self, files: list[bytes]) -> list[Tensor]:
+    def decode_files(self, files: list[bytes]) -> list[Tensor]:
         # As tensors: of bytes TorchCodec makes them under warnings.catch_warnings, which swaps the filters of all threads.
         tensors = [torch.from_numpy(np.frombuffer(file, np.uint8).copy()) for file in files]
         return list(self._decode_jpeg(tensors, mode="RGB", device=self.device))
@@ -124,7 +124,7 @@ class DeviceJpegDecoder:
         if told is None:
             return False
         if int(told[1]) in _UNCLEAR:
-            self._decode([self._probe])  # raises where nothing can be decoded any more
+            self.decode_files([self.probe])  # raises where nothing can be decoded any more
             return True
         return int(told[1]) in _REFUSED
 

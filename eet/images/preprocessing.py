@@ -165,13 +165,13 @@ class Preprocessing:
         random: the only source of chance, so that a generator made from (seed, epoch, item) repeats the same view anywhere.
         """
         image = as_shown(image)
-        view = self._resample(image, _random_box(*image.size, random, min_crop_area))
+        view = self._resample(image, random_box(*image.size, random, min_crop_area))
         if random.random() < 0.5:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return self.normalise(np.array(view)).contiguous()
 
 
-def _random_box(width: int, height: int, random: np.random.Generator, min_crop_area: float) -> tuple[float, float, float, float]:
+def random_box(width: int, height: int, random: np.random.Generator, min_crop_area: float) -> tuple[float, float, float, float]:
     """RandomResizedCrop's box: ten tries at a random area and aspect, then the largest centred box of an allowed aspect."""
     narrow, wide = 3 / 4, 4 / 3
     for _ in range(10):

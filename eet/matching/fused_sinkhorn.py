@@ -45,7 +45,7 @@ def fused_scores(
     # tl.dot wants 16 or more a side.
     sides = [max(LEAST_SIDE, next_power_of_2(number)) for number in (num_query, num_gallery)]
     if len(pairs_P2):
-        _program()[(len(pairs_P2),)](
+        triton_program()[(len(pairs_P2),)](
             query_NKD, gallery_NLD, pairs_P2, query_marginal_PK, gallery_marginal_PL, scores_P, num_query, num_gallery, dims,
             1 / epsilon, 1 - transported, tolerance, max_iterations, _FLOOR, sides[0], sides[1], DIMS_AT_ONCE, num_warps=warps_for(*sides),
         )  # fmt: skip
@@ -58,7 +58,7 @@ def warps_for(query_side: int, gallery_side: int) -> int:
 
 
 @functools.cache
-def _program() -> Any:
+def triton_program() -> Any:
     import triton
     import triton.language as tl
 

@@ -11,7 +11,7 @@ from eet.errors import InputError
 
 # Scaling vectors stay inside float32 while exp(-cost / epsilon) spans no more than this many e-folds (1e-26); beyond,
 # iterations run on logarithms, which is 4 to 5 times slower.
-_MAX_KERNEL_SPAN = 60.0
+MAX_KERNEL_SPAN = 60.0
 
 # Below, float32 cannot tell costs of order 1 apart after division by epsilon.
 _SMALLEST_EPSILON = 1e-4
@@ -94,7 +94,7 @@ def sinkhorn(
         span = -log_kernel[:, :-1, :-1].min()
     else:
         span = -log_kernel.min()
-    solve = _solve_by_scaling if float(span) <= _MAX_KERNEL_SPAN else _solve_by_logarithms
+    solve = _solve_by_scaling if float(span) <= MAX_KERNEL_SPAN else _solve_by_logarithms
     plan, error = solve(log_kernel, rows_PK, columns_PL, tolerance, max_iterations, check_every)
     if solve is _solve_by_scaling and not bool(torch.isfinite(error).all()):
         plan, error = _solve_by_logarithms(log_kernel, rows_PK, columns_PL, tolerance, max_iterations, check_every)

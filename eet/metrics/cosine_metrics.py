@@ -10,7 +10,7 @@ import numpy as np
 from eet.errors import InputError
 from eet.metrics.ranked_metrics import check_ranks, measure_names, measures_of_ranks
 
-_BLOCK = 256  # queries at once: their similarities to 60,000 images take 60 MB
+QUERIES_AT_ONCE = 256  # their similarities to 60,000 images take 60 MB
 
 
 def cosine_metrics(
@@ -51,8 +51,8 @@ def cosine_metrics(
     rows_of = {label: np.flatnonzero(labels_N == label) for label in np.unique(labels_N).tolist()}
     names = ["mAP", *measure_names(ks, recall_ks)]
     sums, used = np.zeros(len(names)), 0
-    for start in range(0, len(units_ND), _BLOCK):
-        similarities_TN = units_ND[start : start + _BLOCK] @ units_ND.T
+    for start in range(0, len(units_ND), QUERIES_AT_ONCE):
+        similarities_TN = units_ND[start : start + QUERIES_AT_ONCE] @ units_ND.T
         for row, similarities_N in enumerate(similarities_TN, start):
             matches = rows_of[labels_N[row].item()]
             matches = matches[matches != row]

@@ -46,7 +46,7 @@ def expected_average_precision(total_QH: np.ndarray, relevant_QH: np.ndarray) ->
     total_QH, relevant_QH = _histograms(total_QH, relevant_QH)
     before_QH = np.cumsum(total_QH, axis=1) - total_QH
     relevant_before_QH = np.cumsum(relevant_QH, axis=1) - relevant_QH
-    inverse_ranks_QH = _sum_of_inverses(before_QH, total_QH)
+    inverse_ranks_QH = sum_of_inverses(before_QH, total_QH)
     slope_QH = (relevant_QH - 1) / np.maximum(total_QH - 1, 1)
     # n = 1 leaves (j - 1) = 0 for its only rank, which rounding in n - (N0 + 1) * S would not.
     offsets_QH = np.where(total_QH > 1, total_QH - (before_QH + 1) * inverse_ranks_QH, 0.0)
@@ -96,7 +96,7 @@ _SUMMED = 256
 _HARMONIC = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, _SUMMED + 1))])
 
 
-def _sum_of_inverses(start: np.ndarray, count: np.ndarray) -> np.ndarray:
+def sum_of_inverses(start: np.ndarray, count: np.ndarray) -> np.ndarray:
     """1 / (start + 1) + ... + 1 / (start + count), without a loop.
 
     Far ranks use the difference of two expansions of the harmonic numbers with the logarithms joined in log1p, because

@@ -12,7 +12,7 @@ import numpy as np
 
 from eet.hashing.distance import as_words
 
-_BLOCK = 64  # queries: counts of a block stay small beside a gallery
+QUERIES_AT_ONCE = 64  # their counts stay small beside a gallery
 
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def match_ranks(
         )  # fmt: skip
         return [measure(np.sort(ranks[start : start + count])) for start, count in zip(starts, found, strict=False)]
 
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(query_codes), _BLOCK)]
+    blocks = [slice(start, start + QUERIES_AT_ONCE) for start in range(0, len(query_codes), QUERIES_AT_ONCE)]
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         measured = [value for part in pool.map(rank, blocks) for value in part]
     return MatchRanks(measured, total_QH, relevant_QH)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_PAIRS_AT_ONCE = 64_000_000
-_CODES_AT_ONCE = 1 << 20
-_SAMPLED_CODES = 1 << 16
+PAIRS_AT_ONCE = 64_000_000
+CODES_AT_ONCE = 1 << 20
+SAMPLED_CODES = 1 << 16
 
 
 class DeviceScan:
@@ -34,26 +34,26 @@ class DeviceScan:
 
     def nearest(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(starts, codes, distances) as `eet.search.scan.nearest` gives them."""
-        most = max(1, _PAIRS_AT_ONCE // max(1, min(k, len(self._bytes_UB))))
-        parts = [self._nearest(words_QW[start : start + most], k) for start in range(0, len(words_QW), most)]
+        most = max(1, PAIRS_AT_ONCE // max(1, min(k, len(self._bytes_UB))))
+        parts = [self.nearest_at_once(words_QW[start : start + most], k) for start in range(0, len(words_QW), most)]
         ends = np.cumsum([0] + [len(codes) for _, codes, _ in parts])
         starts = [starts[:-1] + end for (starts, _, _), end in zip(parts, ends, strict=False)]
         codes, distances = (np.concatenate([part[column] for part in parts]) for column in (1, 2))
         return np.concatenate([*starts, ends[-1:]]), codes, distances
 
-    def _nearest(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def nearest_at_once(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         query_bytes = torch.from_numpy(np.ascontiguousarray(words_QW).view(np.uint8)[:, : self.num_bits // 8].copy()).to(self.device)
         signs_Qb = self._signs(query_bytes)
         num_queries, num_codes = len(signs_Qb), len(self._bytes_UB)
         # Spread over all codes: where they are sorted, neighbours are alike.
-        sample = torch.arange(0, num_codes, -(-num_codes // _SAMPLED_CODES), device=self.device)
+        sample = torch.arange(0, num_codes, -(-num_codes // SAMPLED_CODES), device=self.device)
         products_Qn = signs_Qb @ self._signs(self._bytes_UB[sample]).T
         counts_QH = torch.zeros(num_queries, self.num_bits + 1, dtype=torch.int64, device=self.device)
         counts_QH.scatter_add_(1, self._distances(products_Qn), self._sizes_U[sample].expand(num_queries, -1))
         radius_Q = _radius(counts_QH, k)
         counts_QH.zero_()
         found: list[_Found] = [_Found(sample[:0], sample[:0], sample[:0])]
-        step = min(_CODES_AT_ONCE, max(1, _PAIRS_AT_ONCE // num_queries))
+        step = min(CODES_AT_ONCE, max(1, PAIRS_AT_ONCE // num_queries))
         for start in range(0, num_codes, step):
             products_Qn = signs_Qb @ self._signs(self._bytes_UB[start : start + step]).T
             query, place = (products_Qn >= (self.num_bits - 2 * radius_Q).to(products_Qn.dtype)[:, None]).nonzero(as_tuple=True)
@@ -61,7 +61,7 @@ class DeviceScan:
             counted = query * counts_QH.shape[1] + found[-1].distance_n
             counts_QH.view(-1).scatter_add_(0, counted, self._sizes_U[found[-1].code_n])
             radius_Q = torch.minimum(radius_Q, _radius(counts_QH, k))
-            if sum(len(part.query_n) for part in found) > _PAIRS_AT_ONCE:
+            if sum(len(part.query_n) for part in found) > PAIRS_AT_ONCE:
                 found = [_within(found, radius_Q)]
         query_n, code_n, distance_n = (values.cpu().numpy() for values in _within(found, radius_Q))
         order = np.argsort(query_n, kind="stable")  # blocks ascend, so the codes of a query do

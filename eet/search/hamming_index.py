@@ -15,7 +15,7 @@ from eet.search.tiled_search import Scan, tiled_search
 if TYPE_CHECKING:
     from eet.search.device_scan import DeviceScan
 
-_QUERIES_AT_ONCE = 1024  # on a device; their byte tables take bytes * 1 kB a query
+QUERIES_ON_DEVICE = 1024  # at once; their byte tables take bytes * 1 kB a query
 _FEW_CODES, _FEW_QUERIES = 1 << 21, 8  # with fewer codes, a thread takes 8 queries or more; with more, threads share the codes instead
 
 
@@ -55,9 +55,9 @@ class HammingIndex(Index):
         device: str = "cpu",
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return tiled_search(self.codes, self._scan(device), packed_QB, k, query_hash=query_hash, threads=threads)
+        return tiled_search(self.codes, self.scan(device), packed_QB, k, query_hash=query_hash, threads=threads)
 
-    def _scan(self, device: str) -> Scan:
+    def scan(self, device: str) -> Scan:
         """How candidates are found on a device."""
         codes = self.codes
         if device == "cpu":
@@ -74,4 +74,4 @@ class HammingIndex(Index):
         if self._on_device is None or self._on_device.device != device:
             self._on_device = DeviceScan(codes.words_UW, codes.offsets, num_bits=8 * codes.width, device=device)
         on_device = self._on_device
-        return Scan(lambda words_TW, k, _: on_device.nearest(words_TW, k), least=_QUERIES_AT_ONCE, most=_QUERIES_AT_ONCE, whole=True)
+        return Scan(lambda words_TW, k, _: on_device.nearest(words_TW, k), least=QUERIES_ON_DEVICE, most=QUERIES_ON_DEVICE, whole=True)

@@ -132,9 +132,9 @@ class IVFIndex(Index):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.is_exact:
             return self._exact.search_scored(packed_QB, k, query_hash=query_hash, device=device, threads=threads)
-        return tiled_search(self.codes, self._scan(), packed_QB, k, query_hash=query_hash, threads=threads)
+        return tiled_search(self.codes, self.scan(), packed_QB, k, query_hash=query_hash, threads=threads)
 
-    def _scan(self) -> Scan:
+    def scan(self) -> Scan:
         """How candidates are found in the nearest lists."""
         from eet.search.scan import QUERIES_AT_ONCE, nearest_in_lists
 

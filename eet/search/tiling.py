@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-_LEAST_PAIRS, _LEAST_CODES = 1 << 18, 1 << 12
+LEAST_PAIRS, LEAST_CODES = 1 << 18, 1 << 12
 
 
 class Tiling(NamedTuple):
@@ -40,7 +40,7 @@ def tiling(num_queries: int, num_codes: int, *, threads: int, least: int, most: 
     tile = _parts(num_queries, tiles)
     if whole or tiles >= threads:
         return Tiling(tile, 1)
-    return Tiling(tile, max(1, min(threads, num_codes // max(_LEAST_CODES, _LEAST_PAIRS // tile))))
+    return Tiling(tile, max(1, min(threads, num_codes // max(LEAST_CODES, LEAST_PAIRS // tile))))
 
 
 def _parts(number: int, size: int) -> int:

@@ -84,15 +84,15 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
     """
     if member.column is None:
         if is_compressed_tar(path):
-            file = _unpacked.get(member.container, lambda: _unpack(filesystem, path))  # held, or it closes when others take its place
+            file = unpacked_files.get(member.container, lambda: unpack(filesystem, path))  # held, or it closes when others take its place
             data = os.pread(file.fileno(), member.second, member.first)
         else:
-            data = _files.get(member.container, lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
+            data = open_files.get(member.container, lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
         if len(data) < member.second:
             raise InputError(f"{member.container} ends within the picture at byte {member.first}: it was replaced after it was listed")
         return data
     key = (member.container, member.first, member.column)
-    cells = _groups.get(key, lambda: _read_group(filesystem, path, member))
+    cells = row_groups.get(key, lambda: read_group(filesystem, path, member))
     if member.second >= len(cells):
         raise InputError(f"{member.container} has {len(cells)} rows in row group {member.first}: it was replaced after it was listed")
     return cells[member.second].as_py() or b""
@@ -118,7 +118,7 @@ class _Gzip(gzip.GzipFile):
         self._packed.close()
 
 
-def _unpack(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
+def unpack(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
     with open_compressed(filesystem, path) as unpacked:
         return _temporary(unpacked)
 
@@ -135,7 +135,7 @@ def _temporary(contents: IO[bytes] | pa.NativeFile) -> IO[bytes]:
     return file
 
 
-def _read_group(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Array:
+def read_group(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Array:
     assert member.column is not None
     if path.lower().endswith(".arrow"):
         column = _read_batch(filesystem, path, member)
@@ -156,7 +156,7 @@ def _read_batch(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Ar
     with open_arrow(filesystem, path) as file:
         if is_arrow_stream(file):
             if not isinstance(filesystem, pafs.LocalFileSystem):
-                copy = _unpacked.get(member.container, lambda: _copy(filesystem, path))
+                copy = unpacked_files.get(member.container, lambda: _copy(filesystem, path))
                 file = pa.memory_map(f"/dev/fd/{copy.fileno()}")
             batch = next(islice(pa.ipc.open_stream(file), member.first, None), None)
         else:
@@ -184,13 +184,16 @@ def _copy(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
         return _temporary(stream)
 
 
-class _Recent(Generic[T]):
+class Recent(Generic[T]):
     """The last few values by key; each is made by one thread while others that want it wait. A failure is not kept."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._lock = threading.Lock()
         self._values: OrderedDict[Any, Future[T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def get(self, key: Any, make: Callable[[], T]) -> T:
         with self._lock:
@@ -212,6 +215,6 @@ class _Recent(Generic[T]):
         return future.result()
 
 
-_files: _Recent[pa.NativeFile] = _Recent(_OPEN_FILES)
-_unpacked: _Recent[IO[bytes]] = _Recent(_UNPACKED_FILES)
-_groups: _Recent[pa.Array] = _Recent(_ROW_GROUPS)
+open_files: Recent[pa.NativeFile] = Recent(_OPEN_FILES)
+unpacked_files: Recent[IO[bytes]] = Recent(_UNPACKED_FILES)
+row_groups: Recent[pa.Array] = Recent(_ROW_GROUPS)

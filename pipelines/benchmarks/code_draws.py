@@ -13,7 +13,7 @@ from eet.search import HammingIndex
 from eet.search.ivf_index import learn_centroids
 
 CLUSTERS = 200
-_STEP = 1 << 18
+CODES_AT_ONCE = 1 << 18
 
 
 def draw_uniform(rng: np.random.Generator, number: int, bits: int) -> np.ndarray:
@@ -68,8 +68,8 @@ class Clusters:
         """
         bits = self.ones_Cb.shape[1]
         packed = np.empty((number, bits // 8), np.uint8)
-        for start in range(0, number, _STEP):
-            part = packed[start : start + _STEP]
+        for start in range(0, number, CODES_AT_ONCE):
+            part = packed[start : start + CODES_AT_ONCE]
             cluster = rng.choice(len(self.weight_C), len(part), p=self.weight_C)
             part[:] = np.packbits(rng.random((len(part), bits), dtype=np.float32) < self.ones_Cb[cluster], axis=1)
         return packed

@@ -108,7 +108,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class _Run:
+class EncodeRun:
     """One method once: rows in its first part, seconds from its start to the ends of the first part and of the last, and the codes
     (rows, bytes) in the order of the ids.
     """
@@ -145,10 +145,10 @@ def _measure(options: EncodeBenchmarkOptions, setup: Setup, model: str) -> list[
         )
         for method, on_device in (("part encoder", False), (ON_DEVICE, True))[: 1 + options.jpegs_on_device]
     }
-    runs: dict[str, list[_Run]] = {method: [] for method in options.methods}
+    runs: dict[str, list[EncodeRun]] = {method: [] for method in options.methods}
     with tempfile.TemporaryDirectory(prefix="eet-benchmark-") as folder:
         images = f"{folder}/images.parquet"
-        write_repeated(images, _uris(options), options.rows)
+        write_repeated(images, image_uris(options), options.rows)
         for number in range(options.rounds):
             gallery = f"{folder}/gallery-{number}"
             runs["eet encode"].append(
@@ -168,7 +168,7 @@ def _measure(options: EncodeBenchmarkOptions, setup: Setup, model: str) -> list[
     return timings
 
 
-def _timing(method: str, runs: dict[str, list[_Run]]) -> EncodeTiming:
+def _timing(method: str, runs: dict[str, list[EncodeRun]]) -> EncodeTiming:
     rates = [run.steady_rate for run in runs[method]]
     bare = [run.steady_rate for run in runs["part encoder"]]
     codes, expected = runs[method][-1].codes, runs["part encoder"][-1].codes
@@ -182,7 +182,7 @@ def _timing(method: str, runs: dict[str, list[_Run]]) -> EncodeTiming:
     )
 
 
-def _uris(options: EncodeBenchmarkOptions) -> list[str]:
+def image_uris(options: EncodeBenchmarkOptions) -> list[str]:
     """Of the images that are repeated, `rows` at most."""
     options = with_absolute_locations(options)
     assert options.images is not None
@@ -201,7 +201,7 @@ def write_repeated(table: str, uris: list[str], rows: int) -> None:
     pq.write_table(pa.table({"id": ids, "path": list(itertools.islice(itertools.cycle(uris), rows))}), table)
 
 
-def _with_ray(**options: Any) -> _Run:
+def _with_ray(**options: Any) -> EncodeRun:
     """`eet encode` with these options. The parts of one worker end when their files are written."""
     from pipelines import encode  # Ray, which the other benchmarks do without
 
@@ -209,16 +209,16 @@ def _with_ray(**options: Any) -> _Run:
     started = time.time()
     encode.run(config)
     ends = [Path(config.out, part_name(part)).stat().st_mtime - started for part in finished_parts(config.out)]
-    return _Run(config.rows_per_part, min(ends), max(ends), open_gallery(config.out).codes()[0])
+    return EncodeRun(config.rows_per_part, min(ends), max(ends), open_gallery(config.out).codes()[0])
 
 
-def _with_part_encoder(encoder: PartEncoder, gallery: str) -> _Run:
+def _with_part_encoder(encoder: PartEncoder, gallery: str) -> EncodeRun:
     """The rows of the gallery's plan, read and encoded part after part, without Ray and without writing."""
     hashes, ends, started = [], [], time.perf_counter()
     for part in planned_parts(gallery):
         hashes.append(encoder.encode(read_planned_part(gallery, part)).hash)
         ends.append(time.perf_counter() - started)
-    return _Run(len(hashes[0]), ends[0], ends[-1], pack(np.concatenate(hashes)))
+    return EncodeRun(len(hashes[0]), ends[0], ends[-1], pack(np.concatenate(hashes)))
 
 
 class FileImages(Dataset):
@@ -245,7 +245,7 @@ def file_images(model: GalleryModel, paths: list[str]) -> FileImages:
 
 
 @torch.inference_mode()
-def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int) -> _Run:
+def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int) -> EncodeRun:
     """torch's loader with as many processes as the encoder has threads, and the network in this one."""
     started = time.perf_counter()
     loader = DataLoader(
@@ -265,7 +265,7 @@ def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int)
         rows += len(images)
         if rows >= rows_per_part and not first_rows:
             first_rows, first_end_s = rows, time.perf_counter() - started
-    return _Run(first_rows, first_end_s, time.perf_counter() - started, pack(np.concatenate(hashes)))
+    return EncodeRun(first_rows, first_end_s, time.perf_counter() - started, pack(np.concatenate(hashes)))
 
 
 def _planned(options: EncodeBenchmarkOptions, setup: Setup) -> str:

@@ -58,7 +58,7 @@ COLUMNS = (
 )
 
 
-class _Classification(nn.Module):
+class Classification(nn.Module):
     """timm's network under cross-entropy."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -88,7 +88,7 @@ def measure(options: TrainBenchmarkOptions, setup: Setup) -> list[TrainTiming]:
     codes_Cb = torch.randint(0, 2, (NUM_CLASSES, NUM_BITS), generator=generator).mul_(2).sub_(1)
     student = student_of(backbone, schedule)
     objectives: dict[str, nn.Module] = {
-        PEER: _Classification(timm_vit(backbone)),
+        PEER: Classification(timm_vit(backbone)),
         TEACHER: _Total(HashingObjective(student_of(backbone, UNPRUNED), codes_Cb)),
         STAGED: _Total(DistillationObjective(student_of(backbone, schedule), student_of(backbone, UNPRUNED), codes_Cb, joint=False)),
         JOINT: _Total(DistillationObjective(student, student_of(backbone, UNPRUNED), codes_Cb, joint=True)),
@@ -97,7 +97,7 @@ def measure(options: TrainBenchmarkOptions, setup: Setup) -> list[TrainTiming]:
     labels = torch.randint(0, NUM_CLASSES, (options.batch_size,), generator=generator).to(device)
     micro = FitSettings(batch_size=options.batch_size).micro_batch(options.batch_size, device.type)
     steps = {
-        name: _Step(objective.train().to(device), images, labels, micro=micro, bf16=setup.bf16, compiled=options.compile)
+        name: Step(objective.train().to(device), images, labels, micro=micro, bf16=setup.bf16, compiled=options.compile)
         for name, objective in objectives.items()
     }
     seconds = interleaved_seconds({name: step.run for name, step in steps.items()}, repeats=setup.repeats, device=device)
@@ -111,7 +111,7 @@ def measure(options: TrainBenchmarkOptions, setup: Setup) -> list[TrainTiming]:
     return timings
 
 
-class _Step:
+class Step:
     """A step of one objective over the same images."""
 
     def __init__(self, objective: nn.Module, images: Tensor, labels: Tensor, *, micro: int, bf16: bool, compiled: bool) -> None:
@@ -130,7 +130,7 @@ class _Step:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def _peak_gb(step: _Step, device: torch.device) -> float | None:
+def _peak_gb(step: Step, device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()

@@ -15,7 +15,7 @@ from eet.gallery import SCHEMA_VERSION, load_model, open_gallery, planned_parts
 from pipelines import cli, encode
 from pipelines.actors import encoding
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 PARTS = 24
 

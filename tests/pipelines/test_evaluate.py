@@ -12,9 +12,9 @@ import pytest
 
 from eet.datasets import synthetic
 from eet.gallery import Gallery, Manifest, open_gallery, part_table, write_manifest, write_part
-from eet.metrics import average_precision, encoded_protocol, published_protocol, ranked_metrics
+from eet.metrics import encoded_protocol, published_protocol, ranked_metrics
 from eet.vit import load_bundle, read_bundle_record, save_bundle
-from pipelines import encode, evaluate, search
+from pipelines import encode, evaluate
 from pipelines.job.options import DataOptions
 
 
@@ -148,68 +148,6 @@ def test_a_gallery_without_labels_cannot_be_measured(galleries, tmp_path, new_ou
     plain = hand_made(tmp_path / "plain", codes, [None] * len(codes), None)
     with pytest.raises(ValueError, match="has no labels"):
         evaluate.run(evaluate.EvaluateConfig(gallery=plain.path, out=new_out()))
-
-
-def test_hits_of_the_whole_gallery_give_the_rankings_measures(galleries, tmp_path, new_out):
-    hits = str(tmp_path / "hits.parquet")
-    search.run(search.SearchConfig(gallery=galleries["test"], queries=galleries["test"], k=100, out=hits))
-    values = encoded_only(galleries["test"], new_out(), hits=hits)
-    ranked = encoded_only(galleries["test"], new_out())
-    assert values.pop("mAP@15") == pytest.approx(ranked["mAP_stable"])  # all 15 others, in their order
-    for name, value in values.items():
-        assert value == pytest.approx(ranked[name]), name
-    assert {"P@1", "P@10", "recall@1", "recall@2", "recall@4", "recall@8", "R-precision", "MAP@R", "queries"} == set(values)
-
-
-@pytest.mark.parametrize("k", [1, 2, 5])
-def test_map_at_k_by_a_loop_and_no_r_measures_below_r(galleries, tmp_path, capsys, k, new_out):
-    hits_path = str(tmp_path / "hits.parquet")
-    hits = search.run(search.SearchConfig(gallery=galleries["train"], queries=galleries["test"], k=k, out=hits_path))
-    values = encoded_only(galleries["train"], new_out(), queries=galleries["test"], hits=hits_path)
-    expected = []
-    for query in dict.fromkeys(hits["query_id"].to_pylist()):
-        rows = sorted((row for row in hits.to_pylist() if row["query_id"] == query), key=lambda row: row["rank"])
-        found, total = 0, 0.0
-        for row in rows:
-            if row["item_label"] == row["query_label"]:
-                found += 1
-                total += found / row["rank"]
-        expected.append(total / min(8, k))  # 8 training pictures of each label
-    assert values[f"mAP@{k}"] == pytest.approx(np.mean(expected))
-    assert "mAP" not in values and "R-precision" not in values and "MAP@R" not in values
-    assert "search with a larger --k" in capsys.readouterr().out
-
-
-def test_queries_that_only_share_names_with_items_are_not_taken_for_them(galleries, tmp_path, new_out):
-    """A query set whose files are called as the gallery's are: all 8 matches count, none is the query."""
-    codes, labels = arrays(galleries["train"])
-    names = open_gallery(galleries["train"]).manifest.label_names
-    items = hand_made(tmp_path / "items", codes, labels.tolist(), names)
-    queries = hand_made(tmp_path / "queries", codes[::4].copy(), labels[::4].tolist(), names)
-    hits = str(tmp_path / "hits.parquet")
-    search.run(search.SearchConfig(gallery=items.path, queries=queries.path, k=32, out=hits))
-    values = encoded_only(items.path, new_out(), queries=queries.path, hits=hits)
-    ranked = encoded_only(items.path, new_out(), queries=queries.path)
-    assert values["R-precision"] == pytest.approx(ranked["R-precision"])
-    assert values["mAP@32"] == pytest.approx(ranked["mAP_stable"])
-
-
-def test_hits_of_other_queries_are_refused_where_the_gallery_should_be_its_own(galleries, tmp_path, new_out):
-    hits = str(tmp_path / "hits.parquet")
-    search.run(search.SearchConfig(gallery=galleries["train"], queries=galleries["test"], k=9, out=hits))
-    with pytest.raises(ValueError, match="give --queries"):
-        encoded_only(galleries["train"], new_out(), hits=hits)
-
-
-def test_expected_map_is_the_mean_over_queries_of_the_expected_precision(galleries, new_out):
-    codes, labels = arrays(galleries["test"])
-    bits = np.unpackbits(codes, axis=1).astype(int)
-    precisions = []
-    for query in range(len(codes)):
-        others = np.arange(len(codes)) != query
-        distances = (bits[query] != bits[others]).sum(axis=1)
-        precisions.append(average_precision(distances, labels[others] == labels[query], ties="expected"))
-    assert encoded_only(galleries["test"], new_out())["mAP"] == pytest.approx(np.mean(precisions))
 
 
 def test_a_dry_run_writes_nothing(galleries, tmp_path, capsys):

@@ -21,7 +21,7 @@ import pytest
 from eet.gallery import open_gallery
 from pipelines import encode
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 CHECKOUT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).parent / "ray")

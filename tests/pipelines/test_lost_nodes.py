@@ -9,7 +9,7 @@ import pytest
 from eet.gallery import open_gallery, read_hits
 from pipelines import encode, rerank
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 class Left(NamedTuple):

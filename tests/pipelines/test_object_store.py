@@ -15,7 +15,7 @@ from eet.gallery import encoding, open_gallery, read_hits, write_part
 from eet.storage import join_location, resolve
 from pipelines import encode, search
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pipelines import distill, encode, rerank, search
 from pipelines.costs.networks import latencies_ms
 from pipelines.job.options import DataOptions, TrainOptions
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

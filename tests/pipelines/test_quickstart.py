@@ -12,6 +12,8 @@ from eet.gallery import Manifest, part_table, read_hits, write_manifest, write_p
 from pipelines import quickstart
 from pipelines.job.options import StudentOptions, TrainOptions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(monkeypatch):

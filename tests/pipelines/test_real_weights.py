@@ -13,7 +13,7 @@ from pipelines import distill, encode
 from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
 from pipelines.quickstart import creature_shares
 
-pytestmark = [pytest.mark.shared, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.shared, pytest.mark.timeout(300), pytest.mark.slow]
 
 BACKBONE = "deit_tiny_patch16_224"
 

@@ -22,7 +22,7 @@ from pipelines.job.options import DataOptions
 from pipelines.train_base import BaseTrainOptions, MarginOptions
 from pipelines.training.run import TrainingResult, read_labelled_images
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 NETWORK = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 EPOCHS = 4

@@ -178,7 +178,7 @@ def test_how_threads_share_the_work_changes_no_byte(student, rows, encoded, thre
 
 def test_a_fault_of_the_network_ends_the_part_and_leaves_the_threads_as_they_were(student, rows, monkeypatch):
     encoder, before = PartEncoder(student, batch_size=4, threads=2), torch.get_num_threads()
-    hashed, real = [], encoder._hash
+    hashed, real = [], encoder.hash_batch
 
     def faulty(views, number):
         hashed.append(number)
@@ -186,7 +186,7 @@ def test_a_fault_of_the_network_ends_the_part_and_leaves_the_threads_as_they_wer
             raise RuntimeError("out of something")
         return real(views, number)
 
-    monkeypatch.setattr(encoder, "_hash", faulty)
+    monkeypatch.setattr(encoder, "hash_batch", faulty)
     with pytest.raises(RuntimeError, match="out of something"):
         encoder.encode(rows)
     assert torch.get_num_threads() == before and sorted(hashed) == [3, 4, 4]

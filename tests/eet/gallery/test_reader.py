@@ -103,7 +103,7 @@ def test_rows_names_what_is_missing(gallery):
 
 def test_rows_reads_only_the_row_groups_and_parts_it_needs(tmp_path, monkeypatch):
     write(str(tmp_path))
-    monkeypatch.setattr("eet.gallery.parts._BYTES_WITH_TOKENS", 80)  # two rows to a group
+    monkeypatch.setattr("eet.gallery.parts.BYTES_WITH_TOKENS", 80)  # two rows to a group
     write_part(str(tmp_path), 1, part([5, 6, 7, 8, 9]))
     assert pq.ParquetFile(tmp_path / part_name(1)).metadata.num_row_groups == 3
     gallery = open_gallery(str(tmp_path))
@@ -121,7 +121,7 @@ def test_rows_reads_only_the_row_groups_and_parts_it_needs(tmp_path, monkeypatch
 
 
 def test_rows_finds_ids_whose_parts_are_not_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("eet.gallery.parts._BYTES_WITH_TOKENS", 80)  # two rows to a group
+    monkeypatch.setattr("eet.gallery.parts.BYTES_WITH_TOKENS", 80)  # two rows to a group
     rows = [[20, 1, 9], [15, 3], [2, 21]]
     for number, numbers in enumerate(rows):
         write_part(str(tmp_path), number, part(numbers))

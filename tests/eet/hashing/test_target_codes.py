@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from eet.hashing import learn_target_codes, shared_codes
-from eet.hashing.target_codes import _nearest_free
+from eet.hashing.target_codes import nearest_free
 
 
 def labels_of(num_labels: int, per_label: int = 3) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_free_codes_are_found_by_flipping_the_least_certain_bits_first() -> None
     taken = {code.tobytes()}
     got = []
     for _ in range(4):
-        free = _nearest_free(code, least_certain_first, taken)
+        free = nearest_free(code, least_certain_first, taken)
         taken.add(free.tobytes())
         got.append(free.tolist())
     assert got == [[1, -1, -1, 1], [-1, -1, 1, 1], [-1, -1, -1, 1], [1, -1, 1, -1]]

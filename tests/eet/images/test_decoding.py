@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from eet.images import ordinary_jpeg
 from eet.images.decoding import DecodeFailure, decode, decode_reduced, read_image
-from eet.storage import read_bytes, resolve
+from eet.storage import read_bytes
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -349,16 +349,6 @@ def test_any_fsspec_store(tmp_path):
     fsspec.filesystem("memory").pipe("/test-decoding/a.png", data)
     assert read_bytes("memory://test-decoding/a.png") == data
     assert read_image("memory://test-decoding/b.png").status == "missing"
-
-
-def test_resolve(tmp_path):
-    filesystem, path = resolve(tmp_path / "a:b" / ".." / "c d")
-    assert (filesystem.type_name, path) == ("local", str(tmp_path / "c d"))
-    assert resolve("file:///x/a%20b/c d?e#f")[1] == "/x/a b/c d?e#f"
-    filesystem, path = resolve("gs://anonymous@bucket/folder/a%20b/100%.jpg")
-    assert (filesystem.type_name, path) == ("gcs", "bucket/folder/a b/100%.jpg")
-    with pytest.raises(ValueError, match="install the fsspec backend for nosuchscheme://"):
-        resolve("nosuchscheme://host/a")
 
 
 # ---- JPEGs decoded at a fraction of their size

@@ -119,15 +119,15 @@ class Nvjpeg:
     def __init__(self, monkeypatch, failing: dict[bytes, str] | None = None) -> None:
         self.decoder = DeviceJpegDecoder(torch.device("cpu"))
         self.groups: list[int] = []
-        self._failing, self._decode = failing or {}, self.decoder._decode
-        monkeypatch.setattr(self.decoder, "_decode", self.decode)
+        self.failing, self._decode = failing or {}, self.decoder.decode_files
+        monkeypatch.setattr(self.decoder, "decode_files", self.decode)
         monkeypatch.setattr(self.decoder, "device", torch.device("cuda"))
 
     def decode(self, files: list[bytes]) -> list[torch.Tensor]:
         self.groups.append(len(files))
         for file in files:
-            if file in self._failing:
-                raise RuntimeError(self._failing[file])
+            if file in self.failing:
+                raise RuntimeError(self.failing[file])
         self.decoder.device, device = torch.device("cpu"), self.decoder.device
         try:
             return self._decode(files)
@@ -167,7 +167,7 @@ def test_what_is_the_devices_fault_is_not_taken_for_a_pictures(monkeypatch, told
 def test_of_an_unclear_fault_a_probe_tells_whose_it_is(monkeypatch):
     data = jpeg(picture())
     nvjpeg = Nvjpeg(monkeypatch, {data: "nvjpegDecode failed: 6"})
-    nvjpeg._failing[nvjpeg.decoder._probe] = "nvjpegDecode failed: 8"
+    nvjpeg.failing[nvjpeg.decoder.probe] = "nvjpegDecode failed: 8"
     with pytest.raises(RuntimeError, match="nvjpegDecode failed: 8"):
         list(nvjpeg.decoder.decode([ordinary(data)]))
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision import transforms
 
 from eet.images import DecodeFailure, Preprocessing, decode, read_image
-from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA, _random_box
+from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA, random_box
 
 PUBLISHED = Preprocessing.published()
 
@@ -221,7 +221,7 @@ def test_random_boxes_have_the_areas_and_shapes_asked_for(size: tuple[int, int],
     random, shares, aspects, lefts = np.random.default_rng(0), [], [], []
     width, height = size
     for _ in range(1000):
-        left, top, right, bottom = _random_box(width, height, random, min_area)
+        left, top, right, bottom = random_box(width, height, random, min_area)
         assert 0 <= left < right <= width and 0 <= top < bottom <= height
         shares.append((right - left) * (bottom - top) / (width * height))
         aspects.append((right - left) / (bottom - top))
@@ -252,7 +252,7 @@ def test_published_crops_are_the_default_and_larger_ones_can_be_had() -> None:
     ("size", "box"), [((1000, 10), (1000 / 2 - 20 / 3, 0, 1000 / 2 + 20 / 3, 10)), ((10, 1000), (0, 500 - 20 / 3, 10, 500 + 20 / 3))]
 )
 def test_very_long_pictures_fall_back_to_the_middle(size: tuple[int, int], box: tuple[float, ...]) -> None:
-    assert _random_box(*size, np.random.default_rng(0), PUBLISHED_MIN_CROP_AREA) == pytest.approx(box)
+    assert random_box(*size, np.random.default_rng(0), PUBLISHED_MIN_CROP_AREA) == pytest.approx(box)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50)])

@@ -31,6 +31,7 @@ for transported in (1.0, 0.4):
 """
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_torch_loop() -> None:
     pytest.importorskip("triton", reason="triton is installed on Linux only")
     done = subprocess.run([sys.executable, "-c", COMPARE], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
@@ -44,7 +45,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from eet.matching import fused_sinkhorn
 
-program = fused_sinkhorn._program()
+program = fused_sinkhorn.triton_program()
 kinds = dict.fromkeys(program.arg_names, "fp32")
 kinds |= dict.fromkeys(("query", "gallery", "query_marginal", "gallery_marginal", "scores"), "*fp32") | {"pairs": "*i64"}
 kinds |= dict.fromkeys(("num_query", "num_gallery", "dims", "max_iterations"), "i32") | dict.fromkeys("KLD", "constexpr")
@@ -60,6 +61,7 @@ for capability in (80, 90):
 """
 
 
+@pytest.mark.slow
 def test_the_program_compiles_for_the_cards_that_users_have(tmp_path) -> None:
     pytest.importorskip("triton", reason="triton is installed on Linux only")
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}

@@ -224,6 +224,7 @@ print([sum(kernel.stats.cache_misses.values()) for kernel in (compiled_sinkhorn.
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing() -> None:
     """Its arguments, named tuples, are found on disk by what they are."""
     runs = [subprocess.run([sys.executable, "-c", SECOND_PROCESS], capture_output=True, text=True, check=True) for _ in range(2)]

@@ -36,7 +36,7 @@ def slow_metrics(embeddings, labels, count_query):  # type: ignore[no-untyped-de
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("block", [7, 256])
 def test_counted_ranks_equal_a_sort_one_query_at_a_time(tied: bool, count_query: bool, block: int, monkeypatch) -> None:
-    monkeypatch.setattr(sys.modules["eet.metrics.cosine_metrics"], "_BLOCK", block)  # the package's attribute is the function
+    monkeypatch.setattr(sys.modules["eet.metrics.cosine_metrics"], "QUERIES_AT_ONCE", block)  # the package's attribute is the function
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 6, size=90)
     labels[10] = 99

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eet.metrics import average_precision, expected_average_precision, precision_recall_curve
-from eet.metrics.distance_histogram import _sum_of_inverses, check_codes
+from eet.metrics.distance_histogram import check_codes, sum_of_inverses
 
 
 @pytest.mark.parametrize("scale", [3, 60, 3000])
@@ -34,7 +34,7 @@ def test_expected_average_precision_stays_exact_far_down_a_huge_gallery() -> Non
 def test_sums_of_inverses_hold_to_the_last_digits(start: int) -> None:
     for count in (0, 1, 2, 57, 900):
         expected = math.fsum(1 / i for i in range(start + 1, start + count + 1))
-        assert _sum_of_inverses(np.array(start), np.array(count)) == pytest.approx(expected, rel=1e-13, abs=1e-15)
+        assert sum_of_inverses(np.array(start), np.array(count)) == pytest.approx(expected, rel=1e-13, abs=1e-15)
 
 
 def test_precision_recall_curve_pools_counts_and_leaves_out_empty_queries() -> None:

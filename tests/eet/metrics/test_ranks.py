@@ -16,7 +16,7 @@ def slow_distance(a: np.ndarray, b: np.ndarray) -> int:
 @pytest.mark.parametrize("same_gallery", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ranks_and_counts_equal_a_plain_loop(monkeypatch: pytest.MonkeyPatch, bits: int, same_gallery: bool, threads: int) -> None:
-    monkeypatch.setattr(ranks, "_BLOCK", 3)
+    monkeypatch.setattr(ranks, "QUERIES_AT_ONCE", 3)
     rng = np.random.default_rng(bits)
     gallery, gallery_labels = random_codes(rng, 60, bits), rng.integers(-1, 4, size=60)
     rows = np.array([3, 59, 17, 0]) if same_gallery else None

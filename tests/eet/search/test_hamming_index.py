@@ -94,9 +94,9 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, devi
     items, queries, query_hash = make_case(rng, 16, 400, 60)
     index = HammingIndex.build(items)
     whole = index.search(queries, 9, query_hash=query_hash)
-    monkeypatch.setattr("eet.search.device_scan._PAIRS_AT_ONCE", 50)
-    monkeypatch.setattr("eet.search.device_scan._SAMPLED_CODES", 7)
-    monkeypatch.setattr("eet.search.hamming_index._QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr("eet.search.device_scan.PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr("eet.search.device_scan.SAMPLED_CODES", 7)
+    monkeypatch.setattr("eet.search.hamming_index.QUERIES_ON_DEVICE", 2)
     monkeypatch.setattr("eet.search.scan.QUERIES_AT_ONCE", 2)
     for threads in (1, 3):
         blocked = index.search(queries, 9, query_hash=query_hash, device=device, threads=threads)
@@ -124,15 +124,15 @@ def test_of_few_codes_threads_take_queries_each_as_long_as_there_are_enough(monk
     items, queries, _ = make_case(np.random.default_rng(7), 32, 3000, 100_000)
     queries = np.resize(queries, (64, queries.shape[1]))
     index = HammingIndex.build(items)
-    monkeypatch.setattr("eet.search.tiling._LEAST_CODES", 1)
-    monkeypatch.setattr("eet.search.tiling._LEAST_PAIRS", 1)
-    scan, found = index._scan("cpu"), []
+    monkeypatch.setattr("eet.search.tiling.LEAST_CODES", 1)
+    monkeypatch.setattr("eet.search.tiling.LEAST_PAIRS", 1)
+    scan, found = index.scan("cpu"), []
 
     def find(words_TW, k, ranges_R2):
         found.append(len(words_TW))
         return scan.find(words_TW, k, ranges_R2)
 
-    monkeypatch.setattr(index, "_scan", lambda device: scan._replace(find=find))
+    monkeypatch.setattr(index, "scan", lambda device: scan._replace(find=find))
     index.search(queries, 5, threads=threads)
     assert found == tiles
 
@@ -141,9 +141,11 @@ def test_a_device_takes_fewer_queries_at_a_time_for_a_large_k(monkeypatch) -> No
     items, queries, query_hash = make_case(np.random.default_rng(8), 24, 700, 100_000)
     index = HammingIndex.build(items)
     sizes = []
-    nearest = device_scan.DeviceScan._nearest
-    monkeypatch.setattr(device_scan, "_PAIRS_AT_ONCE", 1500)
-    monkeypatch.setattr(device_scan.DeviceScan, "_nearest", lambda self, words, k: (sizes.append(len(words)), nearest(self, words, k))[1])
+    nearest = device_scan.DeviceScan.nearest_at_once
+    monkeypatch.setattr(device_scan, "PAIRS_AT_ONCE", 1500)
+    monkeypatch.setattr(
+        device_scan.DeviceScan, "nearest_at_once", lambda self, words, k: (sizes.append(len(words)), nearest(self, words, k))[1]
+    )
     for k in (3, 500, 5000):
         sizes.clear()
         on_device = index.search(queries, k, query_hash=query_hash, device="cpu:0")

@@ -309,6 +309,7 @@ def test_projection_and_mlp_of_the_last_block_work_for_what_is_asked_for(prune_a
     assert seen == [1 + living] * 2
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiles_without_a_graph_break() -> None:
     student = make_student("vit_small_patch14_reg4_dinov2", PruningSchedule((1, 2), (0.6, 0.5)), qk_norm=True, depth=3)

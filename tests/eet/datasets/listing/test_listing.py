@@ -328,8 +328,8 @@ def write_arrow(table: pa.Table, path: Path, form: str, *, batch: int, compressi
 def test_arrow_files_with_the_bytes_in_them(tree, monkeypatch, form, scheme, batch):
     from eet.storage import members
 
-    monkeypatch.setattr(members, "_groups", members._Recent(2))
-    monkeypatch.setattr(members, "_unpacked", members._Recent(2))
+    monkeypatch.setattr(members, "row_groups", members.Recent(2))
+    monkeypatch.setattr(members, "unpacked_files", members.Recent(2))
     monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
     rows = [{"bytes": f"image {n}".encode(), "path": "x.jpg"} for n in range(5)]
     rows += [{"bytes": None, "path": "a/00.jpg"}, {"bytes": None, "path": None}]
@@ -422,9 +422,9 @@ def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
 def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path, monkeypatch, suffix, scheme):
     from eet.storage import members
 
-    unpack, unpacked = members._unpack, []
-    monkeypatch.setattr(members, "_unpacked", members._Recent(2))
-    monkeypatch.setattr(members, "_unpack", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
+    unpack, unpacked = members.unpack, []
+    monkeypatch.setattr(members, "unpacked_files", members.Recent(2))
+    monkeypatch.setattr(members, "unpack", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
     data = {f"{number:03d}.jpg": np.random.default_rng(number).bytes(3000) for number in range(100)}
     for shard in range(3):
         make_tar(tmp_path / f"s{shard}.{suffix}", {**data, "000.cls": b"wren", "000.txt": b"words"}, "w:gz")
@@ -437,7 +437,7 @@ def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path,
         for shard in range(3):
             own = places[100 * shard : 100 * shard + 100][::-1]
             assert list(pool.map(read_bytes, [uri for _, uri in own])) == [data[item_id[-7:]] for item_id, _ in own]
-    assert len(unpacked) == 3 and len(members._unpacked._values) == 2
+    assert len(unpacked) == 3 and len(members.unpacked_files) == 2
 
 
 def test_a_gzip_of_several_streams(tmp_path):
@@ -489,23 +489,6 @@ def test_numbers_and_names_in_tar_shards_are_not_mixed(tmp_path, first, second, 
         list(list_images(f"{tmp_path}/*.tar"))
 
 
-def test_a_container_that_was_replaced_is_an_error_and_no_other_picture(tmp_path):
-    make_tar(tmp_path / "s.tar", {"a.jpg": b"x" * 5000})
-    ((uri,),) = [batch.uris for batch in list_images(str(tmp_path / "s.tar"))]
-    (tmp_path / "t.tar").write_bytes((tmp_path / "s.tar").read_bytes()[:2000])
-    with pytest.raises(OSError, match="replaced after it was listed"):
-        read_bytes(uri.replace("s.tar", "t.tar"))
-    pq.write_table(pa.table({"image": [b"a", None]}), tmp_path / "p.parquet")
-    assert read_bytes(f"{tmp_path}/p.parquet#0/1/image") == b""
-    for place in ("0/2", "1/0"):
-        with pytest.raises(OSError, match="replaced after it was listed"):
-            read_bytes(f"{tmp_path}/p.parquet#{place}/image")
-    with pytest.raises(FileNotFoundError):
-        read_bytes(f"{tmp_path}/gone.tar#0+10")
-    (tmp_path / "odd.tar#1.jpg").write_bytes(b"a plain file")
-    assert read_bytes(f"{tmp_path}/odd.tar#1.jpg") == b"a plain file"
-
-
 def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     cases = [
@@ -544,20 +527,6 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
         list_images(str(tmp_path / "hole.csv"), columns=Columns(item_id="key"))
     with pytest.raises(ValueError, match="give tables of the same columns"):
         list_images(f"{tmp_path}/*o*.csv")
-
-
-def test_threads_that_want_one_row_group_read_it_once(tmp_path, monkeypatch):
-    from eet.storage import members
-
-    pq.write_table(pa.table({"image": [str(n).encode() for n in range(50)]}), tmp_path / "p.parquet", row_group_size=25)
-    monkeypatch.setattr(members, "_groups", members._Recent(2))
-    read = members._read_group
-    reads: list[int] = []
-    monkeypatch.setattr(members, "_read_group", lambda *given: (reads.append(given[2].first), read(*given))[1])
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(read_bytes, [f"{tmp_path}/p.parquet#{n // 25}/{n % 25}/image" for n in range(50)]))
-    assert found == [str(n).encode() for n in range(50)] and sorted(reads) == [0, 1]
-    assert np.array_equal(reads, sorted(reads))
 
 
 def test_names_that_mean_something_in_a_uri_and_suffixes_in_capitals(tmp_path):

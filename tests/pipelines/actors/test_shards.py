@@ -1,0 +1,71 @@
+"""A gallery held in shards answers as one process does."""
+
+import contextlib
+import shutil
+
+import numpy as np
+import pytest
+from search_by_loop import BITS, hand_made
+
+from eet.gallery import Gallery, open_gallery
+from eet.retrieval.gallery_index import GalleryIndex
+from eet.retrieval.search import search_gallery
+from pipelines.actors import shards
+from pipelines.job.errors import JobFailed
+
+
+@pytest.fixture(scope="module")
+def bits() -> np.ndarray:
+    """60 items on 12 codes, so that most distances are ties."""
+    random = np.random.default_rng(0)
+    return random.integers(0, 2, (12, BITS), np.uint8)[random.integers(0, 12, 60)]
+
+
+@pytest.fixture
+def gallery(bits, tmp_path) -> Gallery:
+    return hand_made(tmp_path / "gallery", bits, [None if row % 7 == 0 else row % 3 for row in range(60)], bad=(5, 17))
+
+
+def kill_a_shard() -> None:
+    """Of this session alone."""
+    import psutil  # Ray brings its own
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "ray::Shard" in " ".join(child.cmdline()):
+                child.kill()
+                child.wait(10)
+                return
+    raise AssertionError("no shard runs")
+
+
+def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewer(ray_session, parted, asked, tmp_path):
+    copy = tmp_path / "gallery"
+    shutil.copytree(parted.path, copy)
+    gallery = open_gallery(str(copy))
+    with shards.sharded_search(gallery, 2, address="local") as found:
+        for number, queries in enumerate(asked[:2]):
+            for k in (1, 11, 60):
+                assert search_gallery(gallery, queries, k=k, search=found).equals(search_gallery(parted, queries, k=k))
+            if number == 0:
+                kill_a_shard()
+        (copy / "parts" / "part-000005.parquet").unlink()
+        kill_a_shard()
+        kill_a_shard()
+        with pytest.raises(JobFailed, match=r"shard of parts 1, 3, 5, 7 cannot be built: .* lacks .*part-000005"):
+            search_gallery(gallery, asked[0], k=5, search=found)
+
+
+@pytest.mark.parametrize("number_of_shards", [1, 2, 5, 9])
+@pytest.mark.parametrize("with_hash", [False, True])
+def test_answers_of_shards_merge_into_the_answer_of_all(parted, asked, number_of_shards, with_hash):
+    """The merge alone, for any number of shards, one of which may be empty."""
+    queries = asked[with_hash]
+    indexes = [GalleryIndex.of_gallery(parted, list(range(number, 9, number_of_shards))) for number in range(number_of_shards)]
+    indexes.append(GalleryIndex.of_gallery(parted, []))
+
+    def found(codes, k, query_hash=None):
+        return shards.merged([index.search(codes, k, query_hash=query_hash) for index in indexes], k)
+
+    for k in (1, 11, 60):
+        assert search_gallery(parted, queries, k=k, search=found).equals(search_gallery(parted, queries, k=k))

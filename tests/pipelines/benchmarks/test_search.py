@@ -1,0 +1,84 @@
+"""The search benchmark measures what it says, and notices answers that differ. Its figures are nobody's test."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from eet.gallery import Manifest, part_table, write_manifest, write_part
+from eet.search import HammingIndex
+from pipelines import benchmark
+from pipelines.benchmarks.search import SearchBenchmarkOptions
+
+SMALL = SearchBenchmarkOptions(sizes=(500, 3000), bits=(16, 24), draws=("clustered", "uniform"), queries=5, k=7, flip_share=0.1)
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_search_is_measured_case_by_case_and_written(tmp_path, capsys, device):
+    file = tmp_path / "search.json"
+    plotted = dataclasses.replace(SMALL, plot=str(tmp_path / "search.png"))
+    timings = benchmark.run(benchmark.BenchmarkConfig(what="search", search=plotted, repeats=2, threads=1, json=str(file), device=device))
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+    cases = {(timing.size, timing.bits, timing.draw): timing for timing in timings}
+    assert len(cases) == len(timings) == 8
+    assert all(timing.ours_ms > 0 and timing.faiss_ms > 0 and timing.ratio > 0 for timing in timings)
+    assert cases[3000, 16, "clustered"].distinct < cases[3000, 16, "uniform"].distinct <= 3000
+    record = json.loads(file.read_text())
+    assert record["machine"]["threads"] == 1 and record["config"]["search"]["k"] == 7
+    assert [case["ratio"] for case in record["timings"]] == [timing.ratio for timing in timings]
+    told = capsys.readouterr().out
+    assert told.count("clustered") == 4 and "faiss" in told
+
+
+@pytest.mark.gpu
+def test_beyond_what_faiss_finds_on_a_gpu_ours_is_measured_alone(tmp_path):
+    pytest.importorskip("faiss", reason="needs faiss-gpu")
+    many = dataclasses.replace(SMALL, sizes=(5000,), k=benchmark.FAISS_MOST_ON_GPU + 1)
+    for timing in benchmark.run(benchmark.BenchmarkConfig(what="search", search=many, repeats=1, device="cuda")):
+        assert timing.ours_ms > 0 and timing.faiss_ms is timing.ratio is timing.faiss_build_s is None
+    told = benchmark.BenchmarkConfig(what="search", search=dataclasses.replace(many, plot="a.png"), device="cuda").problems()
+    assert "there is nothing to draw" in " ".join(told)
+
+
+def test_an_answer_that_differs_from_faiss_ends_the_benchmark(monkeypatch):
+    search = HammingIndex.search
+
+    def wrong(self, packed_QB, k, **options):
+        distances, rows = search(self, packed_QB, k, **options)
+        return distances + (np.arange(k) == k - 1), rows
+
+    monkeypatch.setattr(HammingIndex, "search", wrong)
+    with pytest.raises(RuntimeError, match="differ from FAISS"):
+        benchmark.run(benchmark.BenchmarkConfig(what="search", search=SMALL, repeats=1, threads=1, device="cpu"))
+
+
+def test_impossible_options_are_named():
+    options = SearchBenchmarkOptions(bits=(12,), queries=0, flip_share=0.7, plot="s3://a/b.png")
+    told = " ".join(benchmark.BenchmarkConfig(what="search", search=options).problems())
+    assert "--search.bits [12]" in told and "--search.queries 0" in told and "--search.flip_share 0.7" in told
+    assert "--search.plot s3://a/b.png" in told
+    assert "--search.sizes" in " ".join(SearchBenchmarkOptions(sizes=()).problems() + SearchBenchmarkOptions(sizes=(0,)).problems())
+
+
+def gallery_of(path, codes_Nb, labels) -> str:
+    rows = len(codes_Nb)
+    manifest = Manifest(
+        model_digest="m", preprocessing_digest="p", num_bits=16, num_rows=rows, num_ok=rows, num_parts=1, rows_per_part=rows
+    )
+    ids, codes = [str(row) for row in range(rows)], np.packbits(codes_Nb, axis=1)
+    write_part(str(path), 0, part_table(ids, ids, labels, codes, ["ok"] * rows, [None] * rows, schema=manifest.schema))
+    write_manifest(str(path), manifest)
+    return str(path)
+
+
+def test_the_clustered_draw_follows_a_gallery_of_the_same_bits(tmp_path, capsys):
+    codes = np.random.default_rng(0).integers(0, 2, (5, 16))
+    followed = dataclasses.replace(SMALL, gallery=gallery_of(tmp_path / "gallery", codes, range(5)), bits=(16,), draws=("clustered",))
+    timings = benchmark.run(benchmark.BenchmarkConfig(what="search", search=followed, repeats=1, threads=1))
+    assert [timing.distinct for timing in timings] == [5, 5] and "5 clusters" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"has 16 bits, not \[16, 24\]"):
+        benchmark.run(benchmark.BenchmarkConfig(what="search", search=dataclasses.replace(followed, bits=(16, 24)), repeats=1))
