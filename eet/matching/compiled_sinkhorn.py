@@ -32,6 +32,7 @@ other. 12 tokens, 49 = 5 * 10 - 1 and 196 = 28 * 7 leave little over.
 """
 
 _ITERATIONS_AT_ONCE = 32  # between which the scaling vectors of a slow problem are taken into the exponent too
+_NO_ENTRY = -1e30  # a potential: the exponents of its row or column are so low that the kernel is 0 there
 _FLOOR = 1e-30  # of what is divided by: keeps 0 / 0, for tokens without mass that nothing reaches, at 0
 
 # numpy's rule for division: by 0 it gives infinity and no exception, so that loops have no way out.
@@ -330,12 +331,18 @@ def balance(kernel, factor, top):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def absorb(marginal, scaling, potentials, number):  # type: ignore[no-untyped-def]
-    """Takes scaling vectors, which become 1, into the exponents."""
+def absorb(scaling, potentials, number):  # type: ignore[no-untyped-def]
+    """Takes scaling vectors, which become 1, into the exponents; tokens without mass, scaled by 0, leave the kernel and stay at 0.
+
+    After an update of the columns, none receives more than its mass: the new entries are at most 1. Those of tokens without mass have no
+    such bound, as the potentials of the others move and theirs would not.
+    """
     for i in range(number):
-        if marginal[i] > 0:
+        if scaling[i] > 0:
             potentials[i] += np.float32(np.log2(scaling[i]))
-        scaling[i] = 1
+            scaling[i] = 1
+        else:
+            potentials[i] = _NO_ENTRY
 
 
 @compiled
@@ -362,7 +369,7 @@ def room_for(num_rows, num_columns, dims):  # type: ignore[no-untyped-def]
     u, r, border_r, potentials_r = aligned(room_rows), aligned(room_rows), aligned(room_rows), aligned(room_rows)
     v, c, sent, border_c, potentials_c = aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q)
     dummies, dummy_potentials = np.zeros(2, np.float32), np.zeros(2, np.float32)
-    potentials_r[:], potentials_c[:] = -1e30, -1e30  # what only pads has no entries in the kernel
+    potentials_r[:], potentials_c[:] = _NO_ENTRY, _NO_ENTRY  # of what only pads
     kernel = Kernel(num_rows, num_columns, padded_rows, width, cosine, entries, potentials_r, potentials_c)
     return rows, columns, kernel, Scaling(u, v, r, c, sent, border_r, border_c, dummies, dummy_potentials)
 
@@ -427,8 +434,8 @@ def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-
                 break
             done += at_most
             if done < max_iterations:
-                absorb(u, r, potentials_r, num_gallery)
-                absorb(v, c, potentials_c, num_query)
+                absorb(r, potentials_r, num_gallery)
+                absorb(c, potentials_c, num_query)
                 exponentials(kernel, factor, factor * top)
                 if slack > 0:
                     dummy_potentials += np.log2(dummies)
