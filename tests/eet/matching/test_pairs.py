@@ -202,6 +202,18 @@ def test_tokens_without_mass_count_as_if_they_were_not_there(epsilon: float, tra
     torch.testing.assert_close(scores, expected, atol=2e-4, rtol=0)
 
 
+def test_tokens_whose_likeness_has_no_mass_send_to_others() -> None:
+    """Every query token has its copy in the gallery image. All else is then 0 in a float32 kernel whose largest entry of a row is 1."""
+    queries, others = draw(27, 1, 8, 24, 0.0), draw(28, 3, 1, 24, 0.0)
+    tokens = torch.cat([queries.tokens_NKD.expand(3, -1, -1), others.tokens_NKD], dim=1)
+    gallery = TokenSet(tokens, torch.cat([torch.zeros(3, 8), others.mass_NK], dim=1), others.center_ND)
+    pairs = every_pair(queries, gallery)
+    # One token takes all: the plan is known.
+    expected = match_pairs(queries, others, pairs, epsilon=1e-4)
+    torch.testing.assert_close(match_pairs(queries, gallery, pairs, epsilon=1e-4), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(match_pairs(gallery, queries, pairs[:, ::-1], epsilon=1e-4), expected, atol=1e-5, rtol=0)
+
+
 def test_no_pairs_give_no_scores() -> None:
     queries, gallery = draw(18, 1, 4, 8), draw(19, 2, 4, 8)
     for solver in SOLVERS:
