@@ -32,6 +32,7 @@ other. 12 tokens, 49 = 5 * 10 - 1 and 196 = 28 * 7 leave little over.
 """
 
 _ITERATIONS_AT_ONCE = 32  # between which the scaling vectors of a slow problem are taken into the exponent too
+_NO_ENTRY = np.float32(-1e30)  # a potential: the exponents of its row or column are so low that the kernel is 0 there
 _FLOOR = 1e-30  # of what is divided by: keeps 0 / 0, for tokens without mass that nothing reaches, at 0
 
 # numpy's rule for division: by 0 it gives infinity and no exception, so that loops have no way out.
@@ -41,7 +42,7 @@ block_rows = _BLOCK_ROWS[lanes]
 widest = len(block_rows)
 rows_1, rows_2, rows_3 = block_rows[0], block_rows[1], block_rows[-1]
 products_1, products_2, products_3 = products(rows_1, 1), products(rows_2, 2), products(rows_3, widest)
-log2e = float(np.log2(np.e))
+log2e, log2_floor = float(np.log2(np.e)), float(np.log2(_FLOOR))
 
 
 class Tokens(NamedTuple):
@@ -330,12 +331,45 @@ def balance(kernel, factor, top):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def absorb(marginal, scaling, potentials, number):  # type: ignore[no-untyped-def]
-    """Takes scaling vectors, which become 1, into the exponents."""
+def absorb(scaling, potentials, number):  # type: ignore[no-untyped-def]
+    """Takes scaling vectors, which become 1, into the exponents; tokens without mass, scaled by 0, leave the kernel and stay at 0.
+
+    After an update of the columns, none receives more than its mass: the new entries are at most 1. Those of tokens without mass have no
+    such bound, as the potentials of the others move and theirs would not.
+
+    Returns:
+        Whether a token left.
+    """
+    left = False
     for i in range(number):
-        if marginal[i] > 0:
+        if scaling[i] > 0:
             potentials[i] += np.float32(np.log2(scaling[i]))
-        scaling[i] = 1
+            scaling[i] = 1
+        else:
+            left |= potentials[i] > _NO_ENTRY
+            potentials[i] = _NO_ENTRY
+    return left
+
+
+@compiled
+def reach(kernel, scaling, factor, top):  # type: ignore[no-untyped-def]
+    """Potentials that make the largest entry 1 in rows, then in columns, where none is above the floor.
+
+    Their largest was that of a token which left. The floor would lift them by 100 binary digits with each `absorb`, of thousands.
+    """
+    cosine, potentials_r, potentials_c, stride = kernel.cosine, kernel.potentials_r, kernel.potentials_c, kernel.width * lanes
+    for i in range(kernel.num_rows):
+        largest = potentials_r[i] + scaling.dummy_potentials[1]
+        for j in range(kernel.num_columns):
+            largest = max(largest, np.float32(factor * (cosine[i * stride + j] - top)) + potentials_r[i] + potentials_c[j])
+        if potentials_r[i] > _NO_ENTRY and largest < log2_floor:
+            potentials_r[i] -= largest
+    for j in range(kernel.num_columns):
+        largest = potentials_c[j] + scaling.dummy_potentials[0]
+        for i in range(kernel.num_rows):
+            largest = max(largest, np.float32(factor * (cosine[i * stride + j] - top)) + potentials_r[i] + potentials_c[j])
+        if potentials_c[j] > _NO_ENTRY and largest < log2_floor:
+            potentials_c[j] -= largest
 
 
 @compiled
@@ -361,8 +395,8 @@ def room_for(num_rows, num_columns, dims):  # type: ignore[no-untyped-def]
     cosine, entries = aligned(room_rows * lanes_q), aligned(room_rows * lanes_q)
     u, r, border_r, potentials_r = aligned(room_rows), aligned(room_rows), aligned(room_rows), aligned(room_rows)
     v, c, sent, border_c, potentials_c = aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q)
-    dummies, dummy_potentials = np.zeros(2, np.float32), np.zeros(2, np.float32)
-    potentials_r[:], potentials_c[:] = -1e30, -1e30  # what only pads has no entries in the kernel
+    dummies, dummy_potentials = np.zeros(2, np.float32), np.full(2, _NO_ENTRY)
+    potentials_r[:], potentials_c[:] = _NO_ENTRY, _NO_ENTRY  # of what only pads
     kernel = Kernel(num_rows, num_columns, padded_rows, width, cosine, entries, potentials_r, potentials_c)
     return rows, columns, kernel, Scaling(u, v, r, c, sent, border_r, border_c, dummies, dummy_potentials)
 
@@ -427,12 +461,14 @@ def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-
                 break
             done += at_most
             if done < max_iterations:
-                absorb(u, r, potentials_r, num_gallery)
-                absorb(v, c, potentials_c, num_query)
-                exponentials(kernel, factor, factor * top)
+                left_r, left_c = absorb(r, potentials_r, num_gallery), absorb(c, potentials_c, num_query)
                 if slack > 0:
                     dummy_potentials += np.log2(dummies)
                     dummies[:] = 1
+                if left_r or left_c:
+                    reach(kernel, scaling, factor, top)
+                exponentials(kernel, factor, factor * top)
+                if slack > 0:
                     draw_borders(kernel, scaling)
 
         sums, moved = zero(), zero()

@@ -170,6 +170,50 @@ def test_broken_tokens_and_masses_never_give_nan_and_harm_no_other_pair() -> Non
     np.testing.assert_allclose(scores[7:].numpy(), slow_scores(queries, gallery._replace(mass_NK=mass), [(0, 7)]), atol=1e-4)
 
 
+@pytest.mark.parametrize("tokens", [(17, 49, 64), (49, 20, 40), (70, 13, 33)])
+@pytest.mark.parametrize("transported", [1.0, 0.6])
+def test_correlations_that_leave_tokens_without_mass_score_as_in_the_slow_loop(tokens: tuple[int, int, int], transported: float) -> None:
+    """Some pairs need hundreds of iterations; what tokens without mass have in the kernel would grow beyond float32."""
+    queries, gallery = draw(0, 2, tokens[0], tokens[2], 0.0), draw(1, 3, tokens[1], tokens[2], 0.0)
+    pairs = every_pair(queries, gallery)
+    for epsilon, iterations in ((0.02, 2000), (0.003, 5000)):
+        options = {"marginal": "cross_correlation", "epsilon": epsilon, "transported": transported}
+        expected = slow_scores(queries, gallery, pairs, iterations=iterations, **options)
+        np.testing.assert_allclose(match_pairs(queries, gallery, pairs, **options).numpy(), expected, atol=1e-4)
+
+
+def weightless(side: TokenSet, number: int) -> TokenSet:
+    """The first tokens of every image have no mass."""
+    return side._replace(mass_NK=torch.cat([torch.zeros(len(side.mass_NK), number), side.mass_NK[:, number:]], dim=1))
+
+
+def without_first(side: TokenSet, number: int) -> TokenSet:
+    return side._replace(tokens_NKD=side.tokens_NKD[:, number:], mass_NK=side.mass_NK[:, number:])
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.003, 0.001])
+@pytest.mark.parametrize("transported", [1.0, 0.6])
+def test_tokens_without_mass_count_as_if_they_were_not_there(epsilon: float, transported: float) -> None:
+    queries, gallery = draw(25, 2, 12, 24), draw(26, 4, 33, 24)
+    pairs = every_pair(queries, gallery)
+    options = {"epsilon": epsilon, "transported": transported}
+    scores = match_pairs(weightless(queries, 5), weightless(gallery, 14), pairs, **options)
+    expected = match_pairs(without_first(queries, 5), without_first(gallery, 14), pairs, **options)
+    torch.testing.assert_close(scores, expected, atol=2e-4, rtol=0)
+
+
+def test_tokens_whose_likeness_has_no_mass_send_to_others() -> None:
+    """Every query token has its copy in the gallery image. All else is then 0 in a float32 kernel whose largest entry of a row is 1."""
+    queries, others = draw(27, 1, 8, 24, 0.0), draw(28, 3, 1, 24, 0.0)
+    tokens = torch.cat([queries.tokens_NKD.expand(3, -1, -1), others.tokens_NKD], dim=1)
+    gallery = TokenSet(tokens, torch.cat([torch.zeros(3, 8), others.mass_NK], dim=1), others.center_ND)
+    pairs = every_pair(queries, gallery)
+    # One token takes all: the plan is known.
+    expected = match_pairs(queries, others, pairs, epsilon=1e-4)
+    torch.testing.assert_close(match_pairs(queries, gallery, pairs, epsilon=1e-4), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(match_pairs(gallery, queries, pairs[:, ::-1], epsilon=1e-4), expected, atol=1e-5, rtol=0)
+
+
 def test_no_pairs_give_no_scores() -> None:
     queries, gallery = draw(18, 1, 4, 8), draw(19, 2, 4, 8)
     for solver in SOLVERS:
