@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -58,6 +60,8 @@ class Hits:
             ValueError: there is no such query, or its image cannot be read any more.
         """
         ids = self.query_ids
+        if not isinstance(query, str):
+            query = operator.index(query)  # a number of numpy's too
         if isinstance(query, int) and not -len(ids) <= query < len(ids) or isinstance(query, str) and query not in ids:
             raise InputError(f"query {query!r}: give a number from 0 to {len(ids) - 1}, or the id of a query")
         (block,) = hit_blocks(self.table, [ids[query] if isinstance(query, int) else query], self.gallery, self.queries, top=top)
@@ -66,11 +70,11 @@ class Hits:
             raise InputError(f"query {query!r}: its image cannot be read any more")
         return picture
 
-    def save(self, path: str) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the table as one Parquet file, a local path or URI that ends in .parquet."""
-        write_hits(path, self.table, recall=self.recall)
+        write_hits(str(path), self.table, recall=self.recall)
 
     @classmethod
-    def load(cls, path: str, gallery: Gallery, queries: Gallery) -> Hits:
+    def load(cls, path: str | Path, gallery: Gallery, queries: Gallery) -> Hits:
         """The hits that `save` or `eet search` wrote."""
-        return cls(read_hits(path), gallery, queries, read_recall(path))
+        return cls(read_hits(str(path)), gallery, queries, read_recall(str(path)))

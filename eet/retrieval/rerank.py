@@ -4,6 +4,7 @@ Shape suffixes: H hits, P pairs, Q queries, b bits.
 """
 
 from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pyarrow.compute as pc
 
 from eet.errors import InputError
 from eet.gallery import RERANKED_SCHEMA, Gallery, check_same_model, fixed_binary_to_numpy
-from eet.matching import MARGINALS
+from eet.matching import MARGINALS, SOLVERS
+from eet.matching.sinkhorn import check_transport
 from eet.retrieval.pairs import GlobalSimilarity, MatchOptions, OpenedScorer, PartPairs, Queries, Scorer, needed_columns, token_set
 
 QUERY_BYTES_AT_ONCE = 256 * 2**20
@@ -36,9 +38,18 @@ def match_options(
         global_similarity: default "asymmetric" where the queries have real-valued hashes, else "hamming".
 
     Raises:
-        ValueError: the two were not made by one model, or a gallery lacks a column that the options need.
+        ValueError: the two were not made by one model, a gallery lacks a column that the options need, or an option is outside its range.
     """
     check_same_model(gallery, queries)
+    similarities = (None, *get_args(GlobalSimilarity))
+    for kind, name, known in (
+        ("marginal", marginal, MARGINALS),
+        ("solver", solver, SOLVERS),
+        ("global_similarity", global_similarity, similarities),
+    ):
+        if name not in known:
+            raise InputError(f"{kind} {name!r} is unknown; choose one of {', '.join(filter(None, known))}")
+    check_transport(epsilon, transported)
     chosen = global_similarity or ("asymmetric" if queries.manifest.has_hash else "hamming")
     centres = MARGINALS[marginal].reads == "correlation"
     options = MatchOptions(

@@ -1,11 +1,16 @@
 """The verbs of the Python API: encode, search, rerank, evaluate. Each works without Ray."""
 
+import hashlib
+import json
+import math
 import os
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import torch
 
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.errors import InputError
@@ -18,7 +23,7 @@ from eet.retrieval.measures import Ranked, encoded_measures, hits_measures
 from eet.retrieval.pairs import GlobalSimilarity, scoring_here
 from eet.retrieval.rerank import match_options, reranked_hits
 from eet.retrieval.search import search_gallery
-from eet.storage import absolute, resolve, same_location
+from eet.storage import absolute, exists, resolve, same_location
 
 
 def encode(
@@ -69,6 +74,13 @@ def encode(
     Example:
         >>> gallery = eet.encode("runs/model", "photos", out="runs/gallery", tokens=True)
     """
+    if mode not in get_args(Mode):
+        raise InputError(f"mode={mode!r}: allowed are {', '.join(get_args(Mode))}")
+    if precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"precision={precision!r}: allowed are auto, fp32, bf16")
+    for name, number in (("batch_size", batch_size), ("threads", threads), ("rows_per_part", rows_per_part)):
+        if number is not None and number < 1:
+            raise InputError(f"{name}={number}: use 1 or more")
     record: ModelRecord
     if isinstance(model, str | Path):
         record, network = read_model_record(model), load_model(model)
@@ -98,7 +110,15 @@ def encode(
         with _Bar(sum(planned.num_rows for planned in pending), progress) as bar:
             yield from parts_here(network, options, location, pending, bar, version=state.version)
 
-    encode_gallery(location, listed, state, parts, mode=mode)
+    torch_threads = torch.get_num_threads()
+    try:
+        encode_gallery(location, listed, state, parts, mode=mode)
+    except BaseException:
+        if out is None:
+            _forget(location)
+        raise
+    finally:
+        torch.set_num_threads(torch_threads)  # the encoder sets it, and this process is the caller's
     gallery = open_gallery(location)
     if out is None:
         weakref.finalize(gallery, _forget, location)
@@ -157,6 +177,12 @@ def rerank(
     Raises:
         EetError: a gallery lacks tokens, or an option is outside its range.
     """
+    if top < 1:
+        raise InputError(f"top={top}: re-rank 1 hit or more")
+    if not 0 <= weight < math.inf:
+        raise InputError(f"weight={weight}: use 0 or more")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads={threads}: use 1 or more")
     options = match_options(
         hits.gallery,
         hits.queries,
@@ -243,11 +269,18 @@ class _ListedPaths(ImageList):
     """Images that the caller names one by one; an item's id is its path as it was given."""
 
     def __init__(self, paths: list[str], labels: Sequence[int | None] | None, label_names: Sequence[str] | None) -> None:
-        super().__init__(f"{len(paths)} images, {paths[0]} first" if paths else "no images")
+        if not paths:
+            raise InputError("there is no image to encode: the sequence of paths is empty")
         if labels is not None and len(labels) != len(paths):
             raise InputError(f"{len(labels)} labels for {len(paths)} images: give one each")
-        self._paths, self._labels = paths, labels
+        self._paths = paths
+        self._labels = None if labels is None else [-1 if label is None or label < 0 else int(label) for label in labels]
         self.label_names = None if label_names is None else tuple(label_names)
+        if self.label_names is not None and self._labels is not None and max(self._labels) >= len(self.label_names):
+            raise InputError(f"label {max(self._labels)} has no name: label_names has {len(self.label_names)}, for labels from 0")
+        # Resuming compares descriptions, so that of other images or labels must be another one.
+        listed = json.dumps([paths, self._labels, self.label_names])
+        super().__init__(f"{len(paths)} images, {paths[0]} first, digest {hashlib.sha256(listed.encode()).hexdigest()[:12]}")
 
     def __iter__(self) -> Iterator[ListedImages]:
         import numpy as np
@@ -255,7 +288,7 @@ class _ListedPaths(ImageList):
         uris = [str(absolute(path)) for path in self._paths]
         labels = None
         if self._labels is not None:
-            labels = np.array([-1 if label is None or label < 0 else label for label in self._labels], np.int32)
+            labels = np.array(self._labels, np.int32)
         yield ListedImages(list(self._paths), uris, labels)
 
 
@@ -283,7 +316,8 @@ class _Bar:
 def _forget(location: str) -> None:
     """Frees a gallery in memory."""
     filesystem, path = resolve(location)
-    filesystem.delete_dir(path)
+    if exists(location):
+        filesystem.delete_dir(path)
 
 
 __all__ = ["Evaluation", "encode", "evaluate", "rerank", "search"]

@@ -1,0 +1,260 @@
+"""The verbs of the Python API: encode, search, rerank, evaluate."""
+
+import gc
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.fs as pafs
+import pytest
+import torch
+
+import eet
+from eet.datasets import ImageTable, synthetic
+from eet.gallery import encoding, is_gallery, write_hits
+from eet.retrieval.measures import encoded_measures, hits_measures
+from eet.storage import resolve
+from pipelines import rerank as rerank_job
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path):
+    return eet.load_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def birds(tiny_birds: Path) -> ImageTable:
+    return synthetic.load(str(tiny_birds))
+
+
+@pytest.fixture(scope="module")
+def paths(birds) -> list[str]:
+    return [birds.location(row) for row in range(len(birds))]
+
+
+@pytest.fixture(scope="module")
+def gallery(model, birds, paths):
+    return eet.encode(model, paths, labels=birds.labels.tolist(), label_names=birds.label_names, tokens=True)
+
+
+@pytest.fixture(scope="module")
+def hits(gallery):
+    return eet.search(gallery, gallery, k=12)
+
+
+def galleries_in_memory() -> set[str]:
+    filesystem, path = resolve("memory://eet")
+    return {entry.path for entry in filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))}
+
+
+def test_a_gallery_in_memory_is_freed_when_it_is_let_go(model, paths):
+    before = galleries_in_memory()
+    gallery = eet.encode(model, paths[:2])
+    path, hits = gallery.path, eet.search(gallery, gallery)
+    del gallery
+    gc.collect()
+    assert is_gallery(path)  # the hits hold it
+    del hits
+    gc.collect()
+    assert not is_gallery(path)
+    assert galleries_in_memory() == before
+
+
+def test_nothing_stays_in_memory_of_an_encoding_that_failed(model, paths, monkeypatch):
+    before = galleries_in_memory()
+    monkeypatch.setattr(encoding, "write_part", fail_at(0))
+    with pytest.raises(RuntimeError, match="cut off"):
+        eet.encode(model, paths[:2])
+    assert galleries_in_memory() == before
+
+
+def test_the_callers_number_of_torch_threads_stays(model, paths):
+    before = torch.get_num_threads()
+    eet.encode(model, paths[:1], threads=before + 1)
+    assert torch.get_num_threads() == before
+
+
+def test_labels_belong_to_the_images_in_the_order_given(model, paths):
+    gallery = eet.encode(model, [Path(path) for path in paths[3::-1]], labels=[2, None, -1, 0], label_names=["a", "b", "c"])
+    assert gallery.manifest.label_names == ("a", "b", "c")
+    assert dict(zip(gallery.codes()[1].to_pylist(), gallery.labels().tolist(), strict=True)) == {
+        paths[3]: 2, paths[2]: -1, paths[1]: -1, paths[0]: 0,
+    }  # fmt: skip
+
+
+def test_an_unreadable_image_is_a_row_that_says_why(model, paths, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    gallery = eet.encode(model, [paths[0], str(bad)])
+    (row,) = gallery.errors().to_pylist()
+    assert row["item_id"] == str(bad) and row["error"]
+    assert gallery.codes()[1].to_pylist() == [paths[0]]
+
+
+def test_a_folder_is_encoded_with_relative_ids(model, photos):
+    one = eet.encode(model, photos / "0-03.png")
+    assert one.manifest.num_ok == 1
+    every = eet.encode(model, str(photos / "0-0*.png"))
+    assert {Path(item_id).name for item_id in every.codes()[1].to_pylist()} == {f"0-0{digit}.png" for digit in range(10)}
+
+
+def fail_at(failing: int):
+    """`write_part`, which is cut off at one part."""
+    write_part = encoding.write_part
+
+    def write(gallery, part, *rest):
+        if part == failing:
+            raise RuntimeError("cut off")
+        write_part(gallery, part, *rest)
+
+    return write
+
+
+def times(out: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in sorted(out.glob("parts/*.parquet"))}
+
+
+def test_an_encoding_that_was_cut_off_goes_on(model, paths, tmp_path, monkeypatch):
+    out, given = tmp_path / "gallery", {"images": paths[:7], "labels": list(range(7)), "rows_per_part": 3}
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="cut off"):
+        patch.setattr(encoding, "write_part", fail_at(1))
+        eet.encode(model, out=out, **given)
+    with pytest.raises(eet.EetError, match="not a finished gallery"):
+        eet.open_gallery(str(out))
+    first = times(out)
+    assert list(first) == ["part-000000.parquet"]
+    resumed = eet.encode(model, out=out, **given)
+    assert times(out).items() >= first.items() and len(times(out)) == 3
+    assert resumed.table().equals(eet.encode(model, **given).table())
+    done = times(out)
+    again = eet.encode(model, out=str(out), **given)
+    assert times(out) == done and again.manifest == resumed.manifest
+
+
+def test_other_images_or_labels_are_not_taken_for_those_that_are_there(model, paths, tmp_path):
+    out = tmp_path / "gallery"
+    eet.encode(model, paths[:2], labels=[0, 1], out=out)
+    for images, labels in (([paths[0], paths[2]], [0, 1]), (paths[:2], [1, 1])):
+        with pytest.raises(eet.EetError, match="finished gallery of 2 images"):
+            eet.encode(model, images, labels=labels, out=out)
+    added = eet.encode(model, [paths[0], paths[2]], labels=[0, 1], out=out, mode="append")
+    assert sorted(added.codes()[1].to_pylist()) == sorted(paths[:3])
+    replaced = eet.encode(model, paths[4:6], out=out, mode="overwrite")
+    assert sorted(replaced.codes()[1].to_pylist()) == sorted(paths[4:6])
+
+
+def test_a_bar_is_shown_where_it_is_asked_for(model, paths, capfd):
+    eet.encode(model, paths[:1], progress=False)
+    assert capfd.readouterr().err == ""
+    eet.encode(model, paths[:1], progress=True)
+    assert "1/1" in capfd.readouterr().err
+
+
+def test_a_gallery_searched_with_itself_gives_the_nearest_others(gallery, hits):
+    codes, ids = gallery.codes()
+    bits = np.unpackbits(codes, axis=1)
+    distances = (bits[:, None] != bits[None]).sum(axis=2)
+    place = {item_id: row for row, item_id in enumerate(ids.to_pylist())}
+    assert len(hits) == 12 * len(codes) and sorted(hits.query_ids) == sorted(place)
+    for row in hits.table.to_pylist():
+        assert row["query_id"] != row["item_id"]
+        assert row["distance"] == distances[place[row["query_id"]], place[row["item_id"]]]
+    np.fill_diagonal(distances, 99)
+    found = np.array(hits.table["distance"]).reshape(-1, 12)
+    wanted = [np.sort(distances[place[query_id]])[:12] for query_id in hits.query_ids]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_queries_of_another_gallery_find_themselves(model, gallery, paths):
+    hits = eet.search(gallery, eet.encode(model, [paths[5]]), k=1)
+    assert hits.table["distance"].to_pylist() == [0]
+    assert len(eet.search(gallery, eet.encode(model, [paths[5]]), k=1000)) == len(paths)
+
+
+@pytest.mark.parametrize("options", [{}, {"marginal": "uniform", "transported": 0.6, "weight": 2.0, "global_similarity": "hamming"}])
+def test_reranking_is_that_of_the_job(model, birds, paths, tmp_path, options):
+    out = str(tmp_path / "gallery")
+    gallery = eet.encode(model, paths, labels=birds.labels.tolist(), label_names=birds.label_names, tokens=True, out=out, rows_per_part=20)
+    hits = eet.search(out, out, k=10)
+    ours = eet.rerank(hits, top=6, **options)
+    write_hits(str(tmp_path / "hits.parquet"), hits.table)
+    config = rerank_job.RerankConfig(
+        hits=str(tmp_path / "hits.parquet"), gallery=out, out=str(tmp_path / "new.parquet"), top=6, engine="local", **options
+    )
+    assert ours.table.equals(rerank_job.run(config))
+    assert ours.table["item_id"] != hits.table["item_id"]
+    assert ours.gallery is hits.gallery and gallery.manifest == ours.gallery.manifest
+
+
+def test_hits_are_measured_in_their_order(gallery, hits):
+    better = eet.rerank(hits, top=12)
+    for one in (hits, better):
+        found = eet.evaluate(one, ks=(1, 5), recall_ks=(2,))
+        values = hits_measures(one.table, gallery, own=True, ks=(1, 5), recall_ks=(2,))
+        assert dict(found) == values.values and found.notes == tuple(values.notes)
+        first = [row for row in one.table.to_pylist() if row["rank"] == 1]
+        assert found["P@1"] == pytest.approx(np.mean([row["query_label"] == row["item_label"] for row in first]))
+        assert found["queries"] == len(first)
+
+
+def test_a_gallery_is_measured_as_a_whole(model, gallery, birds, paths):
+    assert dict(eet.evaluate(gallery)) == encoded_measures(gallery, gallery).measures
+    queries = eet.encode(model, paths[:4], labels=birds.labels[:4].tolist(), label_names=birds.label_names)
+    found = eet.evaluate(gallery, queries, count_query=True)
+    assert dict(found) == encoded_measures(gallery, queries, count_query=True).measures
+    assert found["queries"] == 4
+    assert "mAP" in str(found) and repr(found) == str(found)
+
+
+def test_an_evaluation_prints_its_measures_and_notes(hits):
+    shown = str(eet.evaluate(hits, ks=(1, 50)))
+    assert "P@1 " in shown and "P@50" not in shown
+    assert "note: measures at ranks beyond the 12 hits of a query are left out" in shown
+
+
+MISTAKES = {
+    "no image": (lambda s: eet.encode(s.model, []), "no image"),
+    "nothing there": (lambda s: eet.encode(s.model, "nowhere/at/all"), "nowhere"),
+    "no model": (lambda s: eet.encode("nowhere", s.paths[:1]), "nowhere"),
+    "twice": (lambda s: eet.encode(s.model, [s.paths[0]] * 2), "0000.png"),
+    "labels": (lambda s: eet.encode(s.model, s.paths[:2], labels=[1]), "1 labels for 2 images"),
+    "names": (lambda s: eet.encode(s.model, s.paths[:2], labels=[0, 2], label_names=["a", "b"]), "label 2 has no name"),
+    "labels of a folder": (lambda s: eet.encode(s.model, "photos", labels=[1]), "in a folder or table"),
+    "mode": (lambda s: eet.encode(s.model, s.paths[:1], mode="again"), "resume, overwrite, append"),
+    "precision": (lambda s: eet.encode(s.model, s.paths[:1], precision="fp8"), "auto, fp32, bf16"),
+    "rows": (lambda s: eet.encode(s.model, s.paths[:1], rows_per_part=0), "rows_per_part=0"),
+    "k": (lambda s: eet.search(s.gallery, s.gallery, k=0), "k=0"),
+    "no gallery": (lambda s: eet.search("nowhere", s.gallery), "not a finished gallery"),
+    "top": (lambda s: eet.rerank(s.hits, top=0), "top=0"),
+    "weight": (lambda s: eet.rerank(s.hits, weight=-1), "weight=-1"),
+    "threads": (lambda s: eet.rerank(s.hits, threads=0), "threads=0"),
+    "marginal": (lambda s: eet.rerank(s.hits, marginal="mass"), "marginal 'mass' is unknown; choose one of uniform, importance"),
+    "solver": (lambda s: eet.rerank(s.hits, solver="simplex"), "solver 'simplex' is unknown"),
+    "similarity": (lambda s: eet.rerank(s.hits, global_similarity="cosine"), "choose one of hamming, asymmetric, embedding"),
+    "transported": (lambda s: eet.rerank(s.hits, transported=1.5), "1.5"),
+    "epsilon": (lambda s: eet.rerank(s.hits, epsilon=0), "epsilon"),
+    "no embedding": (lambda s: eet.rerank(s.hits, global_similarity="embedding"), "has no embeddings"),
+    "no tokens": (lambda s: eet.rerank(eet.search(s.plain, s.plain)), "has no tokens"),
+    "no labels": (lambda s: eet.evaluate(s.plain), "has no labels"),
+    "no labels of hits": (lambda s: eet.evaluate(eet.search(s.plain, s.plain)), "no query labels"),
+    "queries twice": (lambda s: eet.evaluate(s.hits, s.gallery), "leave them out"),
+}
+
+
+@pytest.fixture(scope="module")
+def scene(model, paths, gallery, hits):
+    return SimpleNamespace(model=model, paths=paths, gallery=gallery, hits=hits, plain=eet.encode(model, paths[:2]))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named(scene, mistake):
+    call, message = MISTAKES[mistake]
+    with pytest.raises(eet.EetError) as raised:
+        call(scene)
+    assert message in str(raised.value)
+
+
+def test_galleries_of_two_models_do_not_meet(scene, tiny_base):
+    other = eet.encode(tiny_base, scene.paths[:1])
+    with pytest.raises(eet.EetError, match="encode both with one model"):
+        eet.search(scene.gallery, other)
