@@ -14,6 +14,7 @@ from gate import Gate, wait_until
 from eet.gallery import open_gallery, planned_parts
 from pipelines import cli, encode
 from pipelines.actors import encoding
+from pipelines.job.cluster import WorkerNeed
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -110,7 +111,7 @@ def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, phot
     student = encode.load_model(str(tiny_model))
     options = encode.encoder_options(config_of(tiny_model, photos, out))
     parts = planned_parts(str(out))
-    done = list(encoding.encode_on_ray(student, options, str(out), parts, address="local", workers=1))
+    done = list(encoding.encode_on_ray(student, options, str(out), parts, address="local", workers=1, need=WorkerNeed()))
     assert sorted(part.part for part in done) == list(range(PARTS)) and not any(part.encoded for part in done)
     assert sum(part.rows for part in done) == len(expected)
     assert {path.name: path.stat().st_mtime_ns for path in finished(out)} == written
