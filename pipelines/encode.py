@@ -28,7 +28,7 @@ from eet.gallery.job import Mode
 from eet.images import DeviceJpegDecoder
 from eet.storage import split_options, without_secrets
 from pipelines.actors.encoding import encode_on_ray
-from pipelines.job.cluster import connected
+from pipelines.job.cluster import WorkerNeed, connected, with_nodes
 from pipelines.job.errors import JobFailed
 from pipelines.job.location import LOCATION, with_absolute_locations
 from pipelines.job.options import DataOptions, JobOptions
@@ -57,7 +57,11 @@ class EncodeConfig(JobOptions):
         rows_per_part: Images in one Parquet file, the unit of work and of resuming.
         batch_size: Images the network takes at once; default 32 on a CPU, 256 on a GPU.
         threads: Threads of a worker that read and decode; default its CPUs.
-        workers: Most encoding actors; default one a GPU, or one on a machine without.
+        workers: Most encoding actors; default one a GPU, or one on a machine without. A cluster that was joined is asked for more nodes
+            while there is work, up to this number, or without it as far as its configuration allows.
+        cpus_per_worker: CPUs of an encoding actor; default all of its node, or its GPU's share of them.
+        gpus_per_worker: GPUs of an encoding actor: 0, 1 or a share of one; default 1 where the cluster has any when the job starts. A
+            cluster without a node is asked for one first; where it has groups with and without GPUs, say which are meant.
         precision: auto is bf16 on CUDA and fp32 on a CPU.
         jpegs_on: gpu decodes ordinary JPEGs there (nvJPEG), at full size; cpu lets the threads decode all, large ones at reduced scale, as
             is always done with query pictures: of one picture the two ways may make codes that differ in a bit or two.
@@ -82,6 +86,8 @@ class EncodeConfig(JobOptions):
     batch_size: int | None = None
     threads: int | None = None
     workers: int | None = None
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     jpegs_on: Literal["cpu", "gpu"] = "cpu"
     max_pixels: int = 200_000_000
@@ -100,7 +106,11 @@ class EncodeConfig(JobOptions):
             found.append("--mass rollout is of tokens: give --tokens too")
         if not 0 <= self.max_error_ratio <= 1:
             found.append(f"--max_error_ratio {self.max_error_ratio}: use 0 to 1")
-        return found
+        return found + self.worker_need.problems()
+
+    @property
+    def worker_need(self) -> WorkerNeed:
+        return WorkerNeed(self.cpus_per_worker, self.gpus_per_worker)
 
 
 def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResult:
@@ -141,8 +151,9 @@ def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart
             yield from parts_here(model, options, config.out, pending, progress, version=version)
             return
         yield from encode_on_ray(
-            model, options, config.out, pending, progress, version=version, address=config.ray_address, workers=config.workers
-        )
+            model, options, config.out, pending, progress, version=version, address=config.ray_address, workers=config.workers,
+            need=config.worker_need,
+        )  # fmt: skip
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
@@ -184,7 +195,7 @@ def _refuse_without_gpu(config: EncodeConfig) -> None:
     else:
         with connected(config.ray_address) as resources:
             why_not = "the Ray cluster has no GPU"
-            if resources.gpus:
+            if with_nodes(resources, config.worker_need).gpus or config.gpus_per_worker:
                 why_not = ray.get(ray.remote(num_gpus=1)(_why_not_on_gpu).remote())
     if why_not:
         raise InputError(f"--jpegs_on gpu: {why_not}; use --jpegs_on cpu")

@@ -13,6 +13,7 @@ from eet.retrieval.pairs import GlobalSimilarity, MatchOptions, Scorer, scoring_
 from eet.retrieval.rerank import match_options, reranked_hits
 from eet.storage import exists
 from pipelines.actors.scoring import scoring_on_ray
+from pipelines.job.cluster import WorkerNeed
 from pipelines.job.location import LOCATION, with_absolute_locations
 from pipelines.job.options import JobOptions
 from pipelines.job.output import is_table, write_config
@@ -39,7 +40,10 @@ class RerankConfig(JobOptions):
             the stored final CLS vectors, of both galleries). Default asymmetric where the queries have hashes (those that `eet search`
             encodes have, a gallery with --hash), which ranks better and takes no byte of the gallery, else hamming.
         engine: ray runs on the cluster; local in this process.
-        workers: Most scoring actors; default one a GPU, or one on a machine without.
+        workers: Most scoring actors; default one a GPU, or one on a machine without. A cluster that was joined is asked for more nodes
+            while there is work, up to this number, or without it as far as its configuration allows.
+        cpus_per_worker: CPUs of a scoring actor; default all of its node, or its GPU's share of them.
+        gpus_per_worker: GPUs of a scoring actor: 0, 1 or a share of one; default 1 where the cluster has any when the job starts.
     """
 
     hits: str = field(metadata=LOCATION)
@@ -55,6 +59,8 @@ class RerankConfig(JobOptions):
     global_similarity: GlobalSimilarity | None = None
     engine: Literal["ray", "local"] = "ray"
     workers: int | None = None
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -74,7 +80,11 @@ class RerankConfig(JobOptions):
             found.append(f"--weight {self.weight}: use 0 or more")
         if not is_table(self.out):
             found.append(f"--out {self.out}: hits are one Parquet file, so its name ends in .parquet")
-        return found
+        return found + self.worker_need.problems()
+
+    @property
+    def worker_need(self) -> WorkerNeed:
+        return WorkerNeed(self.cpus_per_worker, self.gpus_per_worker)
 
 
 def run(config: RerankConfig) -> pa.Table:
@@ -116,7 +126,7 @@ def options_of(config: RerankConfig, gallery: Gallery, queries: Gallery, *, thre
 
 def _scoring(config: RerankConfig, gallery: Gallery, options: MatchOptions) -> AbstractContextManager[Scorer]:
     if config.engine == "ray":
-        return scoring_on_ray(gallery, options, address=config.ray_address, workers=config.workers)
+        return scoring_on_ray(gallery, options, address=config.ray_address, workers=config.workers, need=config.worker_need)
     return scoring_here(gallery, options)
 
 

@@ -55,8 +55,10 @@ def lint(cluster: dict[str, Any]) -> list[str]:
         faults.append("head_start_ray_commands: no --autoscaling-config, so the cluster never grows")
 
     gpu_groups = {name: group for name, group in groups.items() if group["resources"].get("GPU")}
-    if not gpu_groups or len(gpu_groups) == len(groups):
-        faults.append("groups: one with GPUs and one without are needed")
+    if gpu_groups and len(gpu_groups) < len(groups):
+        faults.append("groups: nodes without a GPU get no work beside nodes with one")
+    if not gpu_groups:
+        faults.append("groups: none has a GPU")
     for name, group in gpu_groups.items():
         if group["node_config"].get("InstanceMarketOptions", {}).get("MarketType") != "spot":
             faults.append(f"{name}: not spot")
@@ -157,9 +159,9 @@ NODE_TYPES = "available_node_types"
         pytest.param(in_commands("head_start_ray_commands", "--autoscaling-config", "--x"), "--autoscaling-config", id="fixed-size"),
         pytest.param(edit("head_start_ray_commands", to=None), "--autoscaling-config", id="default-start"),
         pytest.param(edit(NODE_TYPES, "gpu_encode", "node_config", "InstanceMarketOptions", to=None), "not spot", id="on-demand"),
-        pytest.param(edit(NODE_TYPES, "gpu_encode", "resources", to={"CPU": 16}), "groups", id="no-gpu-group"),
-        pytest.param(edit(NODE_TYPES, "cpu_decode", to=None), "groups", id="no-cpu-group"),
-        pytest.param(edit(NODE_TYPES, "cpu_decode", "node_config", "ImageId", to=None), "cpu_decode: no ImageId", id="default-image"),
+        pytest.param(edit(NODE_TYPES, "gpu_encode", "resources", to={"CPU": 16}), "groups: none", id="no-gpu-group"),
+        pytest.param(edit(NODE_TYPES, "cpu_decode", to={"resources": {"CPU": 16}, "node_config": {}}), "groups: nodes", id="idle-group"),
+        pytest.param(edit(NODE_TYPES, "gpu_encode", "node_config", "ImageId", to=None), "gpu_encode: no ImageId", id="default-image"),
         pytest.param(edit("idle_timeout_minutes", to=None), "idle_timeout_minutes", id="no-idle-timeout"),
         pytest.param(edit("max_workers", to=3), "max_workers", id="groups-cannot-grow"),
         pytest.param(edit(NODE_TYPES, "gpu_encode", "max_workers", to=None), "max_workers", id="group-without-limit"),
@@ -189,8 +191,8 @@ def test_lint_finds(cluster, break_it, complaint):
     "break_it",
     [
         pytest.param(edit("max_worker", to=3), id="unknown-key"),
-        pytest.param(edit(NODE_TYPES, "cpu_decode", "resources", to={"CPU": "16"}), id="text-for-number"),
-        pytest.param(edit(NODE_TYPES, "cpu_decode", "min_workers", to=100), id="more-than-max"),
+        pytest.param(edit(NODE_TYPES, "gpu_encode", "resources", to={"CPU": "16"}), id="text-for-number"),
+        pytest.param(edit(NODE_TYPES, "gpu_encode", "min_workers", to=100), id="more-than-max"),
     ],
 )
 def test_ray_refuses(cluster, break_it):

@@ -8,10 +8,10 @@ import numpy as np
 import ray
 
 from eet.gallery import GalleryModel, PlannedPart
-from eet.gallery.encoding import EncoderOptions, OnProgress, PartDone, RowsDone, encode_part, read_part_done
+from eet.gallery.encoding import DEFAULT_BATCH_SIZE, EncoderOptions, OnProgress, PartDone, RowsDone, encode_part, read_part_done
 from eet.gallery.parts import part_location
 from eet.storage import exists
-from pipelines.job.cluster import actor_pool, connected
+from pipelines.job.cluster import WORKER_MEMORY, WorkerNeed, actor_pool, connected, with_nodes
 from pipelines.job.environment import SLEEPING_THREADS
 from pipelines.job.progress import BoardReader, open_board
 
@@ -29,19 +29,25 @@ def encode_on_ray(
     version: int,
     address: str,
     workers: int | None,
+    need: WorkerNeed,
 ) -> Iterator[PartDone]:
-    """On the cluster at `address`, by an autoscaling pool of `workers` actors at most; parts in any order, each once."""
+    """On the cluster at `address`, by an autoscaling pool of `workers` actors at most, each with what `need` says.
+
+    Parts come in any order, each once.
+    """
     with connected(address) as resources:
-        pool = actor_pool(resources, len(pending), workers)
+        resources = with_nodes(resources, need)
+        pool = actor_pool(resources, len(pending), workers, need, memory=worker_memory(model, options))
         board = open_board()
         rows = [planned._asdict() for planned in pending]
         parts = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
         encoded = parts.map_batches(
             PartActor,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.workers),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.initial),
             num_cpus=pool.cpus,
-            num_gpus=1 if pool.gpu else 0,
+            num_gpus=pool.gpus,
+            memory=pool.memory or None,
             runtime_env={"env_vars": SLEEPING_THREADS},  # of a cluster that was joined, workers do not have this process's environment
             fn_constructor_kwargs={
                 "model": ray.put(model),
@@ -56,6 +62,15 @@ def encode_on_ray(
         with BoardReader(board, lambda event: on_progress(_progress_of(event))):
             for row in encoded.iter_rows():
                 yield PartDone(int(row["part"]), json.loads(row["statuses"]), bool(row["encoded"]))
+
+
+def worker_memory(model: GalleryModel, options: EncoderOptions) -> int:
+    """Bytes of memory that an actor needs: the network, once as it came and once as it runs, and four batches of float32 images (one being
+    read, one being encoded, and what each is made from)."""
+    weights = sum(weight.numel() * weight.element_size() for weight in model.state_dict().values())
+    height, width = model.preprocessing.image_size
+    batch = (options.batch_size or max(DEFAULT_BATCH_SIZE.values())) * 3 * height * width * 4
+    return WORKER_MEMORY + 2 * weights + 4 * batch
 
 
 def _progress_of(event: tuple[Any, ...]) -> PartDone | RowsDone:

@@ -1,5 +1,6 @@
 """Scoring pairs of query and hit by Ray Data actors, each of which scores one part's pairs at a time."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,19 +11,20 @@ import ray
 
 from eet.gallery import Gallery, read_manifest
 from eet.retrieval.pairs import MatchOptions, PartPairs, Queries, ScoredPairs, Scorer, score_part
-from pipelines.job.cluster import actor_pool, connected
+from pipelines.job.cluster import WORKER_MEMORY, WorkerNeed, actor_pool, connected, with_nodes
 
 
 @contextmanager
-def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, workers: int | None) -> Iterator[Scorer]:
+def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, workers: int | None, need: WorkerNeed) -> Iterator[Scorer]:
     """On the cluster at `address`: an autoscaling pool of actors, each of which scores one part's pairs at a time.
 
     A lost one's part comes again.
     """
-    with connected(address) as resources:
+    with connected(address) as found:
+        resources = with_nodes(found, need)
 
         def score(queries: Queries, pairs: list[PartPairs]) -> Iterator[ScoredPairs]:
-            pool = actor_pool(resources, len(pairs), workers)
+            pool = actor_pool(resources, len(pairs), workers, need, memory=worker_memory(gallery, queries))
             arguments = {
                 "gallery": gallery.path,
                 "options": options,
@@ -35,9 +37,10 @@ def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, wor
             scored = parts.map_batches(
                 ScoreActor,
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.workers),
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.initial),
                 num_cpus=pool.cpus,
-                num_gpus=1 if pool.gpu else 0,
+                num_gpus=pool.gpus,
+                memory=pool.memory or None,
                 fn_constructor_kwargs=arguments,
             )
             for row in scored.iter_rows():
@@ -46,6 +49,14 @@ def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, wor
                 )
 
         yield score
+
+
+def worker_memory(gallery: Gallery, queries: Queries) -> int:
+    """Bytes of memory that an actor needs: the queries, and the tokens of one part, read as float16 and matched as float32."""
+    manifest = gallery.manifest
+    tokens = manifest.rows_per_part * math.prod(manifest.token_shape or (0,))
+    arrays = (*queries.tokens, queries.codes_QB, queries.hash_Qb, queries.embedding_QD)
+    return WORKER_MEMORY + sum(array.nbytes for array in arrays if array is not None) + tokens * (2 + 4)
 
 
 class ScoreActor:

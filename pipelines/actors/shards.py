@@ -11,7 +11,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from eet.gallery import Gallery, read_manifest
 from eet.retrieval.gallery_index import FOUND_SCHEMA, GalleryIndex
-from pipelines.job.cluster import connected
+from pipelines.job.cluster import WORKER_MEMORY, connected, shard_memory
 from pipelines.job.errors import JobFailed
 
 REBUILDS = 3
@@ -46,7 +46,8 @@ def sharded_search(gallery: Gallery, shards: int, *, address: str) -> Iterator[C
         gpu = resources.gpus >= shards
         # A search uses every core of its node for a moment; what is reserved only keeps shards off a head that takes no work. So one that
         # is built again after its node was lost finds room on any other.
-        options = {"num_cpus": 0.01, "num_gpus": 1 if gpu else 0, "scheduling_strategy": "SPREAD"}
+        options: dict[str, Any] = {"num_cpus": 0.01, "num_gpus": 1 if gpu else 0, "scheduling_strategy": "SPREAD"}
+        options["memory"] = shard_memory(resources.nodes, _memory(gallery, shards), shards) or None
         held = [list(range(number, gallery.manifest.num_parts, shards)) for number in range(shards)]
         kind = ray.remote(Shard).options(max_restarts=REBUILDS, max_task_retries=REBUILDS, **options)
         actors: list[Any] = [kind.remote(gallery.path, parts, gpu) for parts in held]
@@ -55,6 +56,13 @@ def sharded_search(gallery: Gallery, shards: int, *, address: str) -> Iterator[C
         finally:
             for actor in actors:
                 ray.kill(actor)
+
+
+def _memory(gallery: Gallery, shards: int) -> int:
+    """Bytes of memory that a shard needs: its codes (the index was measured at one to two times their bytes, and they are read first) and
+    its ids, some forty bytes a row."""
+    manifest = gallery.manifest
+    return WORKER_MEMORY // 2 + -(-manifest.num_rows // shards) * (3 * -(-manifest.num_bits // 8) + 40)
 
 
 def _search(actors: list[Any], held: list[list[int]], codes_QB: np.ndarray, k: int, query_hash: np.ndarray | None) -> pa.Table:

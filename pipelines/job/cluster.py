@@ -10,13 +10,22 @@ import ray
 
 from eet.errors import InputError
 
+NODE_WAIT_S = 1800
+"""How long a job waits for the first node of a cluster that has none. A cloud's node is ready after minutes."""
+
+MiB = 2**20
+WORKER_MEMORY = 1024 * MiB
+"""What a worker holds before its model and its images: Python, Ray, torch and their buffers (1.4 GiB was measured of one that encodes with
+a small model on a CPU, of which the images are a part)."""
+
 
 @dataclass(frozen=True)
 class Node:
-    """Whole CPUs and GPUs of a living node."""
+    """Whole CPUs and GPUs of a living node, and the bytes that Ray may promise of its memory; 0 where that is not known."""
 
     cpus: int
     gpus: int
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,17 +51,22 @@ class ClusterResources:
         Ray waits for ever for a worker that fits no node, so ValueError where not all of them fit; on a cluster that grows, as many as
         fit one of its nodes, and Ray asks for more nodes.
         """
-        share = largest_share(self.nodes, workers, gpus=gpus_per_worker if self.gpus else 0)
+        gpus = gpus_per_worker if self.gpus else 0
+        share = largest_share(self.nodes, workers, gpus=gpus)
         if share is None and self.grows:
-            taken = (node for node in self.nodes if node.gpus or not self.gpus)
-            share = max((node.cpus // max(1, int(node.gpus / gpus_per_worker)) for node in taken), default=0)
+            taken = (node for node in self.nodes if node.gpus or not gpus)
+            share = max((node.cpus // (max(1, int(node.gpus / gpus)) if gpus else 1) for node in taken), default=0)
             print(f"note: {workers} workers do not fit the {len(self.nodes)} nodes there are; waiting for the cluster to grow")
         if not share:
-            raise InputError(
-                f"{workers} workers do not fit the cluster of {len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs: "
-                f"use {self.gpus or self.cpus} or fewer"
-            )
+            if not self.nodes:
+                raise InputError("the Ray cluster has no node that takes work: start one, or use --address local")
+            raise self.too_small(workers, f"use {self.gpus or self.cpus} or fewer")
         return share
+
+    def too_small(self, workers: int, advice: str) -> InputError:
+        """The error that so many workers do not fit."""
+        has = f"{len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs"
+        return InputError(f"{workers} workers do not fit the cluster of {has}: {advice}")
 
 
 def places(nodes: Sequence[Node], *, cpus: int, gpus: float) -> int:
@@ -68,24 +82,81 @@ def largest_share(nodes: Sequence[Node], workers: int, *, gpus: float) -> int | 
     return None
 
 
+@dataclass(frozen=True)
+class WorkerNeed:
+    """What a user asks for a worker; None for what the nodes of the cluster suggest. cpus: reserved, and threads. gpus: 0, 1 or a share."""
+
+    cpus: int | None = None
+    gpus: float | None = None
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.cpus is not None and self.cpus < 1:
+            found.append(f"--cpus_per_worker {self.cpus}: use 1 or more")
+        if self.gpus is not None and not 0 <= self.gpus <= 1:
+            found.append(f"--gpus_per_worker {self.gpus}: use 0 (none), 1, or a share of one between them")
+        return found
+
+
 class ActorPool(NamedTuple):
-    """Most actors of a Ray Data job. cpus: reserved by each; threads: that each may use; gpu: whether each has one."""
+    """Actors of a Ray Data job: `workers` at most, of which `initial` are asked for at once.
+
+    cpus, gpus, memory (bytes): reserved by each, memory 0 for none; threads: that each may use.
+    """
 
     workers: int
+    initial: int
     cpus: int
     threads: int
-    gpu: bool
+    gpus: float
+    memory: int
+
+    @property
+    def gpu(self) -> bool:
+        return self.gpus > 0
 
 
-def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None) -> ActorPool:
-    """One actor a GPU, or a node on a cluster without, or as many as asked; no more than tasks.
+def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None, need: WorkerNeed, *, memory: int) -> ActorPool:
+    """One actor a GPU, or a node on a cluster without, or as many as asked; no more than tasks. memory: bytes that each needs.
 
-    A CPU beside each is left to Ray Data where its node has more than one.
+    On a cluster that may grow and where no number is asked, an actor a task: those that have no node yet make the cluster grow, as far as
+    its configuration allows, which Ray lets nobody read.
     """
-    gpu = resources.gpus > 0
-    workers = min(asked or resources.gpus or len(resources.nodes), num_tasks)
-    share = resources.cpus_per_worker(workers)
-    return ActorPool(workers, max(1, share - 1), share, gpu)
+    gpus = (1.0 if resources.gpus else 0.0) if need.gpus is None else need.gpus
+    here = int(resources.gpus / gpus + 1e-9) if gpus else len(resources.nodes)
+    now = min(asked or here or 1, num_tasks)
+    share = need.cpus or resources.cpus_per_worker(now, gpus_per_worker=gpus)
+    open_ended = resources.grows and not asked
+    fit = places(resources.nodes, cpus=share, gpus=gpus)
+    if fit < now and not resources.grows:
+        raise resources.too_small(now, f"{fit} of {share} CPUs and {gpus:g} GPUs do")
+    # A CPU beside each is left to Ray Data, unless the user said how many, or an open-ended pool would put a second actor there.
+    cpus = share if need.cpus or open_ended else max(1, share - 1)
+    # Where nodes are to come, no memory is asked: many a configuration says none of its node types, and such nodes would never be started.
+    memory = 0 if open_ended or fit < now else _affordable(resources.nodes, memory, cpus=cpus, gpus=gpus)
+    return ActorPool(
+        workers=num_tasks if open_ended else now,
+        initial=max(1, min(now, fit)) if resources.grows else now,
+        cpus=cpus,
+        threads=share,
+        gpus=gpus,
+        memory=memory,
+    )
+
+
+def _affordable(nodes: Sequence[Node], memory: int, *, cpus: int, gpus: float) -> int:
+    """`memory`, or less where a node could then not hold as many workers as its CPUs and GPUs do: a wrong guess never keeps a node idle."""
+    held = [(node.memory, places([node], cpus=cpus, gpus=gpus)) for node in nodes]
+    return min([memory, *(total * 9 // 10 // workers for total, workers in held if total and workers)])
+
+
+def shard_memory(nodes: Sequence[Node], memory: int, shards: int) -> int:
+    """`memory` bytes a shard, or less where half of the smallest node would not hold its part of the shards.
+
+    Half, so that the shards of a lost node find place on the others. 0, which is no demand, where no node is up.
+    """
+    known = [node.memory for node in nodes if node.memory]
+    return min([memory, *(total // 2 // -(-shards // len(known)) for total in known)]) if known else 0
 
 
 @contextmanager
@@ -111,8 +182,29 @@ def connected(address: str) -> Iterator[ClusterResources]:
             ray.shutdown()
 
 
+def with_nodes(resources: ClusterResources, need: WorkerNeed) -> ClusterResources:
+    """The cluster once it has a node by which a worker's size can be chosen: a cluster that grows and has none is asked for one.
+
+    InputError where none has come after half an hour. Where the need is known, nothing is waited for.
+    """
+    has_gpus = resources.gpus or not need.gpus
+    if not resources.grows or (resources.nodes and has_gpus) or (need.cpus and need.gpus is not None):
+        return resources
+    wanted = "a node with a GPU" if need.gpus else "a node"
+    print(f"note: the cluster has no {wanted[2:]} yet; asked for one, waiting", flush=True)
+    probe = ray.remote(num_cpus=1, num_gpus=need.gpus or 0, max_retries=-1)(_nothing).remote()
+    if not ray.wait([probe], timeout=NODE_WAIT_S)[0]:
+        ray.cancel(probe, force=True)
+        raise InputError(f"the Ray cluster did not get {wanted} in {NODE_WAIT_S // 60} min: see `ray status` on its head")
+    return cluster_resources(grows=True)
+
+
+def _nothing() -> None:
+    """Needs a CPU, and so a node."""
+
+
 def cluster_resources(*, grows: bool) -> ClusterResources:
     """Of the connected cluster; the head takes no part where it has no CPU."""
     totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = (Node(int(total.get("CPU", 0)), int(total.get("GPU", 0))) for total in totals)
+    nodes = (Node(int(total.get("CPU", 0)), int(total.get("GPU", 0)), int(total.get("memory", 0))) for total in totals)
     return ClusterResources(tuple(node for node in nodes if node.cpus), grows)

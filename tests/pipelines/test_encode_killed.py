@@ -14,6 +14,7 @@ from gate import Gate, wait_until
 from eet.gallery import SCHEMA_VERSION, load_model, open_gallery, planned_parts
 from pipelines import cli, encode
 from pipelines.actors import encoding
+from pipelines.job.cluster import WorkerNeed
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
@@ -110,7 +111,9 @@ def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, phot
     options = encode.encoder_options(config_of(tiny_model, photos, out))
     parts = planned_parts(str(out))
     done = list(
-        encoding.encode_on_ray(student, options, str(out), parts, lambda event: None, version=SCHEMA_VERSION, address="local", workers=1)
+        encoding.encode_on_ray(
+            student, options, str(out), parts, lambda event: None, version=SCHEMA_VERSION, address="local", workers=1, need=WorkerNeed()
+        )
     )
     assert sorted(part.part for part in done) == list(range(PARTS)) and not any(part.encoded for part in done)
     assert sum(part.rows for part in done) == len(expected)
