@@ -110,7 +110,7 @@ def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> An
     if hasattr(config_class, "defaults_given"):  # some defaults follow from what was said: read again with those
         parser.set_defaults(config_class.defaults_given(namespace))
         namespace = parser.parse_args(arguments)
-    values = parser.instantiate_classes(namespace)
+    values = parser.instantiate(namespace)
     return config_class(**{key: value for key, value in vars(values).items() if key != "config"})
 
 

@@ -33,8 +33,8 @@ def test_every_public_name_is_there():
     assert {"encode", "search", "rerank", "evaluate", "load_model", "open_gallery", "Hits", "EetError", "__version__"} <= set(dir(eet))
     for name in eet.__all__:
         assert getattr(eet, name) is not None
-    with pytest.raises(AttributeError, match="has no attribute 'serach'"):
-        eet.serach  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        eet.no_such_name  # noqa: B018
 
 
 @pytest.fixture(scope="module")

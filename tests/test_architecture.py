@@ -30,9 +30,11 @@ COMPILED |= {  # the vector operations that the matching kernel is compiled from
 # Tests mirror the packages: tests/A/B/test_x.py tests A/B/x.py or A/B/x/. These test more than one module, each for a reason.
 OF_NO_ONE_MODULE = {
     "eet/datasets/listing/test_listing.py": "every form of input lists the same images",
+    "eet/gallery/test_readers.py": "a gallery read by pyarrow, pandas, polars and DuckDB",
     "eet/datasets/test_benchmarks.py": "one table of cases for the readers of all public datasets",
     "eet/matching/simd/test_emitters.py": "every vector operation against its scalar form",
     "pipelines/test_encode_killed.py": "encoding while its processes are killed",
+    "pipelines/test_growing_cluster.py": "encoding on a cluster that grows from no node",
     "pipelines/test_job_submit.py": "jobs submitted to a cluster, as README.md says",
     "pipelines/test_lost_nodes.py": "encoding and re-ranking while nodes are lost",
     "pipelines/test_object_store.py": "encoding and search from S3 to S3",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eet.errors import InputError
 from eet.matching.token_set import unit_length
 
 
@@ -57,16 +58,16 @@ def correspondences(
     """
     shape = (len(query_KD), len(gallery_LD))
     if tuple(plan_KL.shape) != shape or (len(query_index_K), len(gallery_index_L)) != shape:
-        raise ValueError(
+        raise InputError(
             f"{shape[0]} and {shape[1]} tokens, but a plan of {tuple(plan_KL.shape)} and {len(query_index_K)} and {len(gallery_index_L)} "
             "positions; give one row, column and position for each token."
         )
     if count < 1:
-        raise ValueError(f"count={count}; ask for at least 1.")
+        raise InputError(f"count={count}; ask for at least 1.")
     rows, columns = grid
     for index in (query_index_K, gallery_index_L):
         if int(index.min()) < 0 or int(index.max()) >= rows * columns:
-            raise ValueError(
+            raise InputError(
                 f"positions reach from {int(index.min())} to {int(index.max())}; a grid of {grid} has 0 to {rows * columns - 1}."
             )
     strength_KL = plan_KL * (unit_length(query_KD) @ unit_length(gallery_LD).T)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from eet.errors import InputError
 from eet.matching.fused_sinkhorn import LEAST_EPSILON, MOST_TOKENS, fused_scores
 from eet.matching.marginals import MARGINALS
 from eet.matching.sinkhorn import check_transport
@@ -62,19 +63,19 @@ def match_pairs(
     check_transport(epsilon, transported)
     for kind, name, known in (("marginal", marginal, MARGINALS), ("solver", solver, SOLVERS)):
         if name not in known:
-            raise ValueError(f"{kind} {name!r} is unknown; choose one of {', '.join(known)}.")
+            raise InputError(f"{kind} {name!r} is unknown; choose one of {', '.join(known)}.")
     if threads is not None and threads < 1:
-        raise ValueError(f"threads={threads}; give at least 1.")
+        raise InputError(f"threads={threads}; give at least 1.")
     weigh, reads = MARGINALS[marginal]
     query_side, gallery_side = checked(queries, "queries", reads), checked(gallery, "gallery items", reads)
     (num_queries, _, query_dims), (num_items, _, gallery_dims) = query_side.tokens_NKD.shape, gallery_side.tokens_NKD.shape
     if query_dims != gallery_dims:
-        raise ValueError(f"query tokens have {query_dims} dimensions, gallery tokens {gallery_dims}; encode both with one model.")
+        raise InputError(f"query tokens have {query_dims} dimensions, gallery tokens {gallery_dims}; encode both with one model.")
     pairs_P2 = np.ascontiguousarray(pairs_P2, dtype=np.int64)
     if pairs_P2.ndim != 2 or pairs_P2.shape[1] != 2:
-        raise ValueError(f"pairs have shape {pairs_P2.shape}; give (P, 2): query row, gallery row.")
+        raise InputError(f"pairs have shape {pairs_P2.shape}; give (P, 2): query row, gallery row.")
     if len(pairs_P2) and (pairs_P2.min() < 0 or (pairs_P2.max(axis=0) >= (num_queries, num_items)).any()):
-        raise ValueError(
+        raise InputError(
             f"pairs reach from {pairs_P2.min(axis=0)} to {pairs_P2.max(axis=0)}; there are {num_queries} queries and {num_items} items."
         )
     if solver == "sinkhorn" and torch.device(device).type == "cpu":

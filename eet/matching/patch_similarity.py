@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eet.errors import InputError
 from eet.matching.token_set import unit_length
 
 
@@ -22,7 +23,7 @@ def patch_similarity(model: nn.Module, images_BCHW: Tensor) -> np.ndarray:
         ValueError: a model that does not give its intermediate tokens.
     """
     if not hasattr(model, "forward_intermediates"):
-        raise ValueError(f"{type(model).__name__} has no forward_intermediates; give a timm ViT, such as deit_small_patch16_224.")
+        raise InputError(f"{type(model).__name__} has no forward_intermediates; give a timm ViT, such as deit_small_patch16_224.")
     blocks = model.forward_intermediates(images_BCHW, output_fmt="NLC", intermediates_only=True)  # type: ignore[operator]
     means = []
     for tokens_BnD in blocks:

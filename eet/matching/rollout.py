@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eet.errors import InputError
 from eet.matching.marginals import importance
 
 
@@ -32,12 +33,12 @@ def attention_rollout(model: nn.Module, images_BCHW: Tensor, *, discard: float =
         ValueError: a model of another build or in training mode, or discard out of range.
     """
     if not 0 <= discard < 1:
-        raise ValueError(f"discard={discard}; give a share of the entries, from 0 and below 1 (published: 0.1).")
+        raise InputError(f"discard={discard}; give a share of the entries, from 0 and below 1 (published: 0.1).")
     attentions: list[Any] = [getattr(block, "attn", None) for block in getattr(model, "blocks", [])]
     if not attentions or not all(hasattr(attn, "fused_attn") and hasattr(attn, "attn_drop") for attn in attentions):
-        raise ValueError(f"{type(model).__name__} has no blocks with timm's attention; give a timm ViT, such as deit_small_patch16_224.")
+        raise InputError(f"{type(model).__name__} has no blocks with timm's attention; give a timm ViT, such as deit_small_patch16_224.")
     if model.training:
-        raise ValueError("the model is in training mode, where attention is dropped at random; call model.eval() first.")
+        raise InputError("the model is in training mode, where attention is dropped at random; call model.eval() first.")
     num_prefix: int = model.num_prefix_tokens  # type: ignore[assignment]
     rolled: list[Tensor] = []
 

@@ -5,6 +5,7 @@ Shape suffixes: P gallery images, K tokens (Kq of the query, Kg of a gallery ima
 
 import torch
 
+from eet.errors import InputError
 from eet.matching.marginals import importance
 from eet.matching.sinkhorn import check_transport, sinkhorn
 from eet.matching.token_set import unit_length
@@ -42,14 +43,14 @@ def structural_similarity(
     """
     check_transport(epsilon, transported)
     if query_KD.ndim != 2 or gallery_PKD.ndim != 3 or query_KD.shape[1] != gallery_PKD.shape[2]:
-        raise ValueError(
+        raise InputError(
             f"tokens are {tuple(query_KD.shape)} and {tuple(gallery_PKD.shape)}; give (K, D) for the query and "
             "(P, K, D) for the gallery, of one model."
         )
     if 0 in (*query_KD.shape, gallery_PKD.shape[1]):
-        raise ValueError(f"no tokens to match: {tuple(query_KD.shape)} and {tuple(gallery_PKD.shape)}; encode with tokens.")
+        raise InputError(f"no tokens to match: {tuple(query_KD.shape)} and {tuple(gallery_PKD.shape)}; encode with tokens.")
     if query_mass_K.shape != query_KD.shape[:1] or gallery_mass_PK.shape != gallery_PKD.shape[:2]:
-        raise ValueError(
+        raise InputError(
             f"masses are {tuple(query_mass_K.shape)} and {tuple(gallery_mass_PK.shape)}; give one for each token: "
             f"{tuple(query_KD.shape[:1])} and {tuple(gallery_PKD.shape[:2])}."
         )

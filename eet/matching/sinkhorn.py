@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from eet.errors import InputError
+
 # Scaling vectors stay inside float32 while exp(-cost / epsilon) spans no more than this many e-folds (1e-26); beyond,
 # iterations run on logarithms, which is 4 to 5 times slower.
 MAX_KERNEL_SPAN = 60.0
@@ -69,14 +71,14 @@ def sinkhorn(
     check_transport(epsilon, transported)
     shape = tuple(cost_PKL.shape)
     if cost_PKL.ndim != 3 or 0 in shape[1:]:
-        raise ValueError(f"cost has shape {shape}; give (problems, rows, columns) with at least one row and column.")
+        raise InputError(f"cost has shape {shape}; give (problems, rows, columns) with at least one row and column.")
     if row_marginal_PK.shape != shape[:2] or column_marginal_PL.shape != (shape[0], shape[2]):
-        raise ValueError(
+        raise InputError(
             f"marginals {tuple(row_marginal_PK.shape)} and {tuple(column_marginal_PL.shape)} do not fit cost {shape}; "
             f"give {shape[:2]} and {(shape[0], shape[2])}."
         )
     if tolerance <= 0 or max_iterations < 1 or check_every < 1:
-        raise ValueError(
+        raise InputError(
             f"tolerance={tolerance}, max_iterations={max_iterations}, check_every={check_every}; "
             "give a positive tolerance and counts from 1."
         )
@@ -102,9 +104,9 @@ def sinkhorn(
 def check_transport(epsilon: float, transported: float) -> None:
     """Raise ValueError unless epsilon is finite and at least 1e-4, and 0 < transported <= 1."""
     if not _SMALLEST_EPSILON <= epsilon < float("inf"):
-        raise ValueError(f"epsilon={epsilon}; give a finite number from {_SMALLEST_EPSILON} (published: 0.05).")
+        raise InputError(f"epsilon={epsilon}; give a finite number from {_SMALLEST_EPSILON} (published: 0.05).")
     if not 0 < transported <= 1:
-        raise ValueError(f"transported={transported}; give the share of mass to move, above 0 and up to 1.")
+        raise InputError(f"transported={transported}; give the share of mass to move, above 0 and up to 1.")
 
 
 def _with_dummies(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eet.errors import InputError
 from eet.matching.marginals import importance
 from eet.matching.rollout import residual_step
 
@@ -46,13 +47,13 @@ def forward_with_rollout(student: nn.Module, images_BCHW: Tensor, *, discard: fl
         The output of `student(images_BCHW)`, a HashOutput, unchanged; and the mass, (B, K) float32.
     """
     if not 0 <= discard < 1:
-        raise ValueError(f"discard={discard}; give a share of the entries, from 0 and below 1 (published: 0.1).")
+        raise InputError(f"discard={discard}; give a share of the entries, from 0 and below 1 (published: 0.1).")
     trunk = getattr(student, "trunk", None)
     attentions: list[Any] = [getattr(block, "attn", None) for block in getattr(trunk, "blocks", [])]
     if not attentions or not all(hasattr(attn, "qkv") and hasattr(attn, "q_norm") for attn in attentions):
-        raise ValueError(f"{type(student).__name__} is no student: its trunk has no blocks with timm's Attention.")
+        raise InputError(f"{type(student).__name__} is no student: its trunk has no blocks with timm's Attention.")
     if student.training:
-        raise ValueError("the model is in training mode, where attention is dropped at random; call student.eval() first.")
+        raise InputError("the model is in training mode, where attention is dropped at random; call student.eval() first.")
     num_prefix: int = trunk.num_prefix_tokens  # type: ignore[union-attr,assignment]
     steps: list[Tensor] = []
 

@@ -9,6 +9,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 
+from eet.errors import InputError
+
 Array: TypeAlias = torch.Tensor | np.ndarray
 
 
@@ -56,22 +58,22 @@ def checked(tokens: TokenSet, name: str, reads: str) -> Side:
     """`tokens` as tensors, with what a marginal reads: mass, correlation (centres) or shape. ValueError naming what does not fit."""
     tokens_NKD = _tensor(tokens.tokens_NKD)
     if tokens_NKD.ndim != 3 or 0 in tokens_NKD.shape[1:]:
-        raise ValueError(f"{name} tokens have shape {tuple(tokens_NKD.shape)}; give (N, K, D) with at least one token: encode with tokens.")
+        raise InputError(f"{name} tokens have shape {tuple(tokens_NKD.shape)}; give (N, K, D) with at least one token: encode with tokens.")
     if tokens_NKD.dtype != torch.float16:
         tokens_NKD = tokens_NKD.float()
     num_images, num_tokens, dims = tokens_NKD.shape
     if reads == "correlation":
         center_ND = unit_length(tokens_NKD).mean(dim=1) if tokens.center_ND is None else _tensor(tokens.center_ND).float()
         if center_ND.shape != (num_images, dims):
-            raise ValueError(
+            raise InputError(
                 f"{name} centers are {tuple(center_ND.shape)}; give one for each image, as wide as its tokens: {(num_images, dims)}."
             )
         return Side(tokens_NKD.contiguous(), center_ND=center_ND.contiguous())
     if reads == "shape":
         return Side(tokens_NKD.contiguous(), mass_NK=torch.ones(num_images, num_tokens))
     if tokens.mass_NK is None:
-        raise ValueError(f"{name} have no token mass; give mass_NK, or choose a marginal that does not read it (such as uniform).")
+        raise InputError(f"{name} have no token mass; give mass_NK, or choose a marginal that does not read it (such as uniform).")
     mass_NK = _tensor(tokens.mass_NK)
     if mass_NK.shape != (num_images, num_tokens):
-        raise ValueError(f"{name} masses are {tuple(mass_NK.shape)}; give one for each token: {(num_images, num_tokens)}.")
+        raise InputError(f"{name} masses are {tuple(mass_NK.shape)}; give one for each token: {(num_images, num_tokens)}.")
     return Side(tokens_NKD.contiguous(), mass_NK=mass_NK)

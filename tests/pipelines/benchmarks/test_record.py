@@ -10,10 +10,10 @@ from pipelines.benchmarks.search import SearchBenchmarkOptions
 
 def test_a_command_names_what_is_not_usual_and_can_be_run_again(tmp_path):
     config = benchmark.BenchmarkConfig(
-        what="search", search=SearchBenchmarkOptions(bits=(16, 24), draws=("uniform",), gallery="a b"), threads=2, json="x.json"
+        what="search", search=SearchBenchmarkOptions(bits=(16, 24), draws=("uniform",), gallery="/a b"), threads=2, json="x.json"
     )
     command = command_of(config)
-    assert command == "eet benchmark search --threads 2 --search.bits '[16, 24]' --search.draws '[\"uniform\"]' --search.gallery 'a b'"
+    assert command == "eet benchmark search --threads 2 --search.bits '[16, 24]' --search.draws '[\"uniform\"]' --search.gallery '/a b'"
     parser = cli.job_parser("benchmark", benchmark.BenchmarkConfig)
     again = cli.read_config(parser, benchmark.BenchmarkConfig, shlex.split(command)[2:])
     assert again == dataclasses.replace(config, json=None)
