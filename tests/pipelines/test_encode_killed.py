@@ -72,11 +72,11 @@ def test_the_driver_is_killed_and_the_same_command_finishes(ray_session, tiny_mo
     assert len(finished(out)) == 3
     with pytest.raises(ValueError, match="not a finished gallery"):
         open_gallery(str(out))
-    kept = {path.name: path.stat().st_mtime_ns for path in finished(out)}
+    kept = {path: path.stat().st_mtime_ns for path in finished(out)}
     assert cli.main(command) == 0
     assert f"3 of {PARTS} parts are there already" in capsys.readouterr().out
     assert open_gallery(str(out)).table().equals(expected)
-    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 def test_a_killed_actor_is_replaced_and_its_part_done_again(ray_session, tiny_model, photos, expected, tmp_path, monkeypatch):
