@@ -113,7 +113,7 @@ def test_what_is_impossible_is_reported_all_at_once_before_anything_starts(tmp_p
     flags = ["--data.root", "x", "--trials", "0", "--concurrent", "0", "--costs", "[]", "--teacher", "t", "--shared_teacher"]
     assert main(["sweep", "--space", "keep_ratio", "--out", str(tmp_path / "out"), *flags]) == 2
     errors = capsys.readouterr().err
-    for problem in ("--trials 0", "--concurrent 0", "--costs []", "--teacher and --shared_teacher", "neither one of loss_weights"):
+    for problem in ("--trials 0", "--concurrent 0", "--costs []", "--teacher and --shared-teacher", "neither one of loss_weights"):
         assert problem in errors
     own = config_of(tmp_path, tmp_path, space="bits", space_options={"lengths": [16]}, search="optuna")
     assert any("draws its own points" in problem for problem in own.problems())
@@ -383,7 +383,7 @@ def test_without_validation_images_there_is_nothing_to_judge_by(tiny_birds, tmp_
 def test_a_dry_run_counts_trials_resources_and_hours_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tuning.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(tuning.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(trainings, "measured_rate", lambda plan: (2.0, "cpu"))
+    monkeypatch.setattr(trainings, "measured_rate", lambda task, settings: (2.0, "cpu"))
     sweep.run(config_of(tmp_path / "out", tiny_birds, trials=5, dry_run=True, train=dataclasses.replace(TRAIN, epochs=300)))
     output = capsys.readouterr().out
     # 300 epochs of 3 steps of 8 at 2 images/s: an hour each; five of them, two at a time: three hours.
