@@ -155,7 +155,7 @@ def gallery_state(out: str, images: ImageList, made_with: dict[str, Any], mode: 
     if mode == "overwrite" and not (job is not None and job.mode == "overwrite" and job.is_of(made_with, images.description)):
         job = manifest = None  # replaced when the new images are listed and planned
     if job is not None:
-        made_with = {**made_with, "schema_version": job.made_with["schema_version"]}
+        made_with = {**made_with, "schema_version": job.schema_version}
         if job.base is not None:  # appended parts are cut as those that are there, whatever was asked
             made_with["rows_per_part"] = job.base.rows_per_part
         job.check(made_with, images.description, out)
@@ -233,7 +233,7 @@ def _finish(out: str, job: GalleryJob, encode_parts: EncodeParts, notify: Callab
     """Encodes what is pending of a job and writes the manifest. Of one that was not resumed no part can be there: none is looked for."""
     planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
     assert sum(part.num_rows for part in planned) == job.num_rows, (planned, job)
-    version = int(job.made_with["schema_version"])
+    version = job.schema_version
     there = set(finished_parts(out, version)) if resumed else set()
     pending = [part for part in planned if part.part not in there]
     if len(pending) < len(planned):

@@ -46,6 +46,11 @@ class GalleryJob:
     def first_part(self) -> int:
         return self.base.num_parts if self.base else 0
 
+    @property
+    def schema_version(self) -> int:
+        """Of every part of this job."""
+        return int(self.made_with["schema_version"])
+
     def is_of(self, made_with: Mapping[str, Any], described: str) -> bool:
         """Whether this is the job of that model, those options and that input."""
         return self.made_with == made_with and self.input == described

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
@@ -283,8 +284,6 @@ class _ListedPaths(ImageList):
         super().__init__(f"{len(paths)} images, {paths[0]} first, digest {hashlib.sha256(listed.encode()).hexdigest()[:12]}")
 
     def __iter__(self) -> Iterator[ListedImages]:
-        import numpy as np
-
         uris = [str(absolute(path)) for path in self._paths]
         labels = None
         if self._labels is not None:
