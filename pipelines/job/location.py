@@ -31,6 +31,20 @@ def with_absolute_locations(config: Config) -> Config:
     return replace(config, **changed)
 
 
+def absolute_values(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of a config of the same job, such as an earlier one that was read from YAML: every local path in them absolute."""
+    changed = dict(values)
+    for entry in fields(config):
+        group = getattr(config, entry.name)
+        if entry.name not in values:
+            continue
+        if is_dataclass(group) and not isinstance(group, type):
+            changed[entry.name] = absolute_values(group, values[entry.name])
+        elif _KEY in entry.metadata:
+            changed[entry.name] = _absolute(values[entry.name], entry.metadata[_KEY])
+    return changed
+
+
 def _absolute(value: Any, words: tuple[str, ...]) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(_absolute(one, words) for one in value)

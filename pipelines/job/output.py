@@ -8,7 +8,7 @@ import yaml
 
 from eet.errors import InputError
 from eet.storage import exists, join_location, read_text, split_options, with_suffix, write_text
-from pipelines.job.location import with_absolute_locations
+from pipelines.job.location import absolute_values, with_absolute_locations
 
 
 def is_table(out: str) -> bool:
@@ -83,10 +83,15 @@ def check_same_options(config: Any, free: Collection[str]) -> None:
 
 
 def _with_defaults(config: Any, written: dict[str, Any]) -> dict[str, Any]:
-    """Plain values of an older config of the same job, flags that it lacks at their defaults."""
+    """Plain values of an older config of the same job, flags that it lacks at their defaults.
+
+    Locations are made absolute, for earlier versions wrote them as they were given. A relative one is taken from the working directory,
+    as a resume was then.
+    """
     usual = config_values(_default_config(config))
     groups = {field.name for field in fields(config) if is_dataclass(getattr(config, field.name))}
-    return {**usual, **written, **{name: {**usual[name], **written.get(name, {})} for name in groups}}
+    values = {**usual, **written, **{name: {**usual[name], **written.get(name, {})} for name in groups}}
+    return absolute_values(config, values)
 
 
 def read_written_config(out: str) -> dict[str, Any] | None:
