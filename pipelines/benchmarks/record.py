@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from eet.errors import InputError
+from pipelines.job.location import with_relative_locations
 from pipelines.job.output import changed_flags
 
 
@@ -77,7 +78,7 @@ def write_record(path: str, what: str, machine: Machine, config: Any, timings: S
         "what": what,
         "command": command_of(config),
         "machine": machine,
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(with_relative_locations(config)),
         "timings": [dataclasses.asdict(timing) for timing in timings],
     }
     Path(path).write_text(json.dumps(record, indent=1) + "\n")
@@ -112,7 +113,10 @@ def markdown_table(record: Mapping[str, Any], columns: Sequence[Column]) -> str:
 
 
 def command_of(config: Any) -> str:
-    """The command line of a benchmark: every flag that is not at its default, but for where the figures go."""
+    """The command line of a benchmark: every flag that is not at its default, but for where the figures go.
+
+    A location is shown as it was given, or from the working directory where it lies below it.
+    """
     flags = [
         f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
         for name, value in changed_flags(config).items()

@@ -8,7 +8,7 @@ import yaml
 
 from eet.errors import InputError
 from eet.storage import exists, join_location, read_text, split_options, with_suffix, write_text
-from pipelines.job.location import absolute_values, with_absolute_locations
+from pipelines.job.location import absolute_values, with_absolute_locations, with_relative_locations
 
 
 def is_table(out: str) -> bool:
@@ -46,9 +46,10 @@ def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_flags(config: Any) -> dict[str, Any]:
-    """The flags that are not at their defaults, and their values."""
-    usual = flat_values(config_values(_default_config(config)))
-    return {flag: value for flag, value in flat_values(config_values(config)).items() if value != usual.get(flag)}
+    """The flags that are not at their defaults, and their values; a location as it was given, or from the working directory if below it."""
+    usual = flat_values(_plain(asdict(_default_config(config))))
+    given = flat_values(_plain(asdict(with_relative_locations(config))))
+    return {flag: value for flag, value in given.items() if value != usual.get(flag)}
 
 
 def _default_config(config: Any) -> Any:
