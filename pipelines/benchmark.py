@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from eet.device import Device, Precision
 from eet.errors import InputError
 from pipelines.benchmarks import encode, encoder, matching, search, train
 from pipelines.benchmarks.encode import EncodeBenchmarkOptions
@@ -59,7 +60,7 @@ class BenchmarkConfig(JobOptions):
     backbone: str = "vit_small_patch16_224"
     keep_ratios: tuple[float, ...] = (0.5, 0.5, 0.25)
     repeats: int = 15
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     threads: int | None = None
     json: str | None = field(default=None, metadata=LOCATION)
     results: tuple[str, ...] = field(default=(), metadata=LOCATION)
@@ -87,12 +88,10 @@ class BenchmarkConfig(JobOptions):
     @property
     def setup(self) -> Setup:
         """What all benchmarks are given."""
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         return Setup(
-            device=torch.device(device),
+            device=Device.of(self.device, self.precision),
             threads=self.threads or os.cpu_count() or 1,
             repeats=self.repeats,
-            precision=self.precision,
             backbone=self.backbone,
             keep_ratios=self.keep_ratios,
             address=self.address,
@@ -106,7 +105,7 @@ def run(config: BenchmarkConfig) -> Sequence[Any]:
         return []
     benchmark, options, setup = BENCHMARKS[config.what], getattr(config, config.what), config.setup
     torch.set_num_threads(setup.threads)
-    machine = machine_of(setup.device, threads=setup.threads, **benchmark.versions(setup))
+    machine = machine_of(setup.device.torch_device, threads=setup.threads, **benchmark.versions(setup))
     if config.dry_run:
         print(f"dry run: {benchmark.planned(options, setup)}, on {machine['device']}; nothing was started")
         return []
@@ -114,7 +113,7 @@ def run(config: BenchmarkConfig) -> Sequence[Any]:
     timings = benchmark.measure(options, setup)
     if config.json is not None:
         # With the device by its name: on another machine auto may be another.
-        written = config if config.what == "encode" else replace(config, device="cuda" if setup.on_gpu else "cpu")
+        written = config if config.what == "encode" else replace(config, device="cuda" if setup.device.on_gpu else "cpu")
         write_record(config.json, config.what, machine, written, timings)
     return timings
 

@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 
 from eet.datasets import ImageTable, load_dataset
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
+from eet.device import Device, Precision
 from eet.errors import InputError
 from eet.gallery import GalleryModel, Manifest, PlannedPart, items_table, load_model, model_schema, read_model_record
 from eet.gallery.encoder import TokenMass
@@ -90,7 +91,7 @@ class EncodeConfig(JobOptions):
     workers: int | None = None
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     jpegs_on: Literal["cpu", "gpu"] = "cpu"
     max_pixels: int = 200_000_000
     max_error_ratio: float = 0.1
@@ -243,7 +244,7 @@ def _print_result(config: EncodeConfig, manifest: Manifest | None) -> None:
 
 def _print_estimate(config: EncodeConfig, model: GalleryModel, images: ImageList) -> None:
     """Counts the images, encodes the first in this process and scales the time; counts the bytes that the columns will take."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = Device.of().type
     options = replace(encoder_options(config), jpegs_on=config.jpegs_on if device == "cuda" else "cpu")
     encoder = options.encoder(model, device=device, threads=os.cpu_count() or 1)
     sample: list[str] = []

@@ -7,8 +7,8 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
+from eet.device import Device
 from eet.errors import InputError
 from eet.gallery import (
     MANIFEST_NAME,
@@ -155,7 +155,7 @@ def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[tuple[Sear
 
     With one that is approximate, the exact one too.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = Device.of().type
     if config.index is not None:
         behind = parts_behind(config.index, gallery)
         if behind:

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
+from eet.device import Precision
 from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, PUBLISHED_WIDTH, build_base
 from eet.errors import InputError
 from eet.training import FitSettings, LabelledImages, MetricLearningTask
@@ -62,7 +63,7 @@ class BaseTrainOptions(TrainOptions):
     weight_decay: float = 4e-4
     warmup_steps: int | None = 0
     schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     validation_share: float = 0.0
 
     def settings(self, seed: int) -> FitSettings:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from eet.device import Device
 from eet.errors import InputError
 from eet.gallery.models import GalleryModel, model_schema
 from eet.gallery.schema import OK, part_table
@@ -71,7 +72,7 @@ class PartEncoder:
 
     Args:
         model: in eval mode.
-        device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'.
+        device, precision: where it runs and how, as `Device.of` takes them.
         threads: that read and decode; on a CPU, of a part of many batches, each also runs the network, by itself.
         tokens: store the kept patch tokens with positions and mass.
         embedding: store the final CLS vector.
@@ -103,17 +104,16 @@ class PartEncoder:
             raise InputError(f"batch_size {batch_size} and threads {threads} must be at least 1")
         check_mass(mass, model, tokens=tokens)
         self.mass = mass
-        self.model = model.eval().to(device)
-        self.device = torch.device(device)
+        self.device = Device.of(device, precision)
+        self.model = model.eval().to(self.device.torch_device)
         self.batch_size, self.threads = batch_size, threads
         self.tokens, self.embedding, self.max_pixels = tokens, embedding, max_pixels
-        self.bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
         self.schema = model_schema(model, tokens=tokens, embedding=embedding, has_hash=has_hash)
-        self._jpegs = DeviceJpegDecoder(self.device) if jpegs_on_device else None
+        self._jpegs = DeviceJpegDecoder(self.device.torch_device) if jpegs_on_device else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
         # Decoding on a GPU has a stream of its own: on the network's it would wait for the batch that the network is at.
-        self._stream = torch.cuda.Stream(self.device) if jpegs_on_device and self.device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(self.device.torch_device) if jpegs_on_device and self.device.on_gpu else None
 
     def encode(self, plan_rows: pa.Table, told: Callable[[int], None] | None = None) -> EncodedPart:
         """The gallery rows of `plan_rows` (item_id, uri, label), in their order; of none, an empty part. A bad picture is a row with a
@@ -228,7 +228,7 @@ class PartEncoder:
             views_BHW3 = self._with_decoded(self._jpegs, jpegs, views_BHW3, failed)
         if self._stream is not None:
             self._stream.synchronize()
-            views_BHW3.record_stream(torch.cuda.default_stream(self.device))  # where the network reads it
+            views_BHW3.record_stream(torch.cuda.default_stream(self.device.torch_device))  # where the network reads it
         return _Gathered(views_BHW3, failed)
 
     def _with_decoded(
@@ -241,7 +241,7 @@ class PartEncoder:
                 decoded[place] = self.model.preprocessing.view_on_device(image_3HW)
             elif (failure := self._decode(jpeg.data, views_BHW3[place].numpy())) is not None:
                 failed[place] = failure
-        views_BHW3 = views_BHW3.to(self.device)
+        views_BHW3 = views_BHW3.to(self.device.torch_device)
         if decoded:
             views_BHW3[list(decoded)] = torch.stack(list(decoded.values()))
         return views_BHW3
@@ -249,9 +249,9 @@ class PartEncoder:
     @torch.inference_mode()
     def hash_batch(self, views_BHW3: Tensor, rows: int) -> dict[str, np.ndarray]:
         """The network's answer for the first `rows` of a batch, as the columns that are stored."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with self.device.autocast():
             # As bytes to the device, where normalising them costs nothing.
-            images_B3HW = self.model.preprocessing.normalise(views_BHW3.to(self.device))
+            images_B3HW = self.model.preprocessing.normalise(views_BHW3.to(self.device.torch_device))
             if self.mass == "rollout":
                 output, mass_BK = forward_with_rollout(self.model, images_B3HW)
                 out = output._replace(token_mass=mass_BK)

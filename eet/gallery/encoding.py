@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from eet.datasets.listing import ImageList
+from eet.device import Device
 from eet.errors import DamagedError, InputError
 from eet.gallery.encoder import DEFAULT_BATCH_SIZE, PartEncoder, TokenMass, check_mass
 from eet.gallery.job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
@@ -279,8 +280,7 @@ def parts_here(
     version: int = SCHEMA_VERSION,
 ) -> Iterator[PartDone]:
     """Encodes parts in this process, one after another. version: of the gallery's schema."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = options.encoder(model, device=device, threads=os.cpu_count() or 1)
+    encoder = options.encoder(model, device=Device.of().type, threads=os.cpu_count() or 1)
     for planned in pending:
         done = encode_part(encoder, gallery, planned, on_progress, version=version)
         on_progress(done)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
+from eet.device import check_precision
 from eet.errors import InputError
 from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gallery, read_model_record, record_of
 from eet.gallery.encoder import TokenMass
@@ -77,8 +78,7 @@ def encode(
     """
     if mode not in get_args(Mode):
         raise InputError(f"mode={mode!r}: allowed are {', '.join(get_args(Mode))}")
-    if precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"precision={precision!r}: allowed are auto, fp32, bf16")
+    check_precision(precision)
     for name, number in (("batch_size", batch_size), ("threads", threads), ("rows_per_part", rows_per_part)):
         if number is not None and number < 1:
             raise InputError(f"{name}={number}: use 1 or more")

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 
 from eet.datasets import ImageTable
+from eet.device import Device
 from eet.distillation import StepLosses
 from eet.training.images import AugmentedImages, EvaluationImages, step_loader
 from eet.training.samplers import StepSampler
@@ -94,7 +95,7 @@ def fit(
         ValueError: the networks do not fit each other, or an image cannot be read.
         Diverged: the loss is not finite.
     """
-    return _Fit(task, settings, rank, world, torch.device(device), on_step, report).run(checkpoint)
+    return _Fit(task, settings, rank, world, Device.of(device, settings.precision), on_step, report).run(checkpoint)
 
 
 def optimizer_of(objective: nn.Module, settings: FitSettings, learning_rates: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
@@ -127,7 +128,7 @@ class _Fit:
         settings: FitSettings,
         rank: int,
         world: int,
-        device: torch.device,
+        device: Device,
         on_step: Callable[[StepReport], object] | None,
         report: Callable[[dict[str, float], Callable[[], dict[str, Any]]], object] | None,
     ) -> None:
@@ -135,7 +136,7 @@ class _Fit:
         self.rank, self.world, self.device = rank, world, device
         self.on_step, self.report = on_step, report
         torch.manual_seed(settings.seed)
-        self.objective = task.objective(settings).to(device)
+        self.objective = task.objective(settings).to(device.torch_device)
         self.optimizer = optimizer_of(self.objective, settings, task.learning_rates)
         num_images = len(task.train)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -147,7 +148,6 @@ class _Fit:
                 constant=settings.constant_rate,
             ),
         )
-        self.bf16 = settings.bf16(device.type)
         self.first_epoch = 0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
@@ -164,11 +164,11 @@ class _Fit:
             AugmentedImages(self.task.train, preprocessing, self.settings.seed, min_crop_area=self.settings.min_crop_area),
             sampler,
             processes=self._loader_processes(),
-            pin=self.device.type == "cuda",
+            pin=self.device.on_gpu,
         )
         replicated: DistributedDataParallel | None = None
         if self.world > 1:
-            replicated = DistributedDataParallel(self.objective, device_ids=[self.device] if self.device.type == "cuda" else None)
+            replicated = DistributedDataParallel(self.objective, device_ids=[self.device.torch_device] if self.device.on_gpu else None)
         module: nn.Module = replicated or self.objective
         forward = torch.compile(module) if self.settings.compile else module
         for epoch in range(self.first_epoch, self.settings.epochs):
@@ -190,7 +190,7 @@ class _Fit:
         asked = self.settings.loader_workers
         if asked is not None:
             return asked
-        return 0 if self.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())))
+        return min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()))) if self.device.on_gpu else 0
 
     def _train_epoch(
         self,
@@ -210,15 +210,15 @@ class _Fit:
         for step in range(sampler.steps):
             for number, size in enumerate(sizes):
                 images, labels = next(batches)
-                images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                images, labels = (batch.to(self.device.torch_device, non_blocking=True) for batch in (images, labels))
                 with ExitStack() as stack:
                     if replicated is not None and number + 1 < len(sizes):
                         stack.enter_context(replicated.no_sync())
-                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    with self.device.autocast():
                         losses: StepLosses = forward(images, labels)
                     (losses.total * (size / share)).backward()
                 for name, value in {"total": losses.total.detach(), **losses.terms}.items():
-                    sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value * (size / share)
+                    sums[name] = sums.get(name, torch.zeros((), device=self.device.torch_device)) + value * (size / share)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.schedule.step()
@@ -306,13 +306,13 @@ class _Fit:
         mine = list(range(self.rank, len(table), self.world))
         images = DataLoader(
             Subset(EvaluationImages(table, network.preprocessing), mine),
-            batch_size=EVALUATION_BATCH if self.device.type == "cuda" else CPU_MICRO_BATCH,
+            batch_size=EVALUATION_BATCH if self.device.on_gpu else CPU_MICRO_BATCH,
             num_workers=self._loader_processes(),
         )
         parts = []
         for batch in images:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                parts.append(self.task.represent(network, batch.to(self.device)))
+            with self.device.autocast():
+                parts.append(self.task.represent(network, batch.to(self.device.torch_device)))
         network.train(training)
         ours = np.concatenate(parts) if parts else None
         of_ranks = [ours]

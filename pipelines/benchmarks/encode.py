@@ -136,8 +136,7 @@ def measure(options: EncodeBenchmarkOptions, setup: Setup) -> list[EncodeTiming]
 
 
 def _measure(options: EncodeBenchmarkOptions, setup: Setup, model: str) -> list[EncodeTiming]:
-    threads, precision = setup.threads, setup.precision
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads, precision, device = setup.threads, setup.device.precision, setup.device.type
     batch_size = options.batch_size or DEFAULT_BATCH_SIZE[device]
     encoders = {
         method: PartEncoder(
@@ -252,15 +251,15 @@ def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int)
         file_images(encoder.model, uris),
         batch_size=encoder.batch_size,
         num_workers=encoder.threads,
-        pin_memory=encoder.device.type == "cuda",
+        pin_memory=encoder.device.on_gpu,
         multiprocessing_context="forkserver",  # a fork would carry over threads of Ray and torch
     )
     hashes: list[np.ndarray] = []
     rows = first_rows = 0
     first_end_s = 0.0
     for images in loader:
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=encoder.bf16):
-            out = encoder.model(images.to(encoder.device, non_blocking=True), tokens=False)
+        with encoder.device.autocast():
+            out = encoder.model(images.to(encoder.device.torch_device, non_blocking=True), tokens=False)
         hashes.append(out.hash.float().cpu().numpy())
         rows += len(images)
         if rows >= rows_per_part and not first_rows:

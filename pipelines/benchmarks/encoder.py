@@ -75,7 +75,7 @@ COLUMNS = (
 
 def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTiming]:
     """Every batch size in turn, every network in every mode interleaved."""
-    backbone, device = setup.backbone, setup.device
+    backbone, device = setup.backbone, setup.device.torch_device
     schedule = schedule_of(backbone, setup.keep_ratios)
     networks: dict[str, nn.Module] = {
         PEER: timm_vit(backbone),
@@ -85,7 +85,7 @@ def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTimin
     }
     networks = {name: network.eval().to(device) for name, network in networks.items()}
     timings: list[EncoderTiming] = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16):
+    with torch.inference_mode(), setup.device.autocast():
         student = networks["student"]
         assert isinstance(student, Student)
         size = student.preprocessing.image_size
@@ -130,7 +130,7 @@ def _time(
 
 def _problems(options: EncoderBenchmarkOptions, setup: Setup) -> list[str]:
     found = []
-    if "graphed" in options.modes and not setup.on_gpu:
+    if "graphed" in options.modes and not setup.device.on_gpu:
         found.append("--encoder.modes graphed: CUDA graphs need a CUDA device")
     for text in options.schedules:
         try:

@@ -104,7 +104,7 @@ def _case(
     mean_cosine: float,
     setup: Setup,
 ) -> list[MatchingTiming]:
-    device = setup.device
+    device = setup.device.torch_device
     rng = np.random.default_rng(0)
     most = max(8, (options.products or PRODUCTS[device.type]) // tokens**2)
     # Each query has its own 100 images, as in re-ranking; no image is seen twice.

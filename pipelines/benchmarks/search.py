@@ -101,7 +101,7 @@ def measure(options: SearchBenchmarkOptions, setup: Setup) -> list[SearchTiming]
     """
     import faiss
 
-    if setup.on_gpu and not hasattr(faiss, "GpuIndexBinaryFlat"):
+    if setup.device.on_gpu and not hasattr(faiss, "GpuIndexBinaryFlat"):
         raise InputError("the faiss that is installed has no GPU indexes (faiss-cpu): install faiss-gpu, or use --device cpu")
     clusters = _followed(options)
     faiss.omp_set_num_threads(setup.threads)
@@ -152,7 +152,7 @@ def _case(
     *,
     faiss: Any,
 ) -> SearchTiming:
-    device, threads = setup.device, setup.threads
+    device, threads = setup.device.torch_device, setup.threads
     rng = np.random.default_rng(0)
     if draw == "uniform":
         codes, queries = (draw_uniform(rng, number, bits) for number in (size, options.queries))
@@ -201,7 +201,7 @@ def _faiss_index(faiss: Any, bits: int, device: torch.device) -> Any:
 
 
 def _problems(options: SearchBenchmarkOptions, setup: Setup) -> list[str]:
-    if options.plot is None or not setup.on_gpu or options.k <= FAISS_MOST_ON_GPU:
+    if options.plot is None or not setup.device.on_gpu or options.k <= FAISS_MOST_ON_GPU:
         return []
     return [f"--search.plot: FAISS's GPU index finds no more than {FAISS_MOST_ON_GPU} items of a query, so there is nothing to draw"]
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from eet.device import Device
 from eet.gallery import model_schema
 from eet.vit import Student, load_bundle
 from pipelines.costs.interleaved import interleaved_seconds
@@ -42,7 +43,7 @@ def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float
 
     Networks that differ in their weights alone are timed once; the rest in turn, so that what else the machine does meets all alike.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = Device.of()
     torch.set_num_threads(threads)
     kinds: dict[str, str] = {}
     networks: dict[str, Student] = {}
@@ -50,18 +51,18 @@ def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float
         student = load_bundle(path)
         kinds[name] = _architecture(student)
         if kinds[name] not in networks:
-            networks[kinds[name]] = student.to(device)
+            networks[kinds[name]] = student.to(device.torch_device)
     medians: dict[str, float] = {}
     sizes = {network.preprocessing.image_size for network in networks.values()}
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.inference_mode(), device.autocast():
         for size in sorted(sizes):  # one batch goes through all networks of its size
-            images = torch.randn(LATENCY_BATCH, 3, *size, device=device)
+            images = torch.randn(LATENCY_BATCH, 3, *size, device=device.torch_device)
             calls = {
                 kind: functools.partial(network, images, tokens=False)
                 for kind, network in networks.items()
                 if network.preprocessing.image_size == size
             }
-            seconds = interleaved_seconds(calls, repeats=LATENCY_REPEATS, device=device)
+            seconds = interleaved_seconds(calls, repeats=LATENCY_REPEATS, device=device.torch_device)
             medians |= {kind: sorted(times)[len(times) // 2] * 1e3 / LATENCY_BATCH for kind, times in seconds.items()}
     return {name: medians[kind] for name, kind in kinds.items()}
 

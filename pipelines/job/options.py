@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from eet.datasets import DATASETS
+from eet.device import Precision
 from eet.distillation import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.training.settings import FitSettings
@@ -186,7 +187,7 @@ class TrainOptions:
     cpus_per_worker: int | None = None
     gpus_per_worker: float = 1
     loader_workers: int | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     compile: bool = False
     validation_share: float = 0.1
     max_failures: int = 3

@@ -13,6 +13,7 @@ import ray
 import torch
 
 from eet.datasets import ImageTable, load_dataset
+from eet.device import Device
 from eet.errors import EetError, InputError
 from eet.figures import save_png, training_curves_figure
 from eet.hashing import learn_target_codes, shared_codes
@@ -272,7 +273,7 @@ def _print_estimate(task: TrainingTask, settings: FitSettings) -> None:
 
 def measured_rate(task: TrainingTask, settings: FitSettings) -> tuple[float, str]:
     """Images/s of one worker in this process, from the time of a few images, and the kind of device ('cpu', 'cuda')."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = Device.of().torch_device
     objective, size = task.objective(settings).to(device), task.timed_images(settings)
     height, width = task.networks[task.chosen].preprocessing.image_size
     images, labels = torch.randn(size, 3, height, width, device=device), torch.zeros(size, dtype=torch.int64, device=device)
