@@ -15,17 +15,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @dataclass(frozen=True)
-class StepDone:
-    """One optimizer step. losses: terms by name; rate: images/s over all workers since the epoch began."""
-
-    epoch: int
-    step: int
-    steps: int
-    losses: dict[str, float]
-    rate: float
-
-
-@dataclass(frozen=True)
 class EpochDone:
     """One epoch. metrics: mean loss terms, learning rate, images/s, and validation mAP where there is one."""
 
@@ -139,7 +128,10 @@ class Display:
 
 
 class TrainingDisplay:
-    """A bar per epoch on a terminal, the loss terms below it; one line per epoch everywhere."""
+    """A bar per epoch on a terminal, the loss terms below it; one line per epoch everywhere.
+
+    Events: EpochDone, and StepReport of `eet.training`.
+    """
 
     def __init__(self, title: str, epochs: int) -> None:
         self._epochs = epochs
@@ -147,7 +139,7 @@ class TrainingDisplay:
         self._first_epoch: int | None = None
         self._display = Display(f"{title}: starting")
 
-    def __call__(self, event: StepDone | EpochDone) -> None:
+    def __call__(self, event: Any) -> None:
         if isinstance(event, EpochDone):
             self._display.line(self.epoch_line(event))
             return

@@ -17,14 +17,14 @@ from eet.device import Device
 from eet.errors import EetError, InputError
 from eet.figures import save_png, training_curves_figure
 from eet.hashing import learn_target_codes, shared_codes
-from eet.training import FitSettings, LabelledImages, TrainingTask, labelled_images
+from eet.training import FitSettings, LabelledImages, StepReport, TrainingTask, labelled_images
 from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
 from pipelines.job.location import with_absolute_locations
 from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
 from pipelines.job.output import check_same_options, config_values, write_config
-from pipelines.job.progress import BoardReader, EpochDone, StepDone, TrainingDisplay, duration, open_board
+from pipelines.job.progress import BoardReader, EpochDone, TrainingDisplay, duration, open_board
 from pipelines.job.tracking import tracked
 from pipelines.training.worker import train_worker
 
@@ -133,10 +133,12 @@ def run_training(
             trainer = _trainer(given, options, out, threads=threads, use_gpu=resources.gpus > 0, callbacks=callbacks)
             display = TrainingDisplay(title, options.epochs)
 
-            def listen(event: StepDone | EpochDone) -> None:
-                display(event)
+            def listen(event: EpochDone | tuple[Any, ...]) -> None:
                 if isinstance(event, EpochDone):
+                    display(event)
                     run.log_metrics(event.metrics, step=event.epoch + 1)
+                else:
+                    display(StepReport(*event))
 
             try:
                 with BoardReader(board, listen):

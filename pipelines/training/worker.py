@@ -11,7 +11,7 @@ import ray.util
 import torch
 
 from eet.training import Diverged, fit
-from pipelines.job.progress import EpochDone, StepDone
+from pipelines.job.progress import EpochDone
 
 CHECKPOINT_FILE = "training.pt"
 
@@ -50,7 +50,7 @@ def train_worker(config: dict[Any, Any]) -> Any:
             rank=context.get_world_rank(),
             world=context.get_world_size(),
             device=ray.train.torch.get_device(),
-            on_step=lambda done: board.put.remote(StepDone(*done)),
+            on_step=lambda step: board.put.remote(tuple(step)),  # a plain tuple: the board's process imports no torch
             report=report,
             checkpoint=_last_checkpoint(),
         )

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from eet.gallery.encoding import PartDone, RowsDone
+from eet.training import StepReport
 from pipelines.job import progress as progress_module
-from pipelines.job.progress import EncodeProgress
+from pipelines.job.progress import EncodeProgress, EpochDone, TrainingDisplay
 
 
 @pytest.fixture
@@ -49,3 +50,16 @@ def test_parts_on_disk_count_once_and_with_their_failures(clock, capsys):
     for part in (1, 2):
         progress(PartDone(part, {"ok": 10}, True))
     assert lines(capsys)[-1].startswith("encoded 30/30  2 failed") and progress.begun == {}
+
+
+def test_a_terminal_shows_the_losses_of_a_step_and_keeps_a_line_of_each_epoch(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    display = TrainingDisplay("distill", epochs=3)
+    display(StepReport(epoch=0, step=4, steps=10, losses={"total": 1.5}, rate=12.0))
+    display(EpochDone(0, 3, {"total": 1.25, "images_per_s": 11.0}))
+    display(StepReport(epoch=1, step=9, steps=10, losses={"total": 0.75}, rate=13.0))
+    display.close()
+    shown = capsys.readouterr().out
+    assert "epoch 1/3  total 1.25  11.0 images/s" in shown
+    assert shown.rindex("total 0.750") > shown.index("epoch 2/3") > shown.index("epoch 1/3  total")
