@@ -9,7 +9,7 @@ from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHE
 from eet.errors import InputError
 from eet.training import FitSettings, LabelledImages, MetricLearningTask
 from pipelines.job.location import LOCATION, WEIGHTS
-from pipelines.job.options import DataOptions, JobOptions, TrainOptions
+from pipelines.job.options import DataOptions, JobOptions, LoopOptions
 from pipelines.training.run import TrainingResult, check_output, read_labelled_images, run_training
 
 
@@ -43,7 +43,7 @@ class MarginOptions:
 
 
 @dataclass(kw_only=True)
-class BaseTrainOptions(TrainOptions):
+class BaseTrainOptions(LoopOptions):
     """How it is trained. Defaults are the published ones.
 
     Attributes:
@@ -66,8 +66,8 @@ class BaseTrainOptions(TrainOptions):
     precision: Precision = "fp32"
     validation_share: float = 0.0
 
-    def settings(self, seed: int) -> FitSettings:
-        return dataclasses.replace(super().settings(seed), constant_rate=self.schedule == "constant")
+    def settings(self, seed: int, *, num_images: int) -> FitSettings:
+        return dataclasses.replace(super().settings(seed, num_images=num_images), constant_rate=self.schedule == "constant")
 
 
 @dataclass(kw_only=True)
@@ -103,6 +103,10 @@ class TrainBaseConfig(JobOptions):
 
     def problems(self) -> list[str]:
         found = super().problems() + self.local_only("out", "weights")
+        if self.data.unseen_share or self.data.unseen:
+            found.append(
+                "--data.unseen, --data.unseen_share: a base model is always tested on labels that were not trained; leave them out"
+            )
         if self.embedding_width < 1:
             found.append(f"--embedding_width {self.embedding_width}: use 1 or more")
         per_label, batch = self.loss.images_per_label, self.train.batch_size

@@ -6,6 +6,7 @@ from eet.datasets import aircraft, cars, cub, folder, food101, nabirds, sop, syn
 from eet.datasets.class_disjoint import class_disjoint, hold_out_labels, with_own_labels
 from eet.datasets.image_files import IMAGE_SUFFIXES, list_image_files
 from eet.datasets.image_table import SPLITS, ImageTable
+from eet.datasets.unseen import split_unseen
 from eet.datasets.validation import hold_out_validation
 from eet.errors import InputError
 
@@ -52,5 +53,6 @@ __all__ = [
     "hold_out_validation",
     "list_image_files",
     "load_dataset",
+    "split_unseen",
     "with_own_labels",
 ]

@@ -8,6 +8,7 @@ from eet.distillation.objective import (
     DistillationObjective,
     HashingObjective,
     StepLosses,
+    trained_hash,
 )
 from eet.distillation.region_guidance import mask_patches, most_important_patches
 
@@ -21,4 +22,5 @@ __all__ = [
     "knowledge_transfer_loss",
     "mask_patches",
     "most_important_patches",
+    "trained_hash",
 ]

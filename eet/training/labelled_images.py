@@ -1,27 +1,38 @@
 """The labelled images of a training: read, checked and split."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, with_own_labels
+from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, split_unseen, with_own_labels
 from eet.datasets.readable import unreadable_images
 from eet.errors import InputError
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of a training. skipped: (location, reason) of those that were left out because they cannot be read."""
+    """Images of a training. unseen: of labels that are held out of it, as a test split of their own. skipped: (location, reason) of those
+    that were left out because they cannot be read.
+    """
 
     train: ImageTable
     val: ImageTable | None
     test: ImageTable | None
+    unseen: ImageTable | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
 
 def labelled_images(
-    table: ImageTable, *, validation_share: float = 0.1, seed: int = 42, disjoint: bool = False, skip_unreadable: bool = False
+    table: ImageTable,
+    *,
+    validation_share: float = 0.1,
+    seed: int = 42,
+    disjoint: bool = False,
+    skip_unreadable: bool = False,
+    unseen_share: float = 0.0,
+    unseen_names: Collection[str] = (),
 ) -> LabelledImages:
     """The splits of a table, every image decoded once to know that it can be (see `eet.datasets.readable`).
 
@@ -30,6 +41,7 @@ def labelled_images(
         validation_share: share of the training images held out where the table has no val split; 0 holds out none.
         seed: of what is held out.
         disjoint: splits that share no label (`class_disjoint`), validation too; labels of the training images are then counted anew.
+        unseen_share, unseen_names: labels that are held out (`eet.datasets.split_unseen`).
         skip_unreadable: leave unreadable images out; else they are an error.
 
     Raises:
@@ -44,6 +56,9 @@ def labelled_images(
         readable = np.ones(len(table), bool)
         readable[[row for row, _ in bad]] = False
         table = table.take(readable)
+    unseen = None
+    if unseen_share or unseen_names:
+        table, unseen = split_unseen(table, share=unseen_share, names=unseen_names, seed=seed)
     if disjoint:
         table = hold_out_labels(class_disjoint(table), validation_share, seed)
         train = with_own_labels(table.select("train"))
@@ -60,4 +75,4 @@ def labelled_images(
     # An image without a label cannot be judged.
     judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
     splits = {name: table.take(rows) if len(rows) else None for name, rows in judged.items()}
-    return LabelledImages(train, splits["val"], splits["test"], skipped)
+    return LabelledImages(train, splits["val"], splits["test"], unseen, skipped)

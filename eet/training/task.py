@@ -1,7 +1,7 @@
 """What is trained: networks, images, the objective, and how what was learned is judged. Each kind of model has a kind of task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,8 @@ from eet.datasets import ImageTable
 from eet.training.samplers import StepSampler
 from eet.training.settings import CPU_MICRO_BATCH, FitSettings
 
+Embed = Callable[[str, ImageTable], np.ndarray | None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask(ABC):
@@ -21,12 +23,14 @@ class TrainingTask(ABC):
     Attributes:
         networks: what learns or teaches, by name, on the CPU with its first weights; each has a `preprocessing`.
         train, val, test: labelled images; val and test may be None.
+        unseen: images of labels that no other split has, with labels of their own; None: all labels are trained.
     """
 
     networks: dict[str, Any]
     train: ImageTable
     val: ImageTable | None = None
     test: ImageTable | None = None
+    unseen: ImageTable | None = None
 
     quality: ClassVar[str]
     """The measure of the validation images that chooses the checkpoint; higher is better."""
@@ -58,8 +62,24 @@ class TrainingTask(ABC):
             ValueError: the networks do not fit each other.
         """
 
-    def start(self) -> None:  # noqa: B027  (most kinds have nothing to set)
-        """Sets what training begins at, beyond the networks' own first weights."""
+    def start(self, embed: Embed) -> Any:
+        """What training begins at beyond the networks' own first weights, for `set_fitted`; None: nothing. Called on every worker.
+
+        embed: gives a network's embeddings of a table's images, (N, D) on rank 0 and None on the others.
+        """
+        return None
+
+    def finish(self, embed: Embed) -> Any:
+        """What is fitted once the chosen weights are loaded, for `set_fitted`; None: nothing. Called on every worker; see `start`."""
+        return None
+
+    def set_fitted(self, fitted: Any) -> None:  # noqa: B027  (most kinds fit nothing)
+        """Takes over what `start` or `finish` fitted on rank 0: plain values and arrays."""
+
+    @property
+    def baseline(self) -> str | None:
+        """What the networks are before the first epoch, where that is worth a row in the table of test measures; None: nothing."""
+        return None
 
     def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> StepSampler:
         """Which images one worker takes in which step."""
@@ -76,6 +96,14 @@ class TrainingTask(ABC):
     def represent(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
         """What a network makes of images to find them again, one row each."""
 
+    def embed(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
+        """The networks' features of images (b, D) float32, for `start` and `finish`."""
+        return self.represent(network, images_B3HW)
+
+    def represent_for_validation(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
+        """What `validate` judges; default what `represent` gives."""
+        return self.represent(network, images_B3HW)
+
     @abstractmethod
     def validate(self, rows: np.ndarray) -> dict[str, float]:
         """Measures of the validation images, `quality` among them, from what the chosen network makes of them."""
@@ -83,6 +111,10 @@ class TrainingTask(ABC):
     @abstractmethod
     def evaluate(self, network: Any, rows: np.ndarray) -> dict[str, dict[str, float]]:
         """{protocol: {measure: value}} of the test images, from what `network` makes of them. Every protocol has the same measures."""
+
+    @abstractmethod
+    def evaluate_unseen(self, network: Any, rows: np.ndarray) -> dict[str, float]:
+        """The same measures of the images of labels that were not trained, as queries and gallery of their own."""
 
     @abstractmethod
     def describe(self, network: Any) -> str:

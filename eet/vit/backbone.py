@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
-from eet.vit.student import HashInput, Student
+from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, Student
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put in front of every name."""
@@ -39,6 +39,7 @@ def build_student(
     weights: str = "timm",
     backbone_options: Mapping[str, Any] | None = None,
     hash_input: HashInput = "logits",
+    label_weight: float = DEFAULT_LABEL_WEIGHT,
     seed: int = 0,
 ) -> Student:
     """A student (or, with an empty schedule, a teacher) on the timm ViT called `backbone`, both heads drawn anew.
@@ -48,7 +49,7 @@ def build_student(
     weights_only=True, with the names of timm or of open_clip. Its classifier is dropped; patch and position embeddings are resized where
     they differ. A file does not say its activation: for weights of OpenAI's CLIP choose a backbone with quickgelu in its name.
     backbone_options: further arguments of timm's constructor (patch_size, depth, embed_dim, num_heads, ...).
-    hash_input: what the hash head reads, see `Student`.
+    hash_input, label_weight: what the hash head reads, see `Student`.
     seed: of random weights and heads.
     ValueError for an unknown name, a model without CLS token, options it does not take, or weights that do not fit.
     """
@@ -66,6 +67,7 @@ def build_student(
             schedule=schedule,
             preprocessing=preprocessing_of(trunk),
             hash_input=hash_input,
+            label_weight=label_weight,
             backbone=backbone,
             backbone_options=options,
         )
@@ -195,11 +197,14 @@ def student_from_state_dict(
     keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS,
     preprocessing: Preprocessing | None = None,
     hash_input: HashInput = "logits",
+    temperature: float = 1.0,
+    label_weight: float = DEFAULT_LABEL_WEIGHT,
 ) -> Student:
     """A student from weights alone: timm's ViT names plus head.* and head_hash.*; every size is read off the tensors.
 
     state: tensors or arrays, any floating dtype (taken as float32). num_heads cannot be read off and must be given.
     prune_after, keep_ratios: the schedule; prune_after=() with keep_ratios=() (or left at its default) is the teacher.
+    hash_input, temperature, label_weight: see `Student`.
     The input is taken as square, the epsilon of LayerNorm as 1e-6 (published, and timm's own for a ViT).
     Returns the student in eval mode. ValueError where names or shapes do not make a ViT.
     """
@@ -249,6 +254,8 @@ def student_from_state_dict(
         schedule=PruningSchedule(prune_after, keep_ratios),
         preprocessing=preprocessing or preprocessing_of(trunk),
         hash_input=hash_input,
+        temperature=temperature,
+        label_weight=label_weight,
     )
     load_named_weights(student, tensors)
     return student.eval()

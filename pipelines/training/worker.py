@@ -60,7 +60,7 @@ def train_worker(config: dict[Any, Any]) -> Any:
         return None
     # Ray Train returns no tensors from a worker, but arrays it does.
     weights = {name: {key: value.numpy() for key, value in state.items()} for name, state in fitted.weights.items()}
-    return {"weights": weights, "epoch": fitted.epoch, "history": fitted.history, "test": fitted.test}
+    return {"weights": weights, "epoch": fitted.epoch, "history": fitted.history, "test": fitted.test, "fitted": fitted.fitted}
 
 
 def _last_checkpoint() -> dict[str, Any] | None:

@@ -59,6 +59,11 @@ class Trainings(TrialKind):
         return self.costs
 
     @property
+    def epochs(self) -> int:
+        """Epochs of a trial that is not stopped."""
+        return self.base.train.epochs_of(len(self.images.train))
+
+    @property
     def _teachers(self) -> str | None:
         return str(self.trials_dir.parent / TEACHERS) if self.shared_teacher else None
 
@@ -78,7 +83,7 @@ class Trainings(TrialKind):
         return self.scheduler_name or default_scheduler(space)
 
     def scheduler(self, space: Mapping[str, Any]) -> TrialScheduler:
-        return scheduler(self.stopping(space), epochs=self.base.train.epochs, grace_epochs=self.grace_epochs)
+        return scheduler(self.stopping(space), epochs=self.epochs, grace_epochs=self.grace_epochs)
 
     def share(self, resources: ClusterResources, *, trials: int) -> Share:
         return share_of(resources, self.base.train, trials=trials, asked=self.concurrent)
@@ -94,13 +99,13 @@ class Trainings(TrialKind):
         torch.set_num_threads(share.cpus)
         task = task_of(with_parameters(self.base, first), self.images)
         task = dataclasses.replace(task, joint=task.joint and not self.shared_teacher)
-        settings = train.settings(self.base.seed)
+        settings = train.settings(self.base.seed, num_images=len(task.train))
         rate, device = measured_rate(task, settings)
         torch.set_num_threads(threads)
-        each = settings.total_steps(len(task.train)) * train.batch_size / (rate * train.workers)
+        each = settings.total_steps(len(task.train)) * settings.batch_size / (rate * train.workers)
         gpus = f" and {train.gpus_per_worker:g} GPUs" if resources.gpus else ""
         return [
-            f"dry run: {trials} trials of {train.epochs} epochs, {share.concurrent} at once, scheduler {self.stopping(space)}",
+            f"dry run: {trials} trials of {self.epochs} epochs, {share.concurrent} at once, scheduler {self.stopping(space)}",
             f"  each: {train.workers} workers of {share.cpus} CPUs{gpus}",
             f"  {rate:.1f} images/s measured on this machine's {device} with {share.cpus} threads (alone); about {duration(each)} a trial, "
             f"{each * -(-trials // share.concurrent) / 3600:.2f} h for all where none is stopped; nothing was started",
@@ -125,6 +130,8 @@ class Trainings(TrialKind):
                     backbone_options=base.student.backbone_options,
                     bits=bits,
                     hash_input=base.student.hash_input,
+                    label_weight=base.student.label_weight,
+                    target_codes=base.student.target_codes,
                     image_size=base.student.image_size,
                 ),
                 train=base.train,
@@ -143,7 +150,7 @@ class Trainings(TrialKind):
 
     @property
     def progress(self) -> Callable[[Mapping[str, float]], str]:
-        return partial(_progress, epochs=self.base.train.epochs)
+        return partial(_progress, epochs=self.epochs)
 
     def with_measured_costs(self, trials: list[Trial], resources: ClusterResources) -> list[Trial]:
         """Times the finished trials' networks, each architecture once, interleaved, on the kind of device that they were trained on."""
