@@ -15,6 +15,7 @@ from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, Table, render_report
 from eet.gallery import fixed_binary_to_numpy, is_gallery, open_gallery, spread_queries
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
+from eet.metrics import measures_with_bounds
 from eet.retrieval.panels import hit_blocks, kept_blocks
 from eet.vit import PUBLISHED_KEEP_RATIOS, load_bundle
 from pipelines import distill, encode, evaluate, search
@@ -232,12 +233,17 @@ def _write_report(
     from eet.gallery import read_hits
 
     hits, gallery, student = read_hits(hits_path), open_gallery(gallery_path), load_bundle(model)
-    names = list(dict.fromkeys(name for values in evaluation.measures.values() for name in values))
-    rows: list[list[Any]] = [[name, *(values.get(name) for values in evaluation.measures.values())] for name in names]
+    cells = [
+        {name: (value, _interval(bounds)) for name, value, bounds in measures_with_bounds(values)}
+        for values in evaluation.measures.values()
+    ]
+    names = list(dict.fromkeys(name for found in cells for name in found))
+    rows: list[list[Any]] = [[name, *(cell for found in cells for cell in found.get(name, (None, None)))] for name in names]
+    headers = ["measure", *(header for protocol in evaluation.measures for header in (protocol, "95 %"))]
     teacher = json.loads((out / "model" / "test.json").read_text()).get("teacher", {})
     history = json.loads((out / "model" / "history.json").read_text())
     summary: list[Any] = [
-        Table(["measure", *evaluation.measures], rows, caption="The student on the test split, under both protocols"),
+        Table(headers, rows, caption="The student on the test split, under both protocols, with 95 % confidence intervals over queries"),
         Table(
             ["protocol", "student mAP", "teacher mAP"],
             [[name, values["mAP"], teacher[name]["mAP"]] for name, values in evaluation.measures.items() if name in teacher],
@@ -269,3 +275,7 @@ def _write_report(
     path = out / REPORT_FILE
     path.write_text(render_report("EET quickstart", sections, subtitle=subtitle))
     return path
+
+
+def _interval(bounds: tuple[float, float] | None) -> str | None:
+    return None if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"

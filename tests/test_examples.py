@@ -29,7 +29,7 @@ def run(script: str, *arguments: object) -> str:
 
 
 def measure(printed: str, name: str) -> float:
-    return float(re.search(rf"^{re.escape(name)} +([\d.]+)$", printed, re.MULTILINE)[1])
+    return float(re.search(rf"^{re.escape(name)} +([\d.]+)(?: ±[\d.]+)?$", printed, re.MULTILINE)[1])
 
 
 @pytest.fixture(scope="module")

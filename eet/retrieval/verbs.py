@@ -16,12 +16,13 @@ import torch
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.device import check_precision
 from eet.errors import InputError
-from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gallery, read_model_record, record_of
+from eet.gallery import Gallery, GalleryModel, ModelRecord, check_made_by, load_model, open_gallery, read_model_record, record_of
 from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import EncoderOptions, PartDone, RowsDone, encode_gallery, gallery_state, parts_here
 from eet.gallery.job import Mode
+from eet.metrics import Denominator, Ties, measures_with_bounds
 from eet.retrieval.hits import Hits
-from eet.retrieval.measures import Ranked, encoded_measures, hits_measures
+from eet.retrieval.measures import LabelChoice, Ranked, chosen_labels, encoded_measures, hits_measures
 from eet.retrieval.pairs import GlobalSimilarity, scoring_here
 from eet.retrieval.rerank import match_options, reranked_hits
 from eet.retrieval.search import search_gallery
@@ -200,7 +201,9 @@ def rerank(
 
 
 class Evaluation(Mapping[str, float]):
-    """Measures by name, which print as a table. notes: what was left out, one sentence each."""
+    """Measures by name, and the bounds of their 95 % confidence intervals ("P@1_low", "P@1_high"), which print as a table: value, then half
+    of the interval's width. notes: what was left out, one sentence each.
+    """
 
     def __init__(self, measures: Mapping[str, float], notes: Sequence[str] = ()) -> None:
         self.measures, self.notes = dict(measures), tuple(notes)
@@ -215,12 +218,14 @@ class Evaluation(Mapping[str, float]):
         return len(self.measures)
 
     def __str__(self) -> str:
-        width = max(map(len, self.measures), default=0)
+        rows = list(measures_with_bounds(self.measures))
+        width = max((len(name) for name, *_ in rows), default=0)
         counts = ("queries", "queries_without_relevant")
-        lines = [
-            f"{name:<{width}}  {int(value):>6d}" if name in counts else f"{name:<{width}}  {value:.4f}"
-            for name, value in self.measures.items()
-        ]
+        lines = []
+        for name, value, bounds in rows:
+            shown = f"{int(value):>6d}" if name in counts else f"{value:.4f}"
+            half_width = "" if bounds is None else f" ±{(bounds[1] - bounds[0]) / 2:.4f}"
+            lines.append(f"{name:<{width}}  {shown}{half_width}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     __repr__ = __str__
@@ -233,8 +238,14 @@ def evaluate(
     ks: Sequence[int] = (1, 10),
     recall_ks: Sequence[int] = (1, 2, 4, 8),
     count_query: bool = False,
+    ties: Ties = "expected",
+    denominator: Denominator = "all",
+    labels: LabelChoice = "all",
+    model: str | Path | None = None,
 ) -> Evaluation:
     """How good hits, or the codes of a gallery, are, by labels.
+
+    Every measure is the mean over random order among items that are equally near, with a 95 % confidence interval over queries.
 
     Args:
         what: hits, measured in their order; or a labelled gallery, of which all items are ranked for every query.
@@ -242,24 +253,55 @@ def evaluate(
         ks: ranks of P@k.
         recall_ks: ranks of recall@k, which is 1 if any of the first k is a match.
         count_query: R-precision and MAP@R with R + 1 for R, the published form.
+        ties: "stable" adds each measure with ties in the order of item_id (of hits: of ranks), as "P@1_stable" and so on.
+        denominator: of the mAP@k of hits: "all" matches in the gallery, "reachable" in k hits, or "found" among them.
+        labels: queries of all labels, or of those that the model saw in training or did not, matched by name. The gallery stays whole.
+        model: folder of the model's bundle, which names the labels of its training; for `labels`.
 
     Raises:
-        EetError: there are no labels.
+        EetError: there are no labels, or an option is outside its range.
 
     Example:
         >>> print(eet.evaluate(eet.search(gallery, queries)))
     """
+    if labels != "all" and model is None:
+        raise InputError(f"labels={labels!r} needs model: its bundle names the labels that were trained")
     if isinstance(what, Hits):
         if queries is not None:
             raise InputError("queries were given with hits, which have their own: leave them out")
         own = same_location(what.gallery.path, what.queries.path)
-        found = hits_measures(what.table, what.gallery, own=own, ks=ks, recall_ks=recall_ks, count_query=count_query)
+        found = hits_measures(
+            what.table,
+            what.gallery,
+            own=own,
+            ks=ks,
+            recall_ks=recall_ks,
+            count_query=count_query,
+            ties=ties,
+            denominator=denominator,
+            labels=_chosen(what.queries, labels, model),
+        )
         return Evaluation(found.values, found.notes)
     gallery = _opened(what)
+    asked = gallery if queries is None else _opened(queries)
     ranked: Ranked = encoded_measures(
-        gallery, gallery if queries is None else _opened(queries), ks=ks, recall_ks=recall_ks, count_query=count_query
+        gallery,
+        asked,
+        ks=ks,
+        recall_ks=recall_ks,
+        count_query=count_query,
+        ties=ties,
+        labels=_chosen(asked, labels, model),
     )
     return Evaluation(ranked.measures)
+
+
+def _chosen(queries: Gallery, labels: LabelChoice, model: str | Path | None) -> frozenset[str] | None:
+    if model is None:
+        return chosen_labels(queries, (), labels, name="the model")
+    record = read_model_record(model)
+    check_made_by(queries, record, str(model))
+    return chosen_labels(queries, record.label_names, labels, name=str(model))
 
 
 def _opened(gallery: Gallery | str | Path) -> Gallery:

@@ -23,6 +23,7 @@ from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
 from pipelines.job.location import with_absolute_locations
+from pipelines.job.measures_table import print_measures
 from pipelines.job.options import DataOptions, LoopOptions, StudentOptions
 from pipelines.job.output import check_same_options, config_values, write_config
 from pipelines.job.progress import BoardReader, EpochDone, TrainingDisplay, duration, open_board
@@ -302,19 +303,7 @@ def measured_rate(task: TrainingTask, settings: FitSettings) -> tuple[float, str
 
 
 def print_test(test: dict[str, dict[str, dict[str, float]]]) -> None:
-    """A table of both protocols' measures for each network."""
-    if not test:
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    names = [name for name in next(iter(next(iter(test.values())).values())) if name not in ("queries", "queries_without_relevant")]
-    table = Table(title="test split")
-    table.add_column("network")
-    table.add_column("protocol")
-    for name in names:
-        table.add_column(name, justify="right")
-    for network, protocols in test.items():
-        for protocol, measures in protocols.items():
-            table.add_row(network, protocol, *(f"{measures[name]:.3f}" for name in names))
-    Console(width=max(100, 24 + 14 * len(names))).print(table)
+    """A table of the measures of each network under both protocols."""
+    if test:
+        rankings = {f"{network}, {protocol}": measures for network, protocols in test.items() for protocol, measures in protocols.items()}
+        print_measures(rankings, title="test split")

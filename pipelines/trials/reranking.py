@@ -1,6 +1,7 @@
 """One trial that is a re-ranking, as Ray Tune runs it: given hits in the order of `eet rerank`, measured as `eet evaluate` does."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,14 @@ class RerankingTrial(Trial):
 
 
 def order_measures(hits: pa.Table, gallery: Gallery, queries: Gallery) -> dict[str, float]:
-    """MEASURES of hits in their order, as `eet evaluate --hits` has them, and 'queries', the number with a match in the gallery.
+    """MEASURES of hits in their order with the bounds of their intervals, as `eet evaluate --hits` has them, and 'queries', the number
+    with a match in the gallery.
 
     Without MAP@R and R-precision where a query has more matches than hits; with 'queries' alone where none has a match. ValueError where
     the queries have no labels.
     """
     found = hits_measures(hits, gallery, own=same_location(gallery.path, queries.path), ks=(1,), recall_ks=()).values
-    return {"mAP@k" if name.startswith("mAP@") else name: value for name, value in found.items()}
+    return {re.sub(r"^mAP@\d+", "mAP@k", name): value for name, value in found.items()}
 
 
 def reranked_measures(hits: pa.Table, config: RerankConfig, *, threads: int) -> dict[str, float]:
@@ -77,7 +79,7 @@ def run_trial(drawn: dict[str, Any], *, base: RerankConfig, root: str, hits: pa.
         config = dataclasses.replace(with_parameters(base, parameters), out=str(folder))
         with tracked(f"{TITLE} {folder.name}", config.tracking_uri, config.out, config_values(config), parent=parent_run) as run:
             found = reranked_measures(hits, config, threads=threads)
-            record = {name: found[name] for name in MEASURES}
+            record = {name: value for name, value in found.items() if name != "queries"}
             run.log_metrics(record, 0)
     end_trial(folder, "finished", "", [record])
     tune.report(record)

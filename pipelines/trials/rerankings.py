@@ -14,14 +14,14 @@ from eet.errors import InputError
 from eet.gallery import read_hits
 from eet.storage import write_text
 from pipelines.costs.matching import ms_per_query
-from pipelines.evaluate import print_measures
 from pipelines.job.cluster import ClusterResources, largest_share
+from pipelines.job.measures_table import print_measures
 from pipelines.job.progress import duration
 from pipelines.job.tracking import TrackedRun
 from pipelines.rerank import RerankConfig, open_galleries, options_of
 from pipelines.trials.halves import HitsInHalves, in_halves
 from pipelines.trials.kind import TrialKind
-from pipelines.trials.reranking import RerankingTrial, order_measures, reranked_measures, run_trial
+from pipelines.trials.reranking import MEASURES, RerankingTrial, order_measures, reranked_measures, run_trial
 from pipelines.trials.share import Share, share_out
 from pipelines.trials.trial import Trial, add_measured, with_parameters
 
@@ -150,4 +150,4 @@ def _alone(resources: ClusterResources, measure: Callable[..., dict[str, float]]
 
 
 def _progress(record: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in record.items())
+    return "  ".join(f"{name} {record[name]:.4f}" for name in MEASURES)
