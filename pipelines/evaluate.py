@@ -94,6 +94,9 @@ def run(config: EvaluateConfig) -> Evaluation:
     if config.model is None and "published" in protocols:
         protocols.remove("published")
         print("note: without --model only the encoded protocol is measured")
+    elif config.protocol == "both" and config.model and read_bundle_record(config.model).hash_input == "joint":
+        protocols.remove("published")
+        print("note: only the encoded protocol is measured: joint codes are not compared with target codes")
     if config.dry_run:
         print(f"dry run: {queries.manifest.num_ok} queries, {gallery.manifest.num_ok} items, {', '.join(protocols)}; nothing was started")
         return Evaluation({}, {})

@@ -102,6 +102,8 @@ def published_measures(
     Raises:
         ValueError: the bundle keeps no target codes, did not encode the queries, or does not know one of their labels.
     """
+    if record.hash_input == "joint":
+        raise InputError(f"{name} has joint codes, which are not compared with target codes: use the encoded protocol")
     if record.target_codes is None or record.label_counts is None:
         raise InputError(f"{name} keeps no target codes, so the published protocol cannot be measured")
     check_made_by(queries, record, name)

@@ -13,7 +13,7 @@ from eet.images import Preprocessing
 from eet.vit.backbone import load_named_weights, student_from_state_dict, timm_named_weights, timm_vit
 from eet.vit.bundle_folder import STUDENT, check_digest, read_bundle_values, read_bundle_weights, tensors_digest, write_bundle_folder
 from eet.vit.schedule import PruningSchedule
-from eet.vit.student import DEFAULT_LABEL_WEIGHT, Student
+from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, Student
 
 BUNDLE_VERSION = 4
 # Fields that older versions lack: since when they are written, and what their absence means.
@@ -30,7 +30,8 @@ class BundleRecord:
 
     digest: sha256 of the weights (names, shapes, dtypes, values), the schedule, num_heads and hash_input: two bundles with one digest
     give the same codes. preprocessing_digest: of the preprocessing alone. target_codes: (C, bits) in {-1, +1} or None. label_counts:
-    training images of each label, (C,) or None. training: how it was trained, as plain values.
+    training images of each label, (C,) or None. training: how it was trained, as plain values. hash_input: what codes are made of
+    (`eet.vit.Student`).
     """
 
     digest: str
@@ -40,6 +41,7 @@ class BundleRecord:
     target_codes: np.ndarray | None = None
     label_counts: np.ndarray | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    hash_input: HashInput = "logits"
 
 
 def weights_digest(student: Student) -> str:
@@ -115,6 +117,7 @@ def _record(values: Mapping[str, Any]) -> BundleRecord:
         else np.array([[1 if bit == "1" else -1 for bit in row] for row in codes], dtype=np.int8).reshape(-1, bits),
         label_counts=None if values["label_counts"] is None else np.array(values["label_counts"], dtype=np.int64),
         training=values["training"],
+        hash_input=values["hash_input"],
     )
 
 
