@@ -3,27 +3,13 @@
 import contextlib
 import shutil
 
-import numpy as np
 import pytest
-from search_by_loop import BITS, hand_made
 
-from eet.gallery import Gallery, open_gallery
+from eet.gallery import open_gallery
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.search import search_gallery
 from pipelines.actors import shards
 from pipelines.job.errors import JobFailed
-
-
-@pytest.fixture(scope="module")
-def bits() -> np.ndarray:
-    """60 items on 12 codes, so that most distances are ties."""
-    random = np.random.default_rng(0)
-    return random.integers(0, 2, (12, BITS), np.uint8)[random.integers(0, 12, 60)]
-
-
-@pytest.fixture
-def gallery(bits, tmp_path) -> Gallery:
-    return hand_made(tmp_path / "gallery", bits, [None if row % 7 == 0 else row % 3 for row in range(60)], bad=(5, 17))
 
 
 def kill_a_shard() -> None:
