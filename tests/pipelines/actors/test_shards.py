@@ -4,8 +4,10 @@ import contextlib
 import shutil
 
 import pytest
+from ray.exceptions import RayTaskError
 
-from eet.gallery import open_gallery
+from eet.errors import EetError
+from eet.gallery import Gallery, open_gallery
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.search import search_gallery
 from pipelines.actors import shards
@@ -40,6 +42,36 @@ def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewe
         kill_a_shard()
         with pytest.raises(JobFailed, match=r"shard of parts 1, 3, 5, 7 cannot be built: .* lacks .*part-000005"):
             search_gallery(gallery, asked[0], k=5, search=found)
+
+
+def test_a_part_that_is_cut_off_is_named_and_told_as_damage(parted, tmp_path):
+    copy = tmp_path / "gallery"
+    shutil.copytree(parted.path, copy)
+    part = copy / "parts" / "part-000003.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    answer = shards.Shard(str(copy), [3], False).search(parted.codes()[0][:1], 5, None)
+    assert isinstance(answer, str) and "is damaged" in answer and part.name in answer
+
+
+@pytest.mark.parametrize("fault", [ValueError("a wrong shape"), OSError("the store went away"), KeyError("a name")])
+def test_a_fault_of_eet_in_a_shard_is_raised_and_not_told_as_the_users(parted, monkeypatch, fault):
+    def fails(*_):
+        raise fault
+
+    monkeypatch.setattr(GalleryIndex, "of_gallery", fails)
+    shard = shards.Shard(parted.path, [0], False)
+    with pytest.raises(type(fault), match=str(fault)):
+        shard.search(parted.codes()[0][:1], 5, None)
+
+
+def test_such_a_fault_reaches_the_driver_as_itself(ray_session, parted, asked, tmp_path):
+    copy = tmp_path / "gallery"
+    shutil.copytree(parted.path, copy)
+    (copy / "parts" / "part-000003.parquet").unlink()
+    (copy / "parts" / "part-000003.parquet").mkdir()  # nothing that EET expects
+    with shards.sharded_search(Gallery(str(copy), parted.manifest), 2, address="local") as found, pytest.raises(RayTaskError) as raised:
+        search_gallery(parted, asked[0], k=5, search=found)
+    assert not isinstance(raised.value, EetError)
 
 
 @pytest.mark.parametrize("number_of_shards", [1, 2, 5, 9])
