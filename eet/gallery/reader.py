@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eet.errors import InputError
+from eet.errors import DamagedError, InputError
 from eet.gallery.manifest import Manifest, read_manifest
 from eet.gallery.parts import finished_parts, part_name
 from eet.gallery.schema import OK, fixed_binary_to_numpy
@@ -230,7 +230,14 @@ class Gallery:
                 f"{self.path} lacks {part_name(part, self.manifest.schema_version)}. Run the `eet encode` that made it again."
             ) from error
         with file:
-            yield pq.ParquetFile(file)
+            try:
+                opened = pq.ParquetFile(file)
+            except pa.ArrowInvalid as error:
+                name = part_name(part, self.manifest.schema_version)
+                raise DamagedError(
+                    f"{self.path} is damaged: {name} is no whole Parquet file ({error}). Remove it and run the `eet encode` that made it."
+                ) from error
+            yield opened
 
     def _read_part(self, part: int, columns: list[str]) -> pa.Table:
         with self._open_part(part) as file:

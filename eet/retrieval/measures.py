@@ -65,7 +65,7 @@ def encoded_measures(
     query_codes, query_labels, query_rows = _labelled(queries, labels)
     codes, _, gallery_labels = by_id(gallery.coded_rows())
     if not (gallery_labels >= 0).any():
-        raise InputError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
+        raise InputError(f"{gallery.path} has no labels: encode it with labels to measure it")
     own = same_location(gallery.path, queries.path)
     ranked = rank_gallery(
         query_codes,
@@ -184,7 +184,9 @@ def hits_measures(
     if own:
         strangers = set(lists.ids) - set(gallery.codes()[1].to_pylist())
         if strangers:
-            raise InputError(f"{len(strangers)} queries of the hits, such as {min(strangers)}, are not in {gallery.path}: give --queries")
+            raise InputError(
+                f"{len(strangers)} queries of the hits, such as {min(strangers)}, are not in {gallery.path}: give their gallery as queries"
+            )
     k = int(pc.max(labelled["rank"]).as_py())
     notes: list[str] = []
     if max((*ks, *recall_ks), default=0) > k:
@@ -200,14 +202,14 @@ def hits_measures(
     r_measured = bool((r_Q <= lists.size_Q)[used_Q].all())
     if not r_measured:
         notes.append(
-            f"R-precision and MAP@R are left out: some query has more matches than the {k} hits that it got; search with a larger --k"
+            f"R-precision and MAP@R are left out: some query has more matches than the {k} hits that it got; search with a larger k"
         )
     looked_at_Q = np.maximum(max((*ks, *recall_ks), default=0), r_Q if r_measured else 0)
     cut_Q = lists.tied_at_the_end(looked_at_Q) & (lists.size_Q < gallery.manifest.num_ok - own) & used_Q
     if cut_Q.any():
         notes.append(
             f"of {cut_Q.sum()} of {used_Q.sum()} queries a tie that a measure reaches may go on beyond the {k} hits, and only the part "
-            "that was found is counted; search with a larger --k"
+            "that was found is counted; search with a larger k"
         )
 
     def measured(*, tied: bool) -> dict[str, np.ndarray]:
@@ -322,11 +324,7 @@ def _labelled(queries: Gallery, chosen: Collection[str] | None) -> tuple[np.ndar
     codes, _, labels = by_id(queries.coded_rows())
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
-        raise InputError(f"{queries.path} has no labels: encode it with --data.* to measure it")
-    if chosen is not None:
-        rows = rows[_of_labels(labels[rows], queries, chosen)]
-        if not len(rows):
-            raise InputError(f"no item of {queries.path} has one of the chosen labels")
+        raise InputError(f"{queries.path} has no labels: encode it with labels to measure it")
     return codes[rows], labels[rows], rows
 
 
@@ -339,7 +337,6 @@ def _labels_of_model(queries: Gallery, labels: np.ndarray, model_names: tuple[st
     unknown = sorted({names[label] for label in np.unique(labels)} - set(places))
     if unknown:
         raise InputError(
-            f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use --protocol encoded, "
-            "or --labels seen"
+            f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use the encoded protocol"
         )
     return np.array([places.get(name, -1) for name in names])[labels]

@@ -5,25 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from search_by_loop import BITS, answered, hand_made, loop
+from search_by_loop import answered, loop
 
-from eet.gallery import Gallery, open_gallery, write_manifest
+from eet.gallery import open_gallery, write_manifest
 from eet.retrieval import search as searching
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.search import search_gallery
 from pipelines import index, search
-
-
-@pytest.fixture(scope="module")
-def bits() -> np.ndarray:
-    """60 items on 12 codes, so that most distances are ties."""
-    random = np.random.default_rng(0)
-    return random.integers(0, 2, (12, BITS), np.uint8)[random.integers(0, 12, 60)]
-
-
-@pytest.fixture
-def gallery(bits, tmp_path) -> Gallery:
-    return hand_made(tmp_path / "gallery", bits, [None if row % 7 == 0 else row % 3 for row in range(60)], bad=(5, 17))
 
 
 @pytest.mark.parametrize("with_hash", [False, True])

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from search_by_loop import BITS, answered, hand_made, loop
+from search_by_loop import answered, hand_made, loop
+from tied_gallery import tied_bits, tied_gallery
 
 from eet.datasets import synthetic
 from eet.gallery import Gallery, open_gallery, read_hits, read_recall, write_manifest, write_part
@@ -19,20 +20,13 @@ from pipelines import encode, index, search
 from pipelines.job.options import DataOptions
 
 
-@pytest.fixture(scope="module")
-def bits() -> np.ndarray:
-    """60 items on 12 codes, so that most distances are ties."""
-    random = np.random.default_rng(0)
-    return random.integers(0, 2, (12, BITS), np.uint8)[random.integers(0, 12, 60)]
-
-
 @pytest.fixture
-def gallery(bits, tmp_path) -> Gallery:
-    return hand_made(tmp_path / "gallery", bits, [None if row % 7 == 0 else row % 3 for row in range(60)], bad=(5, 17))
+def gallery(tmp_path) -> Gallery:
+    return tied_gallery(tmp_path / "gallery")
 
 
-def test_queries_of_another_model_are_refused(gallery, bits, tmp_path):
-    other = hand_made(tmp_path / "queries", bits[:2], [0, 0], digest="other")
+def test_queries_of_another_model_are_refused(gallery, tmp_path):
+    other = hand_made(tmp_path / "queries", tied_bits()[:2], [0, 0], digest="other")
     with pytest.raises(ValueError, match="encoded with model m, .* has other"):
         search.run(search.SearchConfig(gallery=gallery.path, queries=other.path, out=str(tmp_path / "hits.parquet")))
     assert not (tmp_path / "hits.parquet").exists()
