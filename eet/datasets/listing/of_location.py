@@ -25,7 +25,7 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
     - a table with a column of paths (.csv, .parquet, .arrow, .jsonl), or one of images' bytes (.parquet, .arrow);
     - a list of paths (.txt), one a line, which may be followed by a tab and a label;
     - a list as COCO and iNaturalist write it (.json), with categories as labels;
-    - a tar shard (webdataset): .tar, or .tar.gz and .tgz, which are slower;
+    - a tar shard (webdataset): .tar, or .tar.gz, .tgz, .tar.bz2, .tar.xz and .tar.zst, which are slower;
     - a glob of any one of these ('photos/*/front.jpg', 's3://bucket/shards/*.tar', '**' for any depth);
     - braces, as in a shell ('shards/train-{000..009}.tar', '{a,b}.csv', 'photos/{2019,2020}/*.jpg'): every one must be there.
 
