@@ -60,7 +60,8 @@ class DataOptions:
     Attributes:
         name: Dataset: cub, nabirds, aircraft, food101, vegfru, cars, sop, folder (class folders), table, or synthetic.
         root: Folder of the dataset as its archive unpacks; for a table what its paths are relative to.
-        table: CSV or Parquet with columns path, label, split (dataset 'table'); default ROOT/split.csv.
+        table: .csv, .tsv, .parquet, .arrow or .jsonl with columns path, label, split, or a list of paths (.txt) (dataset 'table');
+            default ROOT/split.csv.
         on_error: What an unreadable image does: stop the job before it starts, or skip (counted and listed).
     """
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eet.datasets.listing import Columns, image_list, list_images, table_formats
+from eet.datasets import table_formats
+from eet.datasets.listing import Columns, image_list, list_images
 from eet.datasets.listing.files import split_glob
 from eet.errors import InputError
 from eet.storage import read_bytes
