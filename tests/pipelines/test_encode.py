@@ -100,11 +100,12 @@ def test_ray_gives_the_same_parts(ray_session, local, tiny_model, folder, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_job_on_a_ray_of_its_own_says_nothing_but_its_progress(tiny_model, folder, tmp_path):
     """Ray warned, in red, of the actors that encode (core_worker.cc: "has constructor arguments in the object store")."""
     command = ["encode", "--model", tiny_model, "--images", folder, "--out", tmp_path / "gallery", "--workers", "1", "--rows-per-part", "5"]
     command += ["--max-error-ratio", "0.2"]
-    job = subprocess.run([sys.executable, "-m", "pipelines", *map(str, command)], capture_output=True, text=True, timeout=150)
+    job = subprocess.run([sys.executable, "-m", "pipelines", *map(str, command)], capture_output=True, text=True, timeout=280)
     assert job.returncode == 0, job.stdout + job.stderr
     assert job.stderr == ""
     ours = ("encode: ", "encoded ", f"{tmp_path}/gallery: ")
