@@ -1,4 +1,4 @@
-"""`eet encode`: images to a gallery. Ray Data hands planned parts to actors that read, decode, hash and write each part whole."""
+"""`eet encode`: images to a gallery. Ray hands planned parts to actors that read, decode, hash and write each part whole."""
 
 import os
 import time
@@ -44,9 +44,10 @@ class EncodeConfig(JobOptions):
     Attributes:
         model: Bundle that `eet distill`, `eet train-teacher` or `eet train-base` wrote; a base model's code is the signs of its embedding.
         out: Folder of the gallery.
-        images: What to encode, local or any URI: a folder of images (recursive), one image, a table of paths (.csv, .parquet, .arrow,
-            .jsonl), a list of paths (.txt), a Parquet or Arrow file with the images' bytes, a COCO or iNaturalist list (.json), a tar shard
-            (webdataset; .tar, or .tar.gz and .tgz, which are slower), a glob or braces of these in quotes. Or give --data.*.
+        images: What to encode, local or any URI: a folder of images (recursive), one image, a table of paths (.csv, .tsv, .parquet,
+            .arrow, .jsonl), a list of paths (.txt), a Parquet or Arrow file with the images' bytes, a COCO or iNaturalist list (.json), a
+            tar shard (webdataset; .tar, or .tar.gz, .tgz, .tar.bz2, .tar.xz and .tar.zst, which are slower), a glob or braces of these
+            in quotes. Or give --data.*.
         columns: Names of a table's columns. A given name wins over a column called path; path and image exclude each other. label also
             names the key in the KEY.json of a tar shard.
         images_root: What the paths of a table or list are relative to; default the file's own folder.

@@ -54,6 +54,7 @@ FIRST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", FIRST)
 def test_search_is_both_the_verb_and_the_package(gallery, first):
     code = f"""

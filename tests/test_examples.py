@@ -12,7 +12,7 @@ from PIL import Image
 import eet
 from eet.vit import load_bundle
 
-pytestmark = pytest.mark.timeout(600)  # each script is a process that imports torch, and one trains
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]  # each script is a process that imports torch, and one trains
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))

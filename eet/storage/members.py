@@ -3,7 +3,7 @@
 Each has a location of its own, so that a plan can name it and a worker read it alone:
 
     LOCATION.tar#OFFSET+SIZE            the bytes from OFFSET on
-    LOCATION.tar.gz#OFFSET+SIZE         the bytes from OFFSET on of the unpacked tar; also .tgz
+    LOCATION.tar.gz#OFFSET+SIZE         the bytes from OFFSET on of the unpacked tar; also .tgz, .tar.bz2, .tar.xz and .tar.zst
     LOCATION.parquet#GROUP/ROW/COLUMN   the cell of row ROW of row group GROUP; COLUMN may be a path such as image.bytes
     LOCATION.arrow#BATCH/ROW/COLUMN     the same of an Arrow IPC file or stream; BATCH counts its record batches
 
@@ -12,15 +12,18 @@ the folder for temporary files (TMPDIR), where the next ones find it; each proce
 a plain tar, needs that much disk, and takes no more memory. An Arrow stream on another store than the local disk is copied in the same way.
 """
 
+import bz2
 import gzip
+import lzma
 import os
 import re
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any, Generic, TypeVar
@@ -35,7 +38,19 @@ from eet.errors import InputError
 
 T = TypeVar("T")
 
-_TAR = re.compile(r"(?P<container>.+\.(?:tar|tar\.gz|tgz)(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL | re.IGNORECASE)
+_UNPACKERS: dict[str, Callable[[pa.NativeFile], Any]] = {
+    ".tar.gz": lambda packed: gzip.GzipFile(fileobj=packed, mode="rb"),
+    ".tgz": lambda packed: gzip.GzipFile(fileobj=packed, mode="rb"),
+    ".tar.bz2": bz2.BZ2File,
+    ".tar.xz": lzma.LZMAFile,
+    ".tar.zst": lambda packed: pa.CompressedInputStream(packed, "zstd"),
+}
+COMPRESSED_TAR_SUFFIXES = tuple(_UNPACKERS)
+
+_TAR = re.compile(
+    rf"(?P<container>.+(?:{'|'.join(map(re.escape, ('.tar', *COMPRESSED_TAR_SUFFIXES)))})(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)",
+    re.DOTALL | re.IGNORECASE,
+)
 _TABLE = re.compile(
     r"(?P<container>.+\.(?:parquet|arrow)(?:\?[^#]*)?)#(?P<group>\d+)/(?P<row>\d+)/(?P<column>.+)", re.DOTALL | re.IGNORECASE
 )
@@ -99,23 +114,16 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
 
 
 def is_compressed_tar(path: str) -> bool:
-    """Whether a path (without options) is called as a tar packed with gzip."""
-    return path.lower().endswith((".tar.gz", ".tgz"))
+    """Whether a path (without options) is called as a compressed tar."""
+    return path.lower().endswith(COMPRESSED_TAR_SUFFIXES)
 
 
-def open_compressed(filesystem: pafs.FileSystem, path: str) -> gzip.GzipFile:
-    """The unpacked contents of a gzip file, to be read in order. Close the file that it is made from by closing it."""
-    return _Gzip(filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES))
-
-
-class _Gzip(gzip.GzipFile):
-    def __init__(self, packed: pa.NativeFile) -> None:
-        super().__init__(fileobj=packed, mode="rb")
-        self._packed = packed
-
-    def close(self) -> None:
-        super().close()
-        self._packed.close()
+@contextmanager
+def open_compressed(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
+    """The unpacked contents of a compressed tar, to be read in order, not sought in. Its ending says how it is compressed."""
+    unpacker = next(unpacker for suffix, unpacker in _UNPACKERS.items() if path.lower().endswith(suffix))
+    with filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES) as packed, unpacker(packed) as unpacked:
+        yield unpacked
 
 
 def unpack(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:

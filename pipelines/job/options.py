@@ -62,7 +62,8 @@ class DataOptions:
     Attributes:
         name: Dataset: cub, nabirds, aircraft, food101, vegfru, cars, sop, folder (class folders), table, or synthetic.
         root: Folder of the dataset as its archive unpacks; for a table what its paths are relative to.
-        table: CSV or Parquet with columns path, label, split (dataset 'table'); default ROOT/split.csv.
+        table: .csv, .tsv, .parquet, .arrow or .jsonl with columns path, label, split, or a list of paths (.txt) (dataset 'table');
+            default ROOT/split.csv.
         unseen_share: Share of the labels that are held out of training, drawn by --seed; training ends with measures of their test images
             too, as a gallery of their own. 0: none.
         unseen: File with the names of the labels to hold out, one a line, instead of a share.

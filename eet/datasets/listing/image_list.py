@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eet.datasets.table_formats import BATCH_ROWS
 from eet.storage import without_secrets
-
-BATCH_ROWS = 50_000
 
 
 class ListedImages(NamedTuple):

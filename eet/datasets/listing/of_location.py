@@ -10,9 +10,9 @@ from eet.datasets.listing.braces import expand_braces
 from eet.datasets.listing.coco import CocoImages
 from eet.datasets.listing.files import FilesUnder, ImageFiles, SeveralFiles, SingleFile, is_glob, split_glob, start_of_pattern
 from eet.datasets.listing.image_list import Columns, ImageList
-from eet.datasets.listing.table_formats import TABLE_SUFFIXES
 from eet.datasets.listing.tables import TableList
 from eet.datasets.listing.tar_shards import TAR_SUFFIXES, TarShards
+from eet.datasets.table_formats import TABLE_SUFFIXES
 from eet.errors import InputError, NotFoundError
 from eet.storage import join_location, resolve, split_options
 
@@ -22,10 +22,10 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
 
     - a folder: every file under it with an image suffix;
     - one picture;
-    - a table with a column of paths (.csv, .parquet, .arrow, .jsonl), or one of images' bytes (.parquet, .arrow);
+    - a table with a column of paths (.csv, .tsv, .parquet, .arrow, .jsonl), or one of images' bytes (.parquet, .arrow);
     - a list of paths (.txt), one a line, which may be followed by a tab and a label;
     - a list as COCO and iNaturalist write it (.json), with categories as labels;
-    - a tar shard (webdataset): .tar, or .tar.gz and .tgz, which are slower;
+    - a tar shard (webdataset): .tar, or .tar.gz, .tgz, .tar.bz2, .tar.xz and .tar.zst, which are slower;
     - a glob of any one of these ('photos/*/front.jpg', 's3://bucket/shards/*.tar', '**' for any depth);
     - braces, as in a shell ('shards/train-{000..009}.tar', '{a,b}.csv', 'photos/{2019,2020}/*.jpg'): every one must be there.
 

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from eet.datasets.image_files import folder_of, image_location
 from eet.datasets.listing.image_list import Columns, ImageList, ListedImages
-from eet.datasets.listing.table_formats import Span, TableFile, class_label_names, open_table
 from eet.datasets.table_file import number_labels
+from eet.datasets.table_formats import Span, TableFile, class_label_names, open_table
 from eet.errors import InputError
 from eet.storage import Member
 

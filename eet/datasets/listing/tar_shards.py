@@ -1,7 +1,7 @@
 """Tar shards (webdataset): images are read where they lie in the tar; only compressed ones are unpacked, when they are read."""
 
-import gzip
 import json
+import lzma
 import re
 import tarfile
 import zlib
@@ -14,9 +14,9 @@ from eet.datasets.image_files import is_image_file
 from eet.datasets.listing.image_list import BATCH_ROWS, ImageList, ListedImages
 from eet.errors import InputError
 from eet.storage import Member, resolve
-from eet.storage.members import is_compressed_tar, open_compressed
+from eet.storage.members import COMPRESSED_TAR_SUFFIXES, is_compressed_tar, open_compressed
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", *COMPRESSED_TAR_SUFFIXES)
 
 Label = int | str
 
@@ -28,8 +28,8 @@ class TarShards(ImageList):
     (-1: unknown); names are numbered 0 .. C-1 in sorted order over all shards, for which each is read twice. The first shard decides
     whether labels are numbers or names, and whether KEY.json is read at all; a shard with the other kind is a ValueError.
 
-    shards: (name, location) of each, the names unique; .tar, or packed with gzip (.tar.gz, .tgz), which is slower: listing unpacks all of
-    a shard, and so does every process that reads of it (see `eet.storage.members`).
+    shards: (name, location) of each, the names unique; .tar, or compressed (.tar.gz, .tgz, .tar.bz2, .tar.xz, .tar.zst), which is slower:
+    listing unpacks all of a shard, and so does every process that reads of it (see `eet.storage.members`).
     """
 
     def __init__(self, shards: Sequence[tuple[str, str]], description: str, *, label_key: str = "label") -> None:
@@ -109,7 +109,7 @@ def _read_shard(location: str, label_key: str | None) -> _Shard:
     try:
         with (
             open_compressed(filesystem, path) if compressed else filesystem.open_input_file(path) as file,
-            tarfile.open(fileobj=file, mode="r:") as tar,
+            tarfile.open(fileobj=file, mode="r|" if compressed else "r:") as tar,
         ):
             for member in tar:
                 if not member.isfile():
@@ -127,12 +127,16 @@ def _read_shard(location: str, label_key: str | None) -> _Shard:
                         in_json[_key(name)] = label
                 else:
                     others += 1
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and (not compressed or error.errno is not None):
+            raise  # of the store, not of what it holds
         if compressed:
-            raise InputError(f"{location} cannot be unpacked ({error}): it is damaged, or no tar packed with gzip") from error
+            raise InputError(
+                f"{location} cannot be unpacked ({error}): it is damaged, or no tar that is compressed as its name says"
+            ) from error
         raise InputError(
-            f"{location} is no plain tar file ({error}): if it is packed with gzip, call it .tar.gz; otherwise unpack it (tar -xf), or "
-            "pack it again without compression"
+            f"{location} is no plain tar file ({error}): if it is compressed, its name should say so "
+            f"({', '.join(COMPRESSED_TAR_SUFFIXES)}); otherwise unpack it (tar -xf), or pack it again without compression"
         ) from error
     return _Shard(images, in_json | labels, bool(in_json), others)
 

@@ -125,6 +125,7 @@ def test_max_pixels_is_the_only_limit(monkeypatch):
         decode(data, max_pixels=0)
 
 
+@pytest.mark.slow
 def test_pillows_own_limit_is_left_to_the_program_that_imports_us():
     script = (
         "import PIL.Image as pillow; before = pillow.MAX_IMAGE_PIXELS; import eet.images, eet.vit; assert pillow.MAX_IMAGE_PIXELS == before"

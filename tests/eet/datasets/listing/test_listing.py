@@ -1,9 +1,11 @@
 """Every form of input lists the same pictures, and each location that it gives opens the right one."""
 
+import bz2
 import fnmatch
 import gzip
 import io
 import json
+import lzma
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eet.datasets.listing import Columns, image_list, list_images, table_formats
+from eet.datasets import table_formats
+from eet.datasets.listing import Columns, image_list, list_images
 from eet.datasets.listing.files import split_glob
+from eet.errors import InputError
 from eet.storage import read_bytes
 
 NAMES = ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp", "04.jpg"]
@@ -401,6 +405,16 @@ def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
             tar.addfile(info, io.BytesIO(data))
 
 
+def compress_tar(path: Path, members: dict[str, bytes]) -> None:
+    """A tar that is compressed as the ending of its name says."""
+    compress = {"gz": gzip.compress, "tgz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": pa.Codec("zstd").compress}
+    make_tar(path, members)
+    path.write_bytes(compress[path.name.rpartition(".")[2].lower()](path.read_bytes()))
+
+
+COMPRESSED = ["tar.gz", "tgz", "TAR.GZ", "tar.bz2", "tar.xz", "tar.zst"]
+
+
 def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
     long = "deep/" * 30 + "picture.jpg"  # a header of its own for the name
     make_tar(tmp_path / "s-000.tar", {"0001.jpg": b"one", "0001.cls": b"7", "0001.json": b"{}", "0002.front.jpg": b"two"})
@@ -417,8 +431,7 @@ def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
     assert set(listed(tmp_path / "s-001.tar")) == {"s-001.tar/0001.png", f"s-001.tar/{long}"}
 
 
-@pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "TAR.GZ"])
-@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(("suffix", "scheme"), [*((suffix, "") for suffix in COMPRESSED), ("tar.gz", "file://")])
 def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path, monkeypatch, suffix, scheme):
     from eet.storage import members
 
@@ -427,7 +440,7 @@ def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path,
     monkeypatch.setattr(members, "unpack", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
     data = {f"{number:03d}.jpg": np.random.default_rng(number).bytes(3000) for number in range(100)}
     for shard in range(3):
-        make_tar(tmp_path / f"s{shard}.{suffix}", {**data, "000.cls": b"wren", "000.txt": b"words"}, "w:gz")
+        compress_tar(tmp_path / f"s{shard}.{suffix}", {**data, "000.cls": b"wren", "000.txt": b"words"})
     images = list_images(f"{scheme}{tmp_path}/s*.{suffix}")
     (batch,) = images
     assert images.ignored == 3 and images.label_names == ("wren",) and batch.labels.tolist() == [0, *[-1] * 99] * 3
@@ -438,6 +451,16 @@ def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path,
             own = places[100 * shard : 100 * shard + 100][::-1]
             assert list(pool.map(read_bytes, [uri for _, uri in own])) == [data[item_id[-7:]] for item_id, _ in own]
     assert len(unpacked) == 3 and len(members.unpacked_files) == 2
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_a_damaged_or_other_compressed_tar_is_named(tmp_path, suffix):
+    compress_tar(tmp_path / f"whole.{suffix}", {"a.jpg": np.random.default_rng(0).bytes(50_000)})
+    whole = (tmp_path / f"whole.{suffix}").read_bytes()
+    for name, data in {"short": whole[:20_000], "other": b"these are words" * 99, "empty": b""}.items():
+        (tmp_path / f"{name}.{suffix}").write_bytes(data)
+        with pytest.raises(InputError, match=f"{name}.{suffix} cannot be unpacked .*it is damaged"):
+            listed(tmp_path / f"{name}.{suffix}")
 
 
 def test_a_gzip_of_several_streams(tmp_path):
@@ -501,7 +524,7 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
     make_tar(tmp_path / "words.tar", {"a.txt": b"words"})
     cases.append((tmp_path / "words.tar", ValueError, "hold no image .1 other members"))
     make_tar(tmp_path / "zipped.tar", {"a.jpg": b"x"}, "w:gz")
-    cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file .*call it .tar.gz"))
+    cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file .*its name should say so .*.tar.gz"))
     (tmp_path / "short.tar.gz").write_bytes((tmp_path / "zipped.tar").read_bytes()[:60])
     cases.append((tmp_path / "short.tar.gz", ValueError, "short.tar.gz cannot be unpacked .*it is damaged"))
     (tmp_path / "other.tgz").write_bytes(b"no gzip")

@@ -13,11 +13,14 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from eet.datasets.listing.image_list import BATCH_ROWS
-from eet.datasets.table_file import NULLS
 from eet.errors import InputError
 from eet.storage import resolve
 from eet.storage.members import is_arrow_stream, open_arrow
+
+BATCH_ROWS = 50_000
+
+NULLS = ["", "null", "NULL", "NaN", "nan"]
+"""Cells of a CSV that mean there is no value. "NA" and "None" are left out: they can be names."""
 
 # Rows whose images are read while listing, to see which are there: few, for an image may have megabytes.
 _ROWS_WITH_IMAGES = 256
@@ -50,7 +53,12 @@ class TableFile(abc.ABC):
         try:
             self.schema = self._read_schema()
         except pa.ArrowInvalid as error:
-            raise InputError(f"{location} cannot be read: {error}") from error
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: Exception) -> InputError:
+        """The error that what is there is not of this format."""
+        suffix = next(suffix for suffix, kind in FORMATS.items() if type(self) is kind)
+        return InputError(f"{self.location} cannot be read as {suffix[1:]}: {error}")
 
     @abc.abstractmethod
     def _read_schema(self) -> pa.Schema: ...
@@ -70,8 +78,10 @@ class TableFile(abc.ABC):
 class CsvFile(TableFile):
     """Comma-separated, with a line of names. One row group."""
 
+    delimiter = ","
+
     def _read_schema(self) -> pa.Schema:
-        with self._filesystem.open_input_file(self._path) as file, pyarrow.csv.open_csv(file) as reader:
+        with self._filesystem.open_input_file(self._path) as file, self._open(file, pyarrow.csv.ConvertOptions()) as reader:
             return reader.schema
 
     def spans(self, columns: Sequence[str], *, image: str | None = None) -> Iterator[Span]:
@@ -83,10 +93,19 @@ class CsvFile(TableFile):
             null_values=NULLS,
         )
         first = 0
-        with self._filesystem.open_input_file(self._path) as file, pyarrow.csv.open_csv(file, convert_options=convert) as reader:
+        with self._filesystem.open_input_file(self._path) as file, self._open(file, convert) as reader:
             for batch in reader:
                 yield Span(0, first, first, len(batch), batch)
                 first += len(batch)
+
+    def _open(self, file: pa.NativeFile, convert: pyarrow.csv.ConvertOptions) -> pyarrow.csv.CSVStreamingReader:
+        return pyarrow.csv.open_csv(file, parse_options=pyarrow.csv.ParseOptions(delimiter=self.delimiter), convert_options=convert)
+
+
+class TsvFile(CsvFile):
+    """Separated by tabs."""
+
+    delimiter = "\t"
 
 
 class ParquetFile(TableFile):
@@ -254,6 +273,7 @@ def class_label_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
 
 FORMATS: dict[str, type[TableFile]] = {
     ".csv": CsvFile,
+    ".tsv": TsvFile,
     ".parquet": ParquetFile,
     ".arrow": ArrowFile,
     ".jsonl": JsonLinesFile,
