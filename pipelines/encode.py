@@ -1,4 +1,4 @@
-"""`eet encode`: images to a gallery. Ray hands planned parts to actors that read, decode, hash and write each part whole."""
+"""`eet encode`: images to a gallery. Ray Data hands planned parts to actors that read, decode, hash and write each part whole."""
 
 import os
 import time

@@ -1,18 +1,22 @@
-"""Encoding planned parts by Ray actors, each part read, hashed and written whole by one."""
+"""Encoding planned parts by Ray Data actors, each part read, hashed and written whole by one."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import ray
 
 from eet.gallery import GalleryModel, PlannedPart
 from eet.gallery.encoding import DEFAULT_BATCH_SIZE, EncoderOptions, OnProgress, PartDone, RowsDone, encode_part, read_part_done
 from eet.gallery.parts import part_location
 from eet.storage import exists
-from pipelines.actors.pool import run_on_actors
 from pipelines.job.cluster import WORKER_MEMORY, WorkerNeed, actor_pool, connected, with_nodes
 from pipelines.job.environment import SLEEPING_THREADS
 from pipelines.job.progress import BoardReader, open_board
+
+MOST_BLOCKS = 1024
+"""Ray Data holds something for every block on the driver: a gallery of many parts has several to a block."""
 
 
 def encode_on_ray(
@@ -35,18 +39,29 @@ def encode_on_ray(
         resources = with_nodes(resources, need)
         pool = actor_pool(resources, len(pending), workers, need, memory=worker_memory(model, options))
         board = open_board()
-        kind = ray.remote(PartActor).options(
+        rows = [planned._asdict() for planned in pending]
+        parts = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
+        encoded = parts.map_batches(
+            PartActor,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.initial),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
             memory=pool.memory or None,
-            scheduling_strategy="SPREAD",
             runtime_env={"env_vars": SLEEPING_THREADS},  # of a cluster that was joined, workers do not have this process's environment
+            fn_constructor_kwargs={
+                "model": ray.put(model),
+                "options": options,
+                "gallery": gallery,
+                "version": version,
+                "gpu": pool.gpu,
+                "threads": pool.threads,
+                "board": board,
+            },
         )
-        held = ray.put(model)
         with BoardReader(board, lambda event: on_progress(_progress_of(event))):
-            yield from run_on_actors(
-                lambda: kind.remote(held, options, gallery, version=version, gpu=pool.gpu, threads=pool.cpus, board=board), pending, pool
-            )
+            for row in encoded.iter_rows():
+                yield PartDone(int(row["part"]), json.loads(row["statuses"]), bool(row["encoded"]))
 
 
 def worker_memory(model: GalleryModel, options: EncoderOptions) -> int:
@@ -65,22 +80,22 @@ def _progress_of(event: tuple[Any, ...]) -> PartDone | RowsDone:
 
 
 class PartActor:
-    """One model, one part after another."""
+    """A Ray Data actor: one model, one part after another."""
 
-    def __init__(
-        self, model: GalleryModel, options: EncoderOptions, gallery: str, *, version: int, gpu: bool, threads: int, board: Any
-    ) -> None:
+    def __init__(self, model: Any, options: EncoderOptions, gallery: str, version: int, gpu: bool, threads: int, board: Any) -> None:
         self.gallery, self.version, self.board = gallery, version, board
-        self.encoder = options.encoder(model, device="cuda" if gpu else "cpu", threads=threads)
+        self.encoder = options.encoder(ray.get(model), device="cuda" if gpu else "cpu", threads=threads)
 
-    def run(self, planned: PlannedPart) -> PartDone:
-        # A worker that was lost may have written its part before.
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        ((part, file, row_group, num_rows),) = zip(*(batch[name] for name in PlannedPart._fields), strict=True)
+        planned = PlannedPart(int(part), str(file), int(row_group), int(num_rows))
+        # A block that a lost worker had begun comes again as a whole.
         if exists(part_location(self.gallery, planned.part, self.version)):
             done = read_part_done(self.gallery, planned.part, self.version)
         else:
             done = encode_part(self.encoder, self.gallery, planned, self._report, version=self.version)
         self._report(done)
-        return done
+        return {"part": [done.part], "statuses": [json.dumps(done.statuses)], "encoded": [done.encoded]}
 
     def _report(self, event: PartDone | RowsDone) -> None:
         self.board.put.remote(("part" if isinstance(event, PartDone) else "rows", *event))

@@ -1,15 +1,16 @@
-"""Scoring pairs of query and hit by Ray actors, each of which scores one part's pairs at a time."""
+"""Scoring pairs of query and hit by Ray Data actors, each of which scores one part's pairs at a time."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import ray
 
 from eet.gallery import Gallery, read_manifest
 from eet.retrieval.pairs import MatchOptions, PartPairs, Queries, ScoredPairs, Scorer, score_part
-from pipelines.actors.pool import run_on_actors
 from pipelines.job.cluster import WORKER_MEMORY, WorkerNeed, actor_pool, connected, with_nodes
 
 
@@ -24,12 +25,28 @@ def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, wor
 
         def score(queries: Queries, pairs: list[PartPairs]) -> Iterator[ScoredPairs]:
             pool = actor_pool(resources, len(pairs), workers, need, memory=worker_memory(gallery, queries))
-            kind = ray.remote(ScoreActor).options(
-                num_cpus=pool.cpus, num_gpus=pool.gpus, memory=pool.memory or None, scheduling_strategy="SPREAD"
+            arguments = {
+                "gallery": gallery.path,
+                "options": options,
+                "queries": ray.put(queries),
+                "pairs": {part.part: ray.put(part) for part in pairs},
+                "gpu": pool.gpu,
+                "threads": pool.threads,
+            }
+            parts = ray.data.from_items([{"part": part.part} for part in pairs], override_num_blocks=len(pairs))
+            scored = parts.map_batches(
+                ScoreActor,
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.workers, initial_size=pool.initial),
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus,
+                memory=pool.memory or None,
+                fn_constructor_kwargs=arguments,
             )
-            held = ray.put(queries)
-            tasks = [ray.put(part) for part in pairs]
-            yield from run_on_actors(lambda: kind.remote(gallery.path, options, held, gpu=pool.gpu, threads=pool.cpus), tasks, pool)
+            for row in scored.iter_rows():
+                yield ScoredPairs(
+                    np.frombuffer(row["pair"], np.int64), np.frombuffer(row["global"], np.float32), np.frombuffer(row["struct"], np.float32)
+                )
 
         yield score
 
@@ -43,13 +60,14 @@ def worker_memory(gallery: Gallery, queries: Queries) -> int:
 
 
 class ScoreActor:
-    """The queries of a block, and one part of the gallery after another."""
+    """A Ray Data actor: the queries of a block, and one part of the gallery after another."""
 
-    def __init__(self, gallery: str, options: MatchOptions, queries: Queries, *, gpu: bool, threads: int) -> None:
+    def __init__(self, gallery: str, options: MatchOptions, queries: Any, pairs: dict[int, Any], gpu: bool, threads: int) -> None:
         # Not open_gallery: it lists every part, which each actor would do again.
         self.gallery = Gallery(gallery, read_manifest(gallery))
         self.options = replace(options, device="cuda" if gpu else "cpu", threads=options.threads or threads)
-        self.queries = queries
+        self.queries, self.pairs = ray.get(queries), pairs
 
-    def run(self, pairs: PartPairs) -> ScoredPairs:
-        return score_part(self.gallery, pairs, self.queries, self.options)
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        scored = score_part(self.gallery, ray.get(self.pairs[int(batch["part"][0])]), self.queries, self.options)
+        return {"pair": [scored.pair_P.tobytes()], "global": [scored.global_P.tobytes()], "struct": [scored.struct_P.tobytes()]}

@@ -99,14 +99,15 @@ class WorkerNeed:
 
 
 class ActorPool(NamedTuple):
-    """Actors of a job: `workers` at most, of which `initial` are asked for at once.
+    """Actors of a Ray Data job: `workers` at most, of which `initial` are asked for at once.
 
-    cpus, gpus, memory (bytes): reserved by each, memory 0 for none; an actor runs as many threads as it has CPUs.
+    cpus, gpus, memory (bytes): reserved by each, memory 0 for none; threads: that each may use.
     """
 
     workers: int
     initial: int
     cpus: int
+    threads: int
     gpus: float
     memory: int
 
@@ -129,12 +130,15 @@ def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None, n
     fit = places(resources.nodes, cpus=share, gpus=gpus)
     if fit < now and not resources.grows:
         raise resources.too_small(now, f"{fit} of {share} CPUs and {gpus:g} GPUs do")
+    # A CPU beside each is left to Ray Data, unless the user said how many, or an open-ended pool would put a second actor there.
+    cpus = share if need.cpus or open_ended else max(1, share - 1)
     # Where nodes are to come, no memory is asked: many a configuration says none of its node types, and such nodes would never be started.
-    memory = 0 if open_ended or fit < now else _affordable(resources.nodes, memory, cpus=share, gpus=gpus)
+    memory = 0 if open_ended or fit < now else _affordable(resources.nodes, memory, cpus=cpus, gpus=gpus)
     return ActorPool(
         workers=num_tasks if open_ended else now,
         initial=max(1, min(now, fit)) if resources.grows else now,
-        cpus=share,
+        cpus=cpus,
+        threads=share,
         gpus=gpus,
         memory=memory,
     )

@@ -13,6 +13,8 @@ def set_environment() -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_DATA_LOG_LEVEL": "ERROR",
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints boxes at any verbosity
         "RAY_COLOR_PREFIX": "0",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -97,19 +96,6 @@ def test_ray_gives_the_same_parts(ray_session, local, tiny_model, folder, tmp_pa
     told = capsys.readouterr().out
     assert "23 images" in told and "2 other files left" in told
     assert "3 images failed" in told and "1 truncated" in told
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_job_on_a_ray_of_its_own_says_nothing_but_its_progress(tiny_model, folder, tmp_path):
-    """Ray warned, in red, of the actors that encode (core_worker.cc: "has constructor arguments in the object store")."""
-    command = ["encode", "--model", tiny_model, "--images", folder, "--out", tmp_path / "gallery", "--workers", "1", "--rows-per-part", "5"]
-    command += ["--max-error-ratio", "0.2"]
-    job = subprocess.run([sys.executable, "-m", "pipelines", *map(str, command)], capture_output=True, text=True, timeout=280)
-    assert job.returncode == 0, job.stdout + job.stderr
-    assert job.stderr == ""
-    ours = ("encode: ", "encoded ", f"{tmp_path}/gallery: ")
-    assert [line for line in job.stdout.splitlines() if not line.startswith(ours)] == []
 
 
 def cut_after(monkeypatch, parts: int) -> list[int]:

@@ -98,9 +98,10 @@ def test_a_killed_actor_is_replaced_and_its_part_done_again(ray_session, tiny_mo
     assert open_gallery(str(out)).table().equals(expected)
 
 
-def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, photos, expected, tmp_path):
-    """A worker that was lost may have written its part: the part comes again, and is only counted."""
+def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, photos, expected, tmp_path, monkeypatch):
+    """More parts than blocks: a block whose worker was lost comes again as a whole, and its finished parts are only counted."""
     out = tmp_path / "gallery"
+    monkeypatch.setattr(encoding, "MOST_BLOCKS", 3)
     encode.run(config_of(tiny_model, photos, out, workers=1))
     assert open_gallery(str(out)).table().equals(expected)
     written = {path.name: path.stat().st_mtime_ns for path in finished(out)}

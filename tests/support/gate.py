@@ -22,7 +22,7 @@ class Arrival(NamedTuple):
 
 
 class Gate:
-    """A folder. `closed(actor)` is a subclass of an actor class that waits before each task for which `stops` is true."""
+    """A folder. `closed(actor)` is a subclass of a Ray Data actor class that waits before each batch for which `stops` is true."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,10 +32,10 @@ class Gate:
         gate = self
 
         class Gated(actor):  # type: ignore[misc]
-            def run(self, task: Any) -> Any:
+            def __call__(self, batch: Any) -> Any:
                 if stops():
                     gate.arrive()
-                return super().run(task)
+                return super().__call__(batch)
 
         return Gated
 

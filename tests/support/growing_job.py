@@ -16,16 +16,16 @@ SLOW_S = 3
 
 
 def slowed(actor: type, folder: Path) -> type:
-    """A subclass of an actor class that leaves its node's id in the folder, and waits before a task while it is the only one."""
+    """A subclass of a Ray Data actor class that leaves its node's id in the folder, and waits before a batch while it is the only one."""
 
     class Slowed(actor):  # type: ignore[misc]
-        def run(self, task: Any) -> Any:
+        def __call__(self, batch: Any) -> Any:
             import ray
 
             (folder / ray.get_runtime_context().get_node_id()).touch()
             if len(list(folder.iterdir())) < 2:
                 time.sleep(SLOW_S)
-            return super().run(task)
+            return super().__call__(batch)
 
     return Slowed
 

@@ -14,16 +14,16 @@ def pool_of(nodes, *, grows, tasks=100, asked=None, need=WorkerNeed(), memory=2 
 
 
 def test_a_cluster_that_is_what_it_is_gets_a_worker_a_gpu_or_a_node():
-    assert pool_of([GPU_NODE, GPU_NODE], grows=False) == ActorPool(2, 2, 16, 1, 2 * GiB)
-    assert pool_of([CPU_NODE, CPU_NODE], grows=False) == ActorPool(2, 2, 4, 0, 2 * GiB)
-    assert pool_of([CPU_NODE], grows=False, tasks=1, asked=4) == ActorPool(1, 1, 4, 0, 2 * GiB)
+    assert pool_of([GPU_NODE, GPU_NODE], grows=False) == ActorPool(2, 2, 15, 16, 1, 2 * GiB)
+    assert pool_of([CPU_NODE, CPU_NODE], grows=False) == ActorPool(2, 2, 3, 4, 0, 2 * GiB)
+    assert pool_of([CPU_NODE], grows=False, tasks=1, asked=4) == ActorPool(1, 1, 3, 4, 0, 2 * GiB)
 
 
 def test_one_gpu_node_of_a_cluster_that_grows_is_the_first_of_many():
     """The fault: it was the whole pool, and the other nodes that the cluster may have were never asked for."""
-    assert pool_of([GPU_NODE], grows=True) == ActorPool(100, 1, 16, 1, 0)
-    assert pool_of([GPU_NODE], grows=True, asked=4)[:3] == (4, 1, 16)
-    assert pool_of([GPU_NODE] * 4, grows=True, asked=4)[:3] == (4, 4, 16)
+    assert pool_of([GPU_NODE], grows=True) == ActorPool(100, 1, 16, 16, 1, 0)
+    assert pool_of([GPU_NODE], grows=True, asked=4)[:3] == (4, 1, 15)
+    assert pool_of([GPU_NODE] * 4, grows=True, asked=4)[:3] == (4, 4, 15)
 
 
 def test_no_second_worker_of_an_open_ended_pool_finds_place_on_a_node_without_gpu():
@@ -33,15 +33,15 @@ def test_no_second_worker_of_an_open_ended_pool_finds_place_on_a_node_without_gp
 
 def test_what_is_asked_for_a_worker_needs_no_living_node():
     need = WorkerNeed(cpus=15, gpus=1)
-    assert pool_of([], grows=True, need=need) == ActorPool(100, 1, 15, 1, 0)
+    assert pool_of([], grows=True, need=need) == ActorPool(100, 1, 15, 15, 1, 0)
     assert pool_of([], grows=True, need=need, asked=4).workers == 4
     assert pool_of([CPU_NODE], grows=True, need=need).gpus == 1
 
 
 def test_what_is_asked_for_a_worker_goes_before_what_the_nodes_suggest():
-    assert pool_of([GPU_NODE], grows=False, need=WorkerNeed(gpus=0.5)) == ActorPool(2, 2, 8, 0.5, 2 * GiB)
-    assert pool_of([GPU_NODE], grows=False, need=WorkerNeed(gpus=0)) == ActorPool(1, 1, 16, 0, 2 * GiB)
-    assert pool_of([CPU_NODE], grows=False, need=WorkerNeed(cpus=1)) == ActorPool(1, 1, 1, 0, 2 * GiB)
+    assert pool_of([GPU_NODE], grows=False, need=WorkerNeed(gpus=0.5)) == ActorPool(2, 2, 7, 8, 0.5, 2 * GiB)
+    assert pool_of([GPU_NODE], grows=False, need=WorkerNeed(gpus=0)) == ActorPool(1, 1, 15, 16, 0, 2 * GiB)
+    assert pool_of([CPU_NODE], grows=False, need=WorkerNeed(cpus=1)) == ActorPool(1, 1, 1, 1, 0, 2 * GiB)
 
 
 def test_what_never_fits_is_refused():
