@@ -1,4 +1,4 @@
-"""JSON as COCO and iNaturalist write it: images, annotations, categories."""
+"""JSON lists in the format of COCO and iNaturalist: images, annotations, categories."""
 
 import json
 import warnings
@@ -14,16 +14,20 @@ from eet.storage import resolve
 
 
 class CocoImages(ImageList):
-    """The images of one such file; item_id is an image's file_name, its label the category of its annotations.
+    """The images of one COCO file; item_id is an image's file_name, its label the category of its annotations.
 
     The file is an object with `images` [{id, file_name}], and may have `annotations` [{image_id, category_id}] and `categories`
-    [{id, name}]. Labels are numbered 0 .. C-1 in the order of category ids, whether or not a category has an image, and named by `name`
-    (with the id where two categories have one name; by the id alone where `categories` are missing). An image without annotation has no
-    label. An image of several categories has none either: which of them is meant is not known. A warning counts these, and so does
-    `ambiguous`. The file is read whole: about 1 GB of memory a million images.
+    [{id, name}]. Labels are numbered 0 .. C-1 in the order of category ids, including categories without an image. They are named by
+    `name` (with the id where two categories have one name; by the id alone where `categories` are missing). An image without annotation
+    has no label. An image of several categories has none either, because the right one is unknown; a warning and `ambiguous` count
+    these. The whole file is read at once: about 1 GB of memory for a million images.
 
-    root: what file_name is relative to; default the folder of the file. Absolute paths and URIs stay as they are.
-    Raises ValueError where the file is no such JSON.
+    Args:
+        location: of the file.
+        root: folder that file_name is relative to; default the folder of the file. Absolute paths and URIs are unchanged.
+
+    Raises:
+        InputError: the file is not in this format.
     """
 
     def __init__(self, location: str, *, root: str | None = None) -> None:
@@ -79,7 +83,7 @@ class CocoImages(ImageList):
             raise InputError(f"{self._location} is not JSON: {error}") from error
         if not isinstance(content, dict) or not isinstance(content.get("images"), list):
             raise InputError(
-                f"{self._location} is no list of images as COCO writes it: allowed is an object with images [{{id, file_name}}], and "
+                f"{self._location} is no list of images in COCO format: allowed is an object with images [{{id, file_name}}], and "
                 "annotations [{image_id, category_id}] and categories [{id, name}] for labels. A table of JSON lines is called .jsonl"
             )
         return content
@@ -100,7 +104,7 @@ class CocoImages(ImageList):
 
 
 def _distinct(names: dict[Any, str]) -> tuple[str, ...]:
-    """The names in the order of their categories; names that come twice get the id."""
+    """The names in the order of their categories; names that occur twice get the id."""
     counts: dict[str, int] = {}
     for name in names.values():
         counts[name] = counts.get(name, 0) + 1
