@@ -1,6 +1,6 @@
-"""Which options are locations, and how a job takes them: a local path from the root of the file system, whatever folder it was given in.
+"""Options that are locations. A job converts local paths to absolute ones.
 
-Ray's workers have another working directory than the job, and so may who repeats the job from its config, or reads its output later.
+Ray's workers have another working directory than the job; so may a user who repeats the job from its config, or reads its output later.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ _KEY = "location"
 LOCATION: Mapping[str, Any] = {_KEY: ()}
 """Metadata of a dataclass field that is a path or a URI, or several: `field(metadata=LOCATION)`."""
 WEIGHTS: Mapping[str, Any] = {_KEY: ("timm", "none")}
-"""The same of weights, which may also be one of two words."""
+"""The same for weights, which may also be 'timm' or 'none'."""
 
 Config = TypeVar("Config")
 
 
 def with_absolute_locations(config: Config) -> Config:
-    """The same config, or group of options, with every local path in it absolute; groups in it too. URIs stay."""
+    """A copy of a config, or of a group of options, with all local paths absolute, also in nested groups. URIs are unchanged."""
     assert is_dataclass(config) and not isinstance(config, type)
     changed = {}
     for entry in fields(config):
