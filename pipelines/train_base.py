@@ -1,4 +1,4 @@
-"""`eet train-base`: a base model for re-ranking, by metric learning on labels of which none is tested."""
+"""`eet train-base`: a base model for re-ranking, by metric learning; training and test labels are disjoint."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ class MarginOptions:
     """The margin loss and its batches. Defaults are the published ones.
 
     Attributes:
-        margin: How far a positive must lie within the boundary of its label, and a negative outside.
-        beta: Where the boundary of every label begins, a distance between unit vectors (0 to 2).
-        beta_learning_rate: Of the boundaries.
+        margin: How far a positive must be inside the boundary of its label, and a negative outside.
+        beta: Initial boundary of every label, a distance between unit vectors (0 to 2).
+        beta_learning_rate: Learning rate of the boundaries.
         images_per_label: Images of each label in a batch.
     """
 
@@ -44,16 +44,16 @@ class MarginOptions:
 
 @dataclass(kw_only=True)
 class BaseTrainOptions(LoopOptions):
-    """How it is trained. Defaults are the published ones.
+    """Training options. Defaults are the published ones.
 
     Attributes:
         optimizer: adam (weight decay as part of the gradient), adamw or sgd.
         schedule: constant, or a cosine to 0.
-        validation_share: Share of the training labels held out, with all their images, to choose the checkpoint, where the dataset has no
-            val split of its own labels; 0 trains on all and takes the last epoch.
-        micro_batch_size: Images a worker runs at once; where they are fewer than its share of a step, all are run a second time for the
-            gradient, since pairs are formed over the whole batch. Default: all at once on a GPU, 16 on a CPU.
-        compile: Not for base models: mining has another form for each batch.
+        validation_share: Share of the training labels held out, with all their images, to choose the checkpoint, if the dataset has no val
+            split with separate labels; 0 trains on all and takes the last epoch.
+        micro_batch_size: Images that a worker runs at once. If they are fewer than its share of a step, all are run a second time for the
+            gradient, because pairs are formed over the whole batch. Default: all at once on a GPU, 16 on a CPU.
+        compile: Not supported for base models: mining has another shape for each batch.
     """
 
     epochs: int = 150
@@ -74,17 +74,17 @@ class BaseTrainOptions(LoopOptions):
 class TrainBaseConfig(JobOptions):
     """Trains a backbone with a head for search by cosine and re-ranking by transport.
 
-    Labels of training and test are disjoint: the dataset's own splits where they are (sop), else the first half of the labels trains and
-    the rest tests.
+    Labels of training and test are disjoint: the dataset's own splits if they are disjoint (sop), else the first half of the labels is
+    for training and the rest for the test.
 
     Attributes:
         out: Folder for the bundle, checkpoints, curves, measures and the split.
         backbone: deit_*, vit_* (with a CLS token), swin_*, resnet* of timm; cvt_13, cvt_21 of transformers (extra cvt).
         backbone_options: Further arguments of the backbone's constructor.
-        embedding_width: Of the head, for image and patches.
+        embedding_width: Outputs of the head, for image and patches.
         image_size: Side of the input in pixels; default the backbone's own.
         weights: Backbone weights: a file, timm (downloads its own; transformers does for cvt), or none (random).
-        resume: Continue a run in --out that was cut off.
+        resume: Continue an interrupted run in --out.
         data: Labelled images.
         loss: The objective.
         train: The training.
@@ -128,9 +128,9 @@ def run(config: TrainBaseConfig) -> TrainingResult:
 
 
 def task_of(config: TrainBaseConfig, images: LabelledImages) -> MetricLearningTask:
-    """Network and images of the run. ValueError where there is but one label to train on."""
+    """Network and images of the run. InputError where there is only one label to train on."""
     if images.train.num_labels < 2:
-        raise InputError("there is but one label to train on: without another, no image has a negative")
+        raise InputError("there is only one label to train on: without another, no image has a negative")
     side = config.image_size
     model = build_base(
         config.backbone,

@@ -20,18 +20,20 @@ COLUMNS = ("path", "label", "split")
 
 
 def load(root: str | None, table: str | None = None) -> ImageTable:
-    """Reads `table` (.csv, .tsv, .parquet, .arrow, .jsonl or .txt), paths relative to `root`; either may be a URI that `eet.storage` opens.
+    """Reads a table of paths, labels and splits. It has these columns:
 
-    Without `table`, root/split.csv is read; without `root`, paths are relative to the table's own folder.
+    - path: unique. Absolute paths and URIs are unchanged.
+    - label: names or whole numbers, which become 0 .. C-1 in sorted order. null, -1 or a missing column mean unknown. A number is named by
+      the folder of its images if each label has its own folder ("001.Black_footed_Albatross"), else by itself.
+    - split: train, val or test. Only a table without labels may lack this column; then all images are 'test'.
 
-    - path: unique. Absolute paths and URIs stay as they are.
-    - label: names or whole numbers; null, -1 or no such column at all: unknown. Sorted, they become 0 .. C-1. A number
-      is named by the folder of its images where each label has one folder of its own ("001.Black_footed_Albatross"),
-      else by itself.
-    - split: train, val or test. Only a table without any label may leave the column out, as a list of paths (.txt) does; it is all 'test'
-      then.
+    Args:
+        root: folder or URI that paths are relative to; None for the folder of the table.
+        table: .csv, .tsv, .parquet, .arrow, .jsonl or .txt file, local or a URI; None for root/split.csv.
 
-    Raises FileNotFoundError when there is no such file, ValueError when its columns or cells are not as above.
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: its columns or cells are not as above.
     """
     if table is None:
         if root is None:
@@ -98,10 +100,19 @@ def _read_labels(table: str, columns: pa.Table, paths: Sequence[str]) -> tuple[n
 
 
 def number_labels(table: str, cells: Sequence[object], *, rows: bool = True) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels (N,) int32 as 0 .. C-1 in sorted order of names or of whole numbers, -1 where a cell is null or -1; and the C names.
+    """Numbers labels 0 .. C-1 in the sorted order of names or of whole numbers.
 
-    rows: whether cells are a table's rows, which an error counts; else they are its distinct labels. Raises ValueError for what is neither
-    a name nor a whole number, and for a mixture.
+    Args:
+        table: location of the table, for error messages.
+        cells: N labels.
+        rows: whether cells are the rows of the table, which errors then count; otherwise they are its distinct labels.
+
+    Returns:
+        labels: int32 (N,), -1 where a cell is null or -1.
+        names: the C names.
+
+    Raises:
+        InputError: a cell is neither a name nor a whole number, or both occur.
     """
     # pandas writes whole numbers as 3.0 as soon as one label is missing, and Parquet may hold that as NaN.
     numbers = [_whole_number(cell) for cell in cells]

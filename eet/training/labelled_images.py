@@ -34,18 +34,18 @@ def labelled_images(
     unseen_share: float = 0.0,
     unseen_names: Collection[str] = (),
 ) -> LabelledImages:
-    """The splits of a table, every image decoded once to know that it can be (see `eet.datasets.readable`).
+    """Splits a table for training, after checking that every image can be decoded (see `eet.datasets.readable`).
 
     Args:
-        table: all splits.
-        validation_share: share of the training images held out where the table has no val split; 0 holds out none.
-        seed: of what is held out.
-        disjoint: splits that share no label (`class_disjoint`), validation too; labels of the training images are then counted anew.
+        table: images of all splits.
+        validation_share: share of the training images held out if the table has no val split; 0 for none.
+        seed: of the held-out images.
+        disjoint: make splits that share no label (`class_disjoint`), validation included; training labels are then renumbered.
         unseen_share, unseen_names: labels that are held out (`eet.datasets.split_unseen`).
-        skip_unreadable: leave unreadable images out; else they are an error.
+        skip_unreadable: leave out unreadable images; otherwise they are an error.
 
     Raises:
-        ValueError: an image cannot be read, a training image has no label, or a label has no training image.
+        InputError: an image cannot be read, a training image has no label, or a label has no training image.
     """
     bad = unreadable_images(table, threads=os.cpu_count() or 1)
     skipped = tuple((table.location(row), reason) for row, reason in bad)
@@ -74,8 +74,8 @@ def labelled_images(
     present = np.bincount(train.labels, minlength=train.num_labels) > 0
     if not present.all():
         missing = [train.label_names[label] for label in np.flatnonzero(~present)]
-        raise InputError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
-    # An image without a label cannot be judged.
+        raise InputError(f"{len(missing)} labels have no training image, for example {missing[:3]}; remove them from the table")
+    # Images without a label cannot be evaluated.
     judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
     splits = {name: table.take(rows) if len(rows) else None for name, rows in judged.items()}
     return LabelledImages(train, splits["val"], splits["test"], unseen, skipped)

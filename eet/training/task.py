@@ -1,4 +1,4 @@
-"""What is trained: networks, images, the objective, and how what was learned is judged. Each kind of model has a kind of task."""
+"""Training tasks: networks, images, the objective, and the evaluation. Each kind of model has its own kind of task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,12 +18,14 @@ Embed = Callable[[str, ImageTable], np.ndarray | None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask(ABC):
-    """What is trained on which images. `eet.training.fit` carries it out.
+    """What is trained, and on which images. `eet.training.fit` runs it.
 
     Attributes:
-        networks: what learns or teaches, by name, on the CPU with its first weights; each has a `preprocessing`.
-        train, val, test: labelled images; val and test may be None.
-        unseen: images of labels that no other split has, with labels of their own; None: all labels are trained.
+        networks: name -> network that learns or teaches, on the CPU with its initial weights; each has a `preprocessing`.
+        train: labelled training images.
+        val: labelled validation images, or None.
+        test: labelled test images, or None.
+        unseen: images of labels that no other split has, with their own label numbers; None if all labels are trained.
     """
 
     networks: dict[str, Any]
@@ -47,11 +49,11 @@ class TrainingTask(ABC):
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
-        """Of the objective's parameters that have one of their own, by name."""
+        """Name -> learning rate, for parameters of the objective that have their own."""
         return {}
 
     def timed_images(self, settings: FitSettings) -> int:
-        """How many images at once an estimate is measured on."""
+        """Number of images in the measurement for an estimate."""
         return min(settings.micro_batch_size or CPU_MICRO_BATCH, settings.batch_size)
 
     @abstractmethod
@@ -59,7 +61,7 @@ class TrainingTask(ABC):
         """The module over the networks whose forward takes (images (B, 3, H, W), labels (B,)) to StepLosses.
 
         Raises:
-            ValueError: the networks do not fit each other.
+            InputError: the networks do not fit each other.
         """
 
     def start(self, embed: Embed) -> Any:
@@ -94,7 +96,7 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def represent(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
-        """What a network makes of images to find them again, one row each."""
+        """The representation of images by which they are searched (hash or embedding), one row for each."""
 
     def embed(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
         """The networks' features of images (b, D) float32, for `start` and `finish`."""
@@ -106,11 +108,11 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def validate(self, rows: np.ndarray) -> dict[str, float]:
-        """Measures of the validation images, `quality` among them, from what the chosen network makes of them."""
+        """Measures of the validation images, `quality` among them, from their representations by the chosen network."""
 
     @abstractmethod
     def evaluate(self, network: Any, rows: np.ndarray) -> dict[str, dict[str, float]]:
-        """{protocol: {measure: value}} of the test images, from what `network` makes of them. Every protocol has the same measures."""
+        """{protocol: {measure: value}} of the test images, from `network`'s representations. Every protocol has the same measures."""
 
     @abstractmethod
     def evaluate_unseen(self, network: Any, rows: np.ndarray) -> dict[str, float]:
@@ -118,8 +120,8 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def describe(self, network: Any) -> str:
-        """What it is, in a line."""
+        """A description of the network in one line."""
 
     @abstractmethod
     def save(self, name: str, folder: Path, training: dict[str, Any]) -> None:
-        """Writes a trained network's bundle into `folder`. training: plain values that say how it was trained."""
+        """Writes a trained network's bundle into `folder`. training: how it was trained, as plain values."""

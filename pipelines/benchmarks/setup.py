@@ -1,4 +1,4 @@
-"""What a benchmark is, and what all of them are given."""
+"""The interface of a benchmark, and the options that all share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Setup:
         threads: of the CPU.
         repeats: timed runs of each method.
         backbone: timm ViT, with random weights.
-        keep_ratios: of the student, one a stage.
-        address: of the Ray cluster, for what runs on one; None for the default.
+        keep_ratios: of the student, one for each stage.
+        address: of the Ray cluster, if one is used; None for the default.
     """
 
     device: Device
@@ -35,10 +35,10 @@ class Benchmark:
 
     Attributes:
         columns: of its table.
-        measure: (options, setup) -> one timing a row.
-        planned: (options, setup) -> what a run would measure, for a dry run.
-        versions: setup -> versions of what is compared, and the precision.
-        problems: (options, setup) -> what is impossible, beyond what the options say themselves.
+        measure: (options, setup) -> timings, one for each row.
+        planned: (options, setup) -> description of what a run would measure, for a dry run.
+        versions: setup -> versions of the compared programs, and the precision.
+        problems: (options, setup) -> impossible combinations of options and setup.
     """
 
     columns: Sequence[Column]
@@ -49,7 +49,7 @@ class Benchmark:
 
 
 def network_versions(setup: Setup) -> Machine:
-    """Of benchmarks of networks."""
+    """Versions and precision for benchmarks of networks."""
     import timm
 
     return {"precision": setup.device.precision, "timm": timm.__version__}

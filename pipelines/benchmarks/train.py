@@ -1,4 +1,4 @@
-"""`eet benchmark train`: images/s of a training step, ours beside timm's ViT under its labels alone, interleaved."""
+"""`eet benchmark train`: images/s of a training step of EET, compared with timm's ViT on labels alone, interleaved."""
 
 import statistics
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ PEER, TEACHER, STAGED, JOINT = "timm, labels alone", "teacher", "student, traine
 
 @dataclass(kw_only=True)
 class TrainBenchmarkOptions:
-    """What is trained: random images on the device, so that reading them is not timed.
+    """Options of the benchmark. Images are random and on the device, so that reading is not timed.
 
     Attributes:
-        batch_size: Images of a step; a CPU takes them a few at a time, as a training does.
-        compile: Run every objective, timm's too, through torch.compile.
+        batch_size: Images of a step; a CPU processes a few at a time, as in a training.
+        compile: Run all objectives, including timm's, through torch.compile.
     """
 
     batch_size: int = 64
@@ -36,8 +36,10 @@ class TrainBenchmarkOptions:
 
 @dataclass(frozen=True)
 class TrainTiming:
-    """One objective. ms: median of a step (forward, backward, update). ratio: to timm's in the same round, median. peak_gb: GPU memory that
-    torch held at most during a step, weights of all objectives included; None on a CPU.
+    """Results of one objective.
+
+    ms: median of a step (forward, backward, update). ratio: to timm's in the same round, median. peak_gb: highest GPU memory of torch in a
+    step, weights of all objectives included; None on a CPU.
     """
 
     method: str
@@ -70,7 +72,7 @@ class Classification(nn.Module):
 
 
 class _Total(nn.Module):
-    """One of our objectives, of its losses the total."""
+    """An objective of EET, reduced to its total loss."""
 
     def __init__(self, objective: nn.Module) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class _Total(nn.Module):
 
 
 def measure(options: TrainBenchmarkOptions, setup: Setup) -> list[TrainTiming]:
-    """Steps of every objective in turn, with SGD as published."""
+    """Measures steps of every objective in turn, with SGD as published."""
     backbone, device = setup.backbone, setup.device.torch_device
     schedule = schedule_of(backbone, setup.keep_ratios)
     generator = torch.Generator().manual_seed(0)

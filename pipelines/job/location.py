@@ -1,6 +1,6 @@
-"""Which options are locations, and how a job takes them: a local path from the root of the file system, whatever folder it was given in.
+"""Options that are locations. A job converts local paths to absolute ones.
 
-Ray's workers have another working directory than the job, and so may who repeats the job from its config, or reads its output later.
+Ray's workers have another working directory than the job; so may a user who repeats the job from its config, or reads its output later.
 """
 
 import os
@@ -14,7 +14,7 @@ _KEY = "location"
 LOCATION: Mapping[str, Any] = {_KEY: ()}
 """Metadata of a dataclass field that is a path or a URI, or several: `field(metadata=LOCATION)`."""
 WEIGHTS: Mapping[str, Any] = {_KEY: ("timm", "none")}
-"""The same of weights, which may also be one of two words."""
+"""The same for weights, which may also be 'timm' or 'none'."""
 
 Config = TypeVar("Config")
 

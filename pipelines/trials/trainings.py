@@ -1,4 +1,4 @@
-"""A sweep whose trials are trainings: what `eet distill` would train with each one's parameters, and what that costs."""
+"""A sweep whose trials are trainings by `eet distill`, and their cost."""
 
 import dataclasses
 import json
@@ -37,9 +37,9 @@ TEACHERS, TEST_GALLERY, TEST_EVALUATION = "teachers", "test", "test_evaluation"
 
 @dataclass(frozen=True, kw_only=True)
 class Trainings(TrialKind):
-    """Students, judged by validation mAP; the chosen one is measured on the test split.
+    """Students, compared by validation mAP; the chosen one is measured on the test split.
 
-    base: the training that a trial is, before its parameters. trials_dir: folder of the trials. images: read once, for all.
+    base: the training of a trial, before its parameters are set. trials_dir: folder of the trials. images: shared by all trials.
     """
 
     trial = TrainingTrial
@@ -72,11 +72,11 @@ class Trainings(TrialKind):
         return sorted({with_parameters(self.base, parameters).student.bits for parameters in drawn})
 
     def check(self, drawn: Sequence[Mapping[str, Any]]) -> None:
-        """ValueError where a given teacher has another code length than they."""
+        """InputError where a given teacher has another code length than the trials."""
         lengths, teacher = self._lengths(drawn), self.base.teacher
         if teacher and lengths != [teacher_bits := read_bundle_record(teacher).num_bits]:
             raise InputError(
-                f"--teacher {teacher} has {teacher_bits} bits, the trials {lengths}: use --shared_teacher, which trains one each"
+                f"--teacher {teacher} has {teacher_bits} bits, the trials {lengths}: use --shared_teacher, which trains one for each length"
             )
 
     def stopping(self, space: Mapping[str, Any]) -> str:
@@ -92,7 +92,7 @@ class Trainings(TrialKind):
         return f"{self.base.train.workers} workers of {share.cpus} CPUs; scheduler {self.stopping(space)}"
 
     def estimate(self, first: Mapping[str, Any], space: Mapping[str, Any], resources: ClusterResources, *, trials: int) -> list[str]:
-        """By the time of one micro-batch."""
+        """Estimates by timing one micro-batch."""
         train = self.base.train
         share = self.share(resources, trials=trials)
         threads = torch.get_num_threads()
@@ -112,7 +112,7 @@ class Trainings(TrialKind):
         ]
 
     def begin(self, run: TrackedRun, drawn: Sequence[Mapping[str, Any]]) -> None:
-        """One unpruned teacher for each code length, on all of the cluster, where all trials follow one; those that are there stay."""
+        """Trains one unpruned teacher for each code length on the whole cluster, if teachers are shared. Existing ones are kept."""
         if not self.shared_teacher:
             return
         base = self.base
@@ -145,7 +145,7 @@ class Trainings(TrialKind):
     def trainable(self, share: Share, run: TrackedRun) -> Any:
         base = dataclasses.replace(self.base, train=dataclasses.replace(self.base.train, cpus_per_worker=share.cpus))
         trainable = tune.with_parameters(run_trial, base=base, teachers=self._teachers, images=self.images, parent_run=run.run_id)
-        # A trial's own process only waits, and a share of a CPU would be missing for its workers; but Tune does not take nothing.
+        # A trial's own process only waits. Tune does not accept zero CPUs, and a larger share would be missing for the workers.
         return tune.with_resources(trainable, tune.PlacementGroupFactory([{"memory": 1}]))
 
     @property
@@ -153,13 +153,13 @@ class Trainings(TrialKind):
         return partial(_progress, epochs=self.epochs)
 
     def with_measured_costs(self, trials: list[Trial], resources: ClusterResources) -> list[Trial]:
-        """Times the finished trials' networks, each architecture once, interleaved, on the kind of device that they were trained on."""
+        """Times the finished trials' networks, each architecture once, interleaved, on the same kind of device as the training."""
         bundles = {trial.name: str(trial.folder) for trial in trials if trial.status == "finished"}
         if "latency_ms" not in self.costs or not bundles:
             return trials
         print(f"timing {len(bundles)} networks; nothing else of the sweep runs now")
         threads = self.base.train.cpus_per_worker or resources.cpus_per_worker(1)
-        measure: Callable[..., dict[str, float]] = latencies_ms  # Ray's types know no keyword-only arguments
+        measure: Callable[..., dict[str, float]] = latencies_ms  # Ray's types do not support keyword-only arguments
         timing = ray.remote(measure).options(num_cpus=threads, num_gpus=1 if resources.gpus else 0)
         found = ray.get(timing.remote(bundles, threads=threads))
         return add_measured(trials, "latency_ms", found)
@@ -171,7 +171,7 @@ class Trainings(TrialKind):
         draw_weight_curves(trials, out, bits=self.base.student.bits)
 
     def test(self, chosen: Trial, resources: ClusterResources) -> dict[str, dict[str, float]]:
-        """The chosen model on the test split."""
+        """Measures the chosen model on the test split."""
         if self.images.test is None:
             print("note: the dataset has no test split, so the chosen model is not tested")
             return {}
@@ -185,14 +185,14 @@ class Trainings(TrialKind):
             "tracking_uri": base.tracking_uri,
             "model": str(chosen.folder),
         }
-        # Without a GPU somewhere this process is as good a place as any, and starts nothing.
+        # Without a GPU in the cluster, this process can do it without starting another.
         engine: Literal["ray", "local"] = "ray" if resources.gpus else "local"
         encode.run(encode.EncodeConfig(data=base.data, split="test", out=gallery, engine=engine, **shared))
         return evaluate.run(evaluate.EvaluateConfig(gallery=gallery, out=str(evaluation), **shared)).measures
 
 
 def share_of(resources: ClusterResources, train: TrainOptions, *, trials: int, asked: int | None) -> Share:
-    """Trainings at once (`share_out`). Each trial's own process takes no CPU: it waits for its workers."""
+    """Number of concurrent trainings (see `share_out`). A trial's own process needs no CPU: it waits for its workers."""
     gpus = train.gpus_per_worker if resources.gpus else 0
     return share_out(resources, workers=train.workers, cpus=train.cpus_per_worker, gpus=gpus, trials=trials, asked=asked)
 

@@ -66,10 +66,10 @@ def test_an_ivf_index_is_extended_in_its_own_lists_and_kinds_are_not_mixed(parte
 
 
 def test_impossible_options_of_an_index_are_named():
-    assert "--lists is of --kind ivf alone" in index.IndexConfig(gallery="g", out="i", lists=4).problems()
+    assert "--lists needs --kind ivf" in index.IndexConfig(gallery="g", out="i", lists=4).problems()
     assert "--lists 0" in " ".join(index.IndexConfig(gallery="g", out="i", kind="ivf", lists=0).problems())
-    told = " ".join(search.SearchConfig(gallery="g", queries="q", out="h.parquet", probes=0, recall_queries=0).problems())
-    assert "--probes 0" in told and "--probes is of an --index" in told and "--recall_queries 0" in told
+    message = " ".join(search.SearchConfig(gallery="g", queries="q", out="h.parquet", probes=0, recall_queries=0).problems())
+    assert "--probes 0" in message and "--probes needs an --index" in message and "--recall_queries 0" in message
 
 
 def test_an_index_never_takes_the_place_of_other_files(parted, tmp_path):

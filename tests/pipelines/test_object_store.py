@@ -44,7 +44,7 @@ def bucket(server) -> str:
 
 @pytest.fixture(scope="module")
 def photos(bucket, tiny_birds, tmp_path_factory) -> tuple[str, Path]:
-    """The same 11 pictures in the bucket and on disk, one of them cut off, and a file that is none."""
+    """The same 11 images in the bucket and on disk, one of them cut off, and a file that is none."""
     local = tmp_path_factory.mktemp("photos")
     table = synthetic.load(str(tiny_birds))
     for number in range(11):
@@ -52,7 +52,7 @@ def photos(bucket, tiny_birds, tmp_path_factory) -> tuple[str, Path]:
         target.parent.mkdir(exist_ok=True)
         shutil.copy(table.location(3 * number), target)
     (local / "a" / "04.png").write_bytes((local / "a" / "04.png").read_bytes()[:300])
-    (local / "notes.txt").write_text("no picture")
+    (local / "notes.txt").write_text("no image")
     remote = join_location(bucket, "photos")
     filesystem, root = resolve(remote)
     pafs.copy_files(str(local), root, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=filesystem)
@@ -66,20 +66,20 @@ def config_of(model: Path, images: str, out: str, **changes) -> encode.EncodeCon
 
 @pytest.fixture(scope="module")
 def local(photos, tiny_model, tmp_path_factory) -> pa.Table:
-    """What the pictures on disk are encoded to."""
+    """What the images on disk are encoded to."""
     out = tmp_path_factory.mktemp("galleries") / "local"
     encode.run(config_of(tiny_model, str(photos[1]), str(out)))
     return open_gallery(str(out)).table().drop(["uri"])
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_pictures_and_gallery_in_a_bucket(ray_session, bucket, photos, local, tiny_model, tmp_path, engine, capsys):
+def test_images_and_gallery_in_a_bucket(ray_session, bucket, photos, local, tiny_model, tmp_path, engine, capsys):
     out = join_location(bucket, f"galleries/{engine}")
     config = config_of(tiny_model, photos[0], out, engine=engine, workers=2 if engine == "ray" else None)
     encode.run(config)
-    told = capsys.readouterr().out
-    assert "secret" not in told and "secret" not in str(open_gallery(out).manifest)
-    assert "11 images" in told and "1 other files left" in told and "1 truncated" in told
+    printed = capsys.readouterr().out
+    assert "secret" not in printed and "secret" not in str(open_gallery(out).manifest)
+    assert "11 images" in printed and "1 other files ignored" in printed and "1 truncated" in printed
     gallery = open_gallery(out)
     assert gallery.table().drop(["uri"]).equals(local)
     assert gallery.rows(["b/05.png"])["label"].to_pylist() == [None]

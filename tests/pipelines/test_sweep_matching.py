@@ -41,7 +41,7 @@ MEASURES = ("MAP@R", "P@1", "R-precision", "mAP@k")
 
 
 def write_items(path: Path, *, has_hash: bool = False) -> None:
-    """A gallery without embeddings whose tokens tell labels apart better than its codes do, the same at every call."""
+    """A gallery without embeddings whose tokens separate labels better than its codes do, the same at every call."""
     random = np.random.default_rng(3)
     labels = np.arange(ITEMS) % LABELS
     words = random.normal(size=(LABELS, TOKENS, DIM))
@@ -78,7 +78,7 @@ def config_of(out: Path, given: dict[str, Any], **changes) -> SweepMatchingConfi
 
 
 def measured(hits: pa.Table, queries: set[str], config: SweepMatchingConfig, folder: Path) -> dict[str, float]:
-    """What `eet evaluate` says of those hits that are of `queries`."""
+    """The measures of `eet evaluate` for the hits of `queries`."""
     write_hits(str(folder / "some.parquet"), hits.filter(pc.is_in(hits["query_id"], value_set=pa.array(sorted(queries)))))
     options = {"gallery": config.gallery, "hits": str(folder / "some.parquet"), "protocol": "encoded"}
     tracking_uri = default_tracking_uri(config.out)  # as a database of its own takes a while to make

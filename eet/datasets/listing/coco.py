@@ -1,4 +1,4 @@
-"""JSON as COCO and iNaturalist write it: images, annotations, categories."""
+"""JSON lists in the format of COCO and iNaturalist: images, annotations, categories."""
 
 import warnings
 from array import array
@@ -18,7 +18,7 @@ _READ_BYTES = 2**20
 
 
 class CocoImages(ImageList):
-    """The images of one such file; item_id is an image's file_name, its label the category of its annotations.
+    """The images of one COCO file; item_id is an image's file_name, its label the category of its annotations.
 
     The file is an object with `images` [{id, file_name}], and may have `annotations` [{image_id, category_id}] and `categories`
     [{id, name}]. Labels are numbered 0 .. C-1 in the order of category ids, whether or not a category has an image, and named by `name`
@@ -27,8 +27,12 @@ class CocoImages(ImageList):
     `ambiguous`. The file is read as a stream, once for each of its lists and once more when it is iterated: what is held is some forty
     bytes an image or annotation, whatever else its records hold.
 
-    root: what file_name is relative to; default the folder of the file. Absolute paths and URIs stay as they are.
-    Raises ValueError where the file is no such JSON.
+    Args:
+        location: of the file.
+        root: folder that file_name is relative to; default the folder of the file. Absolute paths and URIs are unchanged.
+
+    Raises:
+        InputError: the file is not in this format.
     """
 
     def __init__(self, location: str, *, root: str | None = None) -> None:
@@ -98,7 +102,7 @@ class CocoImages(ImageList):
         value = next(self._values(name), None)
         if name == "images" and not isinstance(value, list):
             raise InputError(
-                f"{self._location} is no list of images as COCO writes it: allowed is an object with images [{{id, file_name}}], and "
+                f"{self._location} is no list of images in COCO format: allowed is an object with images [{{id, file_name}}], and "
                 "annotations [{image_id, category_id}] and categories [{id, name}] for labels. A table of JSON lines is called .jsonl"
             )
         if value:
@@ -144,7 +148,7 @@ class _Ids(Sequence[int | str]):
 
 
 def _distinct(names: dict[Any, str]) -> tuple[str, ...]:
-    """The names in the order of their categories; names that come twice get the id."""
+    """The names in the order of their categories; names that occur twice get the id."""
     counts: dict[str, int] = {}
     for name in names.values():
         counts[name] = counts.get(name, 0) + 1

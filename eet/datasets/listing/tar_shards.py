@@ -1,4 +1,4 @@
-"""Tar shards (webdataset): images are read where they lie in the tar; only compressed ones are unpacked, when they are read."""
+"""Tar shards (webdataset): images are read directly from the tar; only compressed shards are unpacked, when they are read."""
 
 import json
 import lzma
@@ -24,12 +24,15 @@ Label = int | str
 class TarShards(ImageList):
     """The images in tar files; item_id is SHARD/MEMBER.
 
-    The label of KEY.jpg is what a member KEY.cls holds, else what the object in KEY.json has at `label_key`. Whole numbers stay as they are
-    (-1: unknown); names are numbered 0 .. C-1 in sorted order over all shards, for which each is read twice. The first shard decides
-    whether labels are numbers or names, and whether KEY.json is read at all; a shard with the other kind is a ValueError.
+    The label of KEY.jpg is the content of a member KEY.cls, else the value at `label_key` in KEY.json. Whole numbers are kept (-1 is
+    unknown); names are numbered 0 .. C-1 in sorted order over all shards, for which each shard is read twice. The first shard decides
+    whether labels are numbers or names, and whether KEY.json is read at all; a shard of the other kind is an InputError.
 
-    shards: (name, location) of each, the names unique; .tar, or compressed (.tar.gz, .tgz, .tar.bz2, .tar.xz, .tar.zst), which is slower:
-    listing unpacks all of a shard, and so does every process that reads of it (see `eet.storage.members`).
+    Args:
+        shards: (name, location) of each shard, with unique names; .tar, or compressed (.tar.gz, .tgz, .tar.bz2, .tar.xz, .tar.zst), which
+            is slower: listing unpacks the whole shard, and so does every process that reads from it (see `eet.storage.members`).
+        description: see `ImageList`.
+        label_key: key of the label in KEY.json.
     """
 
     def __init__(self, shards: Sequence[tuple[str, str]], description: str, *, label_key: str = "label") -> None:
@@ -90,7 +93,7 @@ class TarShards(ImageList):
 
 
 class _Shard(NamedTuple):
-    """images: (name, uri). labels: by key. others: how many other files there are."""
+    """images: (name, uri). labels: key -> label. others: number of other files."""
 
     images: list[tuple[str, str]]
     labels: dict[str, Label]
@@ -99,7 +102,7 @@ class _Shard(NamedTuple):
 
 
 def _read_shard(location: str, label_key: str | None) -> _Shard:
-    """Lists one shard. label_key: of KEY.json; None leaves these members unread."""
+    """Lists one shard. label_key: key of the label in KEY.json; None to ignore these members."""
     images: list[tuple[str, str]] = []
     labels: dict[str, Label] = {}
     in_json: dict[str, Label] = {}
@@ -148,7 +151,7 @@ def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _key(name: str) -> str:
-    """What the members of one sample share: the path up to the first dot of the file name."""
+    """The common key of a sample's members: the path up to the first dot of the file name."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 
@@ -164,7 +167,7 @@ def _label_of_cls(data: bytes, member: str) -> Label:
 
 
 def _label_of_json(data: bytes, key: str, member: str) -> Label | None:
-    """None where there is no object, or it has no such key."""
+    """The label in a JSON object; None where there is no object, or no such key."""
     try:
         record = json.loads(data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The verbs of the Python API: encode, search, rerank, evaluate."""
+"""The functions of the Python API: encode, search, rerank, evaluate."""
 
 import gc
 import re
@@ -178,14 +178,14 @@ def test_reranking_is_that_of_the_job(model, birds, paths, tmp_path, options):
     out = str(tmp_path / "gallery")
     gallery = eet.encode(model, paths, labels=birds.labels.tolist(), label_names=birds.label_names, tokens=True, out=out, rows_per_part=20)
     hits = eet.search(out, out, k=10)
-    ours = eet.rerank(hits, top=6, **options)
+    reranked = eet.rerank(hits, top=6, **options)
     write_hits(str(tmp_path / "hits.parquet"), hits.table)
     config = rerank_job.RerankConfig(
         hits=str(tmp_path / "hits.parquet"), gallery=out, out=str(tmp_path / "new.parquet"), top=6, engine="local", **options
     )
-    assert ours.table.equals(rerank_job.run(config))
-    assert ours.table["item_id"] != hits.table["item_id"]
-    assert ours.gallery is hits.gallery and gallery.manifest == ours.gallery.manifest
+    assert reranked.table.equals(rerank_job.run(config))
+    assert reranked.table["item_id"] != hits.table["item_id"]
+    assert reranked.gallery is hits.gallery and gallery.manifest == reranked.gallery.manifest
 
 
 def test_hits_are_measured_in_their_order(gallery, hits):

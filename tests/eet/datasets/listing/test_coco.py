@@ -54,8 +54,8 @@ def test_images_alone_and_categories_without_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([1], "is no list of images as COCO writes it.*called .jsonl"),
-        ({"labels": []}, "is no list of images as COCO writes it"),
+        ([1], "is no list of images in COCO format.*called .jsonl"),
+        ({"labels": []}, "is no list of images in COCO format"),
         ({"images": []}, "lists no image"),
         ({"images": [{"id": 1}]}, r"images\[0\] is .*; it should be an object with id, file_name"),
         ({"images": [{"id": 1, "file_name": 3}]}, "has file_name 3; it should be its path"),

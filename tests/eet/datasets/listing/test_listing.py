@@ -1,4 +1,4 @@
-"""Every form of input lists the same pictures, and each location that it gives opens the right one."""
+"""Every form of input lists the same images, and each location that it gives opens the right one."""
 
 import bz2
 import fnmatch
@@ -130,9 +130,9 @@ def test_braces_of_shards_and_tables(tmp_path, scheme, monkeypatch):
     assert listed(f"{scheme}{tmp_path}/s-{{000..001}}.tar") == {f"s-00{n}.tar/a.jpg": (f"tar {n}".encode(), -1) for n in range(2)}
     assert listed(f"{scheme}{tmp_path}/{{0,2}}.csv") == {f"{n}.jpg": (f"csv {n}".encode(), None) for n in (0, 2)}
     assert len(listed(f"{scheme}{tmp_path}/{{s-*,s-000}}.tar")) == 3
-    with pytest.raises(FileNotFoundError, match="2 of the 5 that .* stands for are not there, such as .*s-003.tar"):
+    with pytest.raises(FileNotFoundError, match="2 of the 5 locations of .* do not exist, such as .*s-003.tar"):
         list_images(f"{scheme}{tmp_path}/s-{{000..004}}.tar")
-    with pytest.raises(ValueError, match="s-000.tar, which .* is no image: list tables and shards apart"):
+    with pytest.raises(ValueError, match="s-000.tar, which .* is no image: list tables and shards separately"):
         list_images(f"{scheme}{tmp_path}/{{0.jpg,s-000.tar}}")
     monkeypatch.chdir(tmp_path)
     assert set(listed("{0,1}.jpg")) == {"0.jpg", "1.jpg"}
@@ -144,11 +144,11 @@ def test_a_name_with_braces(tree):
 
 
 def test_two_stars_inside_a_name_are_refused(tree):
-    with pytest.raises(ValueError, match=r"a\*\*.jpg: \*\* stands for folders"):
+    with pytest.raises(ValueError, match=r"a\*\*.jpg: \*\* matches folders"):
         list_images(f"{tree}/a**.jpg")
 
 
-def test_one_picture_and_a_name_with_brackets(tree):
+def test_one_image_and_a_name_with_brackets(tree):
     assert listed(tree / "b/c/02.jpg") == {"02.jpg": (b"contents of b/c/02.jpg", None)}
     (tree / "a[1]*.jpg").write_bytes(b"odd")
     assert listed(tree / "a[1]*.jpg") == {"a[1]*.jpg": (b"odd", None)}
@@ -194,7 +194,7 @@ def test_parquet_tables_of_paths_over_several_files_share_their_labels(tree, tmp
 @pytest.mark.parametrize("batch", [2, 50_000])
 def test_parquet_with_the_bytes_in_it(tmp_path, monkeypatch, form, extra, batch):
     monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
-    data = [f"picture {n}".encode() for n in range(5)]
+    data = [f"image {n}".encode() for n in range(5)]
     if form == "struct":
         column = pa.array([{"bytes": value, "path": None} for value in data], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     else:
@@ -415,8 +415,8 @@ def compress_tar(path: Path, members: dict[str, bytes]) -> None:
 COMPRESSED = ["tar.gz", "tgz", "TAR.GZ", "tar.bz2", "tar.xz", "tar.zst"]
 
 
-def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
-    long = "deep/" * 30 + "picture.jpg"  # a header of its own for the name
+def test_tar_shards_with_labels_next_to_the_images(tmp_path):
+    long = "deep/" * 30 + "image.jpg"  # a header of its own for the name
     make_tar(tmp_path / "s-000.tar", {"0001.jpg": b"one", "0001.cls": b"7", "0001.json": b"{}", "0002.front.jpg": b"two"})
     make_tar(tmp_path / "s-001.tar", {"0001.cls": b"3\n", "0001.png": b"three", long: b"four" * 999})
     found = listed(f"{tmp_path}/s-*.tar")
@@ -515,7 +515,7 @@ def test_numbers_and_names_in_tar_shards_are_not_mixed(tmp_path, first, second, 
 def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     cases = [
-        (tmp_path / "nowhere", FileNotFoundError, "nowhere is not there: give a folder"),
+        (tmp_path / "nowhere", FileNotFoundError, "nowhere does not exist: give a folder"),
         (f"{tree}/*.tar", FileNotFoundError, "no file matches"),
         (f"{tree}/*.gif", ValueError, "holds no image"),
         (tmp_path / "empty", ValueError, "holds no image .0 other files"),
