@@ -28,7 +28,7 @@ EXCHANGED_CODES = 3  # the best of those tried
 EXCHANGES = 200
 EXCHANGED_WORDS = 2**18  # of a code, over its exchanges
 LIGHT_WORDS = 4096  # compared when a place is left out
-BALANCE_DRAWS = 16
+BALANCE_DRAWS = 32  # of words, where they do not come with their complements
 
 
 def separated_target_codes(num_labels: int, *, num_bits: int, seed: int) -> np.ndarray:
@@ -178,8 +178,12 @@ def _linear_candidates(num_labels: int, num_bits: int, random: np.random.Generat
         if codes:
             exchanged = [(words_PB, *_exchanged(words_PB, copies_n, weights_P, random)) for words_PB, copies_n, weights_P in codes]
             words_PB, copies_n, weights_P = min(exchanged, key=lambda code: _defects(code[2]))
-            rows_C = _balanced_rows(words_PB, copies_n, num_labels, random, complements=not shortened)
-            yield int(weights_P[1:].min()), _columns(words_PB[rows_C], copies_n)
+            if shortened:
+                draws = (words_PB[random.choice(len(words_PB), num_labels, replace=False)] for _ in range(BALANCE_DRAWS))
+                bits_Cb = min((_columns(words_CB, copies_n) for words_CB in draws), key=_imbalance)
+            else:
+                bits_Cb = _columns(words_PB[_random_pairs(len(words_PB), num_labels, random)], copies_n)
+            yield int(weights_P[1:].min()), bits_Cb
 
 
 def _griesmer_bound(dimensions: int, num_bits: int) -> int:
@@ -292,12 +296,9 @@ def _columns(words_PB: np.ndarray, copies_n: np.ndarray) -> np.ndarray:
     return np.repeat(np.unpackbits(words_PB, axis=1, count=len(copies_n)), copies_n, axis=1)
 
 
-def _balanced_rows(words_PB: np.ndarray, copies_n: np.ndarray, count: int, random: np.random.Generator, *, complements: bool) -> np.ndarray:
-    """`count` rows at random, of which each bit is 1 in about half. complements: rows 2i and 2i + 1 are complements of each other."""
-    if complements:
-        return _random_pairs(len(words_PB), count, random)
-    draws = [random.choice(len(words_PB), count, replace=False) for _ in range(BALANCE_DRAWS)]
-    return min(draws, key=lambda rows: int(np.abs(2 * _columns(words_PB[rows], copies_n).sum(axis=0, dtype=np.int64) - count).max()))
+def _imbalance(bits_Cb: np.ndarray) -> int:
+    """By how many labels the ones and zeros of a bit differ at most."""
+    return int(np.abs(2 * bits_Cb.sum(axis=0, dtype=np.int64) - len(bits_Cb)).max())
 
 
 def _random_pairs(num_rows: int, count: int, random: np.random.Generator) -> np.ndarray:
@@ -339,8 +340,11 @@ def _greedy_candidates(num_labels: int, num_bits: int, least: int, random: np.ra
                 else:
                     low, found = distance + 1, taken
             if found is not None:
-                bits = pool_Pb[random.permutation(found)[:count]]
-                yield np.stack([bits, 1 - bits], axis=1).reshape(-1, num_bits)[:num_labels] if paired else bits
+                if paired:
+                    bits = pool_Pb[random.permutation(found)[:count]]
+                    yield np.stack([bits, 1 - bits], axis=1).reshape(-1, num_bits)[:num_labels]
+                else:
+                    yield min((pool_Pb[random.permutation(found)[:count]] for _ in range(BALANCE_DRAWS)), key=_imbalance)
 
 
 def _taken(words_PW: np.ndarray, num_bits: int, distance: int, paired: bool, most: int) -> np.ndarray:
@@ -357,12 +361,8 @@ def _taken(words_PW: np.ndarray, num_bits: int, distance: int, paired: bool, mos
 
 def _random_signs(num_labels: int, num_bits: int, random: np.random.Generator) -> np.ndarray:
     """Distinct random words (C, b)."""
-    if num_bits <= ENUMERATED_BITS:
-        return random.permutation(_all_words(num_bits))[:num_labels]
+    distinct = min(num_bits, 62)  # bits of an integer that make them so
     bits_Cb = random.integers(0, 2, (num_labels, num_bits), dtype=np.uint8)
-    while True:
-        firsts = np.unique(np.packbits(bits_Cb, axis=1), axis=0, return_index=True)[1]
-        repeated = np.setdiff1d(np.arange(num_labels), firsts)
-        if not len(repeated):
-            return bits_Cb
-        bits_Cb[repeated] = random.integers(0, 2, (len(repeated), num_bits), dtype=np.uint8)
+    numbers_C = random.choice(2**distinct, num_labels, replace=False)
+    bits_Cb[:, :distinct] = numbers_C[:, None] >> np.arange(distinct) & 1
+    return bits_Cb

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,13 +195,14 @@ class _Fit:
 
     def _start(self) -> None:
         """What the task fits before the first epoch, and how good that is; its weights are the best so far."""
-        started = self._shared(self.task.start(self._embed))
+        embed = lru_cache(maxsize=None)(self._embed)  # the trunks stay as they are here, so that nothing is embedded twice
+        started = self._shared(self.task.start(embed))
         self.task.set_fitted(started)
         quality = -math.inf
         if self.task.baseline is not None:
             quality = self._validate().get(self.task.quality, quality)
             first = _copied(self.objective.state_dict())
-            self.task.set_fitted(self._shared(self.task.finish(self._embed)))
+            self.task.set_fitted(self._shared(self.task.finish(embed)))
             measures = self._test()
             self.baseline = {f"{name}, {self.task.baseline}": measures[name] for name in self.task.trained if name in measures}
             self.objective.load_state_dict(first)

@@ -1,6 +1,7 @@
 """The training of students and teachers: two-step hashing, distilled or alone."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -125,7 +126,7 @@ class HashingTask(TrainingTask):
                     hash_weight_bE=self.target_codes_Cb.T.astype(np.float32), hash_bias_b=np.zeros(self._bits, np.float32)
                 )
             if self.probe:
-                images = self._sample(self.train)
+                images = self._fitting_images
                 features_ND = embed(name, images)
                 if features_ND is not None:
                     head = fit_probe(features_ND, images.labels, num_labels=self.train.num_labels, seed=self.seed)
@@ -140,7 +141,7 @@ class HashingTask(TrainingTask):
             network = self.networks[name]
             if network.hash_input == "logits":
                 continue
-            train_ND = embed(name, self._sample(self.train)) if network.hash_input == "joint" else np.empty(0)
+            train_ND = embed(name, self._fitting_images) if network.hash_input == "joint" else np.empty(0)
             val_ND = embed(name, self.val) if self.val is not None else None
             if train_ND is not None:
                 fitted[name] = self._best_heads(network, train_ND, val_ND)
@@ -188,11 +189,12 @@ class HashingTask(TrainingTask):
     def _bits(self) -> int:
         return self.target_codes_Cb.shape[1]
 
-    def _sample(self, table: ImageTable) -> ImageTable:
-        """At most MOST_FITTED images, drawn by the seed: enough to fit a layer."""
-        if len(table) <= MOST_FITTED:
-            return table
-        return table.take(np.sort(np.random.default_rng(self.seed).permutation(len(table))[:MOST_FITTED]))
+    @cached_property
+    def _fitting_images(self) -> ImageTable:
+        """The training images, MOST_FITTED of them at most, drawn by the seed: enough to fit a layer."""
+        if len(self.train) <= MOST_FITTED:
+            return self.train
+        return self.train.take(np.sort(np.random.default_rng(self.seed).permutation(len(self.train))[:MOST_FITTED]))
 
     def represent(self, network: Student, images_B3HW: Tensor) -> np.ndarray:
         """Packed codes."""
