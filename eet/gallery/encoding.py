@@ -223,10 +223,10 @@ def _repair(out: str, manifest: Manifest, encode_parts: EncodeParts, notify: Cal
 def _nothing_to_do(out: str, manifest: Manifest, images: ImageList, notify: Callable[[str], object]) -> EncodeResult:
     if images.description not in manifest.inputs:
         raise InputError(
-            f"{out} is a finished gallery of {', '.join(manifest.inputs)}: use --mode append to add {images.description} to it, "
-            "--mode overwrite to replace it, or another --out"
+            f"{out} is a finished gallery of {', '.join(manifest.inputs)}: use mode append to add {images.description} to it, "
+            "mode overwrite to replace it, or another folder (out)"
         )
-    notify(f"{without_secrets(out)} is finished: nothing to do (--mode append encodes images that are new)")
+    notify(f"{without_secrets(out)} is finished: nothing to do (mode append encodes images that are new)")
     return EncodeResult(out, manifest, 0.0)
 
 
@@ -264,8 +264,8 @@ def _encoded(out: str, pending: list[PlannedPart], encode_parts: EncodeParts, ve
     done = {part.part: part for part in encode_parts(pending)} if pending else {}
     if absent := set(done) - set(finished_parts(out, version)):
         raise DamagedError(
-            f"{len(absent)} parts that workers wrote are not in {out}, such as part {min(absent)}: --out must be a folder that all nodes "
-            "share, or a URI"
+            f"{len(absent)} parts that workers wrote are not in {out}, such as part {min(absent)}: give a folder that all nodes share, or "
+            "a URI"
         )
     return done
 

@@ -81,7 +81,7 @@ def refuse_difference(then: Mapping[str, Any], now: Mapping[str, Any], what: str
     """ValueError that names each value that was another one then."""
     changed = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
     if changed:
-        raise InputError(f"{what} ({'; '.join(changed)}): go on with the same options, choose another --out, or use --mode overwrite")
+        raise InputError(f"{what} ({'; '.join(changed)}): go on with the same options, choose another folder (out), or use mode overwrite")
 
 
 def is_begun_or_whole(out: str) -> bool:
@@ -113,7 +113,7 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
     """
     first_part = base.num_parts if base else 0
     if base is None and not is_begun_or_whole(out) and (finished_parts(out) or finished_parts(out, 1)):
-        raise InputError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another --out")
+        raise InputError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another folder (out)")
     _refuse_unnamed(out, base, images)
     names, numbers = joined_labels(base.label_names if base else None, images.label_names, first=base is None)
 

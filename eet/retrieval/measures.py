@@ -56,7 +56,7 @@ def encoded_measures(
     query_codes, query_labels, query_rows = _labelled(queries)
     codes, _, labels = by_id(gallery.coded_rows())
     if not (labels >= 0).any():
-        raise InputError(f"{gallery.path} has no labels: encode it with --data.* to measure it")
+        raise InputError(f"{gallery.path} has no labels: encode it with labels to measure it")
     own = same_location(gallery.path, queries.path)
     ranked = rank_gallery(
         query_codes,
@@ -150,7 +150,9 @@ def hits_measures(
     if own:
         strangers = set(ids[starts]) - set(gallery.codes()[1].to_pylist())
         if strangers:
-            raise InputError(f"{len(strangers)} queries of the hits, such as {min(strangers)}, are not in {gallery.path}: give --queries")
+            raise InputError(
+                f"{len(strangers)} queries of the hits, such as {min(strangers)}, are not in {gallery.path}: give their gallery as queries"
+            )
     sums: dict[str, list[float]] = {}
     k = int(pc.max(labelled["rank"]).as_py())
     refused = False
@@ -179,7 +181,7 @@ def hits_measures(
             sums.setdefault(name, []).append(value)
     if refused:
         notes.append(
-            f"R-precision and MAP@R are left out: some query has more matches than the {k} hits that it got; search with a larger --k"
+            f"R-precision and MAP@R are left out: some query has more matches than the {k} hits that it got; search with a larger k"
         )
         sums.pop("R-precision", None)
         sums.pop("MAP@R", None)
@@ -192,7 +194,7 @@ def _labelled(queries: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     codes, _, labels = by_id(queries.coded_rows())
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
-        raise InputError(f"{queries.path} has no labels: encode it with --data.* to measure it")
+        raise InputError(f"{queries.path} has no labels: encode it with labels to measure it")
     return codes[rows], labels[rows], rows
 
 
@@ -205,6 +207,6 @@ def _labels_of_model(queries: Gallery, labels: np.ndarray, model_names: tuple[st
     unknown = sorted({names[label] for label in np.unique(labels)} - set(places))
     if unknown:
         raise InputError(
-            f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use --protocol encoded"
+            f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use the encoded protocol"
         )
     return np.array([places.get(name, -1) for name in names])[labels]

@@ -73,12 +73,12 @@ def _have_embeddings(*galleries: Gallery) -> bool:
 def _check_columns(gallery: Gallery, queries: Gallery, chosen: GlobalSimilarity) -> None:
     for side in (gallery, queries):
         if side.manifest.token_shape is None:
-            raise InputError(f"{side.path} has no tokens to match: encode it with --tokens")
+            raise InputError(f"{side.path} has no tokens to match: encode it with tokens")
     for side in (gallery, queries) if chosen == "embedding" else ():
         if not _have_embeddings(side):
-            raise InputError(f"{side.path} has no embeddings, which --global_similarity embedding needs: encode it with --embedding")
+            raise InputError(f"{side.path} has no embeddings, which global_similarity embedding needs: encode it with embedding")
     if chosen == "asymmetric" and not queries.manifest.has_hash:
-        raise InputError(f"{queries.path} has no real-valued hashes, which --global_similarity asymmetric needs: encode it with --hash")
+        raise InputError(f"{queries.path} has no real-valued hashes, which global_similarity asymmetric needs: encode it with hash")
 
 
 def reranked_hits(

@@ -234,9 +234,7 @@ class _Fit:
         seconds = time.monotonic() - started
         means = dict(zip(sums, values.tolist(), strict=True))
         if not math.isfinite(means["total"]):
-            raise Diverged(
-                f"the loss is {means['total']} in epoch {epoch + 1}: lower --train.learning_rate or lengthen --train.warmup_steps"
-            )
+            raise Diverged(f"the loss is {means['total']} in epoch {epoch + 1}: lower learning_rate or raise warmup_steps")
         rate = sampler.steps * self.settings.batch_size / seconds
         return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"], "images_per_s": rate}
 

@@ -39,7 +39,10 @@ def labelled_images(
     skipped = tuple((table.location(row), reason) for row, reason in bad)
     if bad and not skip_unreadable:
         shown = "; ".join(f"{location}: {reason}" for location, reason in skipped[:5])
-        raise InputError(f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or use --data.on_error skip")
+        raise InputError(
+            f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or have them skipped "
+            "(on_error skip; in Python skip_unreadable=True)"
+        )
     if bad:
         readable = np.ones(len(table), bool)
         readable[[row for row, _ in bad]] = False

@@ -135,7 +135,7 @@ class MetricLearningTask(TrainingTask):
         return f"{network.backbone_name}, embedding {network.embedding_width} wide, {rows} x {columns} patches"
 
     def save(self, name: str, folder: Path, training: dict[str, Any]) -> None:
-        """The bundle, and beside it which image was in which split, as a table that --data.table takes."""
+        """The bundle, and beside it which image was in which split, as a table that the dataset 'table' takes."""
         with (folder / SPLIT_FILE).open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "label", "split"))

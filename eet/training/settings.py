@@ -67,10 +67,10 @@ class FitSettings:
     def check(self, num_images: int) -> None:
         """ValueError where so many training images make no step, or fewer steps than the warm-up has."""
         if self.steps_per_epoch(num_images) < 1:
-            raise InputError(f"--train.batch_size {self.batch_size} is more than the {num_images} training images: use a smaller one")
+            raise InputError(f"batch_size {self.batch_size} is more than the {num_images} training images: use a smaller one")
         if self.warmup(num_images) > self.total_steps(num_images):
             raise InputError(
-                f"--train.warmup_steps {self.warmup(num_images)} is more than the {self.total_steps(num_images)} steps of {self.epochs} "
+                f"warmup_steps {self.warmup(num_images)} is more than the {self.total_steps(num_images)} steps of {self.epochs} "
                 "epochs: use fewer, or train longer"
             )
 

@@ -199,7 +199,7 @@ def test_a_finished_gallery_has_nothing_to_do(local, tiny_model, folder, capsys)
     before = {path.name: path.stat().st_mtime_ns for path in Path(local.path).iterdir()}
     assert encode.run(config_of(Path(local.path), tiny_model, folder)).manifest == local.manifest
     assert "is finished: nothing to do" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="use --mode append to add"):
+    with pytest.raises(ValueError, match="use mode append to add"):
         encode.run(config_of(Path(local.path), tiny_model, folder / "a"))
     assert {path.name: path.stat().st_mtime_ns for path in Path(local.path).iterdir()} == before
 

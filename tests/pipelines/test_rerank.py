@@ -163,12 +163,12 @@ def test_hits_of_another_gallery_are_refused(config, tmp_path):
 
 def test_galleries_that_lack_what_is_needed_are_refused(config, tmp_path):
     bare = hand_made(tmp_path / "bare", ITEMS, "item", 0, embedding=False)
-    with pytest.raises(ValueError, match="bare has no embeddings.*--embedding"):
+    with pytest.raises(ValueError, match="bare has no embeddings.*encode it with embedding"):
         rerank.run(dataclasses.replace(config, gallery=bare, global_similarity="embedding"))
     rerank.run(dataclasses.replace(config, gallery=bare, marginal="softmax"))  # centres of tokens, where one side has no embedding
     manifest = dataclasses.replace(open_gallery(bare).manifest, token_shape=None, token_dtype=None)
     write_manifest(bare, manifest)
-    with pytest.raises(ValueError, match="no tokens to match: encode it with --tokens"):
+    with pytest.raises(ValueError, match="no tokens to match: encode it with tokens"):
         rerank.run(dataclasses.replace(config, gallery=bare))
 
 
@@ -231,5 +231,5 @@ def test_with_hashes_the_global_term_is_the_asymmetric_similarity(tiny_model, ti
 
 
 def test_asymmetric_needs_hashes_of_the_queries(config):
-    with pytest.raises(ValueError, match="no real-valued hashes.*--hash"):
+    with pytest.raises(ValueError, match="no real-valued hashes.*encode it with hash"):
         rerank.run(dataclasses.replace(config, global_similarity="asymmetric"))

@@ -431,7 +431,7 @@ def test_a_trial_that_fails_is_reported_with_its_reason_and_the_others_finish(sw
     config, result = swept
     good, wild = result.trials
     assert (good.status, wild.status) == ("finished", "failed")
-    assert "lower --train.learning_rate" in wild.reason
+    assert "lower learning_rate" in wild.reason
     assert result.chosen is not None and result.chosen.name == good.name
     assert len(good.history) == 2 and good.best["val_mAP"] == max(record["val_mAP"] for record in good.history)
     rows = pq.read_table(Path(config.out) / "results.parquet").to_pylist()

@@ -164,7 +164,7 @@ def test_with_hashes_of_the_queries_trials_weigh_them_as_a_re_ranking_does(given
 
 
 def test_without_hashes_of_the_queries_the_asymmetric_similarity_is_refused(given, tmp_path):
-    with pytest.raises(ValueError, match="has no real-valued hashes, which --global_similarity asymmetric needs"):
+    with pytest.raises(ValueError, match="has no real-valued hashes, which global_similarity asymmetric needs"):
         rerankings_of(config_of(tmp_path, given, global_similarity="asymmetric"))
 
 
@@ -273,7 +273,7 @@ def reranked(config: SweepMatchingConfig, parameters: dict[str, object], out: Pa
 def test_a_trial_that_fails_is_reported_with_its_reason_and_the_others_finish(swept):
     config, result = swept
     assert [trial.status for trial in result.trials] == ["finished", "finished", "failed"]
-    assert "has no embeddings, which --global_similarity embedding needs" in result.trials[2].reason
+    assert "has no embeddings, which global_similarity embedding needs" in result.trials[2].reason
     rows = pq.read_table(Path(config.out) / "results.parquet").to_pylist()
     assert [(row["status"], row["weight"], row["MAP@R"] is None) for row in rows] == [
         ("finished", 0.1, False), ("finished", 5.0, False), ("failed", 9.0, True),

@@ -147,7 +147,7 @@ def _image_columns(file: TableFile, columns: Columns) -> tuple[str | None, str]:
     if columns.path is not None and columns.image is not None:
         raise InputError(
             f"a column of paths ({columns.path}) and one of images ({columns.image}) are both given: give the one to read "
-            "(--columns.path or --columns.image)"
+            "(columns.path or columns.image)"
         )
     present = file.schema.names
     path, image = columns.path or "path", columns.image or "image"
@@ -162,9 +162,9 @@ def _image_columns(file: TableFile, columns: Columns) -> tuple[str | None, str]:
             return None, image
         raise InputError(
             f"{file.location}: column {image} is {kind}; images are bytes, or a struct with a field bytes. A column of paths is named by "
-            f"--columns.path {image}"
+            f"columns.path: {image}"
         )
     raise InputError(
-        f"{file.location} has columns {', '.join(present)}: it needs one of paths ({path}; --columns.path says another "
-        f"name) or of images' bytes ({image}; --columns.image)"
+        f"{file.location} has columns {', '.join(present)}: it needs one of paths ({path}; columns.path gives another "
+        f"name) or of images' bytes ({image}; columns.image)"
     )

@@ -169,7 +169,7 @@ def _label_of_json(data: bytes, key: str, member: str) -> Label | None:
     if label is None:
         return None
     if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
-        raise InputError(f"{member} has {label!r} as {key}; a label is a whole number from 0, or a name (--columns.label says another key)")
+        raise InputError(f"{member} has {label!r} as {key}; a label is a whole number from 0, or a name (columns.label names another key)")
     return _number_or_name(label, member)
 
 

@@ -61,7 +61,7 @@ def test_map_at_k_by_a_loop_and_no_r_measures_below_r(galleries, k):
         expected.append(total / min(8, k))  # 8 training pictures of each label
     assert values[f"mAP@{k}"] == pytest.approx(np.mean(expected))
     assert "mAP" not in values and "R-precision" not in values and "MAP@R" not in values
-    assert "search with a larger --k" in " ".join(notes)
+    assert "search with a larger k" in " ".join(notes)
 
 
 def test_queries_that_only_share_names_with_items_are_not_taken_for_them(galleries, tmp_path):
@@ -77,7 +77,7 @@ def test_queries_that_only_share_names_with_items_are_not_taken_for_them(galleri
 
 def test_hits_of_other_queries_are_refused_where_the_gallery_should_be_its_own(galleries):
     hits = search_gallery(galleries["train"], galleries["test"], k=9)
-    with pytest.raises(ValueError, match="give --queries"):
+    with pytest.raises(ValueError, match="give their gallery as queries"):
         hits_measures(hits, galleries["train"], own=True)
 
 

@@ -313,7 +313,7 @@ def test_an_unreadable_image_stops_the_job_before_training_naming_it(tiny_birds,
     monkeypatch.setattr("pipelines.training.run.connected", None)  # must not be reached
     with pytest.raises(ValueError, match="2 of 48 images cannot be read") as refusal:
         distill.run(config_of(tmp_path / "out", birds))
-    assert all(location in str(refusal.value) for location in bad) and "--data.on_error skip" in str(refusal.value)
+    assert all(location in str(refusal.value) for location in bad) and "on_error skip" in str(refusal.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -339,7 +339,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
 @pytest.mark.parametrize(
     ("train", "told"),
     [
-        ({"warmup_steps": 2 * EPOCHS + 1}, f"--train.warmup_steps {2 * EPOCHS + 1} is more than the {2 * EPOCHS} steps"),
+        ({"warmup_steps": 2 * EPOCHS + 1}, f"warmup_steps {2 * EPOCHS + 1} is more than the {2 * EPOCHS} steps"),
         ({"batch_size": 64, "warmup_steps": 0}, "more than the 32 training images"),
     ],
 )

@@ -220,7 +220,7 @@ def test_a_column_that_is_named_wins_over_one_called_path(tmp_path):
     for columns in (Columns(image="absent"), Columns(path="absent")):
         with pytest.raises(ValueError, match="it needs one of paths .*absent"):
             list_images(str(tmp_path / "t.parquet"), columns=columns)
-    with pytest.raises(ValueError, match="column words is string; .* --columns.path words"):
+    with pytest.raises(ValueError, match="column words is string; .* columns.path: words"):
         list_images(str(tmp_path / "t.parquet"), columns=Columns(image="words"))
 
 
@@ -267,7 +267,7 @@ def test_a_list_of_paths(tree):
         ("t.jsonl", b'{"path": "a", "label": 1}\n{"path": "b", "label": true}', "line 2: label is True; allowed are text, a number"),
         ("t.jsonl", b'{"path": "a"}\n{"file": "b"}', "row 2 has no path .text. in column path"),
         ("t.jsonl", b"", "has columns : it needs one of paths"),
-        ("t.jsonl", b'{"image": "a.jpg"}', "--columns.path image"),
+        ("t.jsonl", b'{"image": "a.jpg"}', "columns.path"),
         ("t.txt", b"a.jpg\twren\tx", "line 1 has 2 tabs"),
         ("t.txt", b"\xff\xfe.jpg", "is not text in UTF-8"),
         ("t.txt", b"\n", "lists no image"),
