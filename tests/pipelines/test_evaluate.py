@@ -13,6 +13,7 @@ import pytest
 from eet.datasets import synthetic
 from eet.gallery import Gallery, Manifest, open_gallery, part_table, write_manifest, write_part
 from eet.metrics import encoded_protocol, published_protocol, ranked_metrics
+from eet.storage import join_location, read_bytes, read_text
 from eet.vit import load_bundle, read_bundle_record, save_bundle
 from pipelines import encode, evaluate
 from pipelines.job.options import DataOptions
@@ -74,6 +75,22 @@ def test_both_protocols_are_those_of_the_arrays(galleries, tiny_model, tmp_path,
     (run,) = client.search_runs([client.get_experiment_by_name("eet").experiment_id], f"run_name = 'evaluate {out.name}'")
     assert run.info.status == "FINISHED" and run.data.metrics["encoded_mAP"] == pytest.approx(encoded["mAP"])
     assert run.data.metrics["published_P_at_1"] == published["P@1"]
+
+
+def test_a_remote_output_has_the_files_of_a_local_one(galleries, tmp_path, new_out):
+    local, remote = Path(new_out()), f"memory://{tmp_path.name}/evaluation"
+    config = evaluate.EvaluateConfig(gallery=galleries["test"], out=str(local), tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    measures = evaluate.run(config).measures
+    assert evaluate.run(dataclasses.replace(config, out=remote)).measures == measures
+    for name in ("metrics.json", "pr_curve.csv"):
+        assert read_bytes(join_location(remote, name)) == (local / name).read_bytes()
+    assert read_bytes(join_location(remote, "pr_curve.png")).startswith(b"\x89PNG")
+    assert read_text(join_location(remote, "config.yaml")) == (local / "config.yaml").read_text().replace(str(local), remote)
+
+
+def test_a_remote_output_needs_a_tracking_address(galleries, tmp_path):
+    with pytest.raises(ValueError, match="memory://.* is remote, so --tracking-uri is needed"):
+        evaluate.run(evaluate.EvaluateConfig(gallery=galleries["test"], out=f"memory://{tmp_path.name}/evaluation"))
 
 
 def encoded_only(gallery: str, out: str, **changes) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Encoding from S3 to S3 through the ordinary client, against a server on this machine."""
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
+import yaml
 
 from eet.datasets import synthetic
 from eet.gallery import encoding, open_gallery, read_hits, write_part
-from eet.storage import join_location, resolve
-from pipelines import encode, search
+from eet.storage import join_location, read_bytes, read_text, resolve
+from pipelines import encode, evaluate, search
+from pipelines.job.options import DataOptions
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
@@ -89,6 +92,18 @@ def test_pictures_and_gallery_in_a_bucket(ray_session, bucket, photos, local, ti
     nearest = {row["query_id"]: row["item_id"] for row in found.to_pylist() if row["rank"] == 1}
     assert all(row["distance"] == 0 for row in found.to_pylist() if row["rank"] == 1)
     assert set(nearest) == {f"{number:02d}.png" for number in (0, 2, 6, 8, 10)}
+
+
+def test_measures_of_a_gallery_in_a_bucket_go_into_the_bucket(bucket, tiny_birds, tiny_model, tmp_path):
+    gallery, out = (join_location(bucket, name) for name in ("galleries/labelled", "evaluations/labelled"))
+    data = DataOptions(name="synthetic", root=str(tiny_birds))
+    encode.run(encode.EncodeConfig(model=str(tiny_model), data=data, split="test", out=gallery, engine="local"))
+    config = evaluate.EvaluateConfig(gallery=gallery, out=out, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    measures = evaluate.run(config).measures
+    assert measures["encoded"]["queries"] > 0
+    assert json.loads(read_text(join_location(out, "metrics.json"))) == measures
+    assert read_bytes(join_location(out, "pr_curve.png")).startswith(b"\x89PNG")
+    assert yaml.safe_load(read_text(join_location(out, "config.yaml")))["gallery"] == gallery
 
 
 def test_a_job_into_a_bucket_goes_on_where_it_stopped_and_takes_more(bucket, photos, local, tiny_model, monkeypatch):
