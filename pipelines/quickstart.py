@@ -3,32 +3,42 @@
 import json
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from eet.datasets import load_dataset, synthetic
-from eet.distillation import PUBLISHED_BETA
+from eet.distillation import PUBLISHED_MASKED_PATCHES
 from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, Table, render_report
-from eet.gallery import fixed_binary_to_numpy, is_gallery, open_gallery, spread_queries
+from eet.gallery import Gallery, fixed_binary_to_numpy, is_gallery, open_gallery, read_hits, spread_queries
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
-from eet.metrics import measures_with_bounds
+from eet.retrieval.matches import match_blocks
+from eet.retrieval.measures import hits_measures
 from eet.retrieval.panels import hit_blocks, kept_blocks
-from eet.vit import PUBLISHED_KEEP_RATIOS, load_bundle
-from pipelines import distill, encode, evaluate, search
+from eet.vit import PUBLISHED_KEEP_RATIOS, load_bundle, read_bundle_record
+from pipelines import distill, encode, evaluate, rerank, search, sweep
 from pipelines.job.cluster import connected
 from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.job.output import write_config
 from pipelines.job.progress import duration
+from pipelines.job.recipes import RECIPES
 from pipelines.report import REPORT_FILE
 from pipelines.training.run import CHECKPOINTS
 
-SYNTHETIC_LABELS, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 8, 200, 25, 96
-SHOWN_QUERIES, SHOWN_HITS = 16, 5
+SYNTHETIC_LABELS, SYNTHETIC_UNSEEN, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 16, 0, 200, 20, 64
+FIRST_QUERIES, SHOWN_QUERIES, SHOWN_HITS, KEPT_QUERIES, MATCHED_QUERIES = 3, 8, 5, 6, 3
+MOST_HITS = 1000
+RERANKED = 20
+"""First hits of a query that are re-ranked."""
+SWEEP_TRIALS, SWEEP_SHARE = 3, 3
+"""Trials of --with-sweep, each trained for the quickstart's epochs divided by SWEEP_SHARE."""
 
 
 @dataclass(kw_only=True)
@@ -43,9 +53,10 @@ class QuickstartConfig(JobOptions):
         out: Folder for everything.
         weights: Backbone weights: a file, timm (downloads its own), or none (random).
         data: Labelled images; default drawn ones.
-        student: The network; default a ViT of 6 blocks, 96 wide, 12-pixel patches, 96-pixel images, 32 bits.
+        student: The network; default a ViT of 4 blocks, 64 wide, 8-pixel patches, 64-pixel images, 64 bits.
         loss: The objective.
         train: The training; default AdamW from nothing, sized for a few minutes on two cores.
+        with_sweep: Also sweep the keep ratios over three short trainings, and add their table to the page.
     """
 
     out: str = field(metadata=LOCATION)
@@ -54,20 +65,30 @@ class QuickstartConfig(JobOptions):
     student: StudentOptions = field(
         default_factory=lambda: StudentOptions(
             backbone="vit_tiny_patch16_224",
-            backbone_options={"patch_size": 12, "embed_dim": 96, "depth": 6, "num_heads": 3},
+            # Weights of timm's own start are as small as suits a ViT twelve times as wide: this one would hardly begin to learn in time.
+            backbone_options={"patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 2, "weight_init": "jax"},
             image_size=SYNTHETIC_SIZE,
-            bits=32,
+            bits=64,
+            hash_input="joint",
             # Behind half of the depth: importance means little in the first blocks of a network that starts from nothing.
-            prune_after=(3, 4, 5),
-            keep_ratios=(0.5, 0.5, 0.5),
+            prune_after=(2, 3),
+            keep_ratios=(0.5, 0.3),
         )
     )
-    loss: LossOptions = field(default_factory=lambda: LossOptions(beta=0.5))
+    # Hidden regions would take a third of the time: the student sees every image a second time.
+    loss: LossOptions = field(default_factory=lambda: LossOptions(beta=1.0, masked_patches=0))
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            epochs=6, batch_size=16, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, min_crop_area=0.5
+            epochs=10,
+            batch_size=16,
+            learning_rate=1e-3,
+            weight_decay=0.05,
+            probe=False,
+            min_crop_area=0.75,
+            validation_share=0.0,
         )
     )
+    with_sweep: bool = False
 
     @staticmethod
     def defaults_given(said: Any) -> dict[str, Any]:
@@ -84,12 +105,11 @@ class QuickstartConfig(JobOptions):
             "student.bits": 64,
             "student.prune_after": None,
             "student.keep_ratios": PUBLISHED_KEEP_RATIOS,
-            "loss.beta": PUBLISHED_BETA,
+            "loss.beta": RECIPES["best"]["loss"]["beta"],
+            "loss.masked_patches": PUBLISHED_MASKED_PATCHES,
+            "train.validation_share": 0.1,
             "train.epochs": 5,
-            "train.batch_size": 64,
-            "train.learning_rate": 1.5e-4,
-            "train.head_learning_rate": 1.5e-3,
-            "train.weight_decay": 0.01,
+            **{f"train.{name}": value for name, value in RECIPES["best"]["train"].items()},
             "train.min_crop_area": PUBLISHED_MIN_CROP_AREA,
         }
 
@@ -102,7 +122,11 @@ class QuickstartConfig(JobOptions):
 
 @dataclass(frozen=True)
 class QuickstartResult:
-    """What came out: the page, the measures {protocol: {measure: value}}, and, with masks, the creature's share of picture and tokens."""
+    """What came out: the page, the measures {row of its table: {measure: value}}, and with masks the creature's share of image and tokens.
+
+    Rows are "seen" and "unseen", the queries whose label was trained or not, and each with ", re-ranked" behind it. All of them search the
+    whole gallery of test images.
+    """
 
     report: Path
     measures: dict[str, dict[str, float]]
@@ -121,7 +145,7 @@ def run(config: QuickstartConfig) -> QuickstartResult:
     data = _data(config, out)
     load_dataset(data.name, data.root, table=data.table).select("test")  # said before training, not behind it
     write_config(config.out, config)
-    model, gallery, hits = str(out / "model"), str(out / "gallery"), str(out / "hits.parquet")
+    model, gallery, hits, reranked = (str(out / name) for name in ("model", "gallery", "hits.parquet", "reranked.parquet"))
     tracking = _tracking_uri(config, out)
     with connected(config.ray_address):
         if not (out / "model" / "model.json").exists():  # a quickstart that was cut off goes on where it was
@@ -129,17 +153,24 @@ def run(config: QuickstartConfig) -> QuickstartResult:
             distill.run(_distill_config(config, data, out, resume=begun))
         if not is_gallery(gallery):
             encode.run(encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512))
-    search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=model, k=100, out=hits))
-    evaluation = evaluate.run(evaluate.EvaluateConfig(gallery=gallery, model=model, out=str(out / "evaluation"), tracking_uri=tracking))
+        trials = sweep.run(_sweep_config(config, data, out)) if config.with_sweep else None
+    # Every image is a hit of every other, so that measures of the hits are those of the whole gallery.
+    everything = max(1, open_gallery(gallery).manifest.num_ok - 1)
+    search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=model, k=min(everything, MOST_HITS), out=hits))
+    rerank.run(rerank.RerankConfig(hits=hits, gallery=gallery, out=reranked, top=RERANKED, engine="local"))
+    evaluate.run(
+        evaluate.EvaluateConfig(gallery=gallery, protocol="encoded", model=model, out=str(out / "evaluation"), tracking_uri=tracking)
+    )
+    measures = measures_by_label(gallery, hits, reranked, read_bundle_record(model).label_names)
     creature = creature_shares(gallery, data.root, load_bundle(model).grid) if drawn else {}
-    report = _write_report(out, evaluation, creature, hits, gallery, model)
+    report = _write_report(out, measures, creature, trials)
     if creature:
         print(
             f"the creature covers {creature['image']:.0%} of a picture and {creature['last_stage']:.0%} of the last stage's kept tokens "
             f"({creature['last_stage'] / creature['image']:.1f} times)"
         )
     print(f"{report}  ({duration(time.monotonic() - started)})")
-    return QuickstartResult(report, evaluation.measures, creature)
+    return QuickstartResult(report, measures, creature)
 
 
 def _data(config: QuickstartConfig, out: Path) -> DataOptions:
@@ -151,6 +182,7 @@ def _data(config: QuickstartConfig, out: Path) -> DataOptions:
         synthetic.write(
             str(root),
             num_labels=SYNTHETIC_LABELS,
+            unseen=SYNTHETIC_UNSEEN,
             images_per_label=SYNTHETIC_TRAIN,
             test_per_label=SYNTHETIC_TEST,
             image_size=SYNTHETIC_SIZE,
@@ -222,60 +254,139 @@ def _patch_shares(mask_HW: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return pixels.reshape(rows, 8, columns, 8).mean(axis=(1, 3))
 
 
-def _write_report(
-    out: Path,
-    evaluation: evaluate.Evaluation,
-    creature: dict[str, float],
-    hits_path: str,
-    gallery_path: str,
-    model: str,
-) -> Path:
-    from eet.gallery import read_hits
+def _sweep_config(config: QuickstartConfig, data: DataOptions, out: Path) -> sweep.SweepConfig:
+    """Three short trainings that differ by how much each stage of pruning keeps."""
+    assert config.train.epochs is not None
+    return sweep.SweepConfig(
+        out=str(out / "sweep"),
+        space="keep_ratios",
+        space_options={"stages": len(config.student.keep_ratios)},
+        trials=SWEEP_TRIALS,
+        weights=config.weights,
+        data=data,
+        student=config.student,
+        loss=config.loss,
+        train=replace(config.train, epochs=max(1, config.train.epochs // SWEEP_SHARE), validation_share=0.1),
+        seed=config.seed,
+        tracking_uri=_tracking_uri(config, out),
+        address=config.address,
+    )
 
-    hits, gallery, student = read_hits(hits_path), open_gallery(gallery_path), load_bundle(model)
-    cells = [
-        {name: (value, _interval(bounds)) for name, value, bounds in measures_with_bounds(values)}
-        for values in evaluation.measures.values()
-    ]
-    names = list(dict.fromkeys(name for found in cells for name in found))
-    rows: list[list[Any]] = [[name, *(cell for found in cells for cell in found.get(name, (None, None)))] for name in names]
-    headers = ["measure", *(header for protocol in evaluation.measures for header in (protocol, "95 %"))]
-    teacher = json.loads((out / "model" / "test.json").read_text()).get("teacher", {})
+
+def measures_by_label(gallery_path: str, hits_path: str, reranked_path: str, trained: Collection[str]) -> dict[str, dict[str, float]]:
+    """Measures of the queries whose label was trained and of the others, before and after re-ranking (see `QuickstartResult`).
+
+    Every query searches the whole gallery, whose labels need names. Rows without a query are left out.
+    """
+    gallery = open_gallery(gallery_path)
+    names = gallery.manifest.label_names or ()
+    seen = [label for label, name in enumerate(names) if name in trained]
+    measures = {}
+    for suffix, path in (("", hits_path), (", re-ranked", reranked_path)):
+        hits = read_hits(path)
+        is_seen = pc.is_in(hits["query_label"], pa.array(seen, pa.int32()))
+        for name, of_labels in (("seen", hits.filter(is_seen)), ("unseen", hits.filter(pc.invert(is_seen)))):
+            if len(of_labels):
+                found = hits_measures(of_labels, gallery, own=True).values
+                # mAP of all there is to find is mAP, whatever the number of hits is.
+                measures[name + suffix] = {key.partition("@")[0] if key.startswith("mAP@") else key: value for key, value in found.items()}
+    return measures
+
+
+MEASURES = ("P@1", "P@10", "mAP", "MAP@R")
+
+
+def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: dict[str, float], trials: sweep.SweepResult | None) -> Path:
+    hits, reranked = read_hits(str(out / "hits.parquet")), read_hits(str(out / "reranked.parquet"))
+    gallery, student = open_gallery(str(out / "gallery")), load_bundle(str(out / "model"))
     history = json.loads((out / "model" / "history.json").read_text())
-    summary: list[Any] = [
-        Table(headers, rows, caption="The student on the test split, under both protocols, with 95 % confidence intervals over queries"),
-        Table(
-            ["protocol", "student mAP", "teacher mAP"],
-            [[name, values["mAP"], teacher[name]["mAP"]] for name, values in evaluation.measures.items() if name in teacher],
-            caption="Student (prunes) beside its teacher (does not)",
+    shown = spread_queries(hits, SHOWN_QUERIES)
+    first = shown[:: max(1, len(shown) // FIRST_QUERIES)][:FIRST_QUERIES]
+    others = [query_id for query_id in shown if query_id not in first]
+    sections = [
+        Section(
+            "What was found",
+            [
+                *_before_and_after(hits, reranked, first, gallery),
+                Paragraph(in_words(measures, chance_of(gallery), student.num_bits, creature)),
+                _table(measures, gallery),
+            ],
+        ),
+        Section("Matched regions", match_blocks(student, reranked, first[:MATCHED_QUERIES], gallery, gallery, top=2)),
+        Section("What the network kept", kept_blocks(student, gallery, shown[:KEPT_QUERIES])),
+        Section("More queries", hit_blocks(reranked, others, gallery, gallery, top=SHOWN_HITS)),
+        Section(
+            "Training and search",
+            [
+                Picture(out / "model" / "training.png", caption="Loss terms over epochs", alt="training curves"),
+                Picture(out / "evaluation" / "pr_curve.png", caption="Over Hamming radius", alt="precision against recall"),
+            ],
         ),
     ]
-    if creature:
-        summary.append(
-            Paragraph(
-                f"The creature covers {creature['image']:.0%} of a picture and "
-                f"{creature['last_stage']:.0%} of the tokens that the last stage "
-                f"kept: {creature['last_stage'] / creature['image']:.1f} times its share."
-            )
-        )
-    shown = spread_queries(hits, SHOWN_QUERIES)
-    curve = out / "evaluation" / "pr_curve.png"
-    sections = [
-        Section("Result", summary),
-        Section("Queries and their nearest items", hit_blocks(hits, shown, gallery, gallery, top=SHOWN_HITS)),
-        Section("What the network kept", kept_blocks(student, gallery, shown[:8])),
-        Section("Precision and recall", [Picture(curve, caption="Over Hamming radius", alt="precision against recall")]),
-        Section("Training", [Picture(out / "model" / "training.png", caption="Loss terms and validation mAP", alt="training curves")]),
-    ]
+    if trials is not None:
+        sections.insert(-1, Section("Three trials of a sweep", _trials(trials, out)))
     counts = student.schedule.kept_counts(student.num_patches)
     subtitle = (
-        f"{gallery.manifest.num_ok} test images, {student.num_bits} bits; the student keeps {', '.join(map(str, counts))} of "
+        f"{gallery.manifest.num_ok} test images, {student.num_bits} bits each; the student keeps {', '.join(map(str, counts))} of "
         f"{student.num_patches} patches; {len(history)} epochs"
     )
     path = out / REPORT_FILE
-    path.write_text(render_report("EET quickstart", sections, subtitle=subtitle))
+    path.write_text(render_report("EET quickstart", sections, subtitle=subtitle), encoding="utf-8")
     return path
 
 
-def _interval(bounds: tuple[float, float] | None) -> str | None:
-    return None if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+def _before_and_after(hits: pa.Table, reranked: pa.Table, shown: list[str], gallery: Gallery) -> list[Any]:
+    """Of each query the first hits by codes, and below them those after re-ranking."""
+    blocks: list[Any] = []
+    for query_id in shown:
+        for table, caption in ((hits, "nearest codes"), (reranked, "re-ranked by matched regions")):
+            for block in hit_blocks(table, [query_id], gallery, gallery, top=SHOWN_HITS):
+                blocks.append(replace(block, caption=f"{query_id}: {caption}") if isinstance(block, Picture) else block)
+    return blocks
+
+
+def chance_of(gallery: Gallery) -> float:
+    """P@1 of random hits: the share of other images that have the query's label, mean over labelled queries."""
+    labels = gallery.labels()
+    counts = np.bincount(labels[labels >= 0])
+    return float((counts * (counts - 1)).sum() / max(1, counts.sum()) / max(1, len(labels) - 1))
+
+
+def in_words(measures: dict[str, dict[str, float]], chance: float, bits: int, creature: dict[str, float]) -> str:
+    """The result in a sentence or two."""
+    text = f"With {bits} bits an image, the first hit has the label of its query for {_of_100(measures['seen']['P@1'])} queries"
+    if "unseen" in measures:
+        text += f", and for {_of_100(measures['unseen']['P@1'])} queries of labels that were never trained"
+    text += f"; by chance it would for {_of_100(chance)}."
+    if creature:
+        text += (
+            f" The bird covers {creature['image']:.0%} of an image and {creature['last_stage']:.0%} of the patches that the network "
+            f"keeps: {creature['last_stage'] / creature['image']:.1f} times its share."
+        )
+    return text
+
+
+def _of_100(share: float) -> str:
+    return f"{round(100 * share)} of 100"
+
+
+def _table(measures: dict[str, dict[str, float]], gallery: Gallery) -> Table:
+    rows: list[list[Any]] = [
+        [name.replace("unseen", "labels not trained").replace("seen", "labels trained"), int(values["queries"])]
+        + [values.get(measure) for measure in MEASURES]
+        for name, values in measures.items()
+    ]
+    caption = f"Each test image as a query among all {gallery.manifest.num_ok} test images; re-ranked: the first {RERANKED} hits"
+    return Table(["queries", "number", *MEASURES], rows, caption=caption)
+
+
+def _trials(trials: sweep.SweepResult, out: Path) -> list[Any]:
+    names = list(dict.fromkeys(name for trial in trials.trials for name in trial.parameters))
+    rows = [
+        [trial.name, *(trial.parameters.get(name) for name in names), trial.best.get(trial.quality), trial.costs.get("gmacs")]
+        for trial in trials.trials
+    ]
+    blocks: list[Any] = [Table(["trial", *names, "validation mAP", "GMACs"], rows, caption="How much each stage keeps, and what it costs")]
+    if (out / "sweep" / "pareto.png").is_file():
+        blocks.append(Picture(out / "sweep" / "pareto.png", caption="Accuracy against cost", alt="validation mAP against cost"))
+    return blocks

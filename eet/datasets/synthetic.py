@@ -1,8 +1,9 @@
 """Drawn birds that differ by small parts only: a fine-grained dataset that needs no download.
 
-A label is a combination of beak, wing marking, crown and tail. Colour, size, place, pose and background are drawn
-without regard to the label, and the background holds shapes in the bird's own colours, so neither colour nor any one
-part tells the label. What is the bird and what is not is known, pixel by pixel.
+A label is a combination of wing pattern, breast pattern, crown and tail. Colours, size, place, pose and background are
+drawn without regard to the label, so neither colour nor any one part tells the label. What is the bird and what is not
+is known, pixel by pixel. Labels can be left out of the training images: their parts are known from other labels, their
+combination is not.
 """
 
 import colorsys
@@ -18,50 +19,83 @@ from eet.datasets import table_file
 from eet.datasets.image_table import ImageTable
 from eet.errors import InputError, NotFoundError
 
-BEAKS = ("short-beak", "long-beak", "hooked-beak")
-WINGS = ("plain-wing", "bar", "double-bar", "spots")
-CROWNS = ("bare-crown", "crest", "cap")
-TAILS = ("fork-tail", "fan-tail", "pin-tail")
-MAX_LABELS = len(BEAKS) * len(WINGS) * len(CROWNS) * len(TAILS)
+WINGS = ("barred-wing", "lined-wing", "spotted-wing", "chequered-wing")
+BREASTS = ("banded-breast", "streaked-breast", "dotted-breast", "scaled-breast")
+CROWNS = ("bare-crown", "crest", "cap", "plume")
+TAILS = ("fork-tail", "fan-tail", "pin-tail", "banded-tail")
+MAX_LABELS = len(WINGS) * len(BREASTS) * len(CROWNS) * len(TAILS)
 
 Parts = tuple[str, str, str, str]
 Colour = tuple[int, int, int]
 
 SUPERSAMPLING = 3
-BIRD_AREA = 1.24
+BIRD_AREA = 1.3
 """Mean area of a bird in its own units (the body is about 1 long), by which its share of the picture is set."""
-BIRD_SHARE = (0.175, 0.235)
+BIRD_SHARE = (0.21, 0.26)
 """Range that the share of the picture is drawn from, for a bird of mean area; its parts move it by a few hundredths."""
+UNSEEN_FILE = "unseen.txt"
+"""Beside split.csv: the labels that have no training image."""
+LIGHT = (0.65, 1.0)
+"""Range that the light of a picture is drawn from, for red, green and blue alike: how much ink, shade and white a bird has is not told by
+counting colours."""
+SHIFT, TILT = 0.06, 5.0
+"""Furthest that a bird stands from the middle of the picture, as a share of its side, and leans, in degrees."""
 ROUND = 36
 """Points of an ellipse."""
-BACKGROUND_CONTRAST = 0.3
-"""How far the clutter stands out from its mean colour. At 1 a small ViT finds no bird in 15,000 images."""
+BACKGROUND_CONTRAST = 0.1
+"""How far the clutter stands out from its mean colour. Above 0.3 a small ViT from random weights needs many times the images."""
 
 
 @lru_cache
 def label_parts(num_labels: int) -> tuple[Parts, ...]:
-    """The (beak, wing, crown, tail) of each label, in order of their names.
+    """The (wing, breast, crown, tail) of each label, in order of their names.
 
-    Labels are chosen one by one so that parts are used equally often and two labels share one or two parts of the
-    four where possible: every part belongs to several labels and none is enough alone. Few labels draw on few values
-    of each part. Raises ValueError unless 2 <= num_labels <= MAX_LABELS (108).
+    Labels are chosen one by one so that two labels share at most one part of the four where possible (up to 16 labels:
+    always) and parts are used equally often: every part belongs to several labels and none is enough alone.
+    Raises ValueError unless 2 <= num_labels <= MAX_LABELS (256).
     """
     if not 2 <= num_labels <= MAX_LABELS:
         raise InputError(f"{num_labels} labels: the drawn birds have parts for 2 to {MAX_LABELS}")
-    values = 2 if num_labels < 6 else 3 if num_labels < 12 else 4
-    candidates = list(itertools.product(BEAKS[:values], WINGS[:values], CROWNS[:values], TAILS[:values]))
-    if len(candidates) < num_labels:
-        candidates = list(itertools.product(BEAKS, WINGS, CROWNS, TAILS))
-    chosen = [candidates.pop(0)]
-    while len(chosen) < num_labels:
-        chosen.append(candidates.pop(min(range(len(candidates)), key=lambda i: _crowding(candidates[i], chosen))))
+    values = 3 if num_labels <= 9 else 4
+    candidates = list(itertools.product(WINGS[:values], BREASTS[:values], CROWNS[:values], TAILS[:values]))
+    design = _sharing_one_part(candidates)
+    chosen = _spread(design if num_labels <= len(design) else candidates, num_labels)
     return tuple(sorted(chosen, key="_".join))
 
 
-def _crowding(candidate: Parts, chosen: list[Parts]) -> int:
-    shared = [sum(a == b for a, b in zip(candidate, other, strict=True)) for other in chosen]
-    # Three of four parts shared is hardest to tell apart, none is too easy: both cost more than any uneven use.
-    return sum(shared) + 100 * shared.count(3) + 30 * shared.count(0)
+def _sharing_one_part(candidates: list[Parts]) -> list[Parts]:
+    """Those of which no two share more than one part: 9 of three values a part, 16 of four."""
+    design: list[Parts] = []
+    for candidate in candidates:
+        if all(sum(map(str.__eq__, candidate, other)) <= 1 for other in design):
+            design.append(candidate)
+    return design
+
+
+def _spread(candidates: list[Parts], count: int) -> list[Parts]:
+    """`count` candidates chosen one by one: the next shares as little as possible with those chosen before it."""
+    parts = np.array(candidates)
+    crowding = np.zeros(len(candidates))
+    chosen: list[int] = []
+    for _ in range(count):
+        nearest = int(crowding.argmin())
+        chosen.append(nearest)
+        crowding += 100.0 ** (parts == parts[nearest]).sum(axis=1)  # two shared parts outweigh any number of single ones
+        crowding[nearest] = np.inf
+    return [candidates[number] for number in chosen]
+
+
+@lru_cache
+def unseen_labels(num_labels: int, count: int) -> tuple[int, ...]:
+    """Which `count` of the labels are left out of the training images, ascending: labels that share few parts with one another, so that
+    every part stays in the training images.
+
+    Raises ValueError unless 0 <= count <= num_labels - 2.
+    """
+    if not 0 <= count <= num_labels - 2:
+        raise InputError(f"{count} unseen of {num_labels} labels: use 0 to {num_labels - 2}, so that two are left to train on")
+    labels = label_parts(num_labels)
+    return tuple(sorted(labels.index(parts) for parts in _spread(list(labels), count)))
 
 
 def label_names(num_labels: int) -> tuple[str, ...]:
@@ -73,10 +107,10 @@ def draw(label: int, index: int, *, num_labels: int, image_size: int, seed: int)
     """Draws picture `index` of a bird of `label` (0 .. num_labels - 1).
 
     Returns an RGB image of image_size x image_size and the bird's mask, bool (image_size, image_size): every pixel
-    that the bird touches, 10 to 30 % of them. Depends on its arguments only. Background, colours and pose depend on
+    that the bird touches, 15 to 35 % of them. Depends on its arguments only. Background, colours and pose depend on
     index and seed alone: the same index with another label is the same picture with other parts on its bird.
 
-    Raises ValueError for a label outside its range, fewer than 32 pixels, or num_labels outside 2 .. 108.
+    Raises ValueError for a label outside its range, fewer than 32 pixels, or num_labels outside 2 .. 256.
     """
     parts = label_parts(num_labels)
     if not 0 <= label < num_labels:
@@ -93,7 +127,8 @@ def draw(label: int, index: int, *, num_labels: int, image_size: int, seed: int)
     canvas.paste(bird.picture(), mask=bird.mask())
     # reduce() averages whole blocks, so no trace of the bird leaves the pixels of its mask.
     blocks = np.asarray(bird.mask()).reshape(image_size, SUPERSAMPLING, image_size, SUPERSAMPLING)
-    return canvas.reduce(SUPERSAMPLING), blocks.max(axis=(1, 3)) > 0
+    light = [round(value * share) for share in random.uniform(*LIGHT, size=3) for value in range(256)]
+    return canvas.reduce(SUPERSAMPLING).point(light), blocks.max(axis=(1, 3)) > 0
 
 
 def write(
@@ -102,14 +137,16 @@ def write(
     num_labels: int = 8,
     images_per_label: int = 60,
     test_per_label: int = 20,
+    unseen: int = 0,
     image_size: int = 96,
     seed: int = 0,
 ) -> ImageTable:
-    """Draws a dataset into `root`: images/LABEL/NNNN.png, masks/LABEL/NNNN.png and split.csv (path,label,split).
+    """Draws a dataset into `root`: images/LABEL/NNNN.png, masks/LABEL/NNNN.png, split.csv (path,label,split) and unseen.txt.
 
-    `images_per_label` go to 'train', `test_per_label` to 'test'; no two pictures share a background. About 100
-    pictures of 96 px a second on one core. Returns the table that `load` reads back. Raises ValueError for counts
-    below 1 (0 is allowed for one of the two) and as `draw` does.
+    `images_per_label` go to 'train', `test_per_label` to 'test'; no two pictures share a background. The labels of `unseen_labels` have
+    test images alone; unseen.txt holds their names, one a line, and is written where there are any. About 100 pictures of 96 px a second
+    on one core. Returns the table that `load` reads back. Raises ValueError for counts below 1 (0 is allowed for one of the two), and as
+    `draw` and `unseen_labels` do.
     """
     if min(images_per_label, test_per_label) < 0 or images_per_label + test_per_label < 1:
         raise InputError(
@@ -118,10 +155,12 @@ def write(
         )
     root = Path(root)
     rows: list[tuple[str, str, str]] = []
-    for label, name in enumerate(label_names(num_labels)):
+    names, untrained = label_names(num_labels), unseen_labels(num_labels, unseen)
+    for label, name in enumerate(names):
         for folder in ("images", "masks"):
             (root / folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(images_per_label + test_per_label):
+        # Numbers stay the same whether or not a label is trained, and so do its test images.
+        for number in range(images_per_label if label in untrained else 0, images_per_label + test_per_label):
             image, mask = draw(label, number * num_labels + label, num_labels=num_labels, image_size=image_size, seed=seed)
             path = f"images/{name}/{number:04d}.png"
             image.save(root / path)
@@ -131,6 +170,8 @@ def write(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table_file.COLUMNS)
         writer.writerows(rows)
+    if untrained:
+        (root / UNSEEN_FILE).write_text("".join(f"{names[label]}\n" for label in untrained))
     return load(str(root))
 
 
@@ -156,10 +197,12 @@ class _Plumage:
     """Colours of one bird, drawn without regard to its label."""
 
     def __init__(self, random: np.random.Generator) -> None:
-        self.body = _colour(random.random(), random.uniform(0.4, 0.9), random.uniform(0.45, 0.8))
-        self.belly = _blend(self.body, (255, 250, 235), 0.45)
-        self.wing = _blend(self.body, (20, 20, 35), 0.4)
-        self.mark = _colour(random.random(), random.uniform(0.0, 0.15), 1.0)
+        hue = random.random()
+        self.body = _colour(hue, random.uniform(0.35, 0.8), random.uniform(0.5, 0.75))
+        self.wing = _blend(_colour(random.random(), random.uniform(0.3, 0.8), 0.4), (12, 12, 22), random.uniform(0.2, 0.6))
+        self.wing_mark = _colour(random.random(), random.uniform(0.0, 0.3), 1.0)
+        self.breast = _colour(random.random(), random.uniform(0.0, 0.3), 1.0)
+        self.breast_mark = _blend(_colour(random.random(), random.uniform(0.3, 0.8), 0.4), (12, 12, 22), random.uniform(0.2, 0.6))
         self.beak = _colour(random.uniform(0.03, 0.14), 0.85, 0.95)
         self.outline = (24, 18, 26)
 
@@ -169,16 +212,13 @@ class _Pose:
 
     def __init__(self, random: np.random.Generator, side: int) -> None:
         self.pixels = side * np.sqrt(random.uniform(*BIRD_SHARE) / BIRD_AREA)
-        angle = np.deg2rad(random.uniform(-7, 7))
+        angle = np.deg2rad(random.uniform(-TILT, TILT))
         mirror = -1.0 if random.random() < 0.5 else 1.0
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         self.matrix = self.pixels * turn @ np.diag([mirror, 1.0])
-        # Room is left for the largest parts whether or not this bird has them, so that its place tells no label.
-        reach = _REACH @ self.matrix.T
-        low, high = reach.min(axis=0), reach.max(axis=0)
-        room = side - (high - low)
-        # A bird too long for the picture is centred: both ends are cut by the same, slightly.
-        self.offset = np.where(room > 0, room * random.random(2), room / 2) - low
+        # The middle of all parts that a bird may have, whether or not this one has them: its place tells no label.
+        middle = (_REACH @ self.matrix.T).mean(axis=0)
+        self.offset = side * (0.5 + random.uniform(-SHIFT, SHIFT, size=2)) - middle
 
     def place(self, points: np.ndarray) -> list[float]:
         """Points (n, 2) in the bird's units as x, y, x, y, ... in pixels, which is what ImageDraw takes fastest."""
@@ -209,27 +249,33 @@ class _Bird:
         return self._numbers.point([0] + [255] * 255)
 
     def draw(self, parts: Parts) -> None:
-        beak, wing, crown, tail = parts
+        wing, breast, crown, tail = parts
         colours = self._plumage
         shapes: list[tuple[np.ndarray, Colour]] = [(_TAIL[tail], colours.wing)]
-        if crown == "crest":
-            shapes.append((_CREST, colours.mark))
-        shapes += [(_BEAK[beak], colours.beak), (_BODY, colours.body), (_HEAD, colours.body)]
+        if crown in _FEATHERS:
+            shapes.append((_FEATHERS[crown], colours.wing))
+        shapes += [(_BEAK, colours.beak), (_BODY.outline, colours.body), (_HEAD, colours.body)]
         for leg in _LEGS:
             self._stroke(leg, 0.075, colours.outline)
         for points, _ in shapes:
             self._outline(points, 0.1, colours.outline)
         for points, colour in shapes:
             self._fill(points, colour)
-        self._fill(_BELLY, colours.belly)
+        if tail == "banded-tail":
+            for band in _TAIL_BANDS:
+                self._fill(band, colours.wing_mark)
         if crown == "cap":
-            self._fill(_CAP, colours.mark)
-        self._outline(_WING, 0.05, colours.outline)
-        self._fill(_WING, colours.wing)
-        for marking in _MARKINGS[wing]:
-            self._fill(marking, colours.mark)
+            self._fill(_CAP, colours.wing)
+        self._patterned(_BREAST, _BREAST_PATTERNS[breast], colours.breast, colours.breast_mark)
+        self._patterned(_WING, _WING_PATTERNS[wing], colours.wing, colours.wing_mark)
         self._fill(_ellipse(0.50, -0.30, 0.085, 0.085), (255, 255, 255))
         self._fill(_ellipse(0.515, -0.30, 0.055, 0.055), (10, 10, 10))
+
+    def _patterned(self, place: "_Oval", pattern: list[np.ndarray], ground: Colour, mark: Colour) -> None:
+        self._outline(place.outline, 0.05, self._plumage.outline)
+        self._fill(place.outline, ground)
+        for shape in pattern:
+            self._fill(place.at(shape), mark)
 
     def _fill(self, points: np.ndarray, colour: Colour) -> None:
         self._pen.polygon(self._pose.place(points), fill=self._number(colour))
@@ -256,9 +302,55 @@ class _Bird:
 
 def _ellipse(x: float, y: float, width: float, height: float, tilt: float = 0.0, points: int = ROUND) -> np.ndarray:
     """Points (n, 2) of an ellipse by its half axes, turned by `tilt` degrees."""
+    return _Oval(x, y, width, height, tilt).at(_circle(points=points))
+
+
+def _circle(x: float = 0.0, y: float = 0.0, radius: float = 1.0, points: int = ROUND) -> np.ndarray:
     turn = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    u, v, angle = width * np.cos(turn), height * np.sin(turn), np.deg2rad(tilt)
-    return np.stack([x + u * np.cos(angle) - v * np.sin(angle), y + u * np.sin(angle) + v * np.cos(angle)], axis=1)
+    return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1)
+
+
+class _Oval:
+    """An ellipse by its half axes, turned by `tilt` degrees, and what is drawn inside it in coordinates of the unit disc."""
+
+    def __init__(self, x: float, y: float, width: float, height: float, tilt: float) -> None:
+        angle = np.deg2rad(tilt)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        self._matrix, self._centre = turn @ np.diag([width, height]), np.array([x, y])
+        self.outline = self.at(_circle())
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, 2) of the unit disc in the bird's units."""
+        return points @ self._matrix.T + self._centre
+
+
+def _bars(starts: list[float], width: float) -> list[np.ndarray]:
+    """Upright bars of the unit disc, each from x = start to start + width."""
+    bars = []
+    for start in starts:
+        x = np.linspace(max(-1.0, start), min(1.0, start + width), 6)
+        y = np.sqrt(np.maximum(0, 1 - x**2))
+        bars.append(np.concatenate([np.stack([x, -y], axis=1), np.stack([x, y], axis=1)[::-1]]))
+    return bars
+
+
+def _turned(shapes: list[np.ndarray]) -> list[np.ndarray]:
+    """Upright shapes of the unit disc, lying."""
+    return [shape[:, ::-1] for shape in shapes]
+
+
+def _spots(columns: int, rows: int, radius_x: float, radius_y: float, *, square: bool = False) -> list[np.ndarray]:
+    """Spots of the unit disc in staggered rows; those that would leave it are left out."""
+    shapes = []
+    for row in range(rows):
+        for column in range(columns):
+            x = -1 + (2 * column + 1 + (row % 2 - 0.5)) / columns
+            y = -1 + (2 * row + 1) / rows
+            corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) if square else _circle(points=14)
+            spot = corners * (radius_x, radius_y) + (x, y)
+            if np.hypot(x, y) < 0.95:
+                shapes.append(spot / np.maximum(1.0, np.linalg.norm(spot, axis=1, keepdims=True)))
+    return shapes
 
 
 def _arc(x: float, y: float, radius: float, start: float, stop: float, points: int = 7) -> list[list[float]]:
@@ -266,34 +358,41 @@ def _arc(x: float, y: float, radius: float, start: float, stop: float, points: i
     return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1).tolist()
 
 
-_REACH = np.array([(-0.95, -0.3), (-0.9, 0.47), (1.02, -0.3), (0.25, -0.92), (0.52, -0.86), (0.34, 0.62), (-0.06, 0.62)])
-_BODY = _ellipse(0.0, 0.03, 0.48, 0.36, tilt=-20)
-_BELLY = _ellipse(0.10, 0.20, 0.32, 0.17, tilt=-22)
-_HEAD = _ellipse(0.42, -0.29, 0.245, 0.235)
-_WING = _ellipse(-0.15, -0.01, 0.40, 0.25, tilt=-14)
+_REACH = np.array([(-0.95, -0.9), (1.0, 0.65)])
+"""Corners of the box that the largest parts of all kinds fill."""
+_BODY = _Oval(0.0, 0.05, 0.52, 0.42, -20)
+_HEAD = _ellipse(0.42, -0.32, 0.245, 0.235)
+_WING = _Oval(-0.20, -0.06, 0.42, 0.27, -14)
+_BREAST = _Oval(0.20, 0.17, 0.30, 0.25, -40)
 _LEGS = (
-    np.array([(0.02, 0.33), (-0.02, 0.56), (0.12, 0.58)]),
-    np.array([(0.20, 0.30), (0.18, 0.56), (0.32, 0.57)]),
+    np.array([(0.02, 0.40), (-0.02, 0.62), (0.12, 0.64)]),
+    np.array([(0.20, 0.38), (0.18, 0.62), (0.32, 0.63)]),
 )
-_CAP = np.array(_arc(0.42, -0.29, 0.24, 172, 340, points=14))
-_CREST = np.array([(0.56, -0.50), (0.52, -0.80), (0.40, -0.64), (0.30, -0.86), (0.24, -0.62), (0.08, -0.70), (0.22, -0.40)])
-_BEAK = {
-    "short-beak": np.array([(0.60, -0.42), (0.86, -0.26), (0.60, -0.14)]),
-    "long-beak": np.array([(0.60, -0.36), (0.97, -0.29), (0.97, -0.25), (0.60, -0.19)]),
-    "hooked-beak": np.array([(0.54, -0.44), *_arc(0.66, -0.22, 0.235, 270, 372), (0.87, 0.02), *_arc(0.66, -0.06, 0.13, 340, 240)]),
+_CAP = np.array(_arc(0.42, -0.32, 0.24, 172, 340, points=14))
+_FEATHERS = {
+    "crest": np.array([(0.60, -0.52), (0.56, -0.86), (0.44, -0.64), (0.34, -0.92), (0.26, -0.62), (0.06, -0.74), (0.22, -0.42)]),
+    "plume": np.array([(0.46, -0.52), *_arc(0.20, -0.62, 0.26, 345, 190), *_arc(0.20, -0.60, 0.12, 190, 345), (0.32, -0.50)]),
 }
-_SPOTS = ((-0.41, 0.06), (-0.20, 0.12), (-0.17, -0.12), (0.05, -0.03))
-_MARKINGS: dict[str, tuple[np.ndarray, ...]] = {
-    "plain-wing": (),
-    "bar": (_ellipse(-0.14, -0.01, 0.14, 0.24, tilt=12),),
-    "double-bar": (_ellipse(-0.33, 0.04, 0.10, 0.20, tilt=12), _ellipse(0.04, -0.06, 0.10, 0.20, tilt=12)),
-    "spots": tuple(_ellipse(x, y, 0.075, 0.075) for x, y in _SPOTS),
+_BEAK = np.array([(0.60, -0.44), (0.92, -0.28), (0.60, -0.16)])
+_WING_PATTERNS: dict[str, list[np.ndarray]] = {
+    "barred-wing": _bars([-0.70, -0.10, 0.50], 0.30),
+    "lined-wing": _turned(_bars([-0.52, 0.22], 0.40)),
+    "spotted-wing": _spots(3, 2, 0.26, 0.38),
+    "chequered-wing": _spots(2, 3, 1 / 4, 1 / 3, square=True),
+}
+_BREAST_PATTERNS: dict[str, list[np.ndarray]] = {
+    "banded-breast": _bars([-0.60, 0.20], 0.40),
+    "streaked-breast": _turned(_bars([-0.60, 0.20], 0.40)),
+    "dotted-breast": _spots(2, 2, 0.34, 0.34),
+    "scaled-breast": _spots(2, 3, 1 / 4, 1 / 3, square=True),
 }
 _TAIL = {
-    "fork-tail": np.array([(-0.34, -0.08), (-0.88, -0.24), (-0.60, 0.09), (-0.84, 0.42), (-0.30, 0.26)]),
-    "fan-tail": np.array([(-0.34, -0.08), *_arc(-0.34, 0.09, 0.46, 228, 132), (-0.30, 0.26)]),
-    "pin-tail": np.array([(-0.36, 0.02), (-0.90, 0.10), (-0.90, 0.20), (-0.34, 0.22)]),
+    "fork-tail": np.array([(-0.36, -0.08), (-0.95, -0.26), (-0.62, 0.12), (-0.90, 0.46), (-0.32, 0.32)]),
+    "fan-tail": np.array([(-0.36, -0.08), *_arc(-0.36, 0.12, 0.50, 228, 132), (-0.32, 0.32)]),
+    "pin-tail": np.array([(-0.40, 0.02), (-0.98, 0.10), (-0.98, 0.20), (-0.36, 0.24)]),
+    "banded-tail": np.array([(-0.36, -0.06), (-0.95, -0.10), (-0.95, 0.36), (-0.32, 0.30)]),
 }
+_TAIL_BANDS = [np.array([(x, -0.08), (x - 0.1, -0.09), (x - 0.1, 0.35), (x, 0.33)]) for x in (-0.60, -0.81)]
 
 
 def _draw_background(random: np.random.Generator, side: int, plumage: _Plumage) -> Image.Image:
@@ -303,7 +402,7 @@ def _draw_background(random: np.random.Generator, side: int, plumage: _Plumage) 
     gradient = Image.fromarray(np.array(corners, dtype=np.uint8).reshape(2, 2, 3))
     canvas = gradient.resize((side, side), Image.Resampling.BILINEAR)
     pen = ImageDraw.Draw(canvas)
-    lures = (plumage.body, plumage.belly, plumage.wing, plumage.mark, plumage.beak)
+    lures = (plumage.body, plumage.wing, plumage.wing_mark, plumage.breast, plumage.beak)
 
     def colour() -> Colour:
         if random.random() < 0.35:
