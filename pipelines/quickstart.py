@@ -1,6 +1,7 @@
 """`eet quickstart`: the whole way on one machine, ending in a table and a page to look at."""
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Collection
@@ -32,7 +33,7 @@ from pipelines.job.recipes import RECIPES
 from pipelines.report import REPORT_FILE
 from pipelines.training.run import CHECKPOINTS
 
-SYNTHETIC_LABELS, SYNTHETIC_UNSEEN, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 16, 0, 200, 20, 64
+SYNTHETIC_LABELS, SYNTHETIC_UNSEEN, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 16, 4, 200, 20, 64
 FIRST_QUERIES, SHOWN_QUERIES, SHOWN_HITS, KEPT_QUERIES, MATCHED_QUERIES = 3, 8, 5, 6, 3
 MOST_HITS = 1000
 RERANKED = 20
@@ -188,7 +189,7 @@ def _data(config: QuickstartConfig, out: Path) -> DataOptions:
             image_size=SYNTHETIC_SIZE,
             seed=config.seed,
         )
-    return DataOptions(name="synthetic", root=str(root))
+    return DataOptions(name="synthetic", root=str(root), unseen=str(root / synthetic.UNSEEN_FILE))
 
 
 def _tracking_uri(config: QuickstartConfig, out: Path) -> str:
@@ -289,7 +290,7 @@ def measures_by_label(gallery_path: str, hits_path: str, reranked_path: str, tra
             if len(of_labels):
                 found = hits_measures(of_labels, gallery, own=True).values
                 # mAP of all there is to find is mAP, whatever the number of hits is.
-                measures[name + suffix] = {key.partition("@")[0] if key.startswith("mAP@") else key: value for key, value in found.items()}
+                measures[name + suffix] = {re.sub(r"^mAP@\d+", "mAP", key): value for key, value in found.items()}
     return measures
 
 

@@ -325,6 +325,10 @@ def _labelled(queries: Gallery, chosen: Collection[str] | None) -> tuple[np.ndar
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
         raise InputError(f"{queries.path} has no labels: encode it with labels to measure it")
+    if chosen is not None:
+        rows = rows[_of_labels(labels[rows], queries, chosen)]
+        if not len(rows):
+            raise InputError(f"no item of {queries.path} has one of the chosen labels")
     return codes[rows], labels[rows], rows
 
 
@@ -337,6 +341,7 @@ def _labels_of_model(queries: Gallery, labels: np.ndarray, model_names: tuple[st
     unknown = sorted({names[label] for label in np.unique(labels)} - set(places))
     if unknown:
         raise InputError(
-            f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use the encoded protocol"
+            f"{len(unknown)} labels of the queries are unknown to the model, for example {unknown[:3]}: use the encoded protocol, "
+            "or choose the seen labels"
         )
     return np.array([places.get(name, -1) for name in names])[labels]

@@ -132,7 +132,7 @@ def test_braces_of_shards_and_tables(tmp_path, scheme, monkeypatch):
     assert len(listed(f"{scheme}{tmp_path}/{{s-*,s-000}}.tar")) == 3
     with pytest.raises(FileNotFoundError, match="2 of the 5 locations of .* do not exist, such as .*s-003.tar"):
         list_images(f"{scheme}{tmp_path}/s-{{000..004}}.tar")
-    with pytest.raises(ValueError, match="s-000.tar, which .* is no image: list tables and shards separately"):
+    with pytest.raises(ValueError, match="s-000.tar, from .* is no image: list tables and shards separately"):
         list_images(f"{scheme}{tmp_path}/{{0.jpg,s-000.tar}}")
     monkeypatch.chdir(tmp_path)
     assert set(listed("{0,1}.jpg")) == {"0.jpg", "1.jpg"}
