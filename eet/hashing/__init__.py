@@ -1,7 +1,17 @@
-"""Hash codes: target codes of labels (two-step learning), packing, Hamming distance."""
+"""Hash codes: target codes of labels (two-step learning), hashes fitted without labels, packing, Hamming distance."""
 
 from eet.hashing.distance import asymmetric_scores, hamming_distances
+from eet.hashing.itq import Projection, fit_itq
 from eet.hashing.packing import pack, unpack
 from eet.hashing.target_codes import learn_target_codes, shared_codes
 
-__all__ = ["asymmetric_scores", "hamming_distances", "learn_target_codes", "pack", "shared_codes", "unpack"]
+__all__ = [
+    "Projection",
+    "asymmetric_scores",
+    "fit_itq",
+    "hamming_distances",
+    "learn_target_codes",
+    "pack",
+    "shared_codes",
+    "unpack",
+]
