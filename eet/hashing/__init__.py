@@ -3,7 +3,8 @@
 from eet.hashing.distance import asymmetric_scores, hamming_distances
 from eet.hashing.itq import Projection, fit_itq
 from eet.hashing.packing import pack, unpack
-from eet.hashing.target_codes import learn_target_codes, shared_codes
+from eet.hashing.separated_codes import minimum_distance, separated_target_codes
+from eet.hashing.target_codes import learn_target_codes, shared_codes, target_codes
 
 __all__ = [
     "Projection",
@@ -11,7 +12,10 @@ __all__ = [
     "fit_itq",
     "hamming_distances",
     "learn_target_codes",
+    "minimum_distance",
     "pack",
+    "separated_target_codes",
     "shared_codes",
+    "target_codes",
     "unpack",
 ]
