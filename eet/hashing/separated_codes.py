@@ -19,14 +19,12 @@ GREEDY_LABELS = 2048  # above, a greedy selection is slow, and the families are 
 MEASURED_LABELS = 8192  # above, the distance that a family guarantees counts, and the mean distance to the nearest code does not
 ENUMERATED_BITS = 16  # up to so many, the pool of the greedy selection is all codes there are
 POOL_WORDS = 2**15  # of the greedy selection, where it is not
+GREEDY_ORDERS = 16  # in which a small pool is read
 # Bounds of the search for the places that a linear code keeps.
 SHORTENED_CODES = 4  # the smallest ones of a length
 TRIES = 16
 TRIED_PLACES = 2**9  # that are left out, over the tries
 TRIED_BITS = 2**22  # of all words of a code, over its tries
-EXCHANGED_CODES = 3  # the best of those tried
-EXCHANGES = 200
-EXCHANGED_WORDS = 2**18  # of a code, over its exchanges
 LIGHT_WORDS = 4096  # compared when a place is left out
 BALANCE_DRAWS = 32  # of words, where they do not come with their complements
 
@@ -168,16 +166,16 @@ def _linear_candidates(num_labels: int, num_bits: int, random: np.random.Generat
     dimensions = (num_labels - 1).bit_length()
     bound = _griesmer_bound(dimensions, num_bits)
     for shortened in (False, True):
-        codes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # words, repeats of their places, ones in each
+        best: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # words, repeats of their places, ones in each
         for generator_kn in _generators(dimensions, num_bits, shortened, random):
             words_PB = span(np.packbits(generator_kn, axis=1))
             copies_n, weights_P = _punctured(words_PB, generator_kn.shape[1], num_bits, random)
-            codes = sorted([*codes, (words_PB, copies_n, weights_P)], key=lambda code: _defects(code[2]))[:EXCHANGED_CODES]
+            if best is None or _defects(weights_P) < _defects(best[2]):
+                best = words_PB, copies_n, weights_P
             if _defects(weights_P)[0] == -bound:
                 break
-        if codes:
-            exchanged = [(words_PB, *_exchanged(words_PB, copies_n, weights_P, random)) for words_PB, copies_n, weights_P in codes]
-            words_PB, copies_n, weights_P = min(exchanged, key=lambda code: _defects(code[2]))
+        if best is not None:
+            words_PB, copies_n, weights_P = best
             if shortened:
                 draws = (words_PB[random.choice(len(words_PB), num_labels, replace=False)] for _ in range(BALANCE_DRAWS))
                 bits_Cb = min((_columns(words_CB, copies_n) for words_CB in draws), key=_imbalance)
@@ -234,26 +232,6 @@ def _punctured(words_PB: np.ndarray, length: int, num_bits: int, random: np.rand
     copies_n = np.full(length, -(-num_bits // length))
     weights_P = _weights(words_PB, copies_n)
     _leave_out(words_PB, copies_n, weights_P, int(copies_n.sum()) - num_bits, random)
-    return copies_n, weights_P
-
-
-def _exchanged(
-    words_PB: np.ndarray, copies_n: np.ndarray, weights_P: np.ndarray, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take some places in again and leave as many out, as long as that does not make the code worse. Like `_punctured`."""
-    most = copies_n.max()
-    if copies_n.min() == most:
-        return copies_n, weights_P
-    for _ in range(min(EXCHANGED_WORDS // len(words_PB), EXCHANGES)):
-        trial_n, trial_P = copies_n.copy(), weights_P.copy()
-        places = np.flatnonzero(copies_n < most)
-        places = random.choice(places, min(int(random.integers(1, 4)), len(places)), replace=False)
-        for place in places:
-            trial_n[place] += 1
-            trial_P += _place(words_PB, int(place))
-        _leave_out(words_PB, trial_n, trial_P, len(places), random)
-        if _defects(trial_P) <= _defects(weights_P):
-            copies_n, weights_P = trial_n, trial_P
     return copies_n, weights_P
 
 
@@ -320,7 +298,8 @@ def _greedy_candidates(num_labels: int, num_bits: int, least: int, random: np.ra
     """Words (C, b) selected greedily, for the largest distance from `least` on that the selection reaches; nothing where it does not."""
     if num_bits <= ENUMERATED_BITS:
         every_Pb = _all_words(num_bits)
-        pools = [random.permutation(every_Pb), every_Pb]
+        orders = min(max(POOL_WORDS // len(every_Pb), 1), GREEDY_ORDERS)
+        pools = [*(random.permutation(every_Pb) for _ in range(orders)), every_Pb]
     else:
         pools = [random.integers(0, 2, (POOL_WORDS, num_bits), dtype=np.uint8)]
     for pool_Pb in pools:

@@ -45,8 +45,8 @@ def test_kerdock_codes_have_their_distances(degree: int, count: int, distance: i
     words = kerdock(degree, count, np.random.default_rng(0))
     assert words.shape == (count * 2 ** (degree + 1), 2**degree)
     np.testing.assert_array_equal(words[::2], 1 - words[1::2])
-    signs = 1 - 2 * words.astype(np.int32)
-    distances = (2**degree - signs @ signs.T) // 2
+    signs = 1 - 2 * words.astype(np.float32)
+    distances = (2**degree - signs @ signs.T) / 2
     np.fill_diagonal(distances, 2**degree)
     assert distances.min() == distance
 

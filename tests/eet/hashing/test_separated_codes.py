@@ -13,8 +13,8 @@ def uneven_labels(num_labels: int) -> np.ndarray:
     return np.arange(num_labels).repeat(1 + np.arange(num_labels) % 7)
 
 
-# The best linear codes: [64,7,32], [64,10,28], [32,6,16], [16,5,8], [128,8,64]; the simplex code [63,6,32]; and the codes of Kerdock and
-# of Nordstrom and Robinson, which no linear code reaches.
+# The best linear codes: [64,7,32], [64,10,28], [32,6,16], [16,5,8], [128,8,64]; the simplex code [63,6,32]; the codes of Kerdock and of
+# Nordstrom and Robinson; and three small codes that the greedy selection finds. No linear code reaches those two and these three.
 @pytest.mark.parametrize(
     ("num_labels", "bits", "distance"),
     [
@@ -26,6 +26,9 @@ def uneven_labels(num_labels: int) -> np.ndarray:
         (64, 63, 32),
         (256, 16, 6),
         (4096, 64, 28),
+        (6, 9, 5),
+        (6, 10, 6),
+        (24, 12, 6),
         (2, 5, 5),
         (4, 6, 4),
         (16, 5, 2),
@@ -40,7 +43,7 @@ def test_known_distances_are_reached(num_labels: int, bits: int, distance: int) 
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(("bits", "at_least"), [(16, 6), (32, 12), (48, 18), (64, 26)])
+@pytest.mark.parametrize(("bits", "at_least"), [(16, 6), (32, 12), (48, 20), (64, 28)])
 def test_codes_of_200_labels_lie_further_apart_than_published_and_random_ones(bits: int, at_least: int, seed: int) -> None:
     distance = minimum_distance(separated_target_codes(200, num_bits=bits, seed=seed))
     assert distance >= at_least
@@ -78,7 +81,7 @@ def test_labels_share_codes_evenly_once_every_code_is_taken(num_labels: int, bit
     assert minimum_distance(codes) == (0 if num_labels > 2**bits else 1)
 
 
-@pytest.mark.parametrize(("num_labels", "bits", "distance"), [(20_000, 64, 24), (100_000, 64, 22), (100_000, 17, 1)])
+@pytest.mark.parametrize(("num_labels", "bits", "distance"), [(10_000, 64, 24), (100_000, 64, 22), (100_000, 17, 1)])
 def test_very_many_labels_get_codes_as_far_apart_as_a_family_promises(num_labels: int, bits: int, distance: int) -> None:
     codes = separated_target_codes(num_labels, num_bits=bits, seed=0)
     assert shared_codes(codes) == 0
@@ -101,7 +104,7 @@ def test_the_seed_decides_and_global_random_state_does_not(num_labels: int, bits
 @pytest.mark.parametrize(("num_labels", "bits"), [(2, 1), (9, 70), (50, 13), (3000, 24)])
 def test_the_minimum_distance_equals_a_plain_loop(num_labels: int, bits: int) -> None:
     codes = random_signs(num_labels, bits, 0)
-    # So many labels that their distances fill more than one block; the nearest two are far behind each other.
+    # So many labels that their distances fill more than one block. The two nearest are in a later block and lie far apart in it.
     assert num_labels < 3000 or num_labels**2 > BLOCK_DISTANCES
     if num_labels == 3000:
         codes = separated_target_codes(num_labels, num_bits=bits, seed=0)
