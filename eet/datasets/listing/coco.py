@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import ijson
 import numpy as np
 
 from eet.datasets.image_files import folder_of, image_location
@@ -110,6 +109,8 @@ class CocoImages(ImageList):
 
     def _values(self, place: str) -> Iterator[Any]:
         """What stands at a place of the file, in the words of ijson: `images.item` is each entry of the list `images`."""
+        import ijson
+
         filesystem, path = resolve(self._location)
         with filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES) as file:
             try:
