@@ -67,25 +67,25 @@ class QuickstartConfig(JobOptions):
         default_factory=lambda: StudentOptions(
             backbone="vit_tiny_patch16_224",
             # Weights of timm's own start are as small as suits a ViT twelve times as wide: this one would hardly begin to learn in time.
-            backbone_options={"patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 2, "weight_init": "jax"},
+            backbone_options={"patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 4, "weight_init": "jax"},
             image_size=SYNTHETIC_SIZE,
             bits=64,
             hash_input="joint",
             # Behind half of the depth: importance means little in the first blocks of a network that starts from nothing.
             prune_after=(2, 3),
-            keep_ratios=(0.5, 0.3),
+            keep_ratios=(0.5, 0.25),
         )
     )
     # Hidden regions would take a third of the time: the student sees every image a second time.
     loss: LossOptions = field(default_factory=lambda: LossOptions(beta=1.0, masked_patches=0))
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            epochs=10,
+            epochs=12,
             batch_size=16,
-            learning_rate=1e-3,
+            learning_rate=1.5e-3,
             weight_decay=0.05,
             probe=False,
-            min_crop_area=0.75,
+            min_crop_area=0.8,
             validation_share=0.0,
         )
     )
