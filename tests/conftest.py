@@ -99,6 +99,7 @@ def tiny_options():  # type: ignore[no-untyped-def]
         backbone_options={"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2},
         image_size=48,
         bits=16,
+        hash_input="logits",
     )
 
 

@@ -47,15 +47,15 @@ def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def changed_flags(config: Any) -> dict[str, Any]:
     """The flags that are not at their defaults, and their values; a location as it was given, or from the working directory if below it."""
-    usual = flat_values(_plain(asdict(_default_config(config))))
+    usual = flat_values(_plain(asdict(default_config(config))))
     given = flat_values(_plain(asdict(with_relative_locations(config))))
     return {flag: value for flag, value in given.items() if value != usual.get(flag)}
 
 
-def _default_config(config: Any) -> Any:
-    """The same job with no flag given but those that must be."""
+def default_config(config: Any, **given: Any) -> Any:
+    """The same job with no flag given but those that must be, and `given`."""
     required = {field.name: getattr(config, field.name) for field in fields(config) if field.default is field.default_factory is MISSING}
-    return type(config)(**required)
+    return type(config)(**{**required, **given})
 
 
 def config_location(out: str) -> str:
@@ -68,28 +68,34 @@ def write_config(out: str, config: Any, *, location: str | None = None) -> None:
     write_text(location or config_location(out), yaml.safe_dump(config_values(config), sort_keys=False))
 
 
-def check_same_options(config: Any, free: Collection[str]) -> None:
-    """ValueError where a job that is continued was begun with other options than `config` has.
+def check_same_options(config: Any, free: Collection[str], *, defaults: Any = None) -> None:
+    """Compares the options of a job that is continued with those that it was started with.
 
-    free: flags, or groups of them, that may differ. A flag that there was not when the job began was at its default.
+    Args:
+        config: of the job now.
+        free: flags, or groups of them, that may differ.
+        defaults: config with the values of the flags that did not exist when the job was started; None for the job's defaults.
+
+    Raises:
+        InputError: any other option differs.
     """
     written = read_written_config(config.out)
     if written is None:
         return
-    now, then = flat_values(config_values(config)), flat_values(_with_defaults(config, written))
+    now, then = flat_values(config_values(config)), flat_values(_with_defaults(config, written, defaults or default_config(config)))
     changed = [key for key in now if not {key, key.partition(".")[0]} & set(free) and now[key] != then.get(key)]
     if changed:
         told = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
         raise InputError(f"{config.out} was begun with other options ({told}): resume with the same, or choose another --out")
 
 
-def _with_defaults(config: Any, written: dict[str, Any]) -> dict[str, Any]:
-    """Plain values of an older config of the same job, flags that it lacks at their defaults.
+def _with_defaults(config: Any, written: dict[str, Any], defaults: Any) -> dict[str, Any]:
+    """Plain values of an older config of the same job, with flags that it lacks as in `defaults`.
 
     Locations are made absolute, for earlier versions wrote them as they were given. A relative one is taken from the working directory,
     as a resume was then.
     """
-    usual = config_values(_default_config(config))
+    usual = config_values(defaults)
     groups = {field.name for field in fields(config) if is_dataclass(getattr(config, field.name))}
     values = {**usual, **written, **{name: {**usual[name], **written.get(name, {})} for name in groups}}
     return absolute_values(config, values)

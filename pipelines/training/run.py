@@ -25,7 +25,7 @@ from pipelines.job.errors import JobFailed
 from pipelines.job.location import with_absolute_locations
 from pipelines.job.measures_table import print_measures
 from pipelines.job.options import DataOptions, LoopOptions, StudentOptions
-from pipelines.job.output import check_same_options, config_values, write_config
+from pipelines.job.output import check_same_options, config_values, default_config, read_written_config, write_config
 from pipelines.job.progress import BoardReader, EpochDone, TrainingDisplay, duration, open_board
 from pipelines.job.tracking import tracked
 from pipelines.training.worker import train_worker
@@ -216,7 +216,17 @@ def check_output(config: Any) -> None:
     if (out / "model.json").exists():
         raise InputError(f"{out} is finished: nothing to resume")
     if begun:
-        check_same_options(config, FREE_ON_RESUME)
+        check_same_options(config, FREE_ON_RESUME, defaults=defaults_at_start(config))
+
+
+def defaults_at_start(config: Any) -> Any:
+    """The job of `config` with the defaults that it had when the training in its folder was started: before there were recipes, those of
+    the published one.
+    """
+    if not hasattr(config.train, "recipe"):
+        return default_config(config)
+    recipe = ((read_written_config(config.out) or {}).get("train") or {}).get("recipe", "published")
+    return default_config(config, train=type(config.train)(recipe=recipe))
 
 
 def _user_error(error: Exception) -> Exception:

@@ -25,7 +25,7 @@ from pipelines import distill, train_teacher
 from pipelines.job.errors import JobFailed
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.job.output import check_same_options, config_values
-from pipelines.training.run import TrainingResult, new_network
+from pipelines.training.run import TrainingResult, defaults_at_start, new_network
 
 NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
 EPOCHS = 4
@@ -94,17 +94,19 @@ def test_stages_leave_multiples_of_tokens_where_asked(tiny_options, multiple, ke
 def test_a_job_that_was_begun_before_there_was_a_flag_had_it_at_its_default(tmp_path):
     config = config_of(tmp_path, tmp_path)
     values = config_values(config)
-    del values["student"]["tokens_multiple"], values["loss"]
+    del values["loss"], values["train"]["recipe"], values["train"]["probe"]
+    del values["student"]["tokens_multiple"], values["student"]["target_codes"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    check_same_options(config, ())
+    free, defaults = ("train.recipe",), defaults_at_start(config)
+    check_same_options(config, free, defaults=defaults)
     for changes, told in (
         ({"student": dataclasses.replace(config.student, tokens_multiple=8)}, "student.tokens_multiple: 1 then, 8 now"),
         ({"loss": LossOptions(beta=0.7)}, "loss.beta: 0.1 then, 0.7 now"),
         ({"student": dataclasses.replace(config.student, backbone_options={})}, "student.backbone_options: None then, {} now"),
     ):
         with pytest.raises(ValueError, match=re.escape(told)):
-            check_same_options(dataclasses.replace(config, **changes), ())
-    check_same_options(dataclasses.replace(config, loss=LossOptions(beta=0.7)), ("loss",))
+            check_same_options(dataclasses.replace(config, **changes), free, defaults=defaults)
+    check_same_options(dataclasses.replace(config, loss=LossOptions(beta=0.7)), (*free, "loss"), defaults=defaults)
 
 
 def test_history_has_every_loss_term_and_the_cosine_ends_at_zero(reference):
