@@ -8,8 +8,8 @@
     better = eet.rerank(hits, top=50)
     better.panel(0)
 
-Knows no Ray, no MLflow, no command line: `pipelines` adds the cluster. Importing this package is light; what is named below is loaded
-when it is first used.
+This package uses no Ray, no MLflow and no command line; `pipelines` adds the cluster. Importing it is fast: the names below are loaded when
+they are first used.
 """
 
 import importlib
@@ -53,14 +53,14 @@ __all__ = [
 
 
 class _SearchPackage(ModuleType):
-    """The package `eet.search`, which holds the indexes; called, it is the verb."""
+    """The package `eet.search` with the indexes; calling it runs the function `search`."""
 
     def __call__(self, *given: Any, **options: Any) -> Any:
         return importlib.import_module("eet.retrieval.verbs").search(*given, **options)
 
 
 class _Package(ModuleType):
-    """This package. Importing the package `eet.search` would hide the verb of that name, so it becomes callable."""
+    """This package. Importing the package `eet.search` would hide the function of that name, so the package becomes callable."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "search" and type(value) is ModuleType:

@@ -1,17 +1,20 @@
-"""Errors that are the user's to mend. Each says what was given, what is allowed, and what to do. Any other exception is a fault of EET."""
+"""Errors that the user can correct. Each message says what was given, what is allowed, and what to do.
+
+Any other exception is a bug in EET.
+"""
 
 
 class EetError(Exception):
-    """What the user can mend. The command line shows its message without a traceback."""
+    """A mistake that the user can correct. The command line prints its message without a traceback."""
 
 
 class InputError(EetError, ValueError):
-    """A value, a file or a combination of them that cannot be used."""
+    """An invalid value or file, or a combination of values that cannot be used together. Also a ValueError."""
 
 
 class NotFoundError(EetError, FileNotFoundError):
-    """A file or folder that was named and is not there."""
+    """A named file or folder does not exist. Also a FileNotFoundError."""
 
 
 class DamagedError(EetError, ValueError):
-    """Something that EET wrote and that is not whole any more."""
+    """Data written by EET is incomplete or was changed since. Also a ValueError."""

@@ -1,4 +1,4 @@
-"""`python -m pipelines JOB`: the same as `eet JOB`, from a bare checkout, as a submitted Ray job runs it."""
+"""`python -m pipelines JOB`: the same as `eet JOB`, from a bare checkout; a submitted Ray job runs it."""
 
 import sys
 

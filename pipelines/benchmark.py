@@ -1,5 +1,5 @@
-"""`eet benchmark encoder`, `train`, `search`, `encode` and `matching`: beside their peers, on the same machine, methods interleaved,
-medians. `eet benchmark tables` shows what they wrote.
+"""`eet benchmark encoder`, `train`, `search`, `encode` and `matching`: compared with their peers on the same machine, methods
+interleaved, medians. `eet benchmark tables` shows the results that they wrote.
 """
 
 import os
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from eet.device import Device, Precision
 from eet.errors import InputError
 from pipelines.benchmarks import encode, encoder, matching, search, train
 from pipelines.benchmarks.encode import EncodeBenchmarkOptions
@@ -35,23 +36,24 @@ class BenchmarkConfig(JobOptions):
     """Measures.
 
     Attributes:
-        what: encoder: latency of timm's ViT (fused attention), our teacher, our student at --keep_ratios. train: a step of their training,
-            timm's under its labels alone. search: exact Hamming search beside FAISS's flat index. encode: images/s of `eet encode` on Ray,
-            of the same encoder without Ray and of a plain loop over torch's DataLoader. matching: scores of pairs by optimal transport
-            beside POT and torch. tables: what --json files of these hold, as Markdown, each under its command and machine.
+        what: encoder: latency of timm's ViT (fused attention), EET's teacher, and EET's student at --keep_ratios. train: a training step
+            of these, timm's ViT on labels alone. search: exact Hamming search, compared with FAISS's flat index. encode: images/s of
+            `eet encode` on Ray, of the same encoder without Ray and of a plain loop over torch's DataLoader. matching: scores of pairs
+            by optimal transport, compared with POT and torch. tables: the contents of their --json files as Markdown, with command and
+            machine.
         device: auto takes CUDA where there is one.
         backbone: timm ViT, with random weights.
         keep_ratios: The student's.
-        repeats: Timed runs of each method, but of encode (--encode.rounds); the median is told.
+        repeats: Timed runs of each method (for encode see --encode.rounds); the median is reported.
         precision: auto is bf16 on CUDA and fp32 on a CPU.
         threads: CPU threads; default all.
         json: File for the figures.
-        results: Of `eet benchmark tables`: the files.
-        encoder: Of `eet benchmark encoder`.
-        train: Of `eet benchmark train`.
-        search: Of `eet benchmark search`.
-        encode: Of `eet benchmark encode`.
-        matching: Of `eet benchmark matching`.
+        results: For `eet benchmark tables`: the files.
+        encoder: Options of `eet benchmark encoder`.
+        train: Options of `eet benchmark train`.
+        search: Options of `eet benchmark search`.
+        encode: Options of `eet benchmark encode`.
+        matching: Options of `eet benchmark matching`.
     """
 
     what: Literal["encoder", "train", "search", "encode", "matching", "tables"] = "encoder"
@@ -59,7 +61,7 @@ class BenchmarkConfig(JobOptions):
     backbone: str = "vit_small_patch16_224"
     keep_ratios: tuple[float, ...] = (0.5, 0.5, 0.25)
     repeats: int = 15
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     threads: int | None = None
     json: str | None = field(default=None, metadata=LOCATION)
     results: tuple[str, ...] = field(default=(), metadata=LOCATION)
@@ -86,13 +88,11 @@ class BenchmarkConfig(JobOptions):
 
     @property
     def setup(self) -> Setup:
-        """What all benchmarks are given."""
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        """The options that all benchmarks share."""
         return Setup(
-            device=torch.device(device),
+            device=Device.of(self.device, self.precision),
             threads=self.threads or os.cpu_count() or 1,
             repeats=self.repeats,
-            precision=self.precision,
             backbone=self.backbone,
             keep_ratios=self.keep_ratios,
             address=self.address,
@@ -100,21 +100,21 @@ class BenchmarkConfig(JobOptions):
 
 
 def run(config: BenchmarkConfig) -> Sequence[Any]:
-    """Prints a table and, asked for, writes JSON with the machine, the versions and the command beside it."""
+    """Prints a table. With --json, also writes the figures with the machine, the versions and the command."""
     if config.what == "tables":
         print("\n".join(_table(path) for path in config.results), end="")
         return []
     benchmark, options, setup = BENCHMARKS[config.what], getattr(config, config.what), config.setup
     torch.set_num_threads(setup.threads)
-    machine = machine_of(setup.device, threads=setup.threads, **benchmark.versions(setup))
+    machine = machine_of(setup.device.torch_device, threads=setup.threads, **benchmark.versions(setup))
     if config.dry_run:
         print(f"dry run: {benchmark.planned(options, setup)}, on {machine['device']}; nothing was started")
         return []
     print(machine_line(machine), flush=True)
     timings = benchmark.measure(options, setup)
     if config.json is not None:
-        # With the device by its name: on another machine auto may be another.
-        written = config if config.what == "encode" else replace(config, device="cuda" if setup.on_gpu else "cpu")
+        # With the resolved device: on another machine auto may mean another one.
+        written = config if config.what == "encode" else replace(config, device="cuda" if setup.device.on_gpu else "cpu")
         write_record(config.json, config.what, machine, written, timings)
     return timings
 

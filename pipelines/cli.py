@@ -16,7 +16,7 @@ from pipelines.job.environment import set_environment
 
 @dataclass(frozen=True)
 class Job:
-    """Where a job lives: `module` has `run(config)` and the dataclass `config`."""
+    """A job of the command line: `module` contains `run(config)` and the config dataclass `config`."""
 
     module: str
     config: str
@@ -33,13 +33,13 @@ JOBS: dict[str, Job] = {
         "pipelines.sweep_matching", "SweepMatchingConfig", "many re-rankings of given hits over a search space: quality against time"
     ),
     "encode": Job("pipelines.encode", "EncodeConfig", "images to a gallery of hash codes in Parquet"),
-    "index": Job("pipelines.index", "IndexConfig", "a gallery's codes as files that a search maps into memory"),
+    "index": Job("pipelines.index", "IndexConfig", "the codes of a gallery as files that a search maps into memory"),
     "search": Job("pipelines.search", "SearchConfig", "nearest items of a gallery in Hamming space"),
     "rerank": Job("pipelines.rerank", "RerankConfig", "the first hits in a new order, by matching image regions with optimal transport"),
     "evaluate": Job("pipelines.evaluate", "EvaluateConfig", "mAP, P@k, recall@k, R-precision, MAP@R, under both protocols"),
     "report": Job("pipelines.report", "ReportConfig", "a self-contained HTML page of hits"),
     "benchmark": Job(
-        "pipelines.benchmark", "BenchmarkConfig", "measure the encoder, search, encoding and matching beside their peers, interleaved"
+        "pipelines.benchmark", "BenchmarkConfig", "measure the encoder, training, search, encoding and matching against their peers"
     ),
 }
 
@@ -84,12 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-# A disk that is full, a folder that is not ours to write: nothing that a traceback would explain.
+# For example a full disk or a folder without write permission: a traceback would not help.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def _is_the_users(error: Exception) -> bool:
-    """Whether the message says all that the user needs; else the fault is in EET, and its traceback is shown."""
+    """Whether the user can correct the error; otherwise it is a bug in EET, and the traceback is shown."""
     return isinstance(error, EetError) or (isinstance(error, OSError) and error.errno in _REFUSED)
 
 
@@ -102,12 +102,12 @@ def _message(error: Exception) -> str:
 
 
 def read_config(parser: Any, config_class: type, arguments: Sequence[str]) -> Any:
-    """The config object that arguments and --config files say."""
+    """The config object from arguments and --config files."""
     arguments = _with_switches([_underscored(argument) for argument in arguments], switches_of(config_class))
     if arguments and not arguments[0].startswith("-") and hasattr(config_class, "what"):  # `eet benchmark encoder`
         arguments = ["--what", *arguments]
     namespace = parser.parse_args(arguments)
-    if hasattr(config_class, "defaults_given"):  # some defaults follow from what was said: read again with those
+    if hasattr(config_class, "defaults_given"):  # some defaults depend on other options: read again with those
         parser.set_defaults(config_class.defaults_given(namespace))
         namespace = parser.parse_args(arguments)
     values = parser.instantiate(namespace)
@@ -127,13 +127,13 @@ def job_parser(name: str, config_class: type) -> Any:
             return _kebab(super().format_usage())
 
     parser = KebabParser(prog=f"eet {name}", description=f"{JOBS[name].summary}.", exit_on_error=True, allow_abbrev=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML of options; flags behind it win.")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of options; flags after it override it.")
     parser.add_class_arguments(config_class, as_group=False)
     return parser
 
 
 def _kebab(text: str) -> str:
-    """--tracking_uri -> --tracking-uri, in a text for people."""
+    """--tracking_uri -> --tracking-uri, in a text for the user."""
     return re.sub(r"--[a-z][\w.]*", lambda flag: flag[0].replace("_", "-"), text)
 
 
@@ -146,7 +146,7 @@ def _underscored(argument: str) -> str:
 
 
 def switches_of(config_class: type, prefix: str = "") -> set[str]:
-    """Flags of a config dataclass that are true or false, nested ones with their dots: {'resume', 'train.compile'}."""
+    """Boolean flags of a config dataclass, nested ones with dots: {'resume', 'train.compile'}."""
     names = set()
     for entry in fields(config_class):
         if is_dataclass(entry.type):

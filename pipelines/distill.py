@@ -1,6 +1,6 @@
 """`eet distill`: a pruned student and its teacher, together (joint) or behind a teacher that is trained already (staged)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from eet.training import HashingTask, LabelledImages
 from eet.vit import Student, load_bundle, read_bundle_record
 from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.job.recipes import not_given
 from pipelines.training.run import (
     TrainingResult,
     check_output,
@@ -44,6 +45,10 @@ class DistillConfig(JobOptions):
     loss: LossOptions = field(default_factory=LossOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
+    def __post_init__(self) -> None:
+        self.student = replace(self.student, **not_given(self.student, "student", self.train.recipe))
+        self.loss = replace(self.loss, **not_given(self.loss, "loss", self.train.recipe))
+
     def problems(self) -> list[str]:
         return super().problems() + self.local_only("out", "teacher", "weights")
 
@@ -57,10 +62,11 @@ def run(config: DistillConfig) -> TrainingResult:
 
 def task_of(config: DistillConfig, images: LabelledImages) -> HashingTask:
     """Networks, codes and images of the run. Heads of student and teacher are drawn apart, as published."""
+    assert config.loss.beta is not None  # a recipe has filled it
     num_classes = images.train.num_labels
     student = new_network(config.student, num_classes=num_classes, weights=config.weights, seed=config.seed, pruned=True)
     if config.teacher is None:
-        codes = target_codes_of(images.train, num_bits=config.student.bits, seed=config.seed)
+        codes = target_codes_of(images.train, config.student, seed=config.seed)
         teacher = new_network(config.student, num_classes=num_classes, weights=config.weights, seed=config.seed, pruned=False)
         teacher.reset_heads(torch.Generator().manual_seed(config.seed + 1))
     else:
@@ -71,7 +77,10 @@ def task_of(config: DistillConfig, images: LabelledImages) -> HashingTask:
         train=images.train,
         val=images.val,
         test=images.test,
+        unseen=images.unseen,
         target_codes_Cb=codes,
+        probe=bool(config.train.probe),
+        seed=config.seed,
         beta=config.loss.beta,
         sigma=config.loss.sigma,
         masked_patches=config.loss.masked_patches,

@@ -1,4 +1,4 @@
-"""`eet encode`: images to a gallery. Ray Data hands planned parts to actors that read, decode, hash and write each part whole."""
+"""`eet encode`: images to a gallery. Ray Data passes planned parts to actors; each actor reads, decodes, hashes and writes whole parts."""
 
 import os
 import time
@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 
 from eet.datasets import ImageTable, load_dataset
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
+from eet.device import Device, Precision
 from eet.errors import InputError
 from eet.gallery import GalleryModel, Manifest, PlannedPart, items_table, load_model, model_schema, read_model_record
 from eet.gallery.encoder import TokenMass
@@ -38,37 +39,38 @@ from pipelines.job.progress import EncodeProgress, duration
 
 @dataclass(kw_only=True)
 class EncodeConfig(JobOptions):
-    """Encodes images into a gallery of hash codes. A job that was cut off goes on where it stopped, with the same command.
+    """Encodes images into a gallery of hash codes. An interrupted job continues where it stopped when the same command is run again.
 
     Attributes:
         model: Bundle that `eet distill`, `eet train-teacher` or `eet train-base` wrote; a base model's code is the signs of its embedding.
         out: Folder of the gallery.
-        images: What to encode, local or any URI: a folder of images (recursive), one image, a table of paths (.csv, .parquet, .arrow,
-            .jsonl), a list of paths (.txt), a Parquet or Arrow file with the images' bytes, a COCO or iNaturalist list (.json), a tar shard
-            (webdataset; .tar, or .tar.gz and .tgz, which are slower), a glob or braces of these in quotes. Or give --data.*.
-        columns: Names of a table's columns. A given name wins over a column called path; path and image exclude each other. label also
-            names the key in the KEY.json of a tar shard.
-        images_root: What the paths of a table or list are relative to; default the file's own folder.
+        images: What to encode, local or any URI: a folder of images (recursive), one image, a table of paths (.csv, .tsv, .parquet,
+            .arrow, .jsonl), a list of paths (.txt), a Parquet or Arrow file with the images' bytes, a COCO or iNaturalist list (.json), a
+            tar shard (webdataset; .tar, or .tar.gz, .tgz, .tar.bz2, .tar.xz and .tar.zst, which are slower), a glob or braces of these
+            in quotes. Or give --data.*.
+        columns: Names of a table's columns. Give path or image, not both; without either, the columns path and image are tried. label is
+            also the key of the label in the KEY.json of a tar shard.
+        images_root: Folder that paths of a table or list are relative to; default the folder of the file.
         split: With --data.*: train, val, test or all.
         tokens: Store the kept patch tokens, their positions and mass (for re-ranking).
-        mass: What the tokens' mass is made of: importance, as pruning found it, or rollout (of attention; slower; not of a base model).
+        mass: Source of the tokens' mass: importance (from pruning) or rollout (of attention; slower; not for a base model).
         embedding: Store the final CLS vector.
-        hash: Store the real-valued hash of which a code is the signs: queries with it order hits more finely (two bytes a bit).
-        mode: resume goes on with a job that was cut off; append adds images that a gallery lacks, by item_id; overwrite begins anew.
-        engine: ray runs on the cluster; local in this process, quicker for a few thousand images.
+        hash: Store the real-valued hash, whose signs are the code: queries with it order hits more finely (two bytes per bit).
+        mode: resume continues an interrupted job; append adds images that the gallery lacks, by item_id; overwrite starts again.
+        engine: ray runs on the cluster; local runs in this process, faster for a few thousand images.
         rows_per_part: Images in one Parquet file, the unit of work and of resuming.
-        batch_size: Images the network takes at once; default 32 on a CPU, 256 on a GPU.
+        batch_size: Images in a batch; default 32 on a CPU, 256 on a GPU.
         threads: Threads of a worker that read and decode; default its CPUs.
-        workers: Most encoding actors; default one a GPU, or one on a machine without. A cluster that was joined is asked for more nodes
+        workers: Most encoding actors; default one per GPU, or one on a machine without GPU. An existing cluster is asked for more nodes
             while there is work, up to this number, or without it as far as its configuration allows.
         cpus_per_worker: CPUs of an encoding actor; default all of its node, or its GPU's share of them.
         gpus_per_worker: GPUs of an encoding actor: 0, 1 or a share of one; default 1 where the cluster has any when the job starts. A
-            cluster without a node is asked for one first; where it has groups with and without GPUs, say which are meant.
+            cluster without a node is asked for one first. Set it if the cluster has node groups with and without GPUs.
         precision: auto is bf16 on CUDA and fp32 on a CPU.
-        jpegs_on: gpu decodes ordinary JPEGs there (nvJPEG), at full size; cpu lets the threads decode all, large ones at reduced scale, as
-            is always done with query pictures: of one picture the two ways may make codes that differ in a bit or two.
-        max_pixels: A larger picture becomes a row with a reason.
-        max_error_ratio: Above this share of bad pictures the job fails at its end; the rows are kept.
+        jpegs_on: gpu decodes ordinary JPEGs on the GPU (nvJPEG), at full size. cpu decodes all by the threads, large ones at reduced scale,
+            as is always done for query images. The codes of an image can differ by a bit or two between the two.
+        max_pixels: An image with more pixels becomes a row with an error.
+        max_error_ratio: Above this share of failed images the job fails at its end; the rows are kept.
         data: Labelled images.
     """
 
@@ -90,7 +92,7 @@ class EncodeConfig(JobOptions):
     workers: int | None = None
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     jpegs_on: Literal["cpu", "gpu"] = "cpu"
     max_pixels: int = 200_000_000
     max_error_ratio: float = 0.1
@@ -105,7 +107,7 @@ class EncodeConfig(JobOptions):
             if value is not None and value < 1:
                 found.append(f"--{name} {value}: use 1 or more")
         if self.mass == "rollout" and not self.tokens:
-            found.append("--mass rollout is of tokens: give --tokens too")
+            found.append("--mass rollout needs tokens: give --tokens too")
         if not 0 <= self.max_error_ratio <= 1:
             found.append(f"--max_error_ratio {self.max_error_ratio}: use 0 to 1")
         return found + self.worker_need.problems()
@@ -116,9 +118,11 @@ class EncodeConfig(JobOptions):
 
 
 def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResult:
-    """Plans the gallery, encodes the parts that are not there yet, and writes the manifest last.
+    """Plans the gallery, encodes the missing parts, and writes the manifest last.
 
-    recorded_out: the output that config.yaml names, where the folder will be moved there.
+    Args:
+        config: options of the job.
+        recorded_out: output to record in config.yaml, if the folder will be moved there later.
     """
     config = with_absolute_locations(config)
     model = load_model(config.model)
@@ -158,13 +162,15 @@ def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart
         )  # fmt: skip
     except RayError as error:
         cause = getattr(error, "cause", None) or error
-        raise JobFailed(f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; the same command goes on") from error
+        raise JobFailed(
+            f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; run the same command again to continue"
+        ) from error
     finally:
         progress.close()
 
 
 def images_of(config: EncodeConfig) -> ImageList:
-    """The images that the config, with absolute locations, names. ValueError or FileNotFoundError where there are none."""
+    """The images of a config with absolute locations. InputError or NotFoundError where there are none."""
     if config.images is not None:
         return list_images(config.images, columns=config.columns, root=config.images_root)
     table = load_dataset(config.data.name, config.data.root, table=config.data.table).select(config.split)
@@ -181,15 +187,15 @@ class _DatasetImages(ImageList):
 
 
 def _refuse_images_in_out(config: EncodeConfig) -> None:
-    """ValueError where the pictures lie in the folder of the gallery, whose files would be taken for each other."""
+    """InputError where the images are in the folder of the gallery: their files would be mixed up."""
     out = split_options(config.out)[0].rstrip("/")
     images = "" if config.images is None else split_options(config.images)[0]
     if images == out or images.startswith(f"{out}/"):
-        raise InputError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery a folder of its own")
+        raise InputError(f"--images {without_secrets(images)} lies in --out {without_secrets(out)}: give the gallery its own folder")
 
 
 def _refuse_without_gpu(config: EncodeConfig) -> None:
-    """ValueError where JPEGs are to be decoded on GPUs and what encodes has none, or none that does it: before anything is begun."""
+    """InputError, before anything starts, where JPEGs are to be decoded on a GPU and the workers have none that can."""
     if config.jpegs_on == "cpu" or (config.dry_run and config.ray_address != "local"):
         return
     if config.engine == "local" or config.ray_address == "local":
@@ -204,7 +210,7 @@ def _refuse_without_gpu(config: EncodeConfig) -> None:
 
 
 def _why_not_on_gpu() -> str:
-    """Why this process cannot decode JPEGs on its GPU; nothing where it can."""
+    """Why this process cannot decode JPEGs on its GPU; empty where it can."""
     if not torch.cuda.is_available():
         return "this machine has no GPU that torch sees"
     try:
@@ -215,7 +221,7 @@ def _why_not_on_gpu() -> str:
 
 
 def encoder_options(config: EncodeConfig) -> EncoderOptions:
-    """What a worker needs to know of the config."""
+    """The options of a worker's encoder."""
     return EncoderOptions(
         tokens=config.tokens,
         mass=config.mass,
@@ -230,20 +236,20 @@ def encoder_options(config: EncodeConfig) -> EncoderOptions:
 
 
 def _print_result(config: EncodeConfig, manifest: Manifest | None) -> None:
-    """Prints what the gallery holds. InputError where too many of its images are bad."""
+    """Prints the contents of the gallery. InputError where too many of its images failed."""
     assert manifest is not None
     bad, failed = manifest.num_rows - manifest.num_ok, error_report(manifest)
     print(f"{without_secrets(config.out)}: {manifest.num_ok} codes of {manifest.num_bits} bits" + (f"; {bad} {failed}" if bad else ""))
     if bad > config.max_error_ratio * manifest.num_rows:
         raise InputError(
-            f"{bad} of {manifest.num_rows} {failed}, more than --max-error-ratio {config.max_error_ratio}; the gallery is kept, its rows "
-            "say why"
+            f"{bad} of {manifest.num_rows} {failed}, more than --max-error-ratio {config.max_error_ratio}; the gallery is kept; its rows "
+            "hold the reasons"
         )
 
 
 def _print_estimate(config: EncodeConfig, model: GalleryModel, images: ImageList) -> None:
-    """Counts the images, encodes the first in this process and scales the time; counts the bytes that the columns will take."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    """Counts the images, encodes the first ones in this process, and prints the estimated time and size."""
+    device = Device.of().type
     options = replace(encoder_options(config), jpegs_on=config.jpegs_on if device == "cuda" else "cpu")
     encoder = options.encoder(model, device=device, threads=os.cpu_count() or 1)
     sample: list[str] = []
@@ -261,7 +267,7 @@ def _print_estimate(config: EncodeConfig, model: GalleryModel, images: ImageList
     columns = ", ".join(model_schema(model, tokens=config.tokens, embedding=config.embedding, has_hash=config.hash).names)
     print(
         f"dry run: {num_images} images ({images.description})"
-        + (f", {images.ignored} other files left" if images.ignored else "")
+        + (f", {images.ignored} other files ignored" if images.ignored else "")
         + f"; model {config.model} on {device}, {model.num_bits} bits; about {per_row * num_images / 1e6:.1f} MB "
         f"({per_row:.0f} bytes a row: {columns}); {rate:.1f} images/s measured for one worker, so about "
         f"{duration(num_images / rate / workers)} with {workers}; nothing was started"

@@ -10,11 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from eet.figures import precision_recall_figure, save_png
-from eet.gallery import check_same_model, open_gallery, read_hits, read_recall
-from eet.retrieval.measures import encoded_measures, hits_measures, published_measures
+from eet.gallery import Gallery, check_made_by, check_same_model, open_gallery, read_hits, read_model_record, read_recall
+from eet.metrics import Denominator, Ties
+from eet.retrieval.measures import LabelChoice, chosen_labels, encoded_measures, hits_measures, published_measures
 from eet.storage import copy_files, same_location
 from eet.vit import read_bundle_record
 from pipelines.job.location import LOCATION
+from pipelines.job.measures_table import print_measures
 from pipelines.job.options import JobOptions
 from pipelines.job.output import config_values, name_of, write_config
 from pipelines.job.tracking import tracked
@@ -32,11 +34,15 @@ class EvaluateConfig(JobOptions):
         gallery: Labelled gallery; without --queries it is its own, and no item is its own hit.
         queries: Labelled gallery of queries.
         hits: Hits of --queries in --gallery: what is ranked is these, and mAP is mAP@k.
-        model: Bundle, for the published protocol.
+        model: Bundle, for the published protocol and for --labels.
         protocol: Which.
         ks: Ranks for precision.
         recall_ks: Ranks for recall: 1 if any of the first k is a match.
         count_query: R-precision and MAP@R with the query counted in R, the off-by-one form that published tables use.
+        ties: Every measure is the mean over random order inside ties. stable adds, for comparison, each with ties in the order of item_id
+            (of hits: of ranks), as mAP_stable and so on.
+        denominator: What the mAP@k of hits divides by: all matches in the gallery, as TREC does; those reachable in k hits; or those found.
+        labels: Queries of all labels, or of those that --model saw in training or did not, matched by name. The gallery stays whole.
     """
 
     out: str = field(metadata=LOCATION)
@@ -48,6 +54,9 @@ class EvaluateConfig(JobOptions):
     ks: tuple[int, ...] = (1, 10)
     recall_ks: tuple[int, ...] = (1, 2, 4, 8)
     count_query: bool = False
+    ties: Ties = "expected"
+    denominator: Denominator = "all"
+    labels: LabelChoice = "all"
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -55,6 +64,12 @@ class EvaluateConfig(JobOptions):
             found.append("--protocol published needs --model: its bundle keeps the target codes")
         if self.hits is not None and self.protocol == "published":
             found.append("--hits are of an encoded gallery: use --protocol encoded or both")
+        if self.labels != "all" and self.model is None:
+            found.append(f"--labels {self.labels} needs --model: its bundle names the labels that were trained")
+        if self.labels == "unseen" and self.protocol == "published":
+            found.append("--labels unseen has no published protocol, whose gallery is the trained labels: use --protocol encoded")
+        if self.denominator != "all" and self.hits is None:
+            found.append(f"--denominator {self.denominator} is of --hits: without them all matches are ranked")
         if min((*self.ks, *self.recall_ks), default=1) < 1:
             found.append(f"--ks {list(self.ks)}, --recall_ks {list(self.recall_ks)}: ranks begin at 1")
         return found
@@ -62,7 +77,9 @@ class EvaluateConfig(JobOptions):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """measures: {protocol: {measure: value}}. curves: {protocol: (recall, precision)} at Hamming radii 0..bits."""
+    """measures: {protocol: {measure: value}}, with the bounds of the 95 % confidence intervals as NAME_low and NAME_high. curves:
+    {protocol: (recall, precision)} at Hamming radii 0..bits.
+    """
 
     measures: dict[str, dict[str, float]]
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -77,18 +94,31 @@ def run(config: EvaluateConfig) -> Evaluation:
     if config.model is None and "published" in protocols:
         protocols.remove("published")
         print("note: without --model only the encoded protocol is measured")
+    elif config.protocol == "both" and config.model and read_bundle_record(config.model).hash_input == "joint":
+        protocols.remove("published")
+        print("note: only the encoded protocol is measured: joint codes are not compared with target codes")
     if config.dry_run:
         print(f"dry run: {queries.manifest.num_ok} queries, {gallery.manifest.num_ok} items, {', '.join(protocols)}; nothing was started")
         return Evaluation({}, {})
+    chosen = _chosen_labels(config, queries)
+    if chosen is not None and config.labels == "unseen" and "published" in protocols:
+        protocols.remove("published")
+        print("note: of unseen labels only the encoded protocol is measured: the published one ranks the trained labels alone")
     write_config(config.out, config)
-    ranks: dict[str, Any] = {"ks": config.ks, "recall_ks": config.recall_ks, "count_query": config.count_query}
+    ranks: dict[str, Any] = {
+        "ks": config.ks,
+        "recall_ks": config.recall_ks,
+        "count_query": config.count_query,
+        "ties": config.ties,
+        "labels": chosen,
+    }
     ranked = {}
     measures: dict[str, dict[str, float]] = {}
     if config.hits is not None:
         if (recall := read_recall(config.hits)) is not None:
             print(f"note: the hits are approximate: recall@{int(recall['k'])} {recall['recall']:.4f} against exact search")
         own = same_location(gallery.path, queries.path)
-        measures["encoded, hits"], notes = hits_measures(read_hits(config.hits), gallery, own=own, **ranks)
+        measures["encoded, hits"], notes = hits_measures(read_hits(config.hits), gallery, own=own, denominator=config.denominator, **ranks)
         for note in notes:
             print(f"note: {note}")
     elif "encoded" in protocols:
@@ -112,6 +142,18 @@ def run(config: EvaluateConfig) -> Evaluation:
     return evaluation
 
 
+def _chosen_labels(config: EvaluateConfig, queries: Gallery) -> frozenset[str] | None:
+    if config.labels == "all":
+        return None
+    assert config.model is not None
+    record, name = read_model_record(config.model), f"--model {config.model}"
+    check_made_by(queries, record, name)
+    chosen = chosen_labels(queries, record.label_names, config.labels, name=name)
+    assert chosen is not None
+    print(f"note: only queries of the {len(chosen)} {config.labels} labels are measured, against the whole gallery")
+    return chosen
+
+
 def _write(out: Path, evaluation: Evaluation) -> None:
     (out / "metrics.json").write_text(json.dumps(evaluation.measures, indent=1) + "\n")
     if not evaluation.curves:  # of hits alone there is no curve over the radius
@@ -127,19 +169,3 @@ def _write(out: Path, evaluation: Evaluation) -> None:
         for protocol, (recall, precision) in evaluation.curves.items():
             for radius, (r, p) in enumerate(zip(recall, precision, strict=True)):
                 writer.writerow([protocol, radius, f"{r:.6f}", f"{p:.6f}" if np.isfinite(p) else ""])
-
-
-def print_measures(measures: dict[str, dict[str, float]]) -> None:
-    """Protocols side by side, one measure a row."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    table.add_column("measure")
-    for protocol in measures:
-        table.add_column(protocol, justify="right")
-    names = list(dict.fromkeys(name for values in measures.values() for name in values))
-    for name in names:
-        row = [values.get(name) for values in measures.values()]
-        table.add_row(name, *("" if value is None else str(int(value)) if name.startswith("queries") else f"{value:.4f}" for value in row))
-    Console(width=100).print(table)

@@ -1,4 +1,4 @@
-"""`eet index`: a gallery's codes as files that a search maps into memory, so that it begins at once."""
+"""`eet index`: the codes of a gallery as files that a search maps into memory, so that it starts at once."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from eet.errors import InputError
 from eet.gallery import CodedRows, open_gallery
-from eet.retrieval.gallery_index import INDEX_FILE, GalleryIndex, parts_behind
+from eet.retrieval.gallery_index import INDEX_FILE, GalleryIndex, missing_parts
 from eet.search import Index, build_index
 from eet.storage import replace_folder
 from pipelines.job.location import LOCATION, with_absolute_locations
@@ -19,16 +19,16 @@ from pipelines.job.output import write_config
 
 @dataclass(kw_only=True)
 class IndexConfig(JobOptions):
-    """Prepares a gallery for fast searches. An index that is there is extended by the parts that the gallery has got since.
+    """Prepares a gallery for fast searches. An existing index is extended by the parts that were added to the gallery since.
 
     Attributes:
         gallery: Gallery that `eet encode` wrote.
         out: Folder of the index, on this machine.
-        kind: exact finds what a scan of all codes finds. ivf lays the codes into lists, of which a search looks into the nearest alone:
-            many times faster from a million codes on, where codes pile up as trained ones do; it can miss hits, and how many is measured
-            at each search. Default: what is there, else exact.
-        lists: Of a new ivf index; default 4 times the square root of the number of distinct codes, at most 65,536. An index that is
-            extended keeps its lists.
+        kind: exact finds the same hits as a scan of all codes. ivf divides the codes into lists, and a search scans only the nearest ones:
+            many times faster from a million codes on, for the clustered codes of trained models. It can miss hits; each search measures
+            how many. Default: the kind of the existing index, else exact.
+        lists: Number of lists of a new ivf index; default 4 times the square root of the number of distinct codes, at most 65,536. An
+            extended index keeps its lists.
     """
 
     gallery: str = field(metadata=LOCATION)
@@ -41,7 +41,7 @@ class IndexConfig(JobOptions):
         if self.lists is not None and self.lists < 1:
             found.append(f"--lists {self.lists}: use 1 or more")
         if self.lists is not None and self.kind != "ivf":
-            found.append("--lists is of --kind ivf alone")
+            found.append("--lists needs --kind ivf")
         return found
 
 
@@ -51,14 +51,14 @@ def run(config: IndexConfig) -> GalleryIndex | None:
     gallery = open_gallery(config.gallery)
     manifest = gallery.manifest
     there = (Path(config.out) / INDEX_FILE).is_file()
-    parts = parts_behind(config.out, gallery) if there else list(range(manifest.num_parts))
-    told = f"{len(parts)} of {manifest.num_parts} parts of {config.gallery}"
+    parts = missing_parts(config.out, gallery) if there else list(range(manifest.num_parts))
+    extent = f"{len(parts)} of {manifest.num_parts} parts of {config.gallery}"
     before = GalleryIndex.load(config.out) if there else None
     if before is not None:
         _check_kind(config, before.codes)
     if config.dry_run:
         size = manifest.num_ok * (-(-manifest.num_bits // 8) + 4)
-        print(f"dry run: {told}; about {size / 1e6:.1f} MB and the item ids; nothing was started")
+        print(f"dry run: {extent}; about {size / 1e6:.1f} MB and the item ids; nothing was started")
         return None
     if before is not None and not parts:
         print(f"{config.out} is up to date: nothing to do")
@@ -75,17 +75,17 @@ def run(config: IndexConfig) -> GalleryIndex | None:
     with replace_folder(config.out, INDEX_FILE) as fresh:
         index.save(Path(fresh), gallery)
     write_config(config.out, config)
-    print(f"{config.out}: {index.codes.describe()} ({told})")
+    print(f"{config.out}: {index.codes.describe()} ({extent})")
     return index
 
 
 def _options(config: IndexConfig) -> dict[str, int]:
-    """What the user asked of a new index of that kind."""
+    """The options that the user gave for a new index."""
     return {} if config.lists is None else {"lists": config.lists}
 
 
 def _check_kind(config: IndexConfig, there: Index) -> None:
-    """InputError where another index is asked for than the one that is there."""
+    """InputError where the existing index is of another kind, or has other options, than requested."""
     if config.kind not in (None, there.kind):
         raise InputError(f"{config.out} is of kind {there.kind}, not {config.kind}: choose another --out, or remove it")
     for name, value in _options(config).items():

@@ -22,18 +22,17 @@ MATCHED_QUERIES = 6
 
 @dataclass(kw_only=True)
 class ReportConfig(JobOptions):
-    """Shows queries and their first hits, right and wrong framed, and what the network kept of each query, and how
-    alike its patches become from block to block. Of re-ranked hits, what was
-    before and after, and which regions were matched.
+    """Shows queries and their first hits, framed by whether they are right, the patches that the network kept, and how similar patches
+    become from block to block. For re-ranked hits, it shows the order before and after, and the matched regions.
 
     Attributes:
         hits: Hits that `eet search` or `eet rerank` wrote.
         out: Folder for report.html.
-        gallery: The gallery searched; default what the hits' config names.
-        queries: The gallery of queries; default likewise.
-        model: Bundle, for the kept tokens; default likewise, and left out where it names none.
-        num_queries: How many queries are shown, spread over the hits.
-        top: Hits shown for each.
+        gallery: The gallery searched; default the one in the hits' config.
+        queries: The gallery of the queries; default the one in the hits' config.
+        model: Bundle, for the kept tokens; default the one in the hits' config, if any.
+        num_queries: Number of queries to show, spread over the hits.
+        top: Hits shown for each query.
     """
 
     hits: str = field(metadata=LOCATION)
@@ -55,7 +54,7 @@ def run(config: ReportConfig) -> str:
     written = described(config.hits)
     gallery_path = config.gallery or written.get("gallery")
     if gallery_path is None:
-        raise InputError(f"{config.hits} has no config beside it that names its gallery: give --gallery")
+        raise InputError(f"{config.hits} has no config next to it that names its gallery: give --gallery")
     gallery = open_gallery(gallery_path)
     asked = config.queries or written.get("queries") or gallery_path
     queries = open_gallery(asked if is_gallery(asked) else queries_gallery(written.get("hits") or config.hits))
@@ -86,7 +85,7 @@ def run(config: ReportConfig) -> str:
 
 
 def described(hits: str) -> dict[str, Any]:
-    """What the config beside hits says; of re-ranked ones, also what the config beside those says that they were made of."""
+    """The config written with the hits; for re-ranked hits, completed by the config of the hits that were re-ranked."""
     written = read_written_config(hits) or {}
     source = written.get("hits")
     if source is None:

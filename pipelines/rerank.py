@@ -1,4 +1,4 @@
-"""`eet rerank`: the first hits of every query in a new order, by matching image regions."""
+"""`eet rerank`: re-orders the first hits of every query by matching image regions."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,26 +21,28 @@ from pipelines.job.output import is_table, write_config
 
 @dataclass(kw_only=True)
 class RerankConfig(JobOptions):
-    """Re-orders hits by global similarity + weight * structural similarity, the value of moving the query's tokens onto the item's.
+    """Re-orders hits by global similarity + weight * structural similarity.
+
+    The structural similarity is the value of the optimal transport of the query's tokens to the item's tokens.
 
     Attributes:
         hits: Parquet file that `eet search` wrote.
         gallery: The gallery that was searched, encoded with --tokens.
-        queries: Gallery of the queries, with tokens; default the one that `eet search` put beside the hits.
+        queries: Gallery of the queries, with tokens; default the one that `eet search` wrote with the hits.
         out: Parquet file of the re-ranked hits.
-        top: Hits of a query that are re-ranked; those behind keep their order.
-        marginal: What each token has to send or receive: importance (the mass that the encoder gave it), uniform, or one of the published
-            work, which weigh a token by how it agrees with the other picture as a whole (its embedding; the mean of its tokens where
-            a gallery has none).
-        transported: Share of the mass that is moved, above 0 to 1.
+        top: Hits of a query that are re-ranked; later ones keep their order.
+        marginal: How much mass each token sends or receives: importance (the stored mass), uniform, or one of the published marginals,
+            which weight a token by its similarity to the other image as a whole (the embedding, or the mean of the tokens if a gallery
+            has no embeddings).
+        transported: Share of the mass to move, above 0 to 1.
         epsilon: Strength of the entropy, in units of 1 - cosine.
-        weight: Of the structural similarity beside the global one.
-        solver: sinkhorn (entropic, ours), pot (entropic, POT's batch) or exact (POT's linear program).
+        weight: Weight of the structural similarity; the global one has weight 1.
+        solver: sinkhorn (entropic, EET's own), pot (entropic, POT's batch) or exact (POT's linear program).
         global_similarity: hamming (of the codes), asymmetric (of the query's real-valued hash with the item's bits) or embedding (cosine of
-            the stored final CLS vectors, of both galleries). Default asymmetric where the queries have hashes (those that `eet search`
-            encodes have, a gallery with --hash), which ranks better and takes no byte of the gallery, else hamming.
-        engine: ray runs on the cluster; local in this process.
-        workers: Most scoring actors; default one a GPU, or one on a machine without. A cluster that was joined is asked for more nodes
+            the stored final CLS vectors of both galleries). Default asymmetric if the queries have hashes (queries encoded by
+            `eet search`, or a gallery with --hash), which ranks better and needs no space in the searched gallery; else hamming.
+        engine: ray runs on the cluster; local runs in this process.
+        workers: Most scoring actors; default one per GPU, or one on a machine without GPU. An existing cluster is asked for more nodes
             while there is work, up to this number, or without it as far as its configuration allows.
         cpus_per_worker: CPUs of a scoring actor; default all of its node, or its GPU's share of them.
         gpus_per_worker: GPUs of a scoring actor: 0, 1 or a share of one; default 1 where the cluster has any when the job starts.
@@ -105,13 +107,13 @@ def run(config: RerankConfig) -> pa.Table:
     write_config(config.out, config)
     write_hits(config.out, reranked, recall=read_recall(config.hits))
     without = pairs - (len(reranked) - reranked["score_struct"].null_count)
-    note = f"; {without} hits without tokens kept their place" if without else ""
+    note = f"; {without} hits without tokens kept their rank" if without else ""
     print(f"{config.out}: {pairs} of {len(hits)} hits re-ranked{note}")
     return reranked
 
 
 def options_of(config: RerankConfig, gallery: Gallery, queries: Gallery, *, threads: int | None = None) -> MatchOptions:
-    """How a re-ranking scores pairs of these galleries. ValueError where they lack what it needs."""
+    """The options of scoring for these galleries. InputError where they lack a column that it needs."""
     return match_options(
         gallery,
         queries,
@@ -131,11 +133,11 @@ def _scoring(config: RerankConfig, gallery: Gallery, options: MatchOptions) -> A
 
 
 def _queries_of(config: RerankConfig) -> str:
-    """The gallery of the queries: as given, or what a search of images put beside its hits, or the searched gallery itself."""
+    """The gallery of the queries: the given one, or the one that a search of images wrote with its hits, or the searched gallery."""
     if config.queries is not None:
         return config.queries
-    beside = queries_gallery(config.hits)
-    return beside if exists(beside) else config.gallery
+    with_hits = queries_gallery(config.hits)
+    return with_hits if exists(with_hits) else config.gallery
 
 
 def open_galleries(config: RerankConfig) -> tuple[Gallery, Gallery]:

@@ -1,4 +1,4 @@
-"""`eet search`: for every query, the nearest items of a gallery."""
+"""`eet search`: the nearest items of a gallery for every query."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
+from eet.device import Device
 from eet.errors import InputError
 from eet.gallery import (
     MANIFEST_NAME,
@@ -21,7 +21,7 @@ from eet.gallery import (
     read_model_record,
     write_hits,
 )
-from eet.retrieval.gallery_index import GalleryIndex, parts_behind
+from eet.retrieval.gallery_index import GalleryIndex, missing_parts
 from eet.retrieval.recall import Search, measured_recall
 from eet.retrieval.search import search_gallery
 from eet.storage import replace_folder, same_location
@@ -39,16 +39,18 @@ class SearchConfig(JobOptions):
 
     Attributes:
         gallery: Gallery that `eet encode` wrote.
-        queries: A folder of images, one image, or another gallery of the same model; the gallery itself is allowed, and then no item is
-            its own hit.
-        model: Bundle that encodes query images; not needed where the queries are a gallery.
+        queries: A folder of images, one image, or another gallery of the same model; it may be the gallery itself; then no item is its own
+            hit.
+        model: Bundle that encodes query images; not needed if the queries are a gallery.
         k: Hits for each query.
-        index: Folder that `eet index` wrote of the gallery: the search begins at once. One of kind ivf is approximate: its recall is
-            measured, printed, and kept in the hits file (Parquet metadata, eet.recall).
-        probes: Lists of an ivf index that a query looks into; default 16. More find more and take longer; all of them are exact.
-        recall_queries: Queries on which the recall of an approximate search is measured, by answering them exactly too.
-        shards: Ray actors that hold the gallery's parts between them, where it is too big for one machine; 1 searches in this process.
-        out: Parquet file of hits. Query images are encoded into a small gallery beside it, NAME.queries.
+        index: Folder that `eet index` wrote for the gallery, so that the search starts at once. An ivf index is approximate: its recall is
+            measured, printed, and stored in the hits file (Parquet metadata, eet.recall).
+        probes: Lists of an ivf index that a query searches; default 16. More lists find more hits and take longer; with all of them the
+            search is exact.
+        recall_queries: Number of queries that are also searched exactly, to measure the recall of an approximate search.
+        shards: Ray actors among which the parts of the gallery are divided, if it is too large for one machine; 1 searches in this
+            process.
+        out: Parquet file of hits. Query images are encoded into a small gallery next to it, NAME.queries.
     """
 
     gallery: str = field(metadata=LOCATION)
@@ -68,7 +70,7 @@ class SearchConfig(JobOptions):
         if self.probes is not None and self.probes < 1:
             found.append(f"--probes {self.probes}: use 1 or more")
         if self.probes is not None and self.index is None:
-            found.append("--probes is of an --index of kind ivf")
+            found.append("--probes needs an --index of kind ivf")
         if self.recall_queries < 1:
             found.append(f"--recall_queries {self.recall_queries}: use 1 or more")
         if self.shards < 1:
@@ -117,7 +119,7 @@ def _print_recall(recall: dict[str, float], hits: pa.Table, gallery: Gallery, qu
     items = gallery.manifest.num_ok - same_location(gallery.path, queries.path)
     full = pc.sum(pc.equal(hits["rank"], min(k, items))).as_py() or 0
     if full < queries.manifest.num_ok:
-        print(f"note: {queries.manifest.num_ok - full} queries got fewer hits than asked for: no more lie in the lists; use more --probes")
+        print(f"note: {queries.manifest.num_ok - full} queries got fewer hits than requested: their lists hold no more; use more --probes")
 
 
 def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
@@ -128,16 +130,16 @@ def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
 
 
 def _encode_queries(config: SearchConfig, gallery: Gallery) -> Gallery:
-    """The query images as a gallery beside the hits, with the real-valued hashes, which order hits inside a distance.
+    """Encodes the query images into a gallery next to the hits, with real-valued hashes, which order hits of equal distance.
 
-    Encoded anew each time, since a picture may have changed under its name; those of an earlier search into the same hits stay until the
-    new ones are whole.
+    They are encoded again for each search, because images may have changed. Queries of an earlier search with the same output stay until
+    the new ones are complete.
     """
     assert config.model is not None
     check_made_by(gallery, read_model_record(config.model), f"--model {config.model}")
     out = queries_gallery(config.out)
     if same_location(out, config.gallery):
-        raise InputError(f"--out {config.out} would put its queries into {out}, which is --gallery itself: choose another name")
+        raise InputError(f"--out {config.out} would write its queries to {out}, which is the --gallery: choose another name")
     with replace_folder(out, MANIFEST_NAME) as fresh:
         encode(
             EncodeConfig(
@@ -151,16 +153,16 @@ def _encode_queries(config: SearchConfig, gallery: Gallery) -> Gallery:
 
 @contextmanager
 def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[tuple[Search, Search | None]]:
-    """The search that the config asks for: over an index on disk, over shards on Ray, or over the gallery read into this process.
+    """Yields the search of the config: over an index on disk, over shards on Ray, or over the gallery read into this process.
 
-    With one that is approximate, the exact one too.
+    The second value is the exact search if the first is approximate, else None.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = Device.of().type
     if config.index is not None:
-        behind = parts_behind(config.index, gallery)
-        if behind:
+        missing = missing_parts(config.index, gallery)
+        if missing:
             raise InputError(
-                f"--index {config.index} lacks {len(behind)} of the gallery's {gallery.manifest.num_parts} parts: extend it with "
+                f"--index {config.index} lacks {len(missing)} of the gallery's {gallery.manifest.num_parts} parts: extend it with "
                 f"`eet index --gallery {config.gallery} --out {config.index}`"
             )
         index = GalleryIndex.load(config.index)

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from eet.errors import InputError
 from pipelines.distill import DistillConfig
 from pipelines.job.location import LOCATION, WEIGHTS, with_absolute_locations
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.job.recipes import not_given
 from pipelines.training.run import read_labelled_images
 from pipelines.trials.training import TrainingTrial
 from pipelines.trials.trainings import Trainings
@@ -20,27 +21,27 @@ FREE_ON_RESUME = ("costs", "train.cpus_per_worker", "train.gpus_per_worker", "tr
 
 @dataclass(kw_only=True)
 class SweepConfig(SweepOptions):
-    """Trains a student for each point of a search space, as `eet distill` would, and names the one to take.
+    """Trains a student for each point of a search space, as `eet distill` does, and chooses the best.
 
-    What is not in the space is as the flags say. Trials are judged by validation mAP: the test split is measured once, for the chosen one.
+    Options outside the space come from the flags. Trials are compared by validation mAP; the test split is measured once, at the end.
 
     Attributes:
         out: Folder for the table of trials, figures, best.yaml, and the trials' own folders.
-        space: loss_weights, keep_ratios, bits, joint; or the dotted path of a function of your own (module.function, on PYTHONPATH) that
-            gives a Ray Tune dictionary over the flags of `eet distill`.
-        space_options: What the space is given, for example '{form: grid}'.
-        trials: How many, where the space is random; a grid has its own number.
-        search: random draws (and grids), or optuna (extra 'optuna'), which draws the next trial by what the others reached.
-        scheduler: What stops hopeless trainings: asha, median, or none. Default asha for random draws whose cost is the same, else none: by
-            mAP alone the cheap end of a Pareto set would be stopped first, and a grid is there to be complete.
+        space: loss_weights, keep_ratios, bits, joint; or the dotted path of your own function (module.function, on PYTHONPATH) that
+            returns a Ray Tune dictionary over the flags of `eet distill`.
+        space_options: Arguments of the space, for example '{form: grid}'.
+        trials: Total number of trials of a random space; a grid has its own number.
+        search: random (draws, and grids), or optuna (extra 'optuna'), which draws the next trial from the results of earlier ones.
+        scheduler: Rule that stops poor trainings early: asha, median, or none. Default asha for random draws of equal cost, else none: by
+            mAP alone the cheap end of a Pareto set would be stopped first, and a grid should be complete.
         grace_epochs: Epochs before a training may be stopped; default a ninth of all.
-        costs: What a model costs, for the Pareto set: gmacs (multiply-adds of an image), latency_ms (timed after the last trial on an idle
+        costs: Costs of a model, for the Pareto set: gmacs (multiply-adds of an image), latency_ms (timed after the last trial on an idle
             device), code_bytes, row_bytes (with tokens).
-        concurrent: Trials at once; default as many as the cluster holds with a CPU (and a share of a GPU) for each worker.
+        concurrent: Trials at once; default as many as fit the cluster with a CPU (and a share of a GPU) for each worker.
         teacher: Bundle of a trained teacher for all trials.
-        shared_teacher: Train one teacher for each code length first, and let all trials follow it, frozen: a trial costs the student alone.
+        shared_teacher: First train one teacher for each code length, and use it, frozen, in all trials, which then train only students.
         weights: Backbone weights: a file, timm (downloads its own), or none (random).
-        resume: Go on with a sweep in --out that was cut off: failed trials again, finished ones never.
+        resume: Continue an interrupted sweep in --out: failed trials run again, finished ones do not.
         data: Labelled images.
         student: The network.
         loss: The objective.
@@ -65,6 +66,10 @@ class SweepConfig(SweepOptions):
     loss: LossOptions = field(default_factory=LossOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
+    def __post_init__(self) -> None:
+        self.student = replace(self.student, **not_given(self.student, "student", self.train.recipe))
+        self.loss = replace(self.loss, **not_given(self.loss, "loss", self.train.recipe))
+
     def problems(self) -> list[str]:
         found = super().problems() + self.local_only("teacher", "weights")
         if self.grace_epochs is not None and self.grace_epochs < 1:
@@ -72,7 +77,7 @@ class SweepConfig(SweepOptions):
         if not self.costs or len(set(self.costs)) < len(self.costs):
             found.append(f"--costs {list(self.costs)}: name one or more of {', '.join(TrainingTrial.cost_names)}, each once")
         if self.teacher and self.shared_teacher:
-            found.append("--teacher and --shared_teacher are both given: the first is trained already, the second would be trained")
+            found.append("--teacher and --shared_teacher are both given: give the first if a teacher is trained already, else the second")
         return found
 
     def trial_problems(self, parameters: Mapping[str, Any]) -> list[str]:
@@ -84,7 +89,7 @@ class SweepConfig(SweepOptions):
 
     @property
     def base(self) -> DistillConfig:
-        """The training that a trial is, before its parameters."""
+        """The training of a trial, before its parameters are set."""
         return with_absolute_locations(
             DistillConfig(
                 out=str(self.trials_dir),
@@ -107,10 +112,12 @@ def run(config: SweepConfig) -> SweepResult:
 
 
 def trainings_of(config: SweepConfig, tracking_uri: str | None = None) -> Trainings:
-    """The trials of a sweep, with the images that they share. ValueError where trials could not be judged by them."""
+    """The trials of a sweep, with the images that they share. InputError where trials cannot be compared by them."""
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
     if images.val is None:
-        raise InputError("trials are judged by validation mAP, and no image is held out: use --train.validation_share 0.1, or a val split")
+        raise InputError(
+            "trials are compared by validation mAP, and no image is held out: use --train.validation_share 0.1, or a val split"
+        )
     return Trainings(
         base=dataclasses.replace(config.base, tracking_uri=tracking_uri),
         trials_dir=config.trials_dir,

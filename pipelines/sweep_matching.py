@@ -1,4 +1,4 @@
-"""`eet sweep-matching`: many re-rankings of given hits over a search space on Ray Tune: how they are ranked best, and what that costs."""
+"""`eet sweep-matching`: many re-rankings of given hits over a search space on Ray Tune: quality against time."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,24 +15,24 @@ from pipelines.trials.tuning import SweepOptions, SweepResult, run_sweep
 
 @dataclass(kw_only=True)
 class SweepMatchingConfig(SweepOptions):
-    """Re-ranks given hits for each point of a search space, as `eet rerank` would, and names the best way. Nothing is trained.
+    """Re-ranks given hits for each point of a search space, as `eet rerank` does, and chooses the best. Nothing is trained.
 
-    Trials are judged by MAP@R on half of the queries; the chosen one is measured once on the other half.
+    Trials are compared by MAP@R on half of the queries; the chosen one is measured once on the other half.
 
     Attributes:
         out: Folder for the table of trials, figures, best.yaml, and the trials' own folders.
-        hits: Parquet file that `eet search` wrote, of labelled queries, with as many hits each as the gallery has matches, or more.
+        hits: Parquet file that `eet search` wrote for labelled queries, with at least as many hits as matches in the gallery.
         gallery: The labelled gallery that was searched, encoded with --tokens.
-        queries: Gallery of the queries, with tokens; default the one that `eet search` put beside the hits.
+        queries: Gallery of the queries, with tokens; default the one that `eet search` wrote with the hits.
         top: Hits of a query that are re-ranked.
-        global_similarity: hamming, asymmetric or embedding, as of `eet rerank`; default asymmetric where the queries have hashes.
-        space: matching, or the dotted path of a function of your own (module.function, on PYTHONPATH) that gives a Ray Tune dictionary
+        global_similarity: hamming, asymmetric or embedding, as in `eet rerank`; default asymmetric if the queries have hashes.
+        space: matching, or the dotted path of your own function (module.function, on PYTHONPATH) that returns a Ray Tune dictionary
             over the flags of `eet rerank`.
-        space_options: What the space is given, for example '{form: grid}'.
-        trials: How many, where the space is random; a grid has its own number.
-        search: random draws (and grids), or optuna (extra 'optuna'), which draws the next trial by what the others reached.
+        space_options: Arguments of the space, for example '{form: grid}'.
+        trials: Total number of trials of a random space; a grid has its own number.
+        search: random (draws, and grids), or optuna (extra 'optuna'), which draws the next trial from the results of earlier ones.
         concurrent: Trials at once; default as many as the cluster has CPUs.
-        resume: Go on with a sweep in --out that was cut off: failed trials again, finished ones never.
+        resume: Continue an interrupted sweep in --out: failed trials run again, finished ones do not.
     """
 
     spaces: ClassVar[Mapping[str, str]] = {"matching": "tune_spaces.matching.matching"}
@@ -56,7 +56,7 @@ class SweepMatchingConfig(SweepOptions):
 
     @property
     def base(self) -> RerankConfig:
-        """The re-ranking that a trial is, before its parameters."""
+        """The re-ranking of a trial, before its parameters are set."""
         return with_absolute_locations(
             RerankConfig(
                 hits=self.hits,
@@ -79,7 +79,7 @@ def run(config: SweepMatchingConfig) -> SweepResult:
 
 
 def rerankings_of(config: SweepMatchingConfig, tracking_uri: str | None = None) -> Rerankings:
-    """The trials of a sweep, with the hits that they share. ValueError where trials could not be judged by them."""
+    """The trials of a sweep, with the hits that they share. InputError where trials cannot be compared by them."""
     halves, before = read_halves(config.base, seed=config.seed)
     return Rerankings(
         base=dataclasses.replace(config.base, tracking_uri=tracking_uri),

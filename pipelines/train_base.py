@@ -1,14 +1,15 @@
-"""`eet train-base`: a base model for re-ranking, by metric learning on labels of which none is tested."""
+"""`eet train-base`: a base model for re-ranking, by metric learning; training and test labels are disjoint."""
 
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
+from eet.device import Precision
 from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, PUBLISHED_WIDTH, build_base
 from eet.errors import InputError
 from eet.training import FitSettings, LabelledImages, MetricLearningTask
 from pipelines.job.location import LOCATION, WEIGHTS
-from pipelines.job.options import DataOptions, JobOptions, TrainOptions
+from pipelines.job.options import DataOptions, JobOptions, LoopOptions
 from pipelines.training.run import TrainingResult, check_output, read_labelled_images, run_training
 
 
@@ -17,9 +18,9 @@ class MarginOptions:
     """The margin loss and its batches. Defaults are the published ones.
 
     Attributes:
-        margin: How far a positive must lie within the boundary of its label, and a negative outside.
-        beta: Where the boundary of every label begins, a distance between unit vectors (0 to 2).
-        beta_learning_rate: Of the boundaries.
+        margin: How far a positive must be inside the boundary of its label, and a negative outside.
+        beta: Initial boundary of every label, a distance between unit vectors (0 to 2).
+        beta_learning_rate: Learning rate of the boundaries.
         images_per_label: Images of each label in a batch.
     """
 
@@ -42,17 +43,17 @@ class MarginOptions:
 
 
 @dataclass(kw_only=True)
-class BaseTrainOptions(TrainOptions):
-    """How it is trained. Defaults are the published ones.
+class BaseTrainOptions(LoopOptions):
+    """Training options. Defaults are the published ones.
 
     Attributes:
         optimizer: adam (weight decay as part of the gradient), adamw or sgd.
         schedule: constant, or a cosine to 0.
-        validation_share: Share of the training labels held out, with all their images, to choose the checkpoint, where the dataset has no
-            val split of its own labels; 0 trains on all and takes the last epoch.
-        micro_batch_size: Images a worker runs at once; where they are fewer than its share of a step, all are run a second time for the
-            gradient, since pairs are formed over the whole batch. Default: all at once on a GPU, 16 on a CPU.
-        compile: Not for base models: mining has another form for each batch.
+        validation_share: Share of the training labels held out, with all their images, to choose the checkpoint, if the dataset has no val
+            split with separate labels; 0 trains on all and takes the last epoch.
+        micro_batch_size: Images that a worker runs at once. If they are fewer than its share of a step, all are run a second time for the
+            gradient, because pairs are formed over the whole batch. Default: all at once on a GPU, 16 on a CPU.
+        compile: Not supported for base models: mining has another shape for each batch.
     """
 
     epochs: int = 150
@@ -62,28 +63,28 @@ class BaseTrainOptions(TrainOptions):
     weight_decay: float = 4e-4
     warmup_steps: int | None = 0
     schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     validation_share: float = 0.0
 
-    def settings(self, seed: int) -> FitSettings:
-        return dataclasses.replace(super().settings(seed), constant_rate=self.schedule == "constant")
+    def settings(self, seed: int, *, num_images: int) -> FitSettings:
+        return dataclasses.replace(super().settings(seed, num_images=num_images), constant_rate=self.schedule == "constant")
 
 
 @dataclass(kw_only=True)
 class TrainBaseConfig(JobOptions):
     """Trains a backbone with a head for search by cosine and re-ranking by transport.
 
-    Labels of training and test are disjoint: the dataset's own splits where they are (sop), else the first half of the labels trains and
-    the rest tests.
+    Labels of training and test are disjoint: the dataset's own splits if they are disjoint (sop), else the first half of the labels is
+    for training and the rest for the test.
 
     Attributes:
         out: Folder for the bundle, checkpoints, curves, measures and the split.
         backbone: deit_*, vit_* (with a CLS token), swin_*, resnet* of timm; cvt_13, cvt_21 of transformers (extra cvt).
         backbone_options: Further arguments of the backbone's constructor.
-        embedding_width: Of the head, for image and patches.
+        embedding_width: Outputs of the head, for image and patches.
         image_size: Side of the input in pixels; default the backbone's own.
         weights: Backbone weights: a file, timm (downloads its own; transformers does for cvt), or none (random).
-        resume: Continue a run in --out that was cut off.
+        resume: Continue an interrupted run in --out.
         data: Labelled images.
         loss: The objective.
         train: The training.
@@ -102,6 +103,10 @@ class TrainBaseConfig(JobOptions):
 
     def problems(self) -> list[str]:
         found = super().problems() + self.local_only("out", "weights")
+        if self.data.unseen_share or self.data.unseen:
+            found.append(
+                "--data.unseen, --data.unseen_share: a base model is always tested on labels that were not trained; leave them out"
+            )
         if self.embedding_width < 1:
             found.append(f"--embedding_width {self.embedding_width}: use 1 or more")
         per_label, batch = self.loss.images_per_label, self.train.batch_size
@@ -123,9 +128,9 @@ def run(config: TrainBaseConfig) -> TrainingResult:
 
 
 def task_of(config: TrainBaseConfig, images: LabelledImages) -> MetricLearningTask:
-    """Network and images of the run. ValueError where there is but one label to train on."""
+    """Network and images of the run. InputError where there is only one label to train on."""
     if images.train.num_labels < 2:
-        raise InputError("there is but one label to train on: without another, no image has a negative")
+        raise InputError("there is only one label to train on: without another, no image has a negative")
     side = config.image_size
     model = build_base(
         config.backbone,

@@ -1,11 +1,13 @@
 """`eet train-teacher`: an unpruned teacher alone, for staged distillation."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from eet.training import HashingTask, LabelledImages
-from eet.vit import HashInput
+from eet.vit import DEFAULT_LABEL_WEIGHT, HashInput
 from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, StudentOptions, TrainOptions
+from pipelines.job.recipes import not_given
 from pipelines.training.run import (
     TrainingResult,
     check_output,
@@ -24,14 +26,16 @@ class TeacherOptions:
         backbone: Any timm ViT with a CLS token: deit_*, vit_*. It may be larger than the student; patch and image size must be the same.
         backbone_options: Further arguments of timm's constructor.
         bits: Length of the hash code, the same as the student's.
-        hash_input: What the hash head reads: logits as published, or probabilities (see `eet distill --help`).
+        hash_input, label_weight, target_codes: See `eet distill --help`.
         image_size: Side of the input in pixels; default the backbone's own.
     """
 
     backbone: str = "deit_small_patch16_224"
     backbone_options: dict[str, object] = field(default_factory=dict)
     bits: int = 64
-    hash_input: HashInput = "logits"
+    hash_input: HashInput | None = None
+    label_weight: float = DEFAULT_LABEL_WEIGHT
+    target_codes: Literal["separated", "published"] | None = None
     image_size: int | None = None
 
     def as_student(self) -> StudentOptions:
@@ -41,6 +45,8 @@ class TeacherOptions:
             backbone_options=self.backbone_options,
             bits=self.bits,
             hash_input=self.hash_input,
+            label_weight=self.label_weight,
+            target_codes=self.target_codes,
             keep_ratios=(),
             image_size=self.image_size,
         )
@@ -69,6 +75,9 @@ class TrainTeacherConfig(JobOptions):
     student: TeacherOptions = field(default_factory=TeacherOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
+    def __post_init__(self) -> None:
+        self.student = replace(self.student, **not_given(self.student, "student", self.train.recipe))
+
     def problems(self) -> list[str]:
         return super().problems() + self.local_only("out", "weights")
 
@@ -91,5 +100,8 @@ def task_of(config: TrainTeacherConfig, images: LabelledImages) -> HashingTask:
         train=images.train,
         val=images.val,
         test=images.test,
-        target_codes_Cb=target_codes_of(images.train, num_bits=network.bits, seed=config.seed),
+        unseen=images.unseen,
+        target_codes_Cb=target_codes_of(images.train, network, seed=config.seed),
+        probe=bool(config.train.probe),
+        seed=config.seed,
     )

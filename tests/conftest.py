@@ -78,7 +78,7 @@ def tiny_birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tiny_birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the drawn birds, each of the 48 pictures under four names."""
+    """A folder of the drawn birds, each of the 48 images under four names."""
     from eet.datasets import synthetic
 
     folder = tmp_path_factory.mktemp("photos")
@@ -125,14 +125,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_birds: Path) -> Pa
         backbone_options={"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2},
         seed=3,
     )
-    # Untrained, every picture has nearly the same hash: centred and spread by a random matrix, the codes differ.
+    # Untrained, every image has nearly the same hash: centred and spread by a random matrix, the codes differ.
     with torch.no_grad():
         random = torch.Generator().manual_seed(1)
         student.trunk.head.weight.normal_(generator=random)
         student.head_hash.weight.normal_(generator=random)
-        pictures = torch.stack([student.preprocess(picture_at(train.location(row))) for row in range(len(train))])
+        images = torch.stack([student.preprocess(image_at(train.location(row))) for row in range(len(train))])
         student.eval()
-        student.head_hash.bias.copy_(-student(pictures, tokens=False).hash.median(dim=0).values)
+        student.head_hash.bias.copy_(-student(images, tokens=False).hash.median(dim=0).values)
     folder = tmp_path_factory.mktemp("model") / "bundle"
     save_bundle(
         student,
@@ -157,7 +157,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def picture_at(location: str):  # type: ignore[no-untyped-def]
+def image_at(location: str):  # type: ignore[no-untyped-def]
     from eet.images import read_image
 
     return read_image(location)

@@ -1,4 +1,4 @@
-"""`import eet`: light, with a version, and with `eet.search` as both the verb and the package of the indexes."""
+"""`import eet`: light, with a version, and with `eet.search` as both the function and the package of the indexes."""
 
 import json
 import subprocess
@@ -49,13 +49,14 @@ def gallery(tmp_path_factory) -> str:
 
 
 FIRST = {
-    "the verb": "import eet",
+    "the function": "import eet",
     "a name of the package": "from eet.search import HammingIndex; import eet",
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", FIRST)
-def test_search_is_both_the_verb_and_the_package(gallery, first):
+def test_search_is_both_the_function_and_the_package(gallery, first):
     code = f"""
 import sys
 {FIRST[first]}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 AT_THE_TOP = {"torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "safetensors", "eet"} | set(sys.stdlib_module_names)
 
 # Compiled loops: numba finds what it compiled for an earlier process only where functions stand at the top of their module. So these
-# import numba (and llvmlite, its compiler's) at theirs, and everybody else imports them inside the function that uses them.
+# import numba (and llvmlite, its compiler's) at module level, and other modules import them inside the function that uses them.
 COMPILED = {"eet.hashing.popcount", "eet.matching.compiled_sinkhorn", "eet.metrics.match_scan", "eet.search.bit_planes", "eet.search.scan"}
 COMPILED |= {  # the vector operations that the matching kernel is compiled from
     f"eet.matching.simd.{name}"
@@ -39,7 +39,7 @@ OF_NO_ONE_MODULE = {
     "pipelines/test_lost_nodes.py": "encoding and re-ranking while nodes are lost",
     "pipelines/test_object_store.py": "encoding and search from S3 to S3",
     "pipelines/test_on_gpu.py": "every job on a GPU",
-    "pipelines/test_real_weights.py": "training and encoding with ImageNet weights and photographs",
+    "pipelines/test_real_weights.py": "training and encoding with ImageNet weights and real images",
     "tune_spaces/test_spaces.py": "every search space draws what its job accepts",
 }
 

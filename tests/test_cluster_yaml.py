@@ -56,7 +56,7 @@ def lint(cluster: dict[str, Any]) -> list[str]:
 
     gpu_groups = {name: group for name, group in groups.items() if group["resources"].get("GPU")}
     if gpu_groups and len(gpu_groups) < len(groups):
-        faults.append("groups: nodes without a GPU get no work beside nodes with one")
+        faults.append("groups: nodes without a GPU get no work if there are nodes with one")
     if not gpu_groups:
         faults.append("groups: none has a GPU")
     for name, group in gpu_groups.items():

@@ -12,7 +12,7 @@ from PIL import Image
 import eet
 from eet.vit import load_bundle
 
-pytestmark = pytest.mark.timeout(600)  # each script is a process that imports torch, and one trains
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]  # each script is a process that imports torch, and one trains
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -29,7 +29,7 @@ def run(script: str, *arguments: object) -> str:
 
 
 def measure(printed: str, name: str) -> float:
-    return float(re.search(rf"^{re.escape(name)} +([\d.]+)$", printed, re.MULTILINE)[1])
+    return float(re.search(rf"^{re.escape(name)} +([\d.]+)(?: ±[\d.]+)?$", printed, re.MULTILINE)[1])
 
 
 @pytest.fixture(scope="module")

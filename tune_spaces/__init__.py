@@ -1,1 +1,1 @@
-"""What is swept: one module per search space, each a function from a small typed choice to a Ray Tune dictionary."""
+"""Search spaces: one module for each, with a function from a few typed options to a Ray Tune dictionary."""

@@ -1,4 +1,4 @@
-"""The length of the hash code: what a row of the gallery costs, against how well codes tell labels apart."""
+"""The length of the hash code: the size of a gallery row against how well codes separate labels."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,9 @@ PUBLISHED_BITS = (16, 32, 48, 64)
 def bits(form: Literal["random", "grid"] = "grid", *, lengths: tuple[int, ...] = PUBLISHED_BITS) -> dict[str, Any]:
     """Tune's search space over the flag student.bits.
 
-    form: 'grid' takes each length once; 'random' draws one for each trial. lengths: the choices, each 1 or more; published are 16 to 64.
+    Args:
+        form: 'grid' takes each length once; 'random' draws one for each trial.
+        lengths: the choices, each 1 or more; published are 16 to 64.
     """
     if not lengths or min(lengths) < 1:
         raise ValueError(f"lengths {tuple(lengths)}: give one or more numbers from 1")

@@ -17,8 +17,14 @@ def joint(
 ) -> dict[str, Any]:
     """Tune's search space over the flags of `loss_weights`, `keep_ratios` and `bits`, each in its random form.
 
-    A grid over all of them would be thousands of trainings. lengths: of `bits`; stages, ratios, depth: of `keep_ratios`; masked_patches: of
-    `loss_weights`.
+    A grid over all of them would be thousands of trainings.
+
+    Args:
+        lengths: see `bits`.
+        stages: see `keep_ratios`.
+        ratios: see `keep_ratios`.
+        depth: see `keep_ratios`.
+        masked_patches: see `loss_weights`.
     """
     return (
         loss_weights("random", masked_patches=masked_patches)

@@ -1,4 +1,4 @@
-"""The pruning schedule: how much each stage keeps, and, where asked, behind which blocks the stages lie."""
+"""The pruning schedule: how much each stage keeps, and optionally after which blocks the stages are."""
 
 from itertools import combinations
 from typing import Any, Literal
@@ -17,14 +17,17 @@ def keep_ratios(
 ) -> dict[str, Any]:
     """Tune's search space over the flags student.keep_ratios (one parameter a stage, counted from 0) and student.prune_after.
 
-    A keep ratio is the share of the living patches that a stage keeps, so whatever is drawn, the number of patches falls from stage to
-    stage, and the stages' blocks increase.
+    A keep ratio is the share of the living patches that a stage keeps, so the number of patches never rises from stage
+    to stage.
 
-    form: 'random' draws each stage's ratio from `ratios`, uniform; 'grid' crosses 0.25, 0.5 and 0.75 (the published ratios are of these).
-    stages: how many, 1 or more. ratios: least and greatest ratio drawn, 0 < least < greatest <= 1.
-    depth: the network's number of blocks, to sweep the stages' places too: every increasing choice of blocks from a quarter of the depth
-    (before it, importance means little) to the last but one; None leaves student.prune_after as it is (by default 4, 8, 10 of 12, scaled).
-    The places are written as on the command line, '[4, 8, 10]', which Optuna can store too.
+    Args:
+        form: 'random' draws each stage's ratio from `ratios`, uniformly; 'grid' crosses 0.25, 0.5 and 0.75 (which include the published
+            ratios).
+        stages: number of stages, 1 or more.
+        ratios: smallest and largest ratio drawn, 0 < smallest < largest <= 1.
+        depth: number of blocks of the network, to sweep the stages' blocks too: every increasing choice of blocks from a quarter of the
+            depth (before that, importance means little) to the last but one. None keeps student.prune_after (by default 4, 8, 10 of 12,
+            scaled). Blocks are written as on the command line, '[4, 8, 10]', which Optuna can store.
     """
     if stages < 1:
         raise ValueError(f"stages {stages}: a student has 1 or more")

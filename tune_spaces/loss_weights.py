@@ -12,12 +12,12 @@ PUBLISHED = (0.1, 1.0)
 def loss_weights(
     form: Literal["random", "grid", "figures"] = "random", *, masked_patches: tuple[int, ...] = (4,), bits: tuple[int, ...] = ()
 ) -> dict[str, Any]:
-    """Tune's search space over the flags loss.beta, loss.sigma and loss.masked_patches, and student.bits where asked.
+    """Tune's search space over the flags loss.beta, loss.sigma and loss.masked_patches, and student.bits if `bits` is given.
 
     form: 'random' draws beta from 0.01..1 and sigma from 0.1..5, log-uniform, around the published 0.1 and 1; 'grid' crosses five values of
-    each over the same ranges; 'figures' moves one of the two at a time, the other at its published value: nine pairs, as the paper's two
-    figures show them. masked_patches: the choices for w, each 0 or more; published is 4. bits: code lengths to cross with all of it (in the
-    random form: to draw from); none leaves the length as it is.
+    each over the same ranges; 'figures' moves one of the two at a time, the other at its published value: nine pairs, like the paper's two
+    figures. masked_patches: the choices for w, each 0 or more; published is 4. bits: code lengths to cross with all of these (in the random
+    form: to draw from); if empty, the length is not swept.
     Source of the two weights: EET, figures 4 and 5, which sweep them for 16 to 64 bits.
     """
     if not masked_patches or min(masked_patches) < 0:

@@ -1,4 +1,4 @@
-"""How hits are re-ranked by optimal transport: nothing is trained, a given gallery is scored."""
+"""The options of re-ranking by optimal transport. Nothing is trained."""
 
 from typing import Any, Literal
 
@@ -20,21 +20,21 @@ def matching(
 ) -> dict[str, Any]:
     """Tune's search space over the flags marginal, transported, epsilon and weight of `eet rerank`.
 
-    form: 'grid' crosses the choices; 'random' draws a marginal, and numbers between the least and the greatest of each: the transported
+    form: 'grid' crosses the choices; 'random' draws a marginal, and numbers between the smallest and the largest of each: the transported
     share uniform, epsilon and weight log-uniform (published are 0.05 and 1).
     marginals: the choices; see `eet.matching.marginals` for what each means. transported: shares of the mass, above 0 to 1. epsilons: above
-    0. weights: of the structural score beside the global one, above 0.
+    0. weights: of the structural score, above 0; the global one has weight 1.
     """
     unknown = [name for name in marginals if name not in MARGINALS]
     if unknown or not marginals:
         raise ValueError(f"marginals {tuple(marginals)}: choose from {', '.join(MARGINALS)}")
-    for name, values, most, told in (
+    for name, values, most, allowed in (
         ("transported", transported, 1.0, "above 0 to 1"),
         ("epsilons", epsilons, float("inf"), "above 0"),
         ("weights", weights, float("inf"), "above 0"),
     ):
         if not values or not 0 < min(values) <= max(values) <= most:
-            raise ValueError(f"{name} {tuple(values)}: give one or more numbers {told}")
+            raise ValueError(f"{name} {tuple(values)}: give one or more numbers {allowed}")
     if form == "grid":
         return {
             "marginal": tune.grid_search(list(marginals)),

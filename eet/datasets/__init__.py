@@ -1,4 +1,4 @@
-"""Datasets of look-alike things: one module per benchmark, all read into the same table of path, label and split."""
+"""Datasets of look-alike things: one module per benchmark. All are read into the same table of path, label and split."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ from eet.datasets import aircraft, cars, cub, folder, food101, nabirds, sop, syn
 from eet.datasets.class_disjoint import class_disjoint, hold_out_labels, with_own_labels
 from eet.datasets.image_files import IMAGE_SUFFIXES, list_image_files
 from eet.datasets.image_table import SPLITS, ImageTable
+from eet.datasets.unseen import split_unseen
 from eet.datasets.validation import hold_out_validation
 from eet.errors import InputError
 
@@ -21,15 +22,20 @@ DATASETS: dict[str, Callable[..., ImageTable]] = {
     "table": table_file.load,
     "synthetic": synthetic.load,
 }
-"""Loader of each dataset by name. Every one takes the root folder; "table" also takes the table."""
+"""Name -> loader. Every loader takes the root folder; "table" also takes the table."""
 
 
 def load_dataset(name: str, root: str | None, *, table: str | None = None) -> ImageTable:
-    """Reads the dataset `name` at `root`, the folder as its archive unpacks or the folder around that.
+    """Reads a dataset.
 
-    `table` is for the dataset "table" alone, which reads root/split.csv without it and takes the table's own folder
-    for root where root is None. Raises ValueError for an unknown name, a table with another dataset, or no root;
-    FileNotFoundError when root is not laid out as the dataset is.
+    Args:
+        name: a name in DATASETS.
+        root: the folder that the dataset's archive unpacks to, or the folder around it.
+        table: file for the dataset "table" only; default root/split.csv. If root is None, the folder of the table is the root.
+
+    Raises:
+        InputError: an unknown name, a table for another dataset, or no root.
+        NotFoundError: the files in root are not laid out as in the dataset.
     """
     if name not in DATASETS:
         raise InputError(f"dataset {name!r} is not one of {', '.join(DATASETS)}")
@@ -52,5 +58,6 @@ __all__ = [
     "hold_out_validation",
     "list_image_files",
     "load_dataset",
+    "split_unseen",
     "with_own_labels",
 ]

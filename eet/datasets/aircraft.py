@@ -13,7 +13,9 @@ VARIANTS = "data/variants.txt"
 def load(root: str) -> ImageTable:
     """Reads fgvc-aircraft-2013b/ (or the folder around it) by variant; train is the published trainval list.
 
-    Raises FileNotFoundError when a list is missing, ValueError when a list uses a variant that variants.txt lacks.
+    Raises:
+        NotFoundError: a list is missing.
+        InputError: a list uses a variant that variants.txt lacks.
     """
     folder = find_archive_root(root, "fgvc-aircraft-2013b", (VARIANTS, *LISTS.values(), "data/images"))
     variants = read_names(folder / VARIANTS)

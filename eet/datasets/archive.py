@@ -1,4 +1,4 @@
-"""Finding and reading the list files of a benchmark as its archive unpacks."""
+"""Finding and reading the list files of an unpacked benchmark archive."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,8 +9,14 @@ from eet.errors import InputError, NotFoundError
 def find_archive_root(root: str, wrapper: str | None, required: Sequence[str]) -> Path:
     """The folder that holds every file or folder of `required`: `root` itself, or `root/wrapper`.
 
-    `wrapper` is the folder that the archive wraps itself in, None where it has none. Raises FileNotFoundError naming
-    what was looked for and where, ValueError when root is a URI (the lists of a benchmark are read from a local copy).
+    Args:
+        root: local folder.
+        wrapper: top folder of the archive; None if it has none.
+        required: paths relative to the folder.
+
+    Raises:
+        NotFoundError: a required file is missing; the message names it.
+        InputError: root is a URI (the lists of a benchmark are read from a local copy).
     """
     if "://" in root:
         raise InputError(
@@ -24,7 +30,7 @@ def find_archive_root(root: str, wrapper: str | None, required: Sequence[str]) -
     for candidate in candidates:
         if all((candidate / name).exists() for name in required):
             return candidate
-    # The candidate that comes closest is the one the user meant: name what is missing there.
+    # The user probably means the candidate with the most files: name what is missing there.
     closest = max(candidates, key=lambda candidate: sum((candidate / name).exists() for name in required))
     missing = [name for name in required if not (closest / name).exists()]
     wanted = f"{wrapper}/ as its archive unpacks, or the folder around it" if wrapper else "the folder"
@@ -32,9 +38,10 @@ def find_archive_root(root: str, wrapper: str | None, required: Sequence[str]) -
 
 
 def read_pairs(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line number from 1, first word, rest of the line) for each line that is not blank.
+    """Yields (line number from 1, first word, rest of the line) of each line that is not blank.
 
-    Raises ValueError, naming file and line, where a line has no second word.
+    Raises:
+        InputError: a line has no second word; the message names file and line.
     """
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -53,7 +60,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def check_names(path: Path, allowed: Sequence[str], allowed_by: Path, used: Sequence[str]) -> None:
-    """Raises ValueError when the list `path` uses a label that the class list `allowed_by` does not name."""
+    """InputError where the list `path` uses a label that the list `allowed_by` does not name."""
     unknown = sorted(set(used) - set(allowed))
     if unknown:
         raise InputError(

@@ -17,8 +17,11 @@ META = "devkit/cars_meta.mat"
 def load(root: str) -> ImageTable:
     """Reads devkit/*.mat over cars_train/ and cars_test/; names from devkit/cars_meta.mat where it exists.
 
-    The test annotations with labels are a download of their own: they may lie in devkit/ or beside it. Raises
-    FileNotFoundError when a file is missing, ValueError when annotations carry no labels.
+    The test annotations with labels are a separate download, in devkit/ or in the folder around it.
+
+    Raises:
+        NotFoundError: a file is missing.
+        InputError: the annotations have no labels.
     """
     folder = find_archive_root(root, "stanford_cars", (TRAIN, "cars_train", "cars_test"))
     test = folder / "devkit" / TEST

@@ -1,4 +1,4 @@
-"""Splits by label, for metric learning: what is tested was never seen in training."""
+"""Splits by label, for metric learning: test labels are not in the training images."""
 
 import numpy as np
 
@@ -8,11 +8,13 @@ from eet.errors import InputError
 
 
 def class_disjoint(table: ImageTable) -> ImageTable:
-    """The first half of the labels as 'train', the rest as 'test', whatever the table's own splits were.
+    """Makes the first half of the labels 'train' and the rest 'test', and ignores the table's own splits.
 
-    With C labels, 0 .. C // 2 - 1 train: of CUB-200-2011 the published 1-100 / 101-200, of Stanford Cars the first 98 / last 98. A table
-    whose own test labels are in no other split (Stanford Online Products) is returned as it is. Images without a label are left out.
-    Raises ValueError where there are fewer than two labels.
+    With C labels, 0 .. C // 2 - 1 train: for CUB-200-2011 the published 1-100 / 101-200, for Stanford Cars the first and last 98. A table
+    whose own test labels are in no other split (Stanford Online Products) keeps its splits. Images without a label are left out.
+
+    Raises:
+        InputError: there are fewer than two labels.
     """
     if table.num_labels < 2:
         raise InputError(f"{table.root} has {table.num_labels} labels: splitting them in two takes at least two")
@@ -25,10 +27,17 @@ def class_disjoint(table: ImageTable) -> ImageTable:
 
 
 def hold_out_labels(table: ImageTable, share: float, seed: int) -> ImageTable:
-    """Turns all images of a share of the training labels into 'val', which chooses the checkpoint.
+    """Turns all images of a share of the training labels into the split 'val'.
 
-    `share` in 0 .. 1, 1 excluded: round(share * labels) are drawn by `seed`, at least one and not all. A table that has 'val' already is
-    returned as it is, and so is any table when share is 0. Raises ValueError when share is outside its range, or there is but one label.
+    A table that already has 'val' is returned unchanged, and so is any table if share is 0.
+
+    Args:
+        table: the images.
+        share: in 0 .. 1, 1 excluded; round(share * labels) labels are drawn, at least one and not all.
+        seed: of the draw.
+
+    Raises:
+        InputError: share is out of range, or there is only one label.
     """
     if not 0 <= share < 1:
         raise InputError(f"validation share {share} should be at least 0 (none) and less than 1")
@@ -36,7 +45,7 @@ def hold_out_labels(table: ImageTable, share: float, seed: int) -> ImageTable:
         return table
     labels = np.unique(table.labels[table.splits == "train"])
     if len(labels) < 2:
-        raise InputError(f"a validation share of {share} takes whole labels, and there is but {len(labels)} to train on: use 0")
+        raise InputError(f"a validation share of {share} takes whole labels, and there is only {len(labels)} to train on: use 0")
     count = min(max(round(share * len(labels)), 1), len(labels) - 1)
     drawn = np.random.default_rng(seed).permutation(labels)[:count]
     splits = np.where((table.splits == "train") & np.isin(table.labels, drawn), "val", table.splits).astype("<U5")
@@ -44,7 +53,7 @@ def hold_out_labels(table: ImageTable, share: float, seed: int) -> ImageTable:
 
 
 def with_own_labels(table: ImageTable) -> ImageTable:
-    """The same images with labels counted anew, 0 .. C-1 over the C labels that they have. Every image must have one."""
+    """The same images with labels renumbered to 0 .. C-1 over the C labels that occur. Every image must have a label."""
     assert (table.labels >= 0).all()
     labels, used = contiguous_labels(table.labels.tolist())
     return ImageTable(table.root, table.paths, labels, table.splits, tuple(table.label_names[label] for label in used))

@@ -11,17 +11,23 @@ from eet.datasets.stratified import draw_stratified
 from eet.errors import InputError, NotFoundError
 
 TEST_SHARE = 0.2
-"""Share of each label that becomes 'test' where the folders name no splits."""
+"""Share of each label that becomes 'test' if the folders have no splits."""
 
 
 def load(root: str) -> ImageTable:
-    """Reads one folder per label; images may lie deeper inside it.
+    """Reads a folder with one subfolder per label; images may be in deeper folders.
 
-    Where root has a folder train, val or test, those are the splits and the labels are beneath. Otherwise a fifth of
-    each label becomes 'test', the rest 'train', with at least one training image a label: chosen by a digest of path
-    and label, so it is the same wherever the folder lies, and an image added to one label moves no image of another by
-    more than the rounding of counts. Files without an image suffix are left. Raises FileNotFoundError when root is no
-    folder or holds no image, ValueError when an image lies outside every label folder.
+    If root has a folder train, val or test, those are the splits, with the label folders inside. Otherwise a fifth of each label becomes
+    'test' and the rest 'train', with at least one training image per label. The choice depends on a digest of path and label, not on
+    where the folder is; images added to one label do not change the split of other labels, except by rounding. Files without an image
+    suffix are ignored.
+
+    Args:
+        root: local folder or URI.
+
+    Raises:
+        NotFoundError: root is not a folder, or holds no image.
+        InputError: an image is outside every label folder.
     """
     paths, others = list_image_files(root)
     if not paths:

@@ -14,7 +14,9 @@ CLASSES = "meta/classes.txt"
 def load(root: str) -> ImageTable:
     """Reads food-101/ (or the folder around it): meta/{classes,train,test}.txt, lines of CLASS/ID.
 
-    Raises FileNotFoundError when a list is missing, ValueError when a line is not CLASS/ID or its class is unlisted.
+    Raises:
+        NotFoundError: a list is missing.
+        InputError: a line is not CLASS/ID, or its class is not listed.
     """
     folder = find_archive_root(root, "food-101", (CLASSES, *LISTS.values(), "images"))
     classes = read_names(folder / CLASSES)

@@ -12,27 +12,28 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 
 
 def is_image_file(path: str) -> bool:
-    """Whether a file's name ends as a picture's does, in any case."""
+    """Whether a file has an image suffix, in any case."""
     return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def image_location(root: str, path: str) -> str:
-    """Where the image lies that a table calls `path`: below `root`, a folder or a URI (whose options stay); an absolute path or a URI as it
-    is."""
+    """The location of an image with this `path` in a table: below `root` (a folder or a URI, whose options are kept); an absolute path or a
+    URI is unchanged.
+    """
     return path if path.startswith("/") or "://" in path else join_location(root, path)
 
 
 def folder_of(location: str) -> str:
-    """The folder that a file lies in, a local path or a URI with its options; '.' for a bare file name."""
+    """The folder of a file, a local path or a URI with its options; '.' for a bare file name."""
     path, options = split_options(location)
     folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
     return folder + options
 
 
 def list_image_files(root: str) -> tuple[list[str], int]:
-    """Every file under `root` with an image suffix (any case), and how many other files were left.
+    """All files under `root` with an image suffix (any case), sorted, and the number of other files.
 
-    Paths and errors are those of `iter_files`; sorted.
+    Paths and errors are those of `iter_files`.
     """
     images, others = [], 0
     for path in iter_files(root):
@@ -44,17 +45,22 @@ def list_image_files(root: str) -> tuple[list[str], int]:
 
 
 def iter_files(root: str) -> Iterator[str]:
-    """Every file under `root`, a local folder or any URI that `eet.storage` opens.
+    """All files under `root`, a local folder or any URI that `eet.storage` opens.
 
-    Paths are relative to it, '/'-separated, in no particular order. Hidden files and folders (a leading dot) are skipped. Links to
-    folders are followed, each folder once. Raises FileNotFoundError when root is not a folder.
+    Hidden files and folders (a leading dot) are skipped. Links to folders are followed, each folder once.
+
+    Returns:
+        Paths relative to root, '/'-separated, in no particular order.
+
+    Raises:
+        NotFoundError: root is not a folder.
     """
     filesystem, base = resolve(root)
     return _local_files(root, base) if isinstance(filesystem, fs.LocalFileSystem) else _remote_files(root, filesystem, base.rstrip("/"))
 
 
 def _refuse(error: OSError) -> None:
-    """A folder that cannot be listed is an error: what lies in it would be missing without a word."""
+    """Raises the error of a folder that cannot be listed; otherwise its files would be silently missing."""
     raise error
 
 
@@ -68,7 +74,7 @@ def _local_files(root: str, base: str) -> Iterator[str]:
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        # Sorted, so that of two links to one folder it is always the same one that is followed.
+        # Sorted, so that of two links to one folder the same one is always followed.
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         prefix = os.path.relpath(folder, base).replace(os.sep, "/")
         prefix = "" if prefix == "." else f"{prefix}/"

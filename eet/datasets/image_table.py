@@ -1,4 +1,4 @@
-"""The one table that every dataset is read into: path, label, split."""
+"""The table that every dataset is read into: path, label, split."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,16 +13,17 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class ImageTable:
-    """Images of a dataset, by name: nothing is opened.
+    """Images of a dataset, N rows with C labels. No image is opened.
 
-    N rows, C labels. Raises ValueError when the columns disagree in length, a path comes twice, a split has another
-    name than train, val or test, or a label is outside -1 .. C-1.
+    Raises:
+        InputError: the columns differ in length, a path occurs twice, a split is not train, val or test, or a label is outside
+            -1 .. C-1.
     """
 
     root: str
     """Folder or URI that `paths` are relative to."""
     paths: tuple[str, ...]
-    """N paths relative to `root`, '/'-separated, unique; absolute ones and URIs stay as they are. Also the item_id."""
+    """N paths relative to `root`, '/'-separated, unique; or absolute paths or URIs. Also the item_id."""
     labels: np.ndarray
     """(N,) int32, 0 .. C-1, or -1 where unknown."""
     splits: np.ndarray
@@ -62,13 +63,17 @@ class ImageTable:
 
     @property
     def num_labels(self) -> int:
-        """C, the number of label names, whether or not every one has an image in this table."""
+        """C, the number of label names; some may have no image in this table."""
         return len(self.label_names)
 
     def select(self, split: str) -> "ImageTable":
-        """Rows of one split ('train', 'val', 'test', or 'all'), in order, with all label names.
+        """The rows of one split, in order, with all label names.
 
-        Raises ValueError for another name, and when the split is empty, naming the splits that are not.
+        Args:
+            split: 'train', 'val', 'test' or 'all'.
+
+        Raises:
+            InputError: another name, or an empty split; the message names the splits that have images.
         """
         if split == "all":
             return self
@@ -92,7 +97,7 @@ class ImageTable:
         )
 
     def location(self, row: int) -> str:
-        """Where the image of a row lies: its path below root; an absolute path or a URI as it is."""
+        """The location of a row's image: its path below root; an absolute path or a URI is unchanged."""
         return image_location(self.root, self.paths[row])
 
 

@@ -1,4 +1,4 @@
-"""Labels as a dataset writes them, made contiguous and given readable names."""
+"""Converting the labels of a dataset to contiguous numbers with readable names."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -11,8 +11,11 @@ Original = TypeVar("Original", int, str)
 def contiguous_labels(originals: Sequence[Original]) -> tuple[np.ndarray, list[Original]]:
     """Maps the labels of N images to 0 .. C-1 in sorted order of the originals.
 
-    Returns labels (N,) int32 and the C originals, sorted. Labels without an image get no number: NABirds lists 1011
-    and uses 555.
+    Labels without an image get no number: NABirds lists 1011 and uses 555.
+
+    Returns:
+        labels: int32 (N,).
+        originals: the C original labels, sorted.
     """
     used = sorted(set(originals))
     number = {original: label for label, original in enumerate(used)}
@@ -20,10 +23,15 @@ def contiguous_labels(originals: Sequence[Original]) -> tuple[np.ndarray, list[O
 
 
 def folder_label_names(paths: Sequence[str], labels: np.ndarray, num_labels: int) -> tuple[str, ...] | None:
-    """The name of the folder that holds the images of each label; None unless it is one folder name per label.
+    """Names of labels from the names of their folders.
 
-    `paths` N of str, `labels` (N,) int, -1 for unknown. Two labels in one folder, or one label in folders of two
-    names, give None: then folders do not say what the label is.
+    Args:
+        paths: N paths.
+        labels: integers (N,), -1 for unknown.
+        num_labels: number of labels.
+
+    Returns:
+        The name of each label's folder; None if two labels share a folder name or a label has several.
     """
     names: dict[int, str] = {}
     for path, label in zip(paths, labels.tolist(), strict=True):

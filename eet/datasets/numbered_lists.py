@@ -1,4 +1,4 @@
-"""The three lists that CUB-200-2011 and NABirds share: image id to path, to label, to split."""
+"""The three lists of CUB-200-2011 and NABirds: image id to path, to label, to split."""
 
 from pathlib import Path
 
@@ -15,8 +15,11 @@ LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
 def load_numbered_lists(root: str, wrapper: str) -> ImageTable:
     """Joins images.txt, image_class_labels.txt and train_test_split.txt by image id; 1 in the last means train.
 
-    Label names come from classes.txt where it exists, else they are the original numbers. Raises FileNotFoundError
-    when a list is missing, ValueError when the lists disagree.
+    Label names come from classes.txt if it exists, else they are the original numbers.
+
+    Raises:
+        NotFoundError: a list is missing.
+        InputError: the lists disagree.
     """
     folder = find_archive_root(root, wrapper, (*LISTS, "images"))
     path_of, label_of, split_of = (_read_column(folder / name) for name in LISTS)
@@ -44,7 +47,7 @@ def _read_column(path: Path) -> dict[str, str]:
     column: dict[str, str] = {}
     for number, image, value in read_pairs(path):
         if image in column:
-            raise InputError(f"{path}, line {number}: image {image} comes a second time")
+            raise InputError(f"{path}, line {number}: image {image} occurs twice")
         column[image] = value
     return column
 
@@ -61,5 +64,5 @@ def _label_names(path: Path, used: list[int]) -> tuple[str, ...]:
     names = {_label_number(path, name, first): name for _, first, name in read_pairs(path)}
     nameless = [label for label in used if label not in names]
     if nameless:
-        raise InputError(f"{path} names no label {', '.join(str(label) for label in nameless[:3])}, yet images use it")
+        raise InputError(f"{path} has no name for label {', '.join(str(label) for label in nameless[:3])}, which images use")
     return tuple(names[label] for label in used)

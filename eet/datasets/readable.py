@@ -1,4 +1,4 @@
-"""Which images of a table can be decoded. What was found is kept, so that an image is decoded for this once, not before each training."""
+"""Which images of a table can be decoded. The result is cached, so that images are decoded once, not before each training."""
 
 import hashlib
 import json
@@ -13,24 +13,24 @@ from eet.storage import resolve
 
 
 def cache_folder() -> Path:
-    """Where what was found is kept: EET_CACHE, else XDG_CACHE_HOME/eet, else ~/.cache/eet."""
+    """Folder of the cache: EET_CACHE, else XDG_CACHE_HOME/eet, else ~/.cache/eet."""
     if "EET_CACHE" in os.environ:
         return Path(os.environ["EET_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eet"
 
 
 def unreadable_images(table: ImageTable, *, threads: int) -> list[tuple[int, str]]:
-    """The images that cannot be decoded.
+    """Finds the images that cannot be decoded.
 
-    An image whose size and time of change are those of an earlier call is not opened again. One without a time (some stores have none), or
-    inside an archive, is decoded each time.
+    An image whose size and modification time have not changed since an earlier call is not opened again. An image without a time (some
+    stores have none) or inside an archive is decoded each time.
 
     Args:
         table: N images.
-        threads: that decode.
+        threads: number of decoding threads.
 
     Returns:
-        (row, reason) of each, by row.
+        (row, reason) of each unreadable image, by row.
     """
     file = cache_folder() / "readable" / f"{hashlib.sha256(table.root.encode()).hexdigest()[:32]}.json"
     known: dict[str, list[object]] = _read(file)
@@ -55,7 +55,7 @@ def unreadable_images(table: ImageTable, *, threads: int) -> list[tuple[int, str
 
 
 def _states(locations: list[str]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(location, (size, time of change in ns)) of the images for which the store knows both."""
+    """(location, (size, modification time in ns)) of the images for which the store knows both."""
     for location in locations:
         if "://" in location:
             try:
@@ -81,7 +81,7 @@ def _read(file: Path) -> dict[str, list[object]]:
 
 
 def _write(file: Path, entries: dict[str, list[object]]) -> None:
-    """Whole or not at all; a cache that cannot be written is done without."""
+    """Writes the cache completely or not at all; a cache that cannot be written is skipped."""
     writing = file.with_suffix(f".{os.getpid()}.writing")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,13 @@ COLUMNS = "image_id class_id super_class_id path"
 
 
 def load(root: str) -> ImageTable:
-    """Reads Stanford_Online_Products/ (or the folder around it): Ebay_{train,test}.txt, a line of column names and lines of four values.
+    """Reads Stanford_Online_Products/ (or the folder around it): Ebay_{train,test}.txt, a header line and lines of four values.
 
-    A label is a product (class_id), named by its number. Raises FileNotFoundError when a list is missing, ValueError when a line is out
-    of form.
+    A label is a product (class_id), named by its number.
+
+    Raises:
+        NotFoundError: a list is missing.
+        InputError: a line has another form.
     """
     folder = find_archive_root(root, "Stanford_Online_Products", tuple(LISTS.values()))
     paths: list[str] = []

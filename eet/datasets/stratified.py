@@ -7,12 +7,20 @@ import numpy as np
 
 
 def draw_stratified(paths: Sequence[str], labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """A mask of images drawn from N so that every label gives nearly `share` of its own.
+    """Draws nearly the same share of the images of each label.
 
-    `paths` N of str, `labels` (N,) int, `share` in 0 .. 1; returns (N,) bool. round(share * N) are drawn, at least
-    one where share > 0: each label gives the whole part of its share, the labels with the largest remainders one
-    more. Each label keeps at least one image that is not drawn, so fewer come out where labels are that small. Which
-    images: those whose digest of (path, label, seed) is smallest, whatever the order of the rows.
+    round(share * N) images are drawn, at least one if share > 0: of each label the integer part of its share, and one more of the labels
+    with the largest remainders. At least one image of each label is not drawn, so fewer are drawn if labels are very small. The images
+    with the smallest digests of (path, label, seed) are drawn, so the order of the rows does not matter.
+
+    Args:
+        paths: N paths.
+        labels: integers (N,).
+        share: in 0 .. 1.
+        seed: of the draw.
+
+    Returns:
+        bool (N,), True for drawn images.
     """
     rows_of: dict[int, list[int]] = {}
     for row, label in enumerate(labels.tolist()):

@@ -1,45 +1,45 @@
-"""Any other dataset: a CSV or Parquet table with columns path, label and split."""
+"""Any other dataset: a table with columns path, label and split, in any format that `eet.datasets.table_formats` reads."""
 
-import os
 import re
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow
-import pyarrow.csv
-import pyarrow.parquet
+import pyarrow as pa
 from pyarrow import fs
 
 from eet.datasets.image_files import folder_of
 from eet.datasets.image_table import SPLITS, ImageTable
 from eet.datasets.labels import contiguous_labels, folder_label_names
+from eet.datasets.table_formats import TABLE_SUFFIXES, open_table
 from eet.errors import InputError, NotFoundError
 from eet.storage import join_location, resolve, split_options
 
 DEFAULT_TABLE = "split.csv"
 UNKNOWN_LABEL = -1
 COLUMNS = ("path", "label", "split")
-NULLS = ["", "null", "NULL", "NaN", "nan"]
-"""Cells of a CSV that mean there is no value. "NA" and "None" are left out: they can be names."""
 
 
 def load(root: str | None, table: str | None = None) -> ImageTable:
-    """Reads `table` (.csv or .parquet), paths relative to `root`; either may be a URI that `eet.storage` opens.
+    """Reads a table of paths, labels and splits. It has these columns:
 
-    Without `table`, root/split.csv is read; without `root`, paths are relative to the table's own folder.
+    - path: unique. Absolute paths and URIs are unchanged.
+    - label: names or whole numbers, which become 0 .. C-1 in sorted order. null, -1 or a missing column mean unknown. A number is named by
+      the folder of its images if each label has its own folder ("001.Black_footed_Albatross"), else by itself.
+    - split: train, val or test. Only a table without labels may lack this column; then all images are 'test'.
 
-    - path: unique. Absolute paths and URIs stay as they are.
-    - label: names or whole numbers; null, -1 or no such column at all: unknown. Sorted, they become 0 .. C-1. A number
-      is named by the folder of its images where each label has one folder of its own ("001.Black_footed_Albatross"),
-      else by itself.
-    - split: train, val or test. Only a table without any label may leave the column out; it is all 'test' then.
+    Args:
+        root: folder or URI that paths are relative to; None for the folder of the table.
+        table: .csv, .tsv, .parquet, .arrow, .jsonl or .txt file, local or a URI; None for root/split.csv.
 
-    Raises FileNotFoundError when there is no such file, ValueError when its columns or cells are not as above.
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: its columns or cells are not as above.
     """
     if table is None:
         if root is None:
             raise InputError(
-                f"dataset 'table' needs a table (.csv or .parquet with columns path,label,split), or a root that holds {DEFAULT_TABLE}"
+                f"dataset 'table' needs a table with columns path,label,split ({', '.join(TABLE_SUFFIXES)}), or a root "
+                f"that holds {DEFAULT_TABLE}"
             )
         table = join_location(root, DEFAULT_TABLE)
     if root is None:
@@ -50,41 +50,29 @@ def load(root: str | None, table: str | None = None) -> ImageTable:
     return ImageTable(root, tuple(paths), labels, _read_splits(table, columns, paths, labels), label_names)
 
 
-def _read_columns(table: str) -> pyarrow.Table:
-    suffix = os.path.splitext(split_options(table)[0])[1].lower()
-    if suffix not in (".csv", ".parquet"):
-        raise InputError(f"{table} should end in .csv or .parquet")
+def _read_columns(table: str) -> pa.Table:
+    name = split_options(table)[0]
+    if not name.lower().endswith(TABLE_SUFFIXES):
+        raise InputError(f"{table} should end in {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}")
     filesystem, path = resolve(table)
     if filesystem.get_file_info(path).type != fs.FileType.File:
         raise NotFoundError(f"{table} is not a file: it should be a table with columns {', '.join(COLUMNS)}")
-    try:
-        with filesystem.open_input_file(path) as source:
-            if suffix == ".parquet":
-                file = pyarrow.parquet.ParquetFile(source)
-                present = [name for name in COLUMNS if name in file.schema_arrow.names]
-                columns, found = file.read(columns=present), file.schema_arrow.names
-            else:
-                columns = pyarrow.csv.read_csv(
-                    source,
-                    # All text: a label such as 007 or a path that is a number must not be read as a number first.
-                    convert_options=pyarrow.csv.ConvertOptions(
-                        column_types=dict.fromkeys(COLUMNS, pyarrow.string()),
-                        strings_can_be_null=True,
-                        null_values=NULLS,
-                    ),
-                )
-                found = columns.column_names
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{table} cannot be read as {suffix[1:]}: {error}") from error
+    file = open_table(name, table)
+    found = file.schema.names
     if "path" not in found:
         raise InputError(f"{table} has columns {', '.join(found)}; it needs path, and may have label and split")
     doubled = [name for name in COLUMNS if found.count(name) > 1]
     if doubled:
         raise InputError(f"{table} has more than one column {', '.join(doubled)}")
-    return columns
+    present = [name for name in COLUMNS if name in found]
+    try:
+        batches = [span.batch for span in file.spans(present) if span.batch is not None]
+    except pa.ArrowInvalid as error:
+        raise file.unreadable(error) from error
+    return pa.Table.from_batches(batches) if batches else pa.table({name: pa.array([], pa.string()) for name in present})
 
 
-def _read_paths(table: str, columns: pyarrow.Table) -> list[str]:
+def _read_paths(table: str, columns: pa.Table) -> list[str]:
     paths = columns["path"].to_pylist()
     wrong = [row for row, path in enumerate(paths) if not isinstance(path, str) or not path]
     if wrong:
@@ -92,7 +80,7 @@ def _read_paths(table: str, columns: pyarrow.Table) -> list[str]:
     return paths
 
 
-def _read_splits(table: str, columns: pyarrow.Table, paths: Sequence[str], labels: np.ndarray) -> np.ndarray:
+def _read_splits(table: str, columns: pa.Table, paths: Sequence[str], labels: np.ndarray) -> np.ndarray:
     if "split" not in columns.column_names:
         if (labels >= 0).any():
             raise InputError(f"{table} has labels and no column split: add one with {', '.join(SPLITS)}")
@@ -104,7 +92,7 @@ def _read_splits(table: str, columns: pyarrow.Table, paths: Sequence[str], label
     return np.array(splits, dtype="<U5")
 
 
-def _read_labels(table: str, columns: pyarrow.Table, paths: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _read_labels(table: str, columns: pa.Table, paths: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     cells = columns["label"].to_pylist() if "label" in columns.column_names else [None] * len(paths)
     labels, names = number_labels(table, cells)
     numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
@@ -112,10 +100,19 @@ def _read_labels(table: str, columns: pyarrow.Table, paths: Sequence[str]) -> tu
 
 
 def number_labels(table: str, cells: Sequence[object], *, rows: bool = True) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels (N,) int32 as 0 .. C-1 in sorted order of names or of whole numbers, -1 where a cell is null or -1; and the C names.
+    """Numbers labels 0 .. C-1 in the sorted order of names or of whole numbers.
 
-    rows: whether cells are a table's rows, which an error counts; else they are its distinct labels. Raises ValueError for what is neither
-    a name nor a whole number, and for a mixture.
+    Args:
+        table: location of the table, for error messages.
+        cells: N labels.
+        rows: whether cells are the rows of the table, which errors then count; otherwise they are its distinct labels.
+
+    Returns:
+        labels: int32 (N,), -1 where a cell is null or -1.
+        names: the C names.
+
+    Raises:
+        InputError: a cell is neither a name nor a whole number, or both occur.
     """
     # pandas writes whole numbers as 3.0 as soon as one label is missing, and Parquet may hold that as NaN.
     numbers = [_whole_number(cell) for cell in cells]

@@ -8,12 +8,18 @@ from eet.errors import InputError
 
 
 def hold_out_validation(table: ImageTable, share: float, seed: int) -> ImageTable:
-    """Turns a stratified share of the split 'train' into 'val', which chooses the checkpoint.
+    """Turns a stratified share of the split 'train' into 'val'.
 
-    `share` in 0 .. 1, 1 excluded. A table that has 'val' already is returned as it is, and so is any table when share
-    is 0. Each label keeps at least one training image; images without a label stay in 'train'. The choice depends on
-    path, label and seed, not on the order of rows. Raises ValueError when share is outside its range, or when nothing
-    can be held out because no label has two training images.
+    A table that already has 'val' is returned unchanged, and so is any table if share is 0. Each label keeps at least one training image;
+    images without a label stay in 'train'. The choice depends on path, label and seed, not on the order of rows.
+
+    Args:
+        table: the images.
+        share: in 0 .. 1, 1 excluded.
+        seed: of the choice.
+
+    Raises:
+        InputError: share is out of range, or no label has two training images.
     """
     if not 0 <= share < 1:
         raise InputError(f"validation share {share} should be at least 0 (none) and less than 1")

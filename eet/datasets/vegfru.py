@@ -13,8 +13,11 @@ LISTS = {split: f"vegfru_list/vegfru_{split}.txt" for split in ("train", "val", 
 def load(root: str) -> ImageTable:
     """Reads vegfru_list/vegfru_{train,val,test}.txt, lines of "PATH LABEL", over veg200_images/ and fru92_images/.
 
-    Label names are the image folders. Raises FileNotFoundError when a list is missing, ValueError when a line has no
-    whole number at its end.
+    Label names are the image folders.
+
+    Raises:
+        NotFoundError: a list is missing.
+        InputError: a line does not end in a whole number.
     """
     folder = find_archive_root(root, None, (*LISTS.values(), "veg200_images", "fru92_images"))
     paths: list[str] = []

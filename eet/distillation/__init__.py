@@ -1,4 +1,4 @@
-"""What the student learns from: its teacher (DKT), hidden regions (DRG), labels and target codes."""
+"""Losses of the student: from its teacher (DKT), hidden regions (DRG), labels and target codes."""
 
 from eet.distillation.knowledge_transfer import knowledge_transfer_loss
 from eet.distillation.objective import (
@@ -8,6 +8,7 @@ from eet.distillation.objective import (
     DistillationObjective,
     HashingObjective,
     StepLosses,
+    trained_hash,
 )
 from eet.distillation.region_guidance import mask_patches, most_important_patches
 
@@ -21,4 +22,5 @@ __all__ = [
     "knowledge_transfer_loss",
     "mask_patches",
     "most_important_patches",
+    "trained_hash",
 ]

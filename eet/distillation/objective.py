@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eet.distillation.knowledge_transfer import knowledge_transfer_loss
 from eet.distillation.region_guidance import mask_patches, most_important_patches
 from eet.errors import InputError
-from eet.vit import Student
+from eet.vit import HashOutput, Student
 
 PUBLISHED_BETA, PUBLISHED_SIGMA, PUBLISHED_MASKED_PATCHES = 0.1, 1.0, 4
 
@@ -22,6 +22,17 @@ class StepLosses(NamedTuple):
 
     total: Tensor
     terms: dict[str, Tensor]
+
+
+def trained_hash(network: Student, out: HashOutput, target_codes_Cb: Tensor) -> Tensor:
+    """The hash (B, b) float32 that the losses see.
+
+    Of a joint hash it is the expected target code, softmax(logits) @ target_codes_Cb: its head is fitted after training and gets no
+    gradient.
+    """
+    if network.hash_input == "joint":
+        return out.logits.float().softmax(dim=-1) @ target_codes_Cb
+    return out.hash.float()
 
 
 class HashingObjective(nn.Module):
@@ -35,12 +46,13 @@ class HashingObjective(nn.Module):
     def __init__(self, teacher: Student, target_codes_Cb: Tensor) -> None:
         super().__init__()
         self.teacher = teacher
+        teacher.head_hash.requires_grad_(teacher.hash_input != "joint")
         self.register_buffer("target_codes_Cb", target_codes_Cb.float(), persistent=False)
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> StepLosses:
         out = self.teacher(images_BCHW, tokens=False)
         classification = F.cross_entropy(out.logits.float(), labels_B)
-        hashing = F.mse_loss(out.hash.float(), self.target_codes_Cb[labels_B])
+        hashing = F.mse_loss(trained_hash(self.teacher, out, self.target_codes_Cb), self.target_codes_Cb[labels_B])
         terms = {"teacher_classification": classification.detach(), "teacher_hashing": hashing.detach()}
         return StepLosses(classification + hashing, terms)
 
@@ -88,6 +100,8 @@ class DistillationObjective(nn.Module):
             )
         self.student = student
         self.teacher = teacher.requires_grad_(joint)
+        student.head_hash.requires_grad_(student.hash_input != "joint")
+        teacher.head_hash.requires_grad_(joint and teacher.hash_input != "joint")
         self.joint = joint
         self.beta, self.sigma, self.masked_patches = beta, sigma, masked_patches
         self.register_buffer("target_codes_Cb", target_codes_Cb.float(), persistent=False)
@@ -106,9 +120,10 @@ class DistillationObjective(nn.Module):
         total = torch.zeros((), device=images_BCHW.device)
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
             taught = self.teacher(images_BCHW, tokens=False, mass=self.masked_patches > 0)
+            taught_hash_Bb = trained_hash(self.teacher, taught, self.target_codes_Cb)
             if self.joint:
                 terms["teacher_classification"] = F.cross_entropy(taught.logits.float(), labels_B)
-                terms["teacher_hashing"] = F.mse_loss(taught.hash.float(), codes_Bb)
+                terms["teacher_hashing"] = F.mse_loss(taught_hash_Bb, codes_Bb)
                 total = total + terms["teacher_classification"] + terms["teacher_hashing"]
 
         batch = images_BCHW
@@ -122,7 +137,8 @@ class DistillationObjective(nn.Module):
         if self.masked_patches:
             terms["region_guidance"] = F.cross_entropy(out.logits[size:].float(), labels_B)
             total = total + self.beta * terms["region_guidance"]
-        terms["hashing"] = F.mse_loss(out.hash[:size].float(), codes_Bb)
-        terms["knowledge_transfer"] = knowledge_transfer_loss(out.hash[:size].float(), taught.hash.float())
+        hash_Bb = trained_hash(self.student, out, self.target_codes_Cb)[:size]
+        terms["hashing"] = F.mse_loss(hash_Bb, codes_Bb)
+        terms["knowledge_transfer"] = knowledge_transfer_loss(hash_Bb, taught_hash_Bb)
         total = total + terms["hashing"] + self.sigma * terms["knowledge_transfer"]
         return StepLosses(total, {name: value.detach() for name, value in terms.items()})

@@ -8,18 +8,27 @@ from eet.errors import InputError
 
 
 def most_important_patches(mass_BK: Tensor, token_index_BK: Tensor, num_masked: int) -> Tensor:
-    """Original positions (B, num_masked) int64 of the patches with the greatest mass. ValueError where fewer patches are alive."""
+    """Original positions (B, num_masked) int64 of the patches with the greatest mass. InputError where there are fewer patches."""
     if not 0 <= num_masked <= mass_BK.shape[1]:
         raise InputError(f"masked_patches {num_masked}: the teacher has {mass_BK.shape[1]} patches, so use 0 to {mass_BK.shape[1]}")
     return token_index_BK.gather(1, mass_BK.topk(num_masked, dim=1).indices)
 
 
 def mask_patches(images_BCHW: Tensor, patches_Bw: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The images with the named patches set to zero (the mean colour, as images are normalised).
+    """Sets some patches of images to zero (the mean colour of normalised images).
 
-    patches_Bw: positions counted row by row: position p lies in grid row p // columns and grid column p % columns. (The published
-    code takes the column for the image row.) grid: (rows, columns) of patches; must divide the image.
-    Returns a new tensor (B, C, H, W). Source: EET, DRG.
+    Source: EET, DRG. (The published code swaps rows and columns.)
+
+    Args:
+        images_BCHW: normalised images.
+        patches_Bw: int64 positions, row by row: position p is in grid row p // columns and grid column p % columns.
+        grid: (rows, columns) of patches, which must divide the image.
+
+    Returns:
+        A new tensor (B, C, H, W).
+
+    Raises:
+        InputError: the grid does not divide the image.
     """
     rows, columns = grid
     height, width = images_BCHW.shape[-2:]

@@ -1,4 +1,4 @@
-"""What a base model needs of a network: one vector, a map of patch tokens, and how much each patch has in the vector.
+"""The interface between a base model and its network: one vector, a map of patch tokens, and the share of each patch in the vector.
 
 Shapes: B images, D width, R x C grid of patches.
 """
@@ -13,25 +13,28 @@ from eet.images import Preprocessing
 
 
 class BackboneOutput(NamedTuple):
-    """What a backbone says of a batch of images, before the linear head."""
+    """Outputs of a backbone for a batch of images, before the linear head."""
 
     vector: Tensor
-    """(B, D) what the head turns into the image's embedding: CLS behind the final norm, or the mean of the patches."""
+    """(B, D), from which the head makes the image's embedding: CLS after the final norm, or the mean of the patches."""
     patches: Tensor | None
-    """(B, R, C, D) patch tokens, as the head may read them too; None where they were not asked for."""
+    """(B, R, C, D) patch tokens, which the head can read too; None where they were not requested."""
     importance: Tensor | None
-    """(B, r, c) >= 0, what CLS draws from each cell of the picture, on the backbone's own grid of cells; None where patches were not asked
-    for, or where the vector is their mean, so that each patch's share follows from the patch itself."""
+    """(B, r, c) >= 0, how much CLS attends to each cell of the image, on the backbone's own grid of cells; None where patches were not
+    requested, or where the vector is their mean: then the share of a patch follows from the patch itself."""
 
 
 class Backbone(nn.Module, ABC):
-    """A network under a base model's head.
+    """A network to which a base model adds its head.
 
-    width: D. grid: rows and columns of patches at the input size of `preprocessing`.
+    Attributes:
+        width: D.
+        grid: rows and columns of patches at the input size of `preprocessing`.
+        preprocessing: of the images.
     """
 
     head_std: ClassVar[float | None] = None
-    """Of the head's first weights (truncated normal, bias 0); None is PyTorch's own for a linear layer."""
+    """Standard deviation of the head's initial weights (truncated normal, bias 0); None for PyTorch's default of a linear layer."""
 
     width: int
     grid: tuple[int, int]
@@ -39,8 +42,8 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor, *, patches: bool) -> BackboneOutput:
-        """patches: give the patch tokens and their importance too."""
+        """Outputs for preprocessed images. patches: return the patch tokens and their importance too."""
 
     @abstractmethod
     def load_weights(self, state: Mapping[str, Tensor], *, source: str) -> None:
-        """Loads a checkpoint without its classifier. source: what it is called in an error. ValueError naming what does not fit."""
+        """Loads a checkpoint without its classifier. source: what errors call it. InputError names the weights that do not fit."""

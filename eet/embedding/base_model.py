@@ -36,14 +36,14 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 class BaseOutput(NamedTuple):
-    """What a base model says of a batch of images, for a gallery that is re-ranked by transport; fields as of `eet.vit.HashOutput`."""
+    """Outputs of a base model for a batch of images; the fields correspond to those of `eet.vit.HashOutput`."""
 
     embedding: Tensor
     """(B, E) unit length."""
     tokens: Tensor | None = None
-    """(B, 49, E) unit length each, row-major from the top left; None where they were not asked for, as the next two."""
+    """(B, 49, E) unit length each, row-major from the top left; None where they were not requested, as the next two."""
     token_index: Tensor | None = None
-    """(B, 49) int64, the tokens' places on the 7 x 7 grid: 0 .. 48."""
+    """(B, 49) int64, the tokens' positions on the 7 x 7 grid: 0 .. 48."""
     token_mass: Tensor | None = None
     """(B, 49) float32 >= 0, sums to 1: the share that each token has in the embedding."""
 
@@ -59,16 +59,25 @@ class BaseOutput(NamedTuple):
 
 
 class BaseModel(nn.Module):
-    """embedding = head(vector) at unit length; tokens = head(patches), averaged to 7 x 7, at unit length.
+    """A backbone with one linear head: embedding = head(vector); tokens = head(patches), averaged to 7 x 7; both of unit length.
 
-    Pooling comes after the projection and before the norm, as published. Where the vector is the mean of the patches (Swin, ResNet), a
-    token t has the share <t, e> of the embedding e, which over all tokens is all of it; negative shares count as 0. Where it is CLS (ViT,
-    CvT), the share is what the last block's CLS draws from the patch.
+    Pooling comes after the projection and before the norm, as published. Where the vector is the mean of the patches (Swin, ResNet), the
+    share of a token t in the embedding e is <t, e>; the shares sum to 1, and negative ones count as 0. Where the vector is CLS (ViT, CvT),
+    the share is the attention of the last block's CLS to the patch.
 
-    BatchNorm keeps the statistics of its weights in training too (published for ResNet-50; here for CvT as well): an embedding does not
-    depend on the others of its batch.
-    backbone_name, backbone_options: what builds the backbone again. embedding_width: E.
-    Source: published re-ranking code (specs of re-ranking, a and b).
+    BatchNorm keeps its stored statistics in training too (published for ResNet-50; here also for CvT), so that an embedding does not
+    depend on the rest of its batch.
+
+    Source: the published code of vit-reranking.
+
+    Args:
+        backbone: the network.
+        embedding_width: E, at least 1.
+        backbone_name: name from which `build_base` builds the backbone again.
+        backbone_options: further arguments of its constructor.
+
+    Raises:
+        InputError: embedding_width is below 1, or the grid has fewer than 7 x 7 patches.
     """
 
     def __init__(self, backbone: Backbone, *, embedding_width: int, backbone_name: str, backbone_options: Mapping[str, Any]) -> None:
@@ -95,7 +104,7 @@ class BaseModel(nn.Module):
 
     @property
     def num_bits(self) -> int:
-        """Of the code that the signs of an embedding are."""
+        """Length of a code: the signs of an embedding."""
         return self.embedding_width
 
     @property
@@ -110,7 +119,7 @@ class BaseModel(nn.Module):
 
     @property
     def patch_size(self) -> tuple[int, int]:
-        """Height and width of what a token covers, in whole pixels."""
+        """Height and width of the area of a token, in whole pixels."""
         height, width = self.preprocessing.image_size
         return height // TOKEN_GRID, width // TOKEN_GRID
 
@@ -120,11 +129,11 @@ class BaseModel(nn.Module):
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
-        """PIL image -> float32 tensor (3, H, W), as this model wants it."""
+        """PIL image -> float32 tensor (3, H, W), the input of this model."""
         return self.preprocessing
 
     def train(self, mode: bool = True) -> "BaseModel":
-        """BatchNorm stays in evaluation mode; its scale and shift learn all the same."""
+        """Sets the mode; BatchNorm stays in evaluation mode, but its scale and shift are trained."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -132,11 +141,11 @@ class BaseModel(nn.Module):
         return self
 
     def embed(self, images_B3HW: Tensor) -> Tensor:
-        """(B, E) embeddings of preprocessed images, unit length: what training and search by cosine need."""
+        """Embeddings (B, E) of preprocessed images, of unit length, without tokens."""
         return F.normalize(self.head(self.backbone(images_B3HW, patches=False).vector).float(), dim=-1)
 
     def forward(self, images_B3HW: Tensor, *, tokens: bool = True) -> BaseOutput:
-        """Embeddings of preprocessed images. tokens: give their tokens, with positions and mass, too."""
+        """Embeddings of preprocessed images. tokens: return the tokens with positions and mass too."""
         if not tokens:
             return BaseOutput(self.embed(images_B3HW))
         out = self.backbone(images_B3HW, patches=True)
@@ -164,14 +173,22 @@ def build_base(
     backbone_options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> BaseModel:
-    """A base model on the backbone of this name, its head drawn anew.
+    """Builds a base model; its head gets random weights.
 
-    backbone: a timm ViT with a CLS token (deit_*, vit_*), Swin (swin_*) or ResNet (resnet*), or cvt_13, cvt_21 of transformers.
-    image_size: (height, width) of the input, pixels; None is the backbone's own.
-    weights: 'timm' (pretrained ones, downloaded by timm, or by transformers for CvT), 'none' (random), or a file: .safetensors, or .pt /
-    .pth opened with weights_only=True, under the names of the library that the backbone comes from.
-    backbone_options: further arguments of the backbone's constructor. seed: of random weights and of the head.
-    ValueError for an unknown name, options it does not take, weights that do not fit, or an input too small for 7 x 7 tokens.
+    Args:
+        backbone: a timm ViT with a CLS token (deit_*, vit_*), Swin (swin_*) or ResNet (resnet*), or cvt_13, cvt_21 of transformers.
+        embedding_width: E, at least 1.
+        image_size: (height, width) of the input in pixels; None for the backbone's own.
+        weights: 'timm' (pretrained, downloaded by timm, or by transformers for CvT), 'none' (random), or a file: .safetensors, or .pt /
+            .pth opened with weights_only=True, with weight names of the backbone's library.
+        backbone_options: further arguments of the backbone's constructor.
+        seed: of random weights and of the head.
+
+    Returns:
+        The model in training mode, float32, on the CPU.
+
+    Raises:
+        InputError: an unknown name or option, weights that do not fit, or an input too small for 7 x 7 tokens.
     """
     family = next((family for family in BACKBONES if backbone.startswith(family)), None)
     if family is None:
@@ -182,6 +199,6 @@ def build_base(
         network = BACKBONES[family](backbone, options, image_size=image_size, pretrained=weights == "timm")
         if weights not in ("timm", "none"):
             network.load_weights(read_state_dict(weights), source=weights)
-        # The head does not depend on how many numbers the backbone's own start took.
+        # The head must not depend on how many random numbers the backbone used.
         torch.manual_seed(seed)
         return BaseModel(network, embedding_width=embedding_width, backbone_name=backbone, backbone_options=options)

@@ -1,4 +1,4 @@
-"""A base model on disk: the same two files as a student's bundle, that `load_base` makes a ready model of."""
+"""A base model on disk: the same two files as the bundle of a student; `load_base` loads it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,14 @@ _FIELDS = "bundle_version digest preprocessing_digest backbone backbone_options 
 
 @dataclass(frozen=True)
 class BaseRecord:
-    """What a bundle says of its base model beside the weights.
+    """The record of a base model's bundle.
 
-    digest: sha256 of the weights (names, shapes, dtypes, values), the backbone's name and options. preprocessing_digest: of the
-    preprocessing alone. label_names: what it was trained on. training: how, as plain values.
+    Attributes:
+        digest: sha256 of the weights (names, shapes, dtypes, values) and of the backbone's name and options.
+        preprocessing_digest: sha256 of the preprocessing.
+        embedding_width: E.
+        label_names: names of the training labels.
+        training: how it was trained, as plain values.
     """
 
     digest: str
@@ -30,21 +34,25 @@ class BaseRecord:
 
     @property
     def num_bits(self) -> int:
-        """Of the code that the signs of an embedding are."""
+        """Length of a code: the signs of an embedding."""
         return self.embedding_width
 
 
 def base_digest(model: BaseModel) -> str:
-    """sha256 over what decides an embedding: every weight, and what the backbone is built from."""
+    """sha256 of everything that determines an embedding: the weights, and the name and options of the backbone."""
     return tensors_digest([model.backbone_name, sorted(model.backbone_options.items())], model.state_dict())
 
 
 def save_base(
     model: BaseModel, path: str | Path, *, label_names: Sequence[str] = (), training: Mapping[str, Any] | None = None
 ) -> BaseRecord:
-    """Writes `model` as a bundle into the folder `path` (made where it is missing), and returns its record.
+    """Writes a base model as a bundle, and returns its record.
 
-    label_names: of the training labels. training: plain values that say how it was trained.
+    Args:
+        model: the model.
+        path: local folder, created if missing.
+        label_names: names of the training labels.
+        training: how it was trained, as plain values.
     """
     record = {
         "bundle_version": BUNDLE_VERSION,
@@ -77,15 +85,23 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 
 def read_base_record(path: str | Path) -> BaseRecord:
-    """The record of the bundle at `path`, without loading weights. ValueError where it holds no base model."""
+    """The record of the bundle at `path`, without loading weights. InputError where it holds no base model."""
     return _record(_read(path))
 
 
 def load_base(path: str | Path) -> BaseModel:
-    """The base model that the bundle at `path` holds, in eval mode on the CPU.
+    """Loads the base model of a bundle.
 
-    Its `.preprocess` takes a PIL image to a tensor. Reads JSON and safetensors only: nothing in a bundle can run. ValueError where it holds
-    no base model, is damaged, or its weights are not those that its digest names.
+    Only JSON and safetensors are read, so a bundle cannot run code.
+
+    Args:
+        path: folder of the bundle.
+
+    Returns:
+        The model in eval mode on the CPU; its `.preprocess` turns a PIL image into a tensor.
+
+    Raises:
+        InputError: the folder holds no base model, is damaged, or the digest of the weights is not the recorded one.
     """
     values = _read(path)
     state = read_bundle_weights(path)

@@ -20,13 +20,12 @@ _STRIDE = 16  # of the three patch embeddings together
 
 
 class CvTBackbone(Backbone):
-    """vector: CLS of the third stage, the only one that has it, behind the final norm. patches: that stage's, behind the same norm.
+    """vector: CLS of the third stage, the only one that has it, after the final norm. patches: that stage's, after the same norm.
 
-    importance: the CLS row of the last block's attention, mean over heads. Keys are strided by two there, so it is a 7 x 7 map at 224
-    pixels.
+    importance: the CLS row of the last block's attention, mean over heads. Its keys have stride two, so it is a 7 x 7 map at 224 pixels.
 
-    Two things are as in the code that trained the published weights, and not as in transformers: the activation is QuickGELU, not GELU, and
-    the rate of dropped paths rises from block to block of a stage, where transformers gives all the rate of one.
+    Two details follow the code that trained the published weights, not transformers: the activation is QuickGELU, not GELU, and the rate of
+    dropped paths rises from block to block of a stage, while transformers uses one rate for all.
     Source: Wu et al., CvT: Introducing convolutions to vision transformers, ICCV 2021, and its code.
     """
 
@@ -61,7 +60,7 @@ class CvTBackbone(Backbone):
         else:
             try:
                 trunk = CvtForImageClassification(CvtConfig(**{"depth": DEPTHS[name], **options, "num_labels": 0}))
-            except Exception as error:  # its config has errors of its own kind
+            except Exception as error:  # its config raises its own kinds of error
                 raise InputError(f"backbone {name!r} with options {dict(options)} cannot be built: {error}") from error
         return cls(trunk, (height, width))
 
@@ -86,9 +85,14 @@ class CvTBackbone(Backbone):
 
 @torch.no_grad()
 def cls_attention(layer: Any, x_BND: Tensor, rows: int, columns: int) -> Tensor:
-    """What CLS attends to in one block, (B, r, c) float32, mean over heads, the part on CLS itself left out.
+    """The attention of CLS to each cell in one block, without the share of CLS itself.
 
-    layer: a CvtLayer with CLS. x_BND: what comes into it, CLS first.
+    Args:
+        layer: a CvtLayer with CLS.
+        x_BND: its input, CLS first.
+
+    Returns:
+        float32 (B, r, c), mean over heads.
     """
     attention = layer.attention.attention
     normed_BND = layer.layernorm_before(x_BND)

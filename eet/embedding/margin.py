@@ -15,19 +15,24 @@ _FARTHEST = 1.999  # opposite points have no density at all, so an unbounded wei
 
 
 def distance_weighted_triplets(embeddings_BE: Tensor, labels_B: Tensor, chance_B2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One triplet an anchor: a random positive, and a negative drawn against the density of distances on the sphere.
+    """Draws one triplet for each anchor: a random positive, and a negative by the inverse density of distances on the sphere.
 
-    A negative at distance d is drawn with weight 1 / q(d), q(d) = d^(n-2) (1 - d^2/4)^((n-3)/2), d clamped from below at 0.5, n = E. So
-    negatives of all distances are drawn, and not the crowd at sqrt(2). Published code writes n = 128, its width; of its cut-off at 1.4
-    it makes no use.
+    A negative at distance d has weight 1 / q(d), q(d) = d^(n-2) (1 - d^2/4)^((n-3)/2), where d is at least 0.5 and n = E. So negatives of
+    all distances are drawn, not mostly those near sqrt(2). The published code has n = 128, its width; its cut-off at 1.4 has no effect.
 
-    embeddings_BE: unit length. chance_B2: uniform in [0, 1), what draws each anchor's positive and negative.
-    Returns rows (T,) int64 of anchors, positives and negatives, T <= B: an anchor without a positive or a negative has none.
+    pytorch-metric-learning's DistanceWeightedMiner is not used because it differs: it returns as many triplets for an anchor as its label
+    has images in the batch, and cuts off at 1.4. Its float32 weights are relative to the largest of the whole batch: from a width of
+    about 150 on, an anchor whose negatives are all far gets no triplet as soon as some other pair is near.
 
-    Own code, as pytorch-metric-learning's DistanceWeightedMiner defines it otherwise: as many triplets an anchor as its label has images
-    in the batch; the cut-off at 1.4; and weights in float32 relative to the largest of the whole batch, so that from a width of about 150
-    on an anchor whose negatives are all far drops out as soon as another pair is near.
     Source: Wu et al., Sampling matters in deep embedding learning, ICCV 2017, section 4.
+
+    Args:
+        embeddings_BE: of unit length.
+        labels_B: integers.
+        chance_B2: uniform in [0, 1), for each anchor's positive and negative.
+
+    Returns:
+        Rows of anchors, positives and negatives, int64 (T,) each, T <= B. An anchor without a positive or a negative has no triplet.
     """
     with torch.no_grad():
         width = embeddings_BE.shape[1]
@@ -44,7 +49,7 @@ def distance_weighted_triplets(embeddings_BE: Tensor, labels_B: Tensor, chance_B
 
 
 def _drawn(weights_TB: Tensor, chance_T: Tensor) -> Tensor:
-    """One column of each row, (T,) int64, drawn by weight: where the running sum passes the chance's share of the whole."""
+    """One column of each row, int64 (T,), drawn by weight: the first whose cumulative share exceeds the chance."""
     sums_TB = weights_TB.cumsum(dim=1)
     return torch.searchsorted(sums_TB, chance_T.double()[:, None] * sums_TB[:, -1:], right=True).squeeze(1)
 
@@ -55,8 +60,12 @@ class MarginObjective(nn.Module):
     (sum over triplets of relu(d_ap - beta_y + margin) + relu(beta_y - d_an + margin)) / number of those terms above 0, d Euclidean between
     unit embeddings, y the anchor's label. The loss is pytorch-metric-learning's.
 
-    num_labels: training labels, 0 .. num_labels - 1. margin >= 0; beta: where every boundary begins.
-    Source: Wu et al. (above), section 4.2, without its term on beta (nu = 0), as the published re-ranking code trains.
+    Source: Wu et al. (above), section 4.2, without its term on beta (nu = 0), as in the published re-ranking code.
+
+    Args:
+        num_labels: training labels are 0 .. num_labels - 1.
+        margin: at least 0.
+        beta: initial value of every boundary.
     """
 
     def __init__(self, num_labels: int, *, margin: float = PUBLISHED_MARGIN, beta: float = PUBLISHED_BETA) -> None:
@@ -66,9 +75,16 @@ class MarginObjective(nn.Module):
         self.loss = MarginLoss(margin=margin, nu=0, beta=beta, learn_beta=True, num_classes=num_labels)
 
     def forward(self, embeddings_BE: Tensor, labels_B: Tensor, chance_B2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, a scalar, and what is worth watching (detached scalars): the mean distances of both sides, the mean beta.
+        """The loss of a batch.
 
-        embeddings_BE: unit length, float32. chance_B2: see `distance_weighted_triplets`.
+        Args:
+            embeddings_BE: of unit length, float32.
+            labels_B: integers.
+            chance_B2: see `distance_weighted_triplets`.
+
+        Returns:
+            loss: a scalar.
+            terms: detached scalars to log: mean distances of positives and negatives, and mean beta.
         """
         triplets = distance_weighted_triplets(embeddings_BE, labels_B, chance_B2)
         anchors_T, positives_T, negatives_T = triplets
@@ -79,10 +95,10 @@ class MarginObjective(nn.Module):
                 "negative_distance": _mean_distance(embeddings_BE, anchors_T, negatives_T),
                 "beta": self.loss.beta.mean(),
             }
-        # Every parameter has a gradient, even where no term is above 0: workers that wait for each other's must all find one.
+        # Every parameter gets a gradient even if no term is above 0: distributed workers wait for each other's gradients.
         return total + 0 * self.loss.beta.sum(), terms
 
 
 def _mean_distance(embeddings_BE: Tensor, first_T: Tensor, second_T: Tensor) -> Tensor:
-    """0 where there is none."""
+    """0 where there are no pairs."""
     return (embeddings_BE[first_T] - embeddings_BE[second_T]).norm(dim=1).sum() / max(1, len(first_T))

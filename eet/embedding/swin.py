@@ -12,7 +12,7 @@ from eet.vit import load_trunk_weights, preprocessing_of
 
 
 class SwinBackbone(Backbone):
-    """patches: the last stage's, behind the final norm. vector: their mean."""
+    """patches: those of the last stage, after the final norm. vector: their mean."""
 
     def __init__(self, trunk: SwinTransformer) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from eet.errors import InputError
 
 
 def timm_model(name: str, options: Mapping[str, Any], architecture: type[nn.Module], *, pretrained: bool) -> Any:
-    """ValueError where timm has no such model, it is of another architecture, or the options are none that it takes."""
+    """Builds a timm model without a classifier. InputError for an unknown name, another architecture, or options that do not fit."""
     if not timm.is_model(name):
         close = timm.list_models(f"{name.split('_')[0].rstrip('0123456789')}*")[:5]
         raise InputError(f"backbone {name!r} is not a timm model; for example {close}")
@@ -18,8 +18,8 @@ def timm_model(name: str, options: Mapping[str, Any], architecture: type[nn.Modu
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"backbone {name!r} with options {dict(options)} cannot be built: {error}. timm must have weights of it where they are asked "
-            f"for, and the options must be ones that timm's {architecture.__name__} takes"
+            f"backbone {name!r} with options {dict(options)} cannot be built: {error}. timm must have weights for it if weights are "
+            f"'timm', and timm's {architecture.__name__} must accept the options"
         ) from error
     if type(model) is not architecture:
         raise InputError(f"backbone {name!r} is a {type(model).__name__}, not a timm {architecture.__name__}")

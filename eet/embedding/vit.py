@@ -11,7 +11,7 @@ from eet.vit import check_block, forward_block, load_trunk_weights, preprocessin
 
 
 class ViTBackbone(Backbone):
-    """vector: CLS behind the final norm. patches: the last block's, behind the same norm. importance: CTP's M of the last block."""
+    """vector: CLS after the final norm. patches: those of the last block, after the same norm. importance: CTP's M of the last block."""
 
     def __init__(self, trunk: VisionTransformer, name: str) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ INK = (51, 51, 51)
 def caption_font(cell: int) -> ImageFont.FreeTypeFont:
     """Font for captions under a picture of `cell` pixels: a twelfth of it, at least 11 px.
 
-    DejaVu Sans, which matplotlib carries: the font inside Pillow has no accented letters, and labels do.
+    DejaVu Sans, which matplotlib includes: Pillow's own font lacks accented letters, which occur in labels.
     """
     import matplotlib
 
@@ -22,7 +22,7 @@ def caption_font(cell: int) -> ImageFont.FreeTypeFont:
 
 
 def shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """`text` if it is at most `width` pixels wide, else its longest beginning that is, with an ellipsis."""
+    """`text`, shortened to at most `width` pixels with an ellipsis where needed."""
     if font.getlength(text) <= width:
         return text
     for end in range(len(text) - 1, 0, -1):
@@ -49,7 +49,7 @@ def draw_caption(canvas: Image.Image, caption: str, *, left: int, top: int, widt
 
 
 def on_paper(image: Image.Image) -> Image.Image:
-    """`image` as RGB; what is transparent becomes white, not the black that a plain conversion gives."""
+    """`image` as RGB; transparent areas become white, not black as in a plain conversion."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     ground = Image.new("RGBA", image.size, (*PAPER, 255))

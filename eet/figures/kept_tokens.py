@@ -1,4 +1,4 @@
-"""Which patches the student kept, stage by stage, laid over the image that it saw.
+"""Which patches the student kept, stage by stage, drawn over its input image.
 
 Shapes: K kept tokens of the last stage; N = rows * columns patches of the image.
 """
@@ -11,7 +11,7 @@ from PIL import Image
 from eet.errors import InputError
 from eet.figures.captions import PAPER, caption_height, draw_caption, on_paper
 
-FADE = 0.8  # Share of white in a dropped patch: what was there can still be made out.
+FADE = 0.8  # Share of white in a dropped patch: its content stays visible.
 OUTLINE = (90, 90, 90)
 TINT = (230, 0, 126)
 STRONGEST_TINT = 0.7  # At the largest mass; the patch stays visible beneath it.
@@ -25,14 +25,14 @@ def kept_tokens_overlay(
     mass: np.ndarray | None = None,
     cell: int = 160,
 ) -> Image.Image:
-    """Draw the input and one panel for each pruning stage, with dropped patches faded and kept ones untouched.
+    """Draws the input and one panel for each pruning stage, with dropped patches faded and kept ones untouched.
 
     Args:
-        image: the picture as the network saw it, resized and cropped (not the file), of the grid's aspect ratio.
+        image: the input of the network, resized and cropped (not the file), with the aspect ratio of the grid.
         kept: for each stage, the kept patches as original positions, row * columns + column, in any order. Each stage
             is a subset of the one before. Empty for a teacher, which drops nothing: only the input is drawn.
         grid: (rows, columns) of patches.
-        mass: (K,) importance >= 0 of the tokens of the last stage, which must then ascend as `token_index` does.
+        mass: (K,) importance >= 0 of the tokens of the last stage, whose positions must then ascend as in `token_index`.
             The last panel is tinted by it, strongest at the largest mass.
         cell: longer side of a panel in pixels, at least four for each patch.
 
@@ -40,8 +40,8 @@ def kept_tokens_overlay(
         RGB image with 1 + len(kept) panels in a row and captions below: "input", "stage 1: 72 of 144", ...
 
     Raises:
-        ValueError: if a position is outside the grid, repeated, or was dropped by an earlier stage; if `mass` does not
-            belong to the last stage; if the image has another aspect ratio than the grid; if `cell` is too small.
+        InputError: a position is outside the grid, repeated, or was dropped by an earlier stage; `mass` does not belong
+            to the last stage; the image has another aspect ratio than the grid; or `cell` is too small.
     """
     patches = PatchPicture(image, grid, cell)
     stages = _checked_stages(kept, patches.number)
@@ -67,9 +67,11 @@ def kept_tokens_overlay(
 
 
 class PatchPicture:
-    """A picture as the network saw it, drawn so that each patch covers whole pixels. Arguments and errors as `kept_tokens_overlay`.
+    """The input image of the network, scaled so that each patch covers whole pixels. Arguments and errors as `kept_tokens_overlay`.
 
-    number: of patches. seen_HWC: float32 RGB, its longer side `cell` pixels.
+    Attributes:
+        number: number of patches.
+        seen_HWC: float32 RGB, its longer side `cell` pixels.
     """
 
     def __init__(self, image: Image.Image, grid: tuple[int, int], cell: int) -> None:
@@ -82,7 +84,7 @@ class PatchPicture:
         if not 0.97 < aspect < 1.03:
             raise InputError(
                 f"the image is {image.width} x {image.height} but the grid is {columns} patches wide and {rows} high, "
-                "so patches would not be square; give the resized and cropped picture that the network saw"
+                "so patches would not be square; give the resized and cropped image that the network saw"
             )
         self.number, self._columns = rows * columns, columns
         self._edges_y = np.rint(np.linspace(0, cell * rows / max(grid), rows + 1)).astype(int)
@@ -93,8 +95,9 @@ class PatchPicture:
         self._patch_HW = row_of[:, None] * columns + column_of[None, :]
 
     def kept(self, positions_K: np.ndarray, mass_K: np.ndarray | None = None, *, fade: float = FADE) -> np.ndarray:
-        """Patches at other positions faded by the share `fade` of white, and these tinted by their mass, strongest at the largest:
-        float32 (H, W, 3).
+        """The image, float32 (H, W, 3), with the patches at other positions faded to the share `fade` of white, and these tinted by mass.
+
+        The tint is strongest at the largest mass.
         """
         living = np.zeros(self.number, dtype=bool)
         living[positions_K] = True
@@ -125,7 +128,7 @@ def _checked_stages(kept: Sequence[np.ndarray], patches: int) -> list[np.ndarray
         if stages and not np.isin(stage, stages[-1]).all():
             raise InputError(
                 f"stage {number} keeps a patch that stage {number - 1} dropped; give original patch positions, "
-                "not positions among the tokens that were left"
+                "not positions among the remaining tokens"
             )
         stages.append(stage)
     return stages
@@ -145,15 +148,15 @@ def _checked_mass(mass: np.ndarray, stages: list[np.ndarray]) -> np.ndarray:
 
 
 def _faded(panel_HWC: np.ndarray, living_HW: np.ndarray, fade: float) -> np.ndarray:
-    """Grey and whiten what is not living; the outline lies on the dropped side, so kept pixels stay as they were."""
+    """Greys and whitens dropped patches. The outline lies on the dropped side, so that kept pixels are unchanged."""
     grey = panel_HWC.mean(axis=2, keepdims=True)
     faded = np.where(living_HW[:, :, None], panel_HWC, fade * 255 + (1 - fade) * grey)
-    beside = np.zeros_like(living_HW)
-    beside[1:] |= living_HW[:-1]
-    beside[:-1] |= living_HW[1:]
-    beside[:, 1:] |= living_HW[:, :-1]
-    beside[:, :-1] |= living_HW[:, 1:]
-    faded[beside & ~living_HW] = OUTLINE
+    adjacent = np.zeros_like(living_HW)
+    adjacent[1:] |= living_HW[:-1]
+    adjacent[:-1] |= living_HW[1:]
+    adjacent[:, 1:] |= living_HW[:, :-1]
+    adjacent[:, :-1] |= living_HW[:, 1:]
+    faded[adjacent & ~living_HW] = OUTLINE
     return faded
 
 

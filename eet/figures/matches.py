@@ -1,4 +1,4 @@
-"""Which regions of two pictures were matched: kept tokens, their mass, and lines between those that transport joined most."""
+"""Matched regions of two images: kept tokens, their mass, and lines between the most strongly matched ones."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from eet.figures.kept_tokens import PatchPicture
 
 MUTUAL = (0, 119, 187)
 ONE_WAY = (238, 119, 51)
-FADE = 0.45  # less than where kept tokens are shown: here the eye follows a line to what lies around its end
+FADE = 0.45  # less than for kept tokens: the surroundings of a line's ends must stay visible
 SCALE = 3  # drawn larger, then reduced: ImageDraw does not smooth slanted lines
 
 
 class Side(NamedTuple):
-    """One of the two pictures. image: as the network saw it. positions_K: its tokens' places on the grid (row-major). mass_K: theirs."""
+    """One of the two images. image: input of the network. positions_K: tokens' positions on the grid (row-major). mass_K: their mass."""
 
     image: Image.Image
     positions_K: np.ndarray
@@ -25,7 +25,7 @@ class Side(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Two patches that were matched, by place on the grid. strength: above 0, drawn as width. mutual: each is the other's strongest."""
+    """Two matched patches, by position on the grid. strength: above 0, drawn as width. mutual: each is the other's strongest match."""
 
     query: int
     item: int
@@ -36,18 +36,20 @@ class Line(NamedTuple):
 def matches_panel(
     query: Side, item: Side, grid: tuple[int, int], lines: Sequence[Line], *, captions: tuple[str, str] = ("query", "item"), cell: int = 224
 ) -> Image.Image:
-    """Draw query and item side by side, patches without a token faded, tokens tinted by mass, lines between matched ones.
+    """Draws query and item side by side, patches without a token faded, tokens tinted by mass, lines between matched ones.
 
-    A mutual match is a blue line with full ends, another an orange one with open ends; the stronger, the wider.
+    A mutual match is a blue line with filled ends, any other an orange line with open ends. Stronger matches are wider.
 
     Args:
-        grid: (rows, columns) of patches, of both pictures.
+        query: the query image.
+        item: the item's image.
+        grid: (rows, columns) of patches, of both images.
         lines: drawn in order, the first on top.
-        captions: texts under the two.
-        cell: longer side of a picture in pixels, at least four for each patch.
+        captions: texts under the two images.
+        cell: longer side of an image in pixels, at least four for each patch.
 
     Raises:
-        ValueError: a position outside the grid, or as `kept_tokens_overlay`.
+        InputError: a position outside the grid, or as `kept_tokens_overlay`.
     """
     sides, pictures = (query, item), []
     for name, side in zip(("query", "item"), sides, strict=True):

@@ -1,4 +1,4 @@
-"""The query and its first hits in one row, each hit framed by whether it is right."""
+"""The query and its first hits in one row, each hit framed by whether its label is right."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageOps
 from eet.errors import InputError
 from eet.figures.captions import PAPER, caption_height, draw_caption, on_paper
 
-# Teal green, red and grey that stay apart under the common colour vision deficiencies (Paul Tol, "vibrant").
+# Teal green, red and grey, which differ under the common colour vision deficiencies (Paul Tol, "vibrant").
 RIGHT = (0, 153, 136)
 WRONG = (204, 51, 17)
 UNKNOWN = (150, 150, 150)
@@ -23,26 +23,26 @@ def hits_panel(
     query_caption: str = "query",
     cell: int = 112,
 ) -> Image.Image:
-    """Draw a query and its hits in a row, best first.
+    """Draws a query and its hits in a row, best first.
 
-    A right hit has a green frame and a tick, a wrong one a red frame and a cross, one of unknown label a grey frame and
-    no mark: colour is never the only sign. Pictures keep their aspect ratio.
+    A right hit has a green frame and a tick, a wrong one a red frame and a cross, one with an unknown label a grey
+    frame and no mark, so that colour is never the only sign. Images keep their aspect ratio.
 
     Args:
-        query: the query picture, any mode and size.
-        hits: (picture, right) in rank order; right is None where a label is unknown. May be empty.
+        query: the query image, any mode and size.
+        hits: (image, right) in rank order; right is None where a label is unknown. May be empty.
         captions: one text for each hit, lines separated by "\\n", each shortened to its cell; the rank when None.
         query_caption: text under the query.
-        cell: side of a framed picture in pixels, at least 32.
+        cell: side of a framed image in pixels, at least 32.
 
     Returns:
         RGB image: cells of `cell` pixels, with a rule between the query and the hits, captions below.
 
     Raises:
-        ValueError: if `captions` and `hits` differ in length, or `cell` is below 32.
+        InputError: `captions` and `hits` differ in length, or `cell` is below 32.
     """
     if cell < 32:
-        raise InputError(f"cell is {cell} pixels, too small for a frame and a picture; give at least 32")
+        raise InputError(f"cell is {cell} pixels, too small for a frame and an image; give at least 32")
     if captions is None:
         captions = [str(rank) for rank in range(1, len(hits) + 1)]
     elif len(captions) != len(hits):

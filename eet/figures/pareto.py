@@ -1,4 +1,4 @@
-"""Accuracy against cost: every candidate, and those that no other beats in both."""
+"""Accuracy against cost: all candidates, and the Pareto set, which no other candidate beats in both."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,20 +22,22 @@ def pareto_figure(
     chosen: str | None,
     title: str,
 ) -> "Figure":
-    """One plot for each cost: quality upwards, cost to the right, the Pareto set of the two joined by steps and named.
+    """One plot for each cost: quality upwards, cost to the right, the Pareto set joined by steps and labelled with names.
 
     Args:
-        costs: what it is called, with its unit -> one value for each candidate; at least one cost.
-        quality: one value for each candidate, higher is better. names: one for each, written beside those of the set, as far as
-            there is room: the chosen one's, then by quality.
-        quality_name: the axis. chosen: the name of the one to ring, or None.
+        costs: name of a cost with its unit -> one value for each candidate; at least one cost.
+        quality: one value for each candidate, higher is better.
+        names: name of each candidate. Those of the Pareto set are written next to their points where there is space: the chosen one
+            first, then by quality.
+        quality_name: label of the axis.
+        chosen: name of the candidate to ring, or None.
         title: text above the plots.
 
     Returns:
         A matplotlib Figure with len(costs) plots, three in a row at most.
 
     Raises:
-        ValueError: if there is no cost or no candidate, or lengths differ.
+        InputError: there is no cost or no candidate, or lengths differ.
     """
     count = len(names)
     lengths = {len(quality), *(len(values) for values in costs.values())}
@@ -55,7 +57,7 @@ def pareto_figure(
         best = pareto_set(np.stack([heights, -places], axis=1))
         axes.scatter(places[~best], heights[~best], s=22, color=GREY, alpha=0.5, linewidths=0)
         order = np.flatnonzero(best)[np.argsort(places[best], kind="stable")]
-        # Up to the next one's cost nothing is better than this one: a step, not a slope.
+        # Up to the cost of the next point no candidate is better than this one: a step, not a slope.
         axes.step(places[order], heights[order], where="post", color=COLOURS[0], linewidth=1.6, marker="o", markersize=5, clip_on=False)
         for place in sorted(order, key=lambda place: (names[place] != chosen, -heights[place])):
             axes.annotate(names[place], (places[place], heights[place]), (3, 5), textcoords="offset points", fontsize=7, color=GREY)
@@ -73,7 +75,7 @@ def pareto_figure(
 
 
 def _remove_covered_names(figure: "Figure") -> None:
-    """Takes away each name that lies on one that was drawn before it."""
+    """Removes each name that overlaps one drawn earlier."""
     figure.draw_without_rendering()
     for axes in figure.axes:
         shown: list[Any] = []

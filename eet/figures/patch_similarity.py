@@ -1,4 +1,4 @@
-"""How alike the patch tokens of models become, block by block."""
+"""How similar the patch tokens of models become, block by block."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: str) -> tuple["Figure", Table]:
-    """How alike the patch tokens of several models become, block by block, as a plot and as a table.
+    """How similar the patch tokens of several models become, block by block, as a plot and as a table.
 
     Args:
-        similarities: name -> (blocks,), mean cosine of two patch tokens behind each block, in [-1, 1], from
+        similarities: name -> (blocks,), mean cosine of two patch tokens after each block, in [-1, 1], from
             `eet.matching.patch_similarity`; at least one block. Models may differ in depth.
         title: text above the axes.
 
@@ -26,7 +26,7 @@ def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: st
         block, the highest value and its block.
 
     Raises:
-        ValueError: if there is no model, or one has no blocks or values outside [-1, 1].
+        InputError: there is no model, or one has no blocks or values outside [-1, 1].
     """
     if not similarities:
         raise InputError("no models to draw; give at least one name -> mean cosine of each block")
@@ -35,7 +35,7 @@ def patch_similarity_figure(similarities: Mapping[str, np.ndarray], *, title: st
     rows: list[list[Cell]] = []
     for number, (name, values) in enumerate(similarities.items()):
         values = np.asarray(values)
-        # Written so that a NaN is refused too.
+        # Written so that NaN is refused too.
         if values.ndim != 1 or not values.size or not ((values >= -1) & (values <= 1)).all():
             raise InputError(f"model {name!r} has values of shape {values.shape}; give one mean cosine, from -1 to 1, for each block")
         axes.plot(np.arange(1, len(values) + 1), values, label=name, **curve_style(number, len(values)))

@@ -1,4 +1,4 @@
-"""What plots share: colours, an empty Figure, how a curve looks, quiet axes, and the PNG. On matplotlib Figures, with no global state."""
+"""Shared parts of plots: colours, an empty Figure, line styles, plain axes, writing PNG. Uses matplotlib Figures without global state."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito, without yellow and black; with a second and third turn, line styles tell curves apart.
+# Okabe and Ito, without yellow and black. When the colours repeat, line styles distinguish curves.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 STYLES = ("-", "--", ":")
 MARKERS = ("o", "s", "^")
@@ -24,8 +24,8 @@ def figure_of(rows: int, columns: int) -> "Figure":
 
 
 def curve_style(number: int, points: int) -> dict[str, Any]:
-    """How the curve of that number, of so many points, looks: arguments of `Axes.plot`."""
-    # Few points are few measurements: show each one. A lone point would draw nothing as a line.
+    """Style of curve `number` with `points` points, as arguments of `Axes.plot`."""
+    # Show each of few measurements. A line of one point would be invisible.
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": STYLES[number // len(COLOURS) % len(STYLES)],
@@ -37,7 +37,7 @@ def curve_style(number: int, points: int) -> dict[str, Any]:
 
 
 def quieten(axes: "Axes") -> None:
-    """Frame and ticks step back behind what is drawn."""
+    """Makes frame and ticks less prominent than the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.grid(color="#e6e6e6", linewidth=0.8)
@@ -48,8 +48,8 @@ def quieten(axes: "Axes") -> None:
 
 
 def save_png(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write `figure` to `path` as PNG, 192 dots an inch, twice what a screen needs; the folder must exist.
+    """Writes `figure` to `path` as PNG at 192 dots per inch, twice the usual screen resolution; the folder must exist.
 
-    The same figure gives the same bytes.
+    Equal figures result in equal bytes.
     """
     figure.savefig(path, format="png", dpi=192, metadata={"Software": None})

@@ -23,7 +23,7 @@ def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
         A matplotlib Figure; write it with `save_png`.
 
     Raises:
-        ValueError: if there is no curve, or one is empty, has arrays of different length or values outside [0, 1].
+        InputError: there is no curve, or one is empty, has arrays of different length or values outside [0, 1].
     """
     if not curves:
         raise InputError("no curves to draw; give at least one name -> (recall, precision)")
@@ -36,7 +36,7 @@ def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
                 f"curve {name!r} has recall of shape {recall.shape} and precision of shape {precision.shape}; "
                 "give two lists of the same length, with at least one point"
             )
-        # Written so that a NaN is refused too.
+        # Written so that NaN is refused too.
         if not all(((values >= 0) & (values <= 1)).all() for values in (recall, precision)):
             raise InputError(f"curve {name!r} has values outside 0 to 1; give recall and precision as shares")
         axes.plot(recall, precision, label=name, **curve_style(number, len(recall)))

@@ -19,7 +19,7 @@ from eet.errors import InputError
 
 Cell = str | float | bool | np.number[Any] | np.bool_ | None
 
-# A PNG above this is sent as JPEG where it may be: photographs, about five times smaller.
+# A PNG above this size becomes a JPEG where possible, which is about five times smaller for natural images.
 LARGEST_PNG_BYTES = 150_000
 NUMBER = re.compile(r"[+\-\u2212]?\d[\d,]*(\.\d+)?([eE][+\-]?\d+)?( ?(%|x|s|ms|MB|GB|MiB|GiB|bits))?")
 
@@ -35,7 +35,7 @@ class Paragraph:
 class Table:
     """A table. Columns of numbers are aligned right, floats in one column get the same number of decimals.
 
-    A cell is text, a number, a truth value, or None where there is no value.
+    A cell is text, a number, a boolean, or None where there is no value.
     """
 
     headers: Sequence[str]
@@ -61,26 +61,26 @@ Block = Paragraph | Table | Picture
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, in order."""
+    """A heading and its blocks, in order."""
 
     title: str
     body: Sequence[Block]
 
 
 def render_report(title: str, sections: Sequence[Section], *, subtitle: str = "") -> str:
-    """The page as HTML, with style and pictures inside it. Every text is escaped.
+    """Renders the page as HTML, with style and pictures embedded. All text is escaped.
 
     Args:
         title: heading of the page and title of the window.
-        sections: in order; with three or more, links to them stand at the top.
+        sections: in order; from three on, the page begins with links to them.
         subtitle: one line under the heading.
 
     Returns:
         An HTML document; write it as UTF-8.
 
     Raises:
-        FileNotFoundError: if a picture's path does not exist.
-        ValueError: if a picture cannot be read, or a table's row has not one cell for each header.
+        FileNotFoundError: a picture's path does not exist.
+        InputError: a picture cannot be read, or a row of a table does not have one cell for each header.
     """
     head = f"<h1>{_text(title)}</h1>" + (f'\n<p class="subtitle">{_text(subtitle)}</p>' if subtitle else "")
     if len(sections) >= 3:
@@ -126,7 +126,7 @@ def _block(block: Block) -> str:
             return _table(block)
         case Picture():
             return _picture(block)
-    raise InputError(f"a {type(block).__name__} cannot stand in a section; give a Paragraph, a Table or a Picture")
+    raise InputError(f"a {type(block).__name__} cannot be in a section; give a Paragraph, a Table or a Picture")
 
 
 def _text(text: str) -> str:
@@ -163,12 +163,12 @@ def _is_numeric(column: Sequence[Cell]) -> bool:
 
 
 def _column(column: Sequence[Cell]) -> list[str]:
-    """The texts of one column's cells. Floats share their decimals, enough for four figures of the largest of them."""
+    """The texts of one column's cells. Floats have the same number of decimals, enough for four digits of the largest one."""
     floats = [float(cell) for cell in column if _is_number(cell) and not isinstance(cell, numbers.Integral)]
     sizes = [abs(value) for value in floats if math.isfinite(value) and value]
     largest, smallest = max(sizes, default=1.0), min(sizes, default=1.0)
     decimals = 4 if largest <= 1 else max(0, 3 - math.floor(math.log10(largest)))
-    # Decimals in common would erase the small ones, as in a column of settings.
+    # The same number of decimals would erase small values, as in a column of settings.
     uneven = smallest < 10.0 ** (1 - decimals)
 
     def write(cell: Cell) -> str:
@@ -200,7 +200,7 @@ def _picture(picture: Picture) -> str:
 
 
 def _scroll(label: str) -> str:
-    """Opening tag of a box that scrolls sideways, reachable and named for those who use the keyboard."""
+    """Opening tag of a box that scrolls sideways, with a name and keyboard focus."""
     return f'<div class="scroll" tabindex="0" role="group" aria-label="{_text(label)}">'
 
 
@@ -234,7 +234,7 @@ def _file_of(image: Image.Image) -> tuple[bytes, str]:
     if buffer.tell() <= LARGEST_PNG_BYTES or image.has_transparency_data:
         return buffer.getvalue(), "png"
     buffer = io.BytesIO()
-    # Colour at full resolution, otherwise thin frames and captions fray.
+    # Colour at full resolution, otherwise thin frames and captions blur.
     image.convert("RGB").save(buffer, "JPEG", quality=90, subsampling=0)
     return buffer.getvalue(), "jpeg"
 

@@ -1,4 +1,4 @@
-"""How a training went, epoch by epoch."""
+"""The course of a training, epoch by epoch."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def training_curves_figure(history: Sequence[Mapping[str, float]], keys: Sequence[str], *, title: str) -> "Figure":
-    """How training went: one small plot for each key, as their scales differ.
+    """The course of a training: one small plot for each key, because their scales differ.
 
     Args:
         history: one mapping for each report, in order. The x axis is its "epoch" where every report has one, otherwise
@@ -23,7 +23,7 @@ def training_curves_figure(history: Sequence[Mapping[str, float]], keys: Sequenc
         A matplotlib Figure with len(keys) plots, three in a row at most.
 
     Raises:
-        ValueError: if the history or the keys are empty, or a key is in no report.
+        InputError: the history or the keys are empty, or a key is in no report.
     """
     if not history or not keys:
         raise InputError(f"{len(history)} reports and {len(keys)} keys to draw; give at least one of each")

@@ -1,4 +1,4 @@
-"""Quality over a weight, as a sweep found it."""
+"""Quality over a weight, from a sweep."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,19 +18,20 @@ def weight_curves_figure(
     quality: str,
     title: str,
 ) -> "Figure":
-    """Quality over a weight on a logarithmic axis: one colour for each name, as the figures 4 and 5 of EET show mAP over beta and sigma.
+    """Quality over a weight on a logarithmic axis: one colour for each name, like figures 4 and 5 of EET (mAP over beta and sigma).
 
     Args:
-        lines: name -> (weights > 0, qualities): trials that differ in the weight alone, joined; may lack names.
-        points: name -> (weights > 0, qualities): every trial, drawn faint beside the lines.
-        weight, quality: what the axes are called.
+        lines: name -> (weights > 0, qualities): trials that differ only in the weight, joined; names may be missing.
+        points: name -> (weights > 0, qualities): all trials, drawn faintly.
+        weight: label of the x axis.
+        quality: label of the y axis.
         title: text above the axes.
 
     Returns:
         A matplotlib Figure with one plot.
 
     Raises:
-        ValueError: if there is no point, or a weight is not above 0.
+        InputError: there is no point, or a weight is not above 0.
     """
     if not any(len(values) for values, _ in points.values()):
         raise InputError("no trials to draw; give at least one")

@@ -1,4 +1,4 @@
-"""The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits that a search of it gives."""
+"""The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits of a search."""
 
 from eet.gallery.compatibility import check_made_by, check_same_model, labels_in
 from eet.gallery.encoder import DEFAULT_BATCH_SIZE, EncodedPart, PartEncoder

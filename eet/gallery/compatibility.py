@@ -1,4 +1,4 @@
-"""Galleries that meet each other: are they of one model, and which number has a label in both."""
+"""Whether two galleries come from the same model, and how the labels of one are numbered in the other."""
 
 import numpy as np
 
@@ -8,30 +8,52 @@ from eet.gallery.reader import Gallery
 
 
 def check_same_model(gallery: Gallery, queries: Gallery) -> None:
-    """ValueError where two galleries were made by different models or preprocessing: their codes mean nothing to each other."""
-    theirs = queries.manifest
-    _check_alike(gallery, (theirs.model_digest, theirs.preprocessing_digest, theirs.num_bits), queries.path)
+    """Checks that two galleries were encoded by the same model with the same preprocessing; their codes cannot be compared otherwise.
+
+    Raises:
+        InputError: they differ; the message names the difference.
+    """
+    manifest = queries.manifest
+    _check_alike(gallery, (manifest.model_digest, manifest.preprocessing_digest, manifest.num_bits), queries.path)
 
 
-def check_made_by(gallery: Gallery, record: ModelRecord, told: str) -> None:
-    """ValueError where `gallery` was not encoded by the bundle of `record`. told: what the user calls the bundle."""
-    _check_alike(gallery, (record.digest, record.preprocessing_digest, record.num_bits), told)
+def check_made_by(gallery: Gallery, record: ModelRecord, bundle: str) -> None:
+    """Checks that `gallery` was encoded by the model of a bundle.
+
+    Args:
+        gallery: an open gallery.
+        record: of the bundle.
+        bundle: what error messages call the bundle.
+
+    Raises:
+        InputError: it was encoded by another model, or with other preprocessing.
+    """
+    _check_alike(gallery, (record.digest, record.preprocessing_digest, record.num_bits), bundle)
 
 
-def _check_alike(gallery: Gallery, theirs: tuple[str, str, int], told: str) -> None:
-    ours = (gallery.manifest.model_digest, gallery.manifest.preprocessing_digest, gallery.manifest.num_bits)
-    for name, mine, other in zip(("model", "preprocessing", "bits"), ours, theirs, strict=True):
-        if mine != other:
-            raise InputError(f"{gallery.path} was encoded with {name} {mine}, {told} has {other}: encode both with one model")
+def _check_alike(gallery: Gallery, compared: tuple[str, str, int], name_of_compared: str) -> None:
+    own = (gallery.manifest.model_digest, gallery.manifest.preprocessing_digest, gallery.manifest.num_bits)
+    for name, value, other in zip(("model", "preprocessing", "bits"), own, compared, strict=True):
+        if value != other:
+            raise InputError(f"{gallery.path} was encoded with {name} {value}, {name_of_compared} has {other}: encode both with one model")
 
 
 def labels_in(gallery: Gallery, queries: Gallery, labels: np.ndarray) -> np.ndarray:
-    """Labels (Q,) of queries in the gallery's numbering, matched by name; a name that the gallery lacks gets a number behind all of its
-    own, and -1 stays unknown. Without names on either side the numbers are taken as they are.
+    """Converts the labels of queries to the gallery's numbering, by label name.
+
+    If either side has no label names, the numbers are taken as they are.
+
+    Args:
+        gallery: the gallery that is searched.
+        queries: the gallery of the queries.
+        labels: integers (Q,) in the numbering of `queries`; -1 where unknown.
+
+    Returns:
+        int32 (Q,) in the numbering of `gallery`. A name that the gallery lacks gets a number above all of the gallery's; -1 stays -1.
     """
-    names, ours = queries.manifest.label_names, gallery.manifest.label_names
-    if not names or not ours or names == ours:
+    query_names, gallery_names = queries.manifest.label_names, gallery.manifest.label_names
+    if not query_names or not gallery_names or query_names == gallery_names:
         return labels
-    places = {name: place for place, name in enumerate(ours)}
-    numbers = [places.get(name, len(ours) + place) for place, name in enumerate(names)]
+    number_of = {name: number for number, name in enumerate(gallery_names)}
+    numbers = [number_of.get(name, len(gallery_names) + number) for number, name in enumerate(query_names)]
     return np.array([*numbers, -1], np.int32)[labels]

@@ -1,4 +1,4 @@
-"""Encoding one planned part: its pictures read and decoded by threads, hashed in batches of one fixed size.
+"""Encoding one planned part: its images read and decoded by threads, hashed in batches of one fixed size.
 
 Shapes: n rows of the part, B batch size.
 """
@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from eet.device import Device
 from eet.errors import InputError
 from eet.gallery.models import GalleryModel, model_schema
 from eet.gallery.schema import OK, part_table
@@ -21,7 +22,7 @@ from eet.matching import forward_with_rollout
 from eet.vit import Student
 
 DEFAULT_BATCH_SIZE = {"cpu": 32, "cuda": 256}
-"""Images that a network takes at once, by the kind of device."""
+"""Images in a batch, by the kind of device."""
 
 LARGEST_FLOAT16 = 65504.0
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
@@ -29,59 +30,63 @@ FILES_AHEAD = 2  # batches of whole files, where the device decodes: one waits w
 
 
 TokenMass = Literal["importance", "rollout"]
-"""What a kept token's mass is made of: the importance that pruning gave it, or attention rollout."""
+"""Source of a kept token's mass: its importance in pruning, or attention rollout."""
 
 
 class EncodedPart(NamedTuple):
-    """A part as it goes to disk, and the real-valued hash (n, bits) float32 behind its codes (zero where a row has an error)."""
+    """The table of a part, as written to disk, and the real-valued hashes (n, bits) float32 of its rows (zero where a row failed)."""
 
     table: pa.Table
     hash: np.ndarray
 
 
 class _Gathered(NamedTuple):
-    """A decoded batch (B, H, W, 3) uint8, and the failures in it by place."""
+    """A decoded batch (B, H, W, 3) uint8, and its failures: index in the batch -> reason."""
 
     views: Tensor
     failures: dict[int, DecodeFailure]
 
 
 class _Output(NamedTuple):
-    """What the network says of a batch, as the columns that are stored, and the failures in it by place."""
+    """Outputs of the network for a batch, by stored column, and the failures in the batch: index in the batch -> reason."""
 
     columns: dict[str, np.ndarray]
     failures: dict[int, DecodeFailure]
 
 
 def check_mass(mass: str, model: GalleryModel, *, tokens: bool) -> None:
-    """InputError where a model cannot give its tokens this mass, or no tokens are stored that would have it."""
+    """InputError where a model cannot compute this token mass, or no tokens are stored."""
     if mass not in get_args(TokenMass):
         raise InputError(f"mass {mass!r}: use one of {', '.join(get_args(TokenMass))}")
     if mass == "rollout" and not isinstance(model, Student):
-        raise InputError("mass rollout is of a student or a teacher; this is a base model: use importance")
+        raise InputError("mass rollout needs a student or a teacher; this is a base model: use importance")
     if mass == "rollout" and not tokens:
-        raise InputError("mass rollout is of tokens, and none are stored: store tokens, or leave mass out")
+        raise InputError("mass rollout needs tokens, and none are stored: store tokens, or leave mass out")
 
 
 class PartEncoder:
     """Turns rows of a plan into rows of a gallery with one model.
 
-    Batches are fixed slices of the part in its order, always of `batch_size` images: a row that cannot be read, and the places behind
-    the last row, are black. So a code depends on its picture and its place in the part alone: not on who encodes, nor on a resume.
+    Batches are fixed slices of the part in its order, always of `batch_size` images: a row that cannot be read, and the padding after
+    the last row, are black. So a code depends only on the image and its position in the part, not on the worker or on a resume.
 
     Args:
         model: in eval mode.
-        device: where it runs; CUDA runs in bf16 autocast unless precision is 'fp32'.
-        threads: that read and decode; on a CPU, of a part of many batches, each also runs the network, by itself.
+        device, precision: where the network runs and how, as `Device.of` takes them.
+        batch_size: images in a batch, at least 1.
+        threads: threads that read and decode, at least 1. On a CPU, for a part of many batches, each also runs the network on its own.
         tokens: store the kept patch tokens with positions and mass.
         embedding: store the final CLS vector.
         has_hash: store the real-valued hash.
-        mass: what the kept tokens' mass is made of: "importance", or "rollout" (attention rollout, of a student or teacher).
-        max_pixels: a larger image becomes a row with a reason.
-        jpegs_on_device: decodes ordinary JPEGs there, at full size (nvJPEG on a GPU), and all else by the threads; the views differ by a
-            few levels of 255 from theirs.
+        precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
+        mass: source of the kept tokens' mass: "importance", or "rollout" (attention rollout; only for a student or teacher).
+        max_pixels: an image with more pixels becomes a row with an error.
+        jpegs_on_device: decode ordinary JPEGs on the device at full size (nvJPEG on a GPU), all other images by the threads. Pixels then
+            differ by a few levels of 255 from those decoded by the threads.
 
-    RuntimeError for jpegs_on_device without TorchCodec; InputError for rollout of a base model.
+    Raises:
+        RuntimeError: jpegs_on_device without TorchCodec.
+        InputError: batch_size or threads below 1, or rollout of a base model.
     """
 
     def __init__(
@@ -103,23 +108,26 @@ class PartEncoder:
             raise InputError(f"batch_size {batch_size} and threads {threads} must be at least 1")
         check_mass(mass, model, tokens=tokens)
         self.mass = mass
-        self.model = model.eval().to(device)
-        self.device = torch.device(device)
+        self.device = Device.of(device, precision)
+        self.model = model.eval().to(self.device.torch_device)
         self.batch_size, self.threads = batch_size, threads
         self.tokens, self.embedding, self.max_pixels = tokens, embedding, max_pixels
-        self.bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
         self.schema = model_schema(model, tokens=tokens, embedding=embedding, has_hash=has_hash)
-        self._jpegs = DeviceJpegDecoder(self.device) if jpegs_on_device else None
+        self._jpegs = DeviceJpegDecoder(self.device.torch_device) if jpegs_on_device else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
-        # Decoding on a GPU has a stream of its own: on the network's it would wait for the batch that the network is at.
-        self._stream = torch.cuda.Stream(self.device) if jpegs_on_device and self.device.type == "cuda" else None
+        # Decoding on a GPU has its own stream: on the network's stream it would wait for the current batch.
+        self._stream = torch.cuda.Stream(self.device.torch_device) if jpegs_on_device and self.device.on_gpu else None
 
-    def encode(self, plan_rows: pa.Table, told: Callable[[int], None] | None = None) -> EncodedPart:
-        """The gallery rows of `plan_rows` (item_id, uri, label), in their order; of none, an empty part. A bad picture is a row with a
-        status.
+    def encode(self, plan_rows: pa.Table, on_rows: Callable[[int], None] | None = None) -> EncodedPart:
+        """Encodes the images of a part.
 
-        told: hears after each batch how many rows have gone through the network.
+        Args:
+            plan_rows: item_id, uri and label of each image; may be empty.
+            on_rows: called after each batch with the number of rows encoded so far.
+
+        Returns:
+            The gallery rows in the same order. An image that cannot be read is a row whose status says why.
         """
         uris = plan_rows["uri"].to_pylist()
         if not uris:
@@ -129,8 +137,8 @@ class PartEncoder:
         for output, failed in self._outputs(uris):
             failures.update((len(outputs) * self.batch_size + place, failure) for place, failure in failed.items())
             outputs.append(output)
-            if told is not None:
-                told(min(len(outputs) * self.batch_size, len(uris)))
+            if on_rows is not None:
+                on_rows(min(len(outputs) * self.batch_size, len(uris)))
         hashes = np.concatenate([output["hash"] for output in outputs])
         statuses = [OK] * len(uris)
         errors: list[str | None] = [None] * len(uris)
@@ -153,9 +161,9 @@ class PartEncoder:
         return EncodedPart(table, hashes)
 
     def _outputs(self, uris: list[str]) -> Iterator[_Output]:
-        """Of each batch, in order."""
+        """The outputs of each batch, in order."""
         slices = [uris[start : start + self.batch_size] for start in range(0, len(uris), self.batch_size)]
-        # Rollout listens to the network's own layers, which threads that share it would mix up.
+        # Rollout hooks into the layers of the network, so threads cannot share the network.
         shared = self.mass != "rollout"
         if shared and self.device.type == "cpu" and self._jpegs is None and len(slices) >= self.threads > 1:
             yield from self._thread_by_thread(slices)
@@ -164,8 +172,9 @@ class PartEncoder:
                 yield _Output(self.hash_batch(views_BHW3, len(batch)), failed)
 
     def _thread_by_thread(self, slices: list[list[str]]) -> Iterator[_Output]:
-        """On a CPU with batches enough each thread takes one from its files to its hashes. Threads that share a network's products wait for
-        each other at every one: an eighth of the time with two.
+        """On a CPU, each thread takes whole batches from files to hashes.
+
+        Threads that share each matrix product wait for each other at every one: an eighth of the time with two threads.
         """
         before = torch.get_num_threads()
         batches = [self._pool.submit(self._decoded_and_hashed, batch) for batch in slices]
@@ -178,7 +187,7 @@ class PartEncoder:
             torch.set_num_threads(before)
 
     def _decoded_and_hashed(self, uris: list[str]) -> _Output:
-        """Of one batch, by the calling thread alone."""
+        """The output of one batch, computed by the calling thread alone."""
         torch.set_num_threads(1)
         views_BHW3 = self._black()
         opened = (self._open(uri, view_HW3) for uri, view_HW3 in zip(uris, views_BHW3.numpy(), strict=False))
@@ -189,7 +198,7 @@ class PartEncoder:
         return torch.zeros(self.batch_size, *self.model.preprocessing.image_size, 3, dtype=torch.uint8)
 
     def _decoded_batches(self, slices: list[list[str]]) -> Iterator[_Gathered]:
-        """In order; decoding runs a few batches ahead of the consumer."""
+        """Decoded batches in order; decoding runs a few batches ahead of the consumer."""
         waiting: deque[Future[_Gathered]] = deque()
         for uris in slices:
             views_BHW3 = self._black()
@@ -201,7 +210,7 @@ class PartEncoder:
             yield waiting.popleft().result()
 
     def _open(self, uri: str, view_HW3: np.ndarray) -> DecodeFailure | OrdinaryJpeg | None:
-        """Writes what the network sees of a picture into its place in a batch, or leaves an ordinary JPEG to the device."""
+        """Writes the preprocessed view of an image into `view_HW3`; an ordinary JPEG that the device decodes is returned instead."""
         data = read_file(uri)
         if isinstance(data, DecodeFailure):
             return data
@@ -216,42 +225,44 @@ class PartEncoder:
         view_HW3[:] = np.asarray(view)
         return None
 
-    @torch.inference_mode()  # threads do not share the mode: a caller may have made the views in it
+    @torch.inference_mode()  # the mode is per thread: the caller may have created the views in it
     def _gather(self, views_BHW3: Tensor, opened: list[Future]) -> _Gathered:
-        """A batch whose pictures are all in their places, and why some are not, by place."""
+        """Waits until all images of a batch are decoded; returns the batch and its failures."""
         found = [future.result() for future in opened]
         jpegs = {place: one for place, one in enumerate(found) if isinstance(one, OrdinaryJpeg)}
         failed = {place: one for place, one in enumerate(found) if isinstance(one, DecodeFailure)}
         if self._jpegs is None or not jpegs:
             return _Gathered(views_BHW3, failed)
-        with torch.cuda.stream(self._stream):  # nothing, where there is none
+        with torch.cuda.stream(self._stream):  # no effect where the stream is None
             views_BHW3 = self._with_decoded(self._jpegs, jpegs, views_BHW3, failed)
         if self._stream is not None:
             self._stream.synchronize()
-            views_BHW3.record_stream(torch.cuda.default_stream(self.device))  # where the network reads it
+            views_BHW3.record_stream(torch.cuda.default_stream(self.device.torch_device))  # where the network reads it
         return _Gathered(views_BHW3, failed)
 
     def _with_decoded(
         self, decoder: DeviceJpegDecoder, jpegs: dict[int, OrdinaryJpeg], views_BHW3: Tensor, failed: dict[int, DecodeFailure]
     ) -> Tensor:
-        """The batch on the device with the views of `jpegs`, by place; one that the decoder refuses is decoded here, or `failed`."""
+        """The batch on the device, with the views of `jpegs` filled in. A JPEG that the decoder refuses is decoded here, or added to
+        `failed`.
+        """
         decoded: dict[int, Tensor] = {}
         for (place, jpeg), image_3HW in zip(jpegs.items(), decoder.decode(list(jpegs.values())), strict=True):
             if image_3HW is not None:
                 decoded[place] = self.model.preprocessing.view_on_device(image_3HW)
             elif (failure := self._decode(jpeg.data, views_BHW3[place].numpy())) is not None:
                 failed[place] = failure
-        views_BHW3 = views_BHW3.to(self.device)
+        views_BHW3 = views_BHW3.to(self.device.torch_device)
         if decoded:
             views_BHW3[list(decoded)] = torch.stack(list(decoded.values()))
         return views_BHW3
 
     @torch.inference_mode()
     def hash_batch(self, views_BHW3: Tensor, rows: int) -> dict[str, np.ndarray]:
-        """The network's answer for the first `rows` of a batch, as the columns that are stored."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            # As bytes to the device, where normalising them costs nothing.
-            images_B3HW = self.model.preprocessing.normalise(views_BHW3.to(self.device))
+        """The outputs of the network for the first `rows` images of a batch, by stored column."""
+        with self.device.autocast():
+            # Moved as bytes: normalising on the device costs almost nothing.
+            images_B3HW = self.model.preprocessing.normalise(views_BHW3.to(self.device.torch_device))
             if self.mass == "rollout":
                 output, mass_BK = forward_with_rollout(self.model, images_B3HW)
                 out = output._replace(token_mass=mass_BK)

@@ -1,4 +1,4 @@
-"""Encoding a gallery: planned, part by part, and the manifest last. A job that was cut off goes on where it stopped."""
+"""Encoding a gallery: first the plan, then part by part, the manifest last. An interrupted job continues where it stopped."""
 
 import os
 import time
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from eet.datasets.listing import ImageList
+from eet.device import Device
 from eet.errors import DamagedError, InputError
 from eet.gallery.encoder import DEFAULT_BATCH_SIZE, PartEncoder, TokenMass, check_mass
 from eet.gallery.job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
@@ -23,11 +24,11 @@ from eet.storage import join_location, remove, resolve, without_secrets
 
 READS_AHEAD = 16
 REPORT_EVERY_S = 5.0
-"""Seconds between two reports of how far a part is."""
+"""Seconds between two progress reports of a part."""
 
 
 class PartDone(NamedTuple):
-    """A part that is on disk, and how many of its rows have each status. encoded: by this job; else it was there already."""
+    """A part that is on disk. statuses: status -> number of rows. encoded: whether this job encoded it, or it existed before."""
 
     part: int
     statuses: dict[str, int]
@@ -47,7 +48,7 @@ class RowsDone(NamedTuple):
 
 OnProgress = Callable[[PartDone | RowsDone], object]
 EncodeParts = Callable[[list[PlannedPart]], Iterable[PartDone]]
-"""Encodes parts, in any order, each once; each is on disk when it is given."""
+"""Encodes parts, each once, in any order; a part is on disk when it is yielded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +59,12 @@ class EncoderOptions:
         tokens: store the kept patch tokens, their positions and mass.
         embedding: store the final CLS vector.
         hash: store the real-valued hash.
-        mass: of the tokens, "importance" or "rollout" (attention rollout; not of a base model).
+        mass: source of the tokens' mass, "importance" or "rollout" (attention rollout; not for a base model).
         precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
         jpegs_on: what decodes ordinary JPEGs, "cpu" or "gpu".
-        max_pixels: a larger image becomes a row with a reason.
-        batch_size: images that the network takes at once; None for what fits the device.
-        threads: that read and decode; None for all that the worker has.
+        max_pixels: an image with more pixels becomes a row with an error.
+        batch_size: images in a batch; None for a default by device.
+        threads: threads that read and decode; None for all CPUs of the worker.
     """
 
     tokens: bool = False
@@ -77,9 +78,18 @@ class EncoderOptions:
     threads: int | None = None
 
     def encoder(self, model: GalleryModel, *, device: str, threads: int) -> PartEncoder:
-        """threads: of this worker, where the options leave it open. RuntimeError where JPEGs are for a GPU that is not there."""
+        """The encoder of a worker.
+
+        Args:
+            model: in eval mode.
+            device: "cpu" or "cuda".
+            threads: CPUs of the worker, used where the options set no number.
+
+        Raises:
+            RuntimeError: JPEGs are to be decoded on a GPU, and the worker has none.
+        """
         if self.jpegs_on == "gpu" and device == "cpu":
-            raise RuntimeError("JPEGs were to be decoded on a GPU, and this worker has none any more")
+            raise RuntimeError("JPEGs are to be decoded on a GPU (jpegs_on='gpu'), but this worker has none")
         threads = self.threads or threads
         torch.set_num_threads(threads)
         return PartEncoder(
@@ -97,7 +107,7 @@ class EncoderOptions:
         )
 
     def made_with(self, model: GalleryModel, record: ModelRecord, *, rows_per_part: int) -> dict[str, Any]:
-        """What every row of a gallery shares: fields of its manifest. InputError where the model cannot give the mass."""
+        """The fields of the manifest that all rows of a gallery share. InputError where the model cannot compute the mass."""
         check_mass(self.mass, model, tokens=self.tokens)
         return {
             "model_digest": record.digest,
@@ -130,8 +140,8 @@ class GalleryState:
 
     Attributes:
         made_with: fields of the manifest that every new part shares.
-        job: that was begun and goes on; None where none was.
-        manifest: of a finished gallery; None where there is none, or it will be replaced.
+        job: the interrupted job that will be continued; None if there is none.
+        manifest: of a finished gallery; None if there is none, or if it will be replaced.
     """
 
     made_with: dict[str, Any]
@@ -140,23 +150,29 @@ class GalleryState:
 
     @property
     def version(self) -> int:
-        """The schema version of new parts: that of the parts which are there."""
+        """The schema version of new parts: the same as that of existing parts."""
         return int(self.made_with["schema_version"])
 
 
 def gallery_state(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode) -> GalleryState:
-    """Looks at the folder that images are to be encoded into.
+    """Reads the state of the folder that images will be encoded into.
+
+    Args:
+        out: folder or URI of the gallery.
+        images: images to encode.
+        made_with: fields of the manifest, from `EncoderOptions.made_with`.
+        mode: "resume", "append" or "overwrite".
 
     Raises:
-        InputError: it holds a job or a gallery that was made differently.
+        InputError: the folder holds a job or a gallery that was made with other options or images.
     """
     job = read_job(out)
     manifest = read_manifest(out) if is_gallery(out) else None
     if mode == "overwrite" and not (job is not None and job.mode == "overwrite" and job.is_of(made_with, images.description)):
-        job = manifest = None  # replaced when the new images are listed and planned
+        job = manifest = None  # replaced once the new images are listed and planned
     if job is not None:
         made_with = {**made_with, "schema_version": job.schema_version}
-        if job.base is not None:  # appended parts are cut as those that are there, whatever was asked
+        if job.base is not None:  # appended parts have the size of the existing ones, whatever the option says
             made_with["rows_per_part"] = job.base.rows_per_part
         job.check(made_with, images.description, out)
     elif manifest is not None:
@@ -176,20 +192,20 @@ def encode_gallery(
     notify: Callable[[str], object] = lambda line: None,
     on_begin: Callable[[], object] = lambda: None,
 ) -> EncodeResult:
-    """Plans the gallery, encodes the parts that are not there yet, and writes the manifest last.
+    """Plans the gallery, encodes the missing parts, and writes the manifest last.
 
     Args:
         out: folder or URI.
-        images: what is encoded.
-        state: of `out`, by `gallery_state`.
-        encode_parts: encodes the parts that are missing, for example `parts_here`.
-        mode: "resume" goes on with a job that was cut off; "append" adds images that the gallery lacks; "overwrite" begins again.
-        notify: is given lines for people.
-        on_begin: called once a new job is planned.
+        images: images to encode.
+        state: of `out`, from `gallery_state`.
+        encode_parts: encodes the missing parts, for example `parts_here`.
+        mode: "resume" continues an interrupted job; "append" adds images that the gallery lacks; "overwrite" starts again.
+        notify: called with one-line messages for the user.
+        on_begin: called when a new job has been planned.
 
     Raises:
-        InputError: the gallery is finished and of other images, or an id comes twice.
-        DamagedError: parts are missing or of another plan.
+        InputError: the gallery is finished and holds other images, or an id occurs twice.
+        DamagedError: parts are missing or belong to another plan.
     """
     job, manifest = state.job, state.manifest
     if job is None and manifest is not None:
@@ -206,13 +222,13 @@ def encode_gallery(
         on_begin()
     parts = [f"{job.num_rows} images ({job.input})"]
     parts += [f"{job.num_known} are in the gallery already"] if job.base else []
-    parts += [f"{job.ignored} other files left"] if job.ignored else []
+    parts += [f"{job.ignored} other files ignored"] if job.ignored else []
     notify(", ".join(parts))
     return _finish(out, job, encode_parts, notify, resumed=resumed)
 
 
 def _repair(out: str, manifest: Manifest, encode_parts: EncodeParts, notify: Callable[[str], object]) -> None:
-    """Encodes parts of a finished gallery that somebody took away."""
+    """Encodes parts of a finished gallery whose files are missing."""
     missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(out, manifest.schema_version)))
     if missing:
         notify(f"{len(missing)} of {manifest.num_parts} parts are missing: encoding them again")
@@ -222,15 +238,15 @@ def _repair(out: str, manifest: Manifest, encode_parts: EncodeParts, notify: Cal
 def _nothing_to_do(out: str, manifest: Manifest, images: ImageList, notify: Callable[[str], object]) -> EncodeResult:
     if images.description not in manifest.inputs:
         raise InputError(
-            f"{out} is a finished gallery of {', '.join(manifest.inputs)}: use --mode append to add {images.description} to it, "
-            "--mode overwrite to replace it, or another --out"
+            f"{out} is a finished gallery of {', '.join(manifest.inputs)}: use mode append to add {images.description} to it, "
+            "mode overwrite to replace it, or another folder (out)"
         )
-    notify(f"{without_secrets(out)} is finished: nothing to do (--mode append encodes images that are new)")
+    notify(f"{without_secrets(out)} is finished: nothing to do (mode append encodes images that are new)")
     return EncodeResult(out, manifest, 0.0)
 
 
 def _finish(out: str, job: GalleryJob, encode_parts: EncodeParts, notify: Callable[[str], object], *, resumed: bool) -> EncodeResult:
-    """Encodes what is pending of a job and writes the manifest. Of one that was not resumed no part can be there: none is looked for."""
+    """Encodes the pending parts of a job and writes the manifest. A new job has no parts yet, so none are listed."""
     planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
     assert sum(part.num_rows for part in planned) == job.num_rows, (planned, job)
     version = job.schema_version
@@ -259,12 +275,12 @@ def _finish(out: str, job: GalleryJob, encode_parts: EncodeParts, notify: Callab
 
 
 def _encoded(out: str, pending: list[PlannedPart], encode_parts: EncodeParts, version: int) -> dict[int, PartDone]:
-    """Encodes parts. DamagedError where they are not in the folder afterwards."""
+    """Encodes parts. DamagedError where they are missing from the folder afterwards."""
     done = {part.part: part for part in encode_parts(pending)} if pending else {}
     if absent := set(done) - set(finished_parts(out, version)):
         raise DamagedError(
-            f"{len(absent)} parts that workers wrote are not in {out}, such as part {min(absent)}: --out must be a folder that all nodes "
-            "share, or a URI"
+            f"{len(absent)} parts that workers wrote are not in {out}, such as part {min(absent)}: give a folder that all nodes share, or "
+            "a URI"
         )
     return done
 
@@ -278,9 +294,17 @@ def parts_here(
     *,
     version: int = SCHEMA_VERSION,
 ) -> Iterator[PartDone]:
-    """Encodes parts in this process, one after another. version: of the gallery's schema."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = options.encoder(model, device=device, threads=os.cpu_count() or 1)
+    """Encodes parts in this process, one after another.
+
+    Args:
+        model: in eval mode.
+        options: how to encode.
+        gallery: folder or URI.
+        pending: parts to encode.
+        on_progress: called every few seconds, and after each part.
+        version: schema version of the gallery.
+    """
+    encoder = options.encoder(model, device=Device.of().type, threads=os.cpu_count() or 1)
     for planned in pending:
         done = encode_part(encoder, gallery, planned, on_progress, version=version)
         on_progress(done)
@@ -288,7 +312,7 @@ def parts_here(
 
 
 def encode_part(encoder: PartEncoder, gallery: str, planned: PlannedPart, on_progress: OnProgress, *, version: int) -> PartDone:
-    """Encodes a part, which is on disk when this returns. on_progress: called every few seconds."""
+    """Encodes a part and writes it to disk. on_progress: called every few seconds."""
     last = time.monotonic()
 
     def on_rows(rows: int) -> None:
@@ -303,7 +327,7 @@ def encode_part(encoder: PartEncoder, gallery: str, planned: PlannedPart, on_pro
 
 
 def read_part_done(gallery: str, part: int, version: int) -> PartDone:
-    """What a part that is on disk holds."""
+    """The statuses of the rows of a part on disk."""
     filesystem, path = resolve(part_location(gallery, part, version))
     with filesystem.open_input_file(path) as file:
         statuses = pq.ParquetFile(file).read(columns=["status"], use_threads=False)["status"]

@@ -14,13 +14,13 @@ RUN_ROWS = 2_000_000
 """Rows sorted in memory at once: a few hundred MB with their locations."""
 
 BLOCK_ROWS = 16_384
-"""Rows of a run that the merge holds: with 150 runs (300 million items) about as much as one run."""
+"""Rows of each run in memory during the merge: with 150 runs (300 million items) about as much as one run."""
 
 
 def sorted_by_id(tables: Iterable[pa.Table], *, run_rows: int = RUN_ROWS) -> Iterator[pa.Table]:
-    """All rows of `tables` (of one schema), in the order of item_id, as tables of some thousand rows; rows of one id come as they came.
+    """All rows of `tables` (of one schema), in the order of item_id, as tables of some thousand rows. The sort is stable.
 
-    Up to `run_rows` rows stay in memory; more go to a temporary folder (TMPDIR), about as many bytes as the tables hold.
+    Up to `run_rows` rows stay in memory; more are written to a temporary folder (TMPDIR), about as many bytes as the tables hold.
     """
     with tempfile.TemporaryDirectory(prefix="eet-sort-") as folder:
         runs: list[str] = []
@@ -40,7 +40,7 @@ def merge_by_id(runs: Iterable[Iterator[pa.Table]]) -> Iterator[pa.Table]:
     """Merges runs that are sorted by item_id each. Where ids are equal, rows of an earlier run come first."""
     heads = [(head, run) for run in runs if (head := _next_block(run)) is not None]
     while heads:
-        # What is not behind the least of the heads' last ids cannot be preceded by anything that is still unread.
+        # Rows up to the smallest last id of all heads come before every unread row.
         bound = min(head["item_id"][-1].as_py() for head, _ in heads)
         taken, left = [], []
         for head, run in heads:

@@ -1,4 +1,4 @@
-"""Hits: what a search or a re-ranking answers, one row per query and item."""
+"""Hits: the result of a search or a re-ranking, one row per query and item."""
 
 import contextlib
 import json
@@ -25,19 +25,24 @@ HITS_SCHEMA = pa.schema(
     ]
 )
 RERANKED_SCHEMA = pa.schema([*HITS_SCHEMA, pa.field("score_global", pa.float32()), pa.field("score_struct", pa.float32())])
-"""Hits that were re-ranked: what their score was made of; null for hits that kept their place."""
+"""Re-ranked hits, with the two parts of their score; null for hits below the re-ranked ones."""
 
 
 _RECALL = b"eet.recall"
 
 
 def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None = None) -> None:
-    """Write hits as one Parquet file (a local path or a URI ending in .parquet), whole or not at all.
+    """Writes hits as one Parquet file, completely or not at all.
 
-    table: the columns of HITS_SCHEMA: rank from 1, distance in bits, score higher is better; query_label and item_label
-    null where unknown, and may be left out; or those of RERANKED_SCHEMA. recall: of an approximate search, what was measured of it; it
-    lies in the file's metadata, as JSON under `eet.recall`, so that it is never told of other hits. Raises ValueError where a column is
-    missing, unknown, of another type, or null where it may not be.
+    Args:
+        path: local path or URI ending in .parquet.
+        table: the columns of HITS_SCHEMA or of RERANKED_SCHEMA. rank counts from 1, distance is in bits, a higher score is better;
+            query_label and item_label are null where unknown, and may be left out.
+        recall: the measured recall of an approximate search, by name. It is stored in the metadata of the file, as JSON under
+            `eet.recall`, so that it stays with these hits.
+
+    Raises:
+        InputError: a column is missing, unknown, of another type, or null where it must not be, or the path has another ending.
     """
     if not split_options(path)[0].endswith(".parquet"):
         raise InputError(f"Hits go into one file whose name ends in .parquet; {without_secrets(path)} does not.")
@@ -53,10 +58,13 @@ def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None
 
 
 def read_hits(path: str) -> pa.Table:
-    """Read hits in the columns of HITS_SCHEMA, or of RERANKED_SCHEMA where they were re-ranked, in the file's order; columns that are
-    not hits' are left out.
+    """Reads hits in the columns of HITS_SCHEMA, or of RERANKED_SCHEMA where they were re-ranked, in the order of the file.
 
-    Raises FileNotFoundError where there is no such file, ValueError where it does not hold hits.
+    Other columns are ignored.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: the file does not hold hits.
     """
     with _opened(path) as parquet:
         table = parquet.read(columns=[name for name in RERANKED_SCHEMA.names if name in parquet.schema_arrow.names])
@@ -64,10 +72,10 @@ def read_hits(path: str) -> pa.Table:
 
 
 def read_recall(path: str) -> dict[str, float] | None:
-    """What `write_hits` was told of the recall of an approximate search; None for hits of an exact one. Errors are those of `read_hits`."""
+    """The measured recall stored with hits of an approximate search; None for hits of an exact one. Raises as `read_hits`."""
     with _opened(path) as parquet:
-        told = (parquet.schema_arrow.metadata or {}).get(_RECALL)
-    return None if told is None else json.loads(told)
+        recall = (parquet.schema_arrow.metadata or {}).get(_RECALL)
+    return None if recall is None else json.loads(recall)
 
 
 @contextlib.contextmanager
@@ -107,12 +115,12 @@ def _as_hits(table: pa.Table, path: str) -> pa.Table:
 
 
 def queries_gallery(hits: str) -> str:
-    """Where the encoded query images of `hits` lie."""
+    """The location of the gallery with the encoded query images of `hits`."""
     return with_suffix(hits, ".queries", instead_of=".parquet")
 
 
 def spread_queries(hits: pa.Table, number: int) -> list[str]:
-    """Ids of `number` queries, evenly spread over the hits' order, so that labels differ."""
+    """Ids of `number` queries, evenly spread over the order of the hits, so that their labels differ."""
     ids = hits["query_id"].unique().to_pylist()
     places = np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).round().astype(int))
     return [ids[place] for place in places]

@@ -1,4 +1,4 @@
-"""A gallery under way: what it is made with, what it is made of, and what is planned, in begun.json until the manifest takes its place."""
+"""An unfinished gallery: its options, its input and its plan. They are stored in begun.json until the manifest is written."""
 
 import dataclasses
 import json
@@ -27,9 +27,18 @@ Mode = Literal["resume", "overwrite", "append"]
 
 @dataclass(frozen=True)
 class GalleryJob:
-    """made_with: fields of the manifest that every part shares. input: what is encoded. mode: that began it. base: the manifest of the
-    gallery that is appended to, None for a new one. num_rows, num_parts: planned by this job alone. num_known: listed, but in the
-    gallery already. label_names: of the gallery when it is finished. ignored: files that are no pictures.
+    """An encode job that has started and is not finished.
+
+    Attributes:
+        made_with: fields of the manifest that all parts share.
+        input: description of the images.
+        mode: the mode in which it was started.
+        base: manifest of the gallery that is appended to; None for a new gallery.
+        num_rows: rows planned by this job.
+        num_parts: parts planned by this job.
+        num_known: listed images that the gallery already has.
+        label_names: label names of the finished gallery.
+        ignored: number of listed files that are not images.
     """
 
     made_with: dict[str, Any]
@@ -48,19 +57,19 @@ class GalleryJob:
 
     @property
     def schema_version(self) -> int:
-        """Of every part of this job."""
+        """The schema version of every part of this job."""
         return int(self.made_with["schema_version"])
 
     def is_of(self, made_with: Mapping[str, Any], described: str) -> bool:
-        """Whether this is the job of that model, those options and that input."""
+        """Whether this job has these options and this input."""
         return self.made_with == made_with and self.input == described
 
     def check(self, made_with: Mapping[str, Any], described: str, out: str) -> None:
-        """ValueError where the job that is to go on is another than this."""
-        refuse_difference({**self.made_with, "input": self.input}, {**made_with, "input": described}, f"{out} was begun differently")
+        """InputError where this job was started with other options or another input."""
+        refuse_difference({**self.made_with, "input": self.input}, {**made_with, "input": described}, f"{out} was started differently")
 
     def manifest(self, statuses: Mapping[str, int]) -> Manifest:
-        """Of the finished gallery. statuses: rows of this job by status."""
+        """The manifest of the finished gallery. statuses: status -> number of rows of this job."""
         base = self.base
         errors = dict(base.errors) if base else {}
         for status, count in statuses.items():
@@ -78,25 +87,25 @@ class GalleryJob:
 
 
 def refuse_difference(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
-    """ValueError that names each value that was another one then."""
+    """InputError naming each value that has changed."""
     changed = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
     if changed:
-        raise InputError(f"{what} ({'; '.join(changed)}): go on with the same options, choose another --out, or use --mode overwrite")
+        raise InputError(f"{what} ({'; '.join(changed)}): go on with the same options, choose another folder (out), or use mode overwrite")
 
 
 def is_begun_or_whole(out: str) -> bool:
-    """Whether a folder is a gallery's, finished or not."""
+    """Whether a folder holds a gallery, finished or not."""
     return any(exists(join_location(out, name)) for name in (MANIFEST_NAME, BEGUN_FILE, plan_name(0)))
 
 
 def read_job(out: str) -> GalleryJob | None:
-    """The job that was begun in `out` and is not finished; None where there is none."""
+    """The unfinished job in `out`; None where there is none."""
     location = join_location(out, BEGUN_FILE)
     if not exists(location):
         return None
     values = json.loads(read_text(location))
     made_with, base, label_names = values["made_with"], values["base"], values["label_names"]
-    for name in ("jpegs_on", "mass", "has_hash"):  # begun before there was a choice
+    for name in ("jpegs_on", "mass", "has_hash"):  # absent in jobs of older versions
         made_with.setdefault(name, getattr(Manifest, name))
     made_with.setdefault("schema_version", 1)
     if made_with["token_shape"] is not None:
@@ -107,13 +116,16 @@ def read_job(out: str) -> GalleryJob | None:
 
 
 def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, base: Manifest | None) -> GalleryJob:
-    """Plans the listed images, those alone that `base` lacks where it is appended to, and says in begun.json what was begun.
+    """Plans the listed images (only those that `base` lacks, if it is given), and records the job in begun.json.
 
-    Killed before begun.json is there, it begins anew. ValueError for an id given twice, and where `out` holds parts of nobody knows what.
+    If it is killed before begun.json is written, the next job starts from the beginning.
+
+    Raises:
+        InputError: an id occurs twice, no image is listed, or `out` holds parts but no gallery.
     """
     first_part = base.num_parts if base else 0
     if base is None and not is_begun_or_whole(out) and (finished_parts(out) or finished_parts(out, 1)):
-        raise InputError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another --out")
+        raise InputError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another folder (out)")
     _refuse_unnamed(out, base, images)
     names, numbers = joined_labels(base.label_names if base else None, images.label_names, first=base is None)
 
@@ -126,7 +138,7 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
             yield items_table(item_ids, uris, labels if labels is None or numbers is None else numbers[labels])
 
     known = planned_ids(out, before=first_part) if base else []
-    # What is there stays until what replaces it is planned.
+    # The old gallery stays until the new one is planned.
     planned_in = hidden_beside(out) if mode == "overwrite" else out
     filesystem, fresh = resolve(planned_in)
     try:
@@ -149,7 +161,7 @@ def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, ba
 
 
 def _refuse_unnamed(out: str, base: Manifest | None, images: ImageList) -> None:
-    """ValueError where named labels would be appended to labels that are numbers only: what they stand for is not known."""
+    """InputError where named labels would be appended to labels without names: the names of those are unknown."""
     if base is None or base.label_names is not None or images.label_names is None:
         return
     if (open_gallery(out).labels() >= 0).any():
@@ -157,21 +169,30 @@ def _refuse_unnamed(out: str, base: Manifest | None, images: ImageList) -> None:
 
 
 def joined_labels(
-    ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, *, first: bool
+    gallery_names: tuple[str, ...] | None, appended_names: tuple[str, ...] | None, *, first: bool
 ) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
-    """Label names of a gallery after an append, and the new number of each of the appended list's labels (the last, for -1, stays -1).
+    """Joins the label names of a gallery and of the images that are appended to it.
 
-    first: the gallery is new and takes the list's names.
+    Args:
+        gallery_names: of the gallery.
+        appended_names: of the appended images.
+        first: the gallery is new and takes the appended names.
+
+    Returns:
+        names: label names of the gallery after the append.
+        numbers: int32, the new number of each appended label, and -1 as the last entry (for label -1); None where no number changes.
     """
-    if first or theirs is None or ours == theirs:
-        return (theirs if first else ours), None
-    names = [*(ours or ()), *(name for name in theirs if name not in (ours or ()))]
-    place = {name: number for number, name in enumerate(names)}
-    return tuple(names), np.array([*(place[name] for name in theirs), -1], np.int32)
+    if first or appended_names is None or gallery_names == appended_names:
+        return (appended_names if first else gallery_names), None
+    names = [*(gallery_names or ()), *(name for name in appended_names if name not in (gallery_names or ()))]
+    number_of = {name: number for number, name in enumerate(names)}
+    return tuple(names), np.array([*(number_of[name] for name in appended_names), -1], np.int32)
 
 
 def clear(out: str) -> None:
-    """Deletes the gallery in a folder, whole or begun, and nothing else there; its manifest first, so that it is never taken for whole."""
+    """Deletes the files of the gallery in a folder, finished or not, and no others. The manifest goes first, so that the rest does not
+    look like a finished gallery.
+    """
     filesystem, folder = resolve(out)
     parts = f"{folder}/{PARTS_FOLDER}"
     for pattern in _GALLERY_FILES:
@@ -184,7 +205,7 @@ def clear(out: str) -> None:
 
 
 def sweep(out: str) -> None:
-    """Deletes what writers that were killed left: temporary files of a local folder."""
+    """Deletes temporary files that killed writers left in a local folder."""
     filesystem, folder = resolve(out)
     for place in (folder, f"{folder}/{PARTS_FOLDER}"):
         for entry in filesystem.get_file_info(pafs.FileSelector(place, allow_not_found=True)):

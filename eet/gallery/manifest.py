@@ -1,4 +1,4 @@
-"""What a gallery says of itself: `manifest.json`, written when the last part is done."""
+"""The description of a gallery, `manifest.json`; it is written when the last part is done."""
 
 import dataclasses
 import json
@@ -18,25 +18,26 @@ READ_VERSIONS = (1, SCHEMA_VERSION)
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What every part of a gallery shares.
+    """The contents of `manifest.json`: how a gallery was encoded, and what it holds.
 
     Attributes:
-        model_digest, preprocessing_digest: of the bundle that encoded the gallery, so that a query made with another is refused.
-        precision: what it was encoded with: auto, fp32 or bf16.
-        jpegs_on: what decoded ordinary JPEGs, cpu or gpu.
-        mass: what the tokens' mass is made of, importance or rollout.
+        model_digest: of the model that encoded the gallery; queries of another model are refused.
+        preprocessing_digest: of its preprocessing.
+        precision: of the encoding: auto, fp32 or bf16.
+        jpegs_on: where ordinary JPEGs were decoded, cpu or gpu.
+        mass: source of the tokens' mass, importance or rollout.
         num_bits: length of a code.
         has_hash: whether rows have the real-valued hash.
         token_shape: (K, D) or None.
         token_dtype: "float16" or None.
         embedding_dim: D or None.
-        label_names: the name of label i at i, or None.
+        label_names: the name of label i at index i, or None.
         num_rows: all rows.
         num_ok: rows with a code.
         errors: status -> number of rows, bad rows only.
         num_parts: the parts are 0 .. num_parts - 1.
-        rows_per_part: of every part but the last, and the last before something was appended.
-        inputs: what was encoded, as it was given.
+        rows_per_part: rows of every part except the last, and the last before each append.
+        inputs: descriptions of the encoded images, as the user gave them.
     """
 
     model_digest: str
@@ -75,9 +76,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Raises ValueError where the text is no manifest, lacks a field, or has a schema version that this program
-        does not read.
-        """
+        """Parses a manifest. InputError where the text is no manifest, lacks a field, or has an unsupported schema version."""
         try:
             values: Any = json.loads(text)
         except ValueError as error:
@@ -101,14 +100,14 @@ class Manifest:
 
 
 def write_manifest(gallery: str, manifest: Manifest) -> None:
-    """Write `manifest.json` into the gallery (a local folder or a URI), whole or not at all."""
+    """Writes `manifest.json` into the gallery (a local folder or a URI), completely or not at all."""
     filesystem, path = resolve(gallery)
     with whole_file(filesystem, f"{path}/{MANIFEST_NAME}") as file:
         file.write(manifest.to_json().encode())
 
 
 def read_manifest(gallery: str) -> Manifest:
-    """Raises ValueError where the gallery has no manifest, or none that can be read."""
+    """The manifest of the gallery at a local folder or URI. InputError where it has none, or one that cannot be read."""
     filesystem, path = resolve(gallery)
     try:
         with filesystem.open_input_file(f"{path}/{MANIFEST_NAME}") as file:
@@ -116,8 +115,7 @@ def read_manifest(gallery: str) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{gallery} is not a finished gallery: it has no {MANIFEST_NAME}. `eet encode --out {gallery}` writes "
-            f"it when the last part is done; an "
-            "encode job that was cut off goes on when it is run again."
+            "it when the last part is done; an interrupted encode job continues when it is run again."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{gallery}/{MANIFEST_NAME} is not UTF-8 text: {error}.") from error
@@ -128,5 +126,5 @@ def read_manifest(gallery: str) -> Manifest:
 
 
 def is_gallery(path: str) -> bool:
-    """Whether a finished gallery lies at `path`."""
+    """Whether there is a finished gallery at `path`."""
     return exists(join_location(path, MANIFEST_NAME))

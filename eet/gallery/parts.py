@@ -1,4 +1,4 @@
-"""Parts of a gallery: Parquet files that are either whole or not there."""
+"""Parts of a gallery: Parquet files that are either complete or absent."""
 
 import re
 
@@ -15,13 +15,14 @@ BYTES_WITH_TOKENS = 4 * 2**20
 
 
 SCHEMA_VERSION = 2
-"""Of galleries that are written. Version 1 had its parts beside the manifest, where tools that open a folder of Parquet fail."""
+"""Of new galleries. In version 1 the parts lay in the folder of the manifest, which tools that open a folder of Parquet files cannot
+read."""
 
 PARTS_FOLDER = "parts"
 
 
 def part_name(part: int, version: int = SCHEMA_VERSION) -> str:
-    """The path of part number `part` in its gallery: parts/part-NNNNNN.parquet, with more digits from a million on."""
+    """The path of part number `part` in its gallery: parts/part-NNNNNN.parquet, with more digits from part 1,000,000 on."""
     if part < 0:
         raise InputError(f"Part {part} does not exist; parts count from 0.")
     return f"{_folder_of(version)}part-{part:06d}.parquet"
@@ -32,17 +33,22 @@ def _folder_of(version: int) -> str:
 
 
 def part_location(gallery: str, part: int, version: int = SCHEMA_VERSION) -> str:
-    """Where a part of a gallery lies."""
+    """The location of a part."""
     return join_location(gallery, part_name(part, version))
 
 
 def write_part(gallery: str, part: int, table: pa.Table, version: int = SCHEMA_VERSION) -> None:
-    """Write one part of a gallery (a local folder or a URI), whole or not at all; an older file of that part is
-    replaced.
+    """Writes one part of a gallery, completely or not at all; an older file of that part is replaced.
 
-    Binary columns are plain and uncompressed, for codes and half-precision tokens do not compress and are read most;
-    the others are zstd. Row groups hold about 4 MiB of tokens, so that re-ranking fetches few it does not need, or else
-    a million rows.
+    Binary columns are plain and uncompressed, because codes and half-precision tokens do not compress and are read most often; the others
+    are compressed with zstd. A row group holds about 4 MiB of tokens, so that re-ranking reads few tokens that it does not need; without
+    tokens it holds a million rows.
+
+    Args:
+        gallery: local folder or URI.
+        part: number of the part.
+        table: rows of the part, in the columns of the gallery's schema.
+        version: schema version of the gallery.
     """
     binary = [field for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     rows = _ROWS_WITHOUT_TOKENS
@@ -62,7 +68,7 @@ def write_part(gallery: str, part: int, table: pa.Table, version: int = SCHEMA_V
 
 
 def finished_parts(gallery: str, version: int = SCHEMA_VERSION) -> list[int]:
-    """The numbers of the parts that are there, ascending; none where the folder does not exist."""
+    """The numbers of the existing parts, ascending; empty where the folder does not exist."""
     filesystem, path = resolve(gallery)
     entries = filesystem.get_file_info(pafs.FileSelector(f"{path}/{_folder_of(version)}".rstrip("/"), allow_not_found=True))
     found = []

@@ -1,8 +1,8 @@
-"""The plan of a gallery: which items make up which part, fixed before the first is encoded.
+"""The plan of a gallery: which items make up which part, fixed before the first part is encoded.
 
-A part is known by its number, so a job that was cut off knows what is left by listing the finished parts, and two
-workers that encode the same part write the same bytes under the same name. `plan.parquet` names the parts from 0 on; what
-is appended to a finished gallery is planned in a file of its own, plan-NNNNNN.parquet, named after its first part.
+Parts are numbered. So an interrupted job finds what is left by listing the finished parts, and two workers that encode
+the same part write the same bytes under the same name. `plan.parquet` plans the parts from 0 on; an append to a finished
+gallery is planned in a separate file, plan-NNNNNN.parquet, named after its first part.
 """
 
 import functools
@@ -36,7 +36,7 @@ _EXAMPLES = 5
 
 
 class PlannedPart(NamedTuple):
-    """Where the items of a part stand: row group `row_group` of the plan file `file`."""
+    """The items of a part: row group `row_group` of the plan file `file`."""
 
     part: int
     file: str
@@ -45,7 +45,7 @@ class PlannedPart(NamedTuple):
 
 
 class PlanSummary(NamedTuple):
-    """What a plan holds, and how many of the given items were left out because the gallery has them."""
+    """Rows and parts of a plan, and the number of items left out because the gallery already has them."""
 
     num_rows: int
     num_parts: int
@@ -58,11 +58,18 @@ def plan_name(first_part: int) -> str:
 
 
 def items_table(item_ids: Sequence[str], uris: Sequence[str], labels: Labels | None = None) -> pa.Table:
-    """Items to plan, in the columns of ITEM_SCHEMA.
+    """Makes a table of items to plan, in the columns of ITEM_SCHEMA.
 
-    labels: None, or one per item, None or negative where unknown. A name that is not UTF-8 (lone surrogates, as
-    `os.fsdecode` makes them) cannot be a Parquet string: its id is stored with backslash escapes, its uri as a
-    `file://` URI with percent escapes, which `eet.storage` opens. Raises ValueError for lengths that differ.
+    A name that is not UTF-8 (lone surrogates, as from `os.fsdecode`) cannot be a Parquet string: its id is stored with backslash
+    escapes, its uri as a `file://` URI with percent escapes, which `eet.storage` opens.
+
+    Args:
+        item_ids: id of each item.
+        uris: location of each item's image.
+        labels: label of each item, None or negative where unknown; None if all are unknown.
+
+    Raises:
+        InputError: the lengths differ.
     """
     if len(uris) != len(item_ids):
         raise InputError(f"There are {len(uris)} uris for {len(item_ids)} items; give one each.")
@@ -82,13 +89,20 @@ def write_plan(
     first_part: int = 0,
     known_ids: Iterable[Iterator[pa.Table]] = (),
 ) -> PlanSummary:
-    """Write a plan into the gallery: items in the order of their ids (by UTF-8 bytes), `rows_per_part` to a part.
+    """Writes a plan into the gallery: items in the order of their ids (by UTF-8 bytes), `rows_per_part` to a part.
 
-    items: tables in the columns of ITEM_SCHEMA, any order; they are sorted on disk where memory does not hold them. known_ids: runs of
-    tables with a column item_id, each run sorted: what the gallery holds; items with such an id are left out. Where nothing is left
-    to plan, no file is written.
+    If no item is left to plan, no file is written.
 
-    Raises ValueError for ids given twice, naming some, a null id or location, and rows_per_part below 1; the plan is then not there.
+    Args:
+        gallery: folder or URI.
+        items: tables in the columns of ITEM_SCHEMA, in any order; they are sorted on disk if they do not fit in memory.
+        rows_per_part: at least 1.
+        first_part: number of the first part.
+        known_ids: ids that the gallery already has, as runs of tables with a column item_id, each run sorted; items with such an id
+            are left out.
+
+    Raises:
+        InputError: an id occurs twice, an id or a location is null, or rows_per_part is below 1. No plan is written then.
     """
     if rows_per_part < 1:
         raise InputError(f"rows_per_part is {rows_per_part}; give at least 1.")
@@ -114,7 +128,7 @@ def write_plan(
 
 
 def planned_parts(gallery: str) -> list[PlannedPart]:
-    """All parts of all plan files, ascending. Raises FileNotFoundError where the gallery has no plan."""
+    """All parts of all plan files, ascending. NotFoundError where the gallery has no plan."""
     filesystem, path = resolve(gallery)
     entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     found = [(match, entry) for entry in entries if (match := _PLAN_NAME.fullmatch(entry.base_name))]
@@ -129,7 +143,7 @@ def planned_parts(gallery: str) -> list[PlannedPart]:
 
 
 def planned_ids(gallery: str, *, before: int) -> list[Iterator[pa.Table]]:
-    """The ids of the parts below `before`, those of each plan file a run of sorted tables, as `write_plan` takes them for `known_ids`."""
+    """The ids of the parts below `before`, in the form of `write_plan`'s `known_ids`: a run of sorted tables for each plan file."""
     runs: dict[str, list[PlannedPart]] = {}
     for planned in planned_parts(gallery):
         if planned.part < before:
@@ -138,13 +152,15 @@ def planned_ids(gallery: str, *, before: int) -> list[Iterator[pa.Table]]:
 
 
 def read_planned_part(gallery: str, planned: PlannedPart) -> pa.Table:
-    """The items of one part in order, in the columns of PLAN_SCHEMA. Reads that part's row group only.
+    """The items of one part in order, in the columns of PLAN_SCHEMA. Reads only the row group of that part.
 
-    Raises FileNotFoundError where the gallery has no such plan, ValueError where the plan has another part there.
+    Raises:
+        NotFoundError: the gallery has no such plan.
+        InputError: the plan has another part in that row group.
     """
     table = _read(gallery, planned, None)
     if len(table) != planned.num_rows or pc.any(pc.not_equal(table["part"], planned.part)).as_py():
-        raise InputError(f"{gallery}/{planned.file} is not the plan that names part {planned.part}; start the encode job anew.")
+        raise InputError(f"{gallery}/{planned.file} is not the plan of part {planned.part}; start the encode job again.")
     return table
 
 
@@ -158,16 +174,14 @@ def _read(gallery: str, planned: PlannedPart, columns: list[str] | None) -> pa.T
 
 
 def _footer(gallery: str, info: pafs.FileInfo) -> pq.FileMetaData:
-    # Some stores have no times, and then nothing tells a plan from the one that replaced it.
+    # Some stores have no times: then a replaced plan could not be recognised, so the footer is not cached.
     parse = _parsed_footer if info.mtime_ns is not None else _parsed_footer.__wrapped__
     return parse(gallery, info.base_name, info.size, info.mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
 def _parsed_footer(gallery: str, name: str, size: int, mtime_ns: int | None) -> pq.FileMetaData:
-    """The footer grows with the number of parts (214 bytes each): a worker that reads one part after another parses it
-    once.
-    """
+    """The footer of a plan, parsed once per worker: it grows with the number of parts (214 bytes each)."""
     filesystem, path = resolve(gallery)
     with filesystem.open_input_file(f"{path}/{name}") as file:
         return pq.read_metadata(file)
@@ -193,9 +207,9 @@ def _as_known(ids: pa.Table) -> pa.Table:
 
 
 class _FreshItems:
-    """Of items sorted by id, those whose id is not known, each id once; keeps count of the others.
+    """Filters items sorted by id: yields those whose id is not known, each id once, and counts the others.
 
-    Among rows of one id the known one comes first.
+    Among rows with the same id, the known one must come first.
     """
 
     def __init__(self, tables: Iterator[pa.Table]) -> None:
@@ -221,7 +235,7 @@ class _FreshItems:
         repeats = np.empty(len(ids), bool)
         repeats[0] = ids[0].as_py() == self._last_id
         repeats[1:] = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)
-        # Whether the id of each row is known: as its first row says, which may lie in the table before.
+        # Whether the id of each row is known: decided by the first row with that id, which may lie in the previous table.
         starts = np.maximum.accumulate(np.where(repeats, -1, np.arange(len(ids))))
         of_known = np.where(starts >= 0, known[starts], self._last_known)
         self._last_id, self._last_known = ids[-1].as_py(), bool(of_known[-1])
@@ -237,13 +251,11 @@ class _FreshItems:
         if self.num_repeated:
             examples = ", ".join(map(repr, self._repeated[:_EXAMPLES]))
             more = ", ..." if len(self._repeated) > _EXAMPLES else ""
-            raise InputError(
-                f"{self.num_repeated} items have an id that another one has: {examples}{more}. Every item needs an id of its own."
-            )
+            raise InputError(f"{self.num_repeated} items have the id of another item: {examples}{more}. Every item needs a unique id.")
 
 
 def _regrouped(first: pa.Table, rest: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly `rows`, the last one shorter."""
+    """The same rows in tables of exactly `rows` rows; the last one may be shorter."""
     waiting, count = [first], len(first)
     while True:
         while count >= rows:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eet.errors import InputError
+from eet.errors import DamagedError, InputError
 from eet.gallery.manifest import Manifest, read_manifest
 from eet.gallery.parts import finished_parts, part_name
 from eet.gallery.schema import OK, fixed_binary_to_numpy
@@ -21,16 +21,20 @@ from eet.storage import resolve
 
 _T = TypeVar("_T")
 
-# Files read ahead of the consumer: on an object store a small read waits for the network more than it moves bytes.
+# Files read ahead of the consumer: on an object store, small reads spend most of their time waiting for the network.
 _NARROW_AHEAD = 16
 _WIDE_AHEAD = 2
 _MAX_STRING_BYTES = 2**31 - 1
 
 
 def open_gallery(path: str) -> "Gallery":
-    """Open a finished gallery, a local folder or a URI.
+    """Opens a finished gallery.
 
-    Raises ValueError where it has no manifest, one of another schema version, or lacks parts that the manifest counts.
+    Args:
+        path: a local folder or a URI.
+
+    Raises:
+        InputError: the gallery has no manifest, one of an unsupported schema version, or parts are missing.
     """
     manifest = read_manifest(path)
     missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(path, manifest.schema_version)))
@@ -39,13 +43,19 @@ def open_gallery(path: str) -> "Gallery":
         raise InputError(
             f"{path} lacks {len(missing)} of its {manifest.num_parts} parts: "
             f"{examples}{', ...' if len(missing) > 5 else ''}. Run the `eet encode` that "
-            "made it again; it encodes what is missing."
+            "made it again; it encodes the missing parts."
         )
     return Gallery(path, manifest)
 
 
 class CodedRows(NamedTuple):
-    """Packed codes uint8 (N, B), item ids (N,) and labels int32 (N,), -1 where unknown, of rows that have a code."""
+    """The rows that have a code.
+
+    Attributes:
+        codes_NB: packed codes, uint8 (N, B).
+        item_ids: strings (N,).
+        labels_N: int32 (N,), -1 where unknown.
+    """
 
     codes_NB: np.ndarray
     item_ids: pa.Array
@@ -53,10 +63,14 @@ class CodedRows(NamedTuple):
 
 
 class Gallery:
-    """A finished gallery. Made by `open_gallery`.
+    """A finished gallery, opened by `open_gallery`.
 
-    `manifest`: what the gallery says of itself. Bad items (status other than "ok") have rows too: they are in `table`,
-    `parts`, `rows` and `errors`, and not in `codes` and `labels`.
+    Failed items (status other than "ok") have rows too: `table`, `parts`, `rows` and `errors` include them, `codes` and `labels` do
+    not.
+
+    Attributes:
+        path: the location, as given to `open_gallery`.
+        manifest: how the gallery was encoded, and what it holds.
     """
 
     def __init__(self, path: str, manifest: Manifest) -> None:
@@ -66,14 +80,18 @@ class Gallery:
         self._id_ranges: list[tuple[str, str] | None] | None = None
 
     def part_path(self, part: int) -> str:
-        """Where a part lies on the gallery's file system."""
+        """The path of a part on the gallery's file system."""
         return f"{self._root}/{part_name(part, self.manifest.schema_version)}"
 
     def codes(self) -> tuple[np.ndarray, pa.Array]:
-        """Packed codes, uint8 (N, B), and item ids, strings (N,), of the rows whose status is "ok", in part order.
+        """All codes, and the ids of their items.
 
-        The ids are a `pa.string` array, or a `pa.large_string` one where they take more than 2 GiB. Raises ValueError
-        where the parts hold another number of such rows than the manifest says.
+        Returns:
+            codes: packed, uint8 (N, B), of the rows whose status is "ok", in part order.
+            item_ids: strings (N,), a `pa.string` array, or `pa.large_string` above 2 GiB.
+
+        Raises:
+            InputError: the number of such rows differs from the manifest.
         """
         coded = self.coded_rows(labels=False)
         return coded.codes_NB, coded.item_ids
@@ -91,10 +109,16 @@ class Gallery:
         return np.concatenate([np.empty((0, *shape), np.float32), *pieces]).astype(np.float32)
 
     def coded_rows(self, parts: Sequence[int] | None = None, *, codes: bool = True, ids: bool = True, labels: bool = True) -> "CodedRows":
-        """What there is to search of the rows whose status is "ok", of some parts or of all, in part order.
+        """Codes, ids and labels of the rows whose status is "ok", in part order.
 
-        codes, ids, labels: leave out what is not wanted: it is then empty. Raises ValueError as `codes` does, and naming a part that is
-        not there.
+        Args:
+            parts: numbers of the parts to read; None for all.
+            codes: read the codes; otherwise they are empty.
+            ids: read the ids; otherwise they are empty.
+            labels: read the labels; otherwise they are empty.
+
+        Raises:
+            InputError: a part is missing, or the number of such rows differs from the manifest.
         """
         width = -(-self.manifest.num_bits // 8)
         wanted = {"code": codes, "item_id": ids, "label": labels}
@@ -118,20 +142,24 @@ class Gallery:
         return CodedRows(np.concatenate(code_pieces), item_ids, np.concatenate(label_pieces))
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Every part in order, bad rows included; columns: those to read, all when None. Two parts are read ahead.
+        """The parts in order, failed rows included. Two parts are read ahead.
 
-        Raises ValueError for a column that the gallery does not have.
+        Args:
+            columns: names of the columns to read; None for all.
+
+        Raises:
+            InputError: the gallery lacks a column.
         """
         return self._stream(self._known_columns(columns), _WIDE_AHEAD)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All parts as one table, bad rows included. For a large gallery ask for narrow columns, or use `parts`."""
+        """All parts as one table, failed rows included. For a large gallery read few columns, or use `parts`."""
         names = self._known_columns(columns)
         empty = pa.schema([self.manifest.schema.field(name) for name in names]).empty_table()
         return pa.concat_tables([empty, *self._stream(names, _WIDE_AHEAD)])
 
     def errors(self) -> pa.Table:
-        """The bad rows: item_id, uri, status, error, in part order."""
+        """The failed rows, in part order, with the columns item_id, uri, status and error."""
         names = ["item_id", "uri", "status", "error"]
         empty = pa.schema([self.manifest.schema.field(name) for name in names]).empty_table()
         if self.manifest.num_ok == self.manifest.num_rows:
@@ -140,11 +168,16 @@ class Gallery:
         return pa.concat_tables([empty, *bad])
 
     def rows(self, item_ids: Sequence[str] | pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of some items, in the order asked; an id that is asked twice comes twice.
+        """The rows of some items, in the given order; an id that is given twice comes twice.
 
-        columns: those to read, all when None. Reads the ids of the parts whose range of ids holds one that is asked,
-        and of the other columns only the row groups with a row that is asked. Raises ValueError naming up to five ids
-        that the gallery does not have.
+        Reads the ids only of parts whose range of ids may hold one of them, and the other columns only of row groups with such a row.
+
+        Args:
+            item_ids: ids of the items.
+            columns: names of the columns to read; None for all.
+
+        Raises:
+            InputError: the gallery lacks an id (the message names up to five) or a column.
         """
         names = self._known_columns(columns)
         wanted = _string_array(item_ids)
@@ -170,10 +203,13 @@ class Gallery:
         return found.take(order).select(names)
 
     def parts_holding(self, item_ids: Sequence[str] | pa.Array) -> dict[int, np.ndarray]:
-        """The parts that may hold some of these ids, and for each the places (int64) in `item_ids` of those it may hold.
+        """The parts that may hold some of these ids, by the range of ids in each part.
 
-        By the range of a part's ids. Of a gallery that was encoded at once an id is in one part's range; where ranges overlap after an
-        append, in several: `part_rows` says who has it.
+        In a gallery that was encoded at once, an id is in the range of one part at most. After an append the ranges can overlap;
+        `part_rows` finds the part that has the id.
+
+        Returns:
+            part -> int64 indices into `item_ids` of the ids that it may hold.
         """
         if self._id_ranges is None:
             with ThreadPoolExecutor(_NARROW_AHEAD) as pool:
@@ -192,9 +228,10 @@ class Gallery:
         return holding
 
     def part_rows(self, part: int, item_ids: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one part whose id is among `item_ids` (strings), in the part's order; only the row groups with such rows are read.
+        """The rows of one part whose id is among `item_ids`, in the order of the part. Reads only the row groups with such rows.
 
-        Raises ValueError for a column that the gallery does not have, or a part that is not there.
+        Raises:
+            InputError: the gallery lacks a column or the part.
         """
         names = self._known_columns(columns)
         with self._open_part(part) as file:
@@ -218,7 +255,7 @@ class Gallery:
     def _check_num_ok(self, found: int) -> None:
         if found != self.manifest.num_ok:
             raise InputError(
-                f"{self.path} is damaged: its parts hold {found} rows with status ok, its manifest says {self.manifest.num_ok}."
+                f"{self.path} is damaged: its parts hold {found} rows with status ok, its manifest counts {self.manifest.num_ok}."
             )
 
     @contextlib.contextmanager
@@ -230,7 +267,14 @@ class Gallery:
                 f"{self.path} lacks {part_name(part, self.manifest.schema_version)}. Run the `eet encode` that made it again."
             ) from error
         with file:
-            yield pq.ParquetFile(file)
+            try:
+                opened = pq.ParquetFile(file)
+            except pa.ArrowInvalid as error:
+                name = part_name(part, self.manifest.schema_version)
+                raise DamagedError(
+                    f"{self.path} is damaged: {name} is no whole Parquet file ({error}). Remove it and run the `eet encode` that made it."
+                ) from error
+            yield opened
 
     def _read_part(self, part: int, columns: list[str]) -> pa.Table:
         with self._open_part(part) as file:
@@ -246,7 +290,7 @@ class Gallery:
             yield table.filter(pc.equal(table["status"], OK))
 
     def _id_range(self, part: int) -> tuple[str, str] | None:
-        """First and last id by the footer's statistics, or None where they do not say (ids above 4 KiB have none)."""
+        """First and last id by the statistics in the footer; None where it has none (ids above 4 KiB)."""
         with self._open_part(part) as file:
             column = file.schema_arrow.get_field_index("item_id")
             statistics = [file.metadata.row_group(group).column(column).statistics for group in range(file.metadata.num_row_groups)]
@@ -261,7 +305,7 @@ def _string_array(values: Sequence[str] | pa.Array | pa.ChunkedArray) -> pa.Arra
 
 
 def _in_order(pool: ThreadPoolExecutor, read: Callable[[int], _T], parts: Iterable[int], ahead: int) -> Iterator[_T]:
-    """What `read` gives for each part, in order, with at most `ahead` reads under way or waiting."""
+    """Results of `read` for each part, in order, with at most `ahead` reads running or waiting."""
     remaining = iter(parts)
     reads: collections.deque[Future[_T]] = collections.deque(pool.submit(read, part) for part in itertools.islice(remaining, ahead))
     try:

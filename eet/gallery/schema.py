@@ -1,4 +1,4 @@
-"""The columns of a gallery's parts, and a part's table from the arrays that an encoder gives.
+"""The columns of a gallery's parts, and the table of a part from an encoder's arrays.
 
 Shape suffixes: n rows, B bytes of a code, K tokens, D their dimension.
 """
@@ -20,14 +20,19 @@ Labels: TypeAlias = Sequence[int | None] | np.ndarray | pa.Array | pa.ChunkedArr
 
 
 def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedding_dim: int | None, has_hash: bool = False) -> pa.Schema:
-    """The schema of every part of one gallery.
+    """The schema of the parts of a gallery.
 
-    num_bits: length of a code; a code takes ceil(num_bits / 8) bytes. token_shape: (K, D), or None for a gallery
-    without tokens, which then has none of tokens, token_index and token_mass. embedding_dim: D of the embedding, or
-    None for a gallery without. has_hash: with the real-valued hash (num_bits,), float16.
+    Arrays are stored as fixed-size binary, not as lists: pyarrow 25 cannot read back a list column with a null, and lists are several
+    times slower.
 
-    Fixed-size binary, not lists: a list column with a null cannot be read back by pyarrow 25, and is several times
-    slower. Raises ValueError for sizes below 1.
+    Args:
+        num_bits: length of a code, which takes ceil(num_bits / 8) bytes.
+        token_shape: (K, D), or None for a gallery without the columns tokens, token_index and token_mass.
+        embedding_dim: D of the embedding, or None for a gallery without embeddings.
+        has_hash: with a column for the real-valued hash (num_bits,), float16.
+
+    Raises:
+        InputError: a size is below 1.
     """
     if num_bits < 1:
         raise InputError(f"num_bits is {num_bits}; a code has at least 1 bit.")
@@ -71,16 +76,26 @@ def part_table(
     token_mass: np.ndarray | None = None,
     embedding: np.ndarray | None = None,
 ) -> pa.Table:
-    """One part's table, in the columns of `schema` (from `gallery_schema`).
+    """Makes the table of one part; every argument has one entry per row.
 
-    Every argument has one entry per row. labels: None, or integers where None or a negative means unknown. codes: uint8
-    (n, B), packed. hash: float (n, bits), stored as float16. statuses: "ok" or a short reason. errors: None or one line.
-    tokens: float (n, K, D) and token_mass:
-    float (n, K), stored as float16; token_index: integers (n, K) in 0..65535, stored as uint16; embedding: float (n,
-    D), stored as float16. Rows whose status is not "ok" get null in label and in every binary column, whatever the
-    arrays hold there; rows whose status is "ok" get null in error.
+    Rows whose status is not "ok" get null in label and in all binary columns; rows whose status is "ok" get null in error.
 
-    Raises ValueError where an array is missing, unasked for by the schema, or of another shape than the schema's.
+    Args:
+        item_ids: strings.
+        uris: locations of the images.
+        labels: integers, None or negative where unknown; None if all are unknown.
+        codes: uint8 (n, B), packed.
+        statuses: "ok" or a short reason.
+        errors: None or one line of text.
+        schema: from `gallery_schema`; it decides which of the following must be given.
+        hash: float (n, bits), stored as float16.
+        tokens: float (n, K, D), stored as float16.
+        token_index: integers (n, K) in 0 .. 65535, stored as uint16.
+        token_mass: float (n, K), stored as float16.
+        embedding: float (n, D), stored as float16.
+
+    Raises:
+        InputError: an array is missing, not in the schema, or of another shape than in the schema.
     """
     num_rows = len(item_ids)
     status_column = _column(statuses, pa.string(), "statuses", num_rows)
@@ -113,7 +128,7 @@ def part_table(
 
 
 def label_column(labels: Labels | None, num_rows: int) -> pa.Array:
-    """Labels as int32 (num_rows,), null where None or negative. Raises ValueError where their number differs."""
+    """Labels as int32 (num_rows,), null where None or negative. InputError where their number differs."""
     if labels is None:
         return pa.nulls(num_rows, pa.int32())
     column = _column(labels, pa.int32(), "labels", num_rows)
@@ -122,11 +137,20 @@ def label_column(labels: Labels | None, num_rows: int) -> pa.Array:
 
 
 def fixed_binary_to_numpy(column: pa.Array | pa.ChunkedArray, dtype: np.dtype | type | str, shape: tuple[int, ...]) -> np.ndarray:
-    """The values of a fixed_size_binary column as an array (number of rows that are not null, *shape), read-only.
+    """The values of a fixed_size_binary column as an array.
 
-    No copy is made of a column in one piece without nulls. dtype and shape are of one row: ("<f2", (K, D)) for tokens,
-    ("<u2", (K,)) for token_index, ("<f2", (K,)) for token_mass, (numpy.uint8, (B,)) for code. Raises ValueError where
-    they do not make up the column's width.
+    A column of one chunk without nulls is not copied.
+
+    Args:
+        column: of fixed_size_binary.
+        dtype: of a row's values: "<f2" for tokens and token_mass, "<u2" for token_index, numpy.uint8 for code.
+        shape: of a row: (K, D) for tokens, (K,) for token_index and token_mass, (B,) for code.
+
+    Returns:
+        A read-only array (number of rows that are not null, *shape).
+
+    Raises:
+        InputError: dtype and shape do not fit the width of the column.
     """
     dtype = np.dtype(dtype)
     width = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
@@ -167,7 +191,7 @@ def _fixed_binary(name: str, array: np.ndarray, dtype: np.dtype, width: int, ok_
         raise InputError(f"{name} has shape {array.shape} for {num_rows} rows; a row is {width // dtype.itemsize} values of {dtype.name}.")
     if name == "token_index" and not np.all((array[ok_n] >= 0) & (array[ok_n] <= 65535)):
         raise InputError("token_index has values outside 0..65535.")
-    # What an encoder leaves in a bad row may be anything, and casting it could warn.
+    # A failed row may hold any values, and casting them could warn.
     stored = np.zeros(array.shape, dtype)
     stored[ok_n] = array[ok_n]
     validity = None if ok_n.all() else pa.py_buffer(np.packbits(ok_n, bitorder="little").tobytes())

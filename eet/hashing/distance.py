@@ -14,16 +14,17 @@ _SIGNS_256x8 = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).as
 def hamming_distances(packed_QB: np.ndarray, packed_NB: np.ndarray) -> np.ndarray:
     """Hamming distance, in bits, of every query to every item.
 
-    The whole (Q, N) result is held, so the caller cuts large sides into blocks.
+    The whole (Q, N) result is held in memory: split large inputs into blocks.
 
     Args:
-        packed_QB, packed_NB: uint8, as `eet.hashing.pack` makes them.
+        packed_QB: uint8 (Q, B), packed codes of the queries, from `eet.hashing.pack`.
+        packed_NB: uint8 (N, B), packed codes of the items.
 
     Returns:
-        int32 (Q, N).
+        int32 (Q, N), in 0 .. 8 B.
 
     Raises:
-        ValueError: not packed codes, or two different widths.
+        InputError: an argument is not an array of packed codes, or the two have different widths.
     """
     check_packed(packed_QB, "packed_QB")
     check_packed(packed_NB, "packed_NB")
@@ -50,19 +51,19 @@ def as_words(packed_NB: np.ndarray) -> np.ndarray:
 
 
 def asymmetric_tables(hash_Qb: np.ndarray) -> np.ndarray:
-    """What each possible byte of a code adds to its asymmetric score.
+    """Tables of what each possible byte of a code adds to its asymmetric score.
 
-    Adding table entries, rather than multiplying matrices, makes the score of one query and one code the same number
-    whatever else is in the batch, so the order that it gives does not depend on shards or block sizes.
+    Table entries are added, rather than matrices multiplied, so that the score of a query and a code does not depend on the
+    rest of the batch. The order of hits then does not depend on shards or block sizes.
 
     Args:
-        hash_Qb: real-valued hashes of the queries.
+        hash_Qb: (Q, b) real numbers, the real-valued hashes of the queries.
 
     Returns:
         float32 (Q, B, 256): the score of a code is the sum over its bytes B of ``tables[query, B, byte]``.
 
     Raises:
-        ValueError: not two-dimensional, no bits, or not finite.
+        InputError: the hash is not two-dimensional, has no bits, or is not finite.
     """
     hash_Qb = np.asarray(hash_Qb)
     if hash_Qb.ndim != 2 or hash_Qb.shape[1] < 1 or hash_Qb.dtype.kind not in "iuf":
@@ -71,7 +72,7 @@ def asymmetric_tables(hash_Qb: np.ndarray) -> np.ndarray:
         raise InputError("the query hash holds NaN or infinity; look for the model or image that made it.")
     num_bits = hash_Qb.shape[1]
     num_bytes = -(-num_bits // 8)
-    # Padding bits get weight zero: whatever they are, they add nothing.
+    # Padding bits get weight zero, so that their values do not matter.
     weights = np.zeros((len(hash_Qb), num_bytes * 8), dtype=np.float32)
     weights[:, :num_bits] = hash_Qb
     tables = np.zeros((len(hash_Qb), num_bytes, 256), dtype=np.float32)
@@ -83,18 +84,18 @@ def asymmetric_tables(hash_Qb: np.ndarray) -> np.ndarray:
 def asymmetric_scores(hash_Qb: np.ndarray, packed_NB: np.ndarray) -> np.ndarray:
     """Agreement of real-valued query hashes with the bits of items: sum over bits of hash_i * (+1 or -1).
 
-    Finer than the Hamming distance, to which it is the same up to scale when the hash is in {-1, +1}: it orders
-    items of one distance by how sure the query was of the bits on which they differ. Higher is nearer.
+    For a hash in {-1, +1} it equals the Hamming distance up to scale and sign. Otherwise it is finer: items at the same distance
+    are ordered by how certain the query is of the bits on which they differ. Higher means nearer.
 
     Args:
-        hash_Qb: real-valued.
-        packed_NB: uint8 (N, ceil(b / 8)).
+        hash_Qb: (Q, b) real numbers, the real-valued hashes of the queries.
+        packed_NB: uint8 (N, ceil(b / 8)), packed codes of the items.
 
     Returns:
         float32 (Q, N).
 
     Raises:
-        ValueError: not packed codes, or a hash of another number of bits than the codes can hold.
+        InputError: the codes are not packed, or the hash does not fit their number of bits.
     """
     tables = asymmetric_tables(hash_Qb)
     check_packed(packed_NB, "packed_NB")

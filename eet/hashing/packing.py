@@ -16,10 +16,10 @@ def pack(codes: np.ndarray | torch.Tensor) -> np.ndarray:
         codes: (N, b), any real dtype, numpy or torch (any device). A value > 0 is bit 1, anything else bit 0.
 
     Returns:
-        uint8 (N, ceil(b / 8)), bit i of a row in byte i // 8 at place 7 - i % 8, the last byte padded with zeros.
+        uint8 (N, ceil(b / 8)). Bit i of a row is bit 7 - i % 8 of byte i // 8; the last byte is padded with zeros.
 
     Raises:
-        ValueError: not two-dimensional, no bits, not real numbers, or NaN among the values.
+        InputError: the codes are not two-dimensional, have no bits, are not real numbers, or hold NaN.
     """
     if codes.ndim != 2 or codes.shape[1] < 1:
         raise InputError(f"codes have shape {tuple(codes.shape)}; give (N, bits) with at least one bit.")
@@ -40,17 +40,17 @@ def pack(codes: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, num_bits: int) -> np.ndarray:
-    """Undo `pack`.
+    """The inverse of `pack`: bytes to codes.
 
     Args:
         packed: uint8 (N, ceil(num_bits / 8)).
-        num_bits: number of bits of a code; the rest of the last byte is padding and left out.
+        num_bits: number of bits in a code, at least 1; the rest of the last byte is padding and is dropped.
 
     Returns:
         int8 (N, num_bits) in {-1, +1}.
 
     Raises:
-        ValueError: not uint8, not two-dimensional, or of another width than num_bits needs.
+        InputError: the array is not uint8, not two-dimensional, or its width does not fit num_bits.
     """
     check_packed(packed, "packed codes")
     if num_bits < 1 or packed.shape[1] != -(-num_bits // 8):
@@ -63,7 +63,7 @@ def unpack(packed: np.ndarray, num_bits: int) -> np.ndarray:
 
 
 def check_packed(packed: np.ndarray, name: str) -> None:
-    """Raise ValueError, calling the argument `name`, unless `packed` is a uint8 array (N, B) with B >= 1."""
+    """Raise InputError, naming the argument `name`, unless `packed` is a uint8 array (N, B) with B >= 1."""
     if not isinstance(packed, np.ndarray) or packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] < 1:
         given = f"{packed.dtype} {packed.shape}" if isinstance(packed, np.ndarray) else type(packed).__name__
         raise InputError(f"{name}: got {given}; give a numpy uint8 array (N, bytes), as eet.hashing.pack makes.")

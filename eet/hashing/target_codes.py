@@ -3,13 +3,41 @@
 Shapes: C labels, b bits.
 """
 
+from typing import Literal, get_args
+
 import numpy as np
 
 from eet.errors import InputError
+from eet.hashing.separated_codes import separated_target_codes
 
 ROUNDS = 15  # published
 RECONSTRUCTION_WEIGHT = 1.0  # sigma_c, published
 QUANTISATION_WEIGHT = 1e-4  # delta, published
+
+Method = Literal["published", "separated"]
+
+
+def target_codes(labels: np.ndarray, *, num_bits: int, seed: int, method: Method) -> np.ndarray:
+    """Target codes of all labels, by either method.
+
+    Args:
+        labels: (N,) integers 0..C-1, each label at least once.
+        num_bits: b, 1 or more.
+        seed: the same seed gives the same codes.
+        method: "published" learns them (`learn_target_codes`). "separated" takes codes that lie far apart
+            (`eet.hashing.separated_target_codes`); it reads the number of labels alone, not how many images each has.
+
+    Returns:
+        int8 (C, b) in {-1, +1}; rows are distinct where 2^b >= C.
+
+    Raises:
+        ValueError: labels are not 0..C-1, num_bits is below 1, or there is no such method.
+    """
+    if method not in get_args(Method):
+        raise InputError(f"target code method {method!r}: use {' or '.join(map(repr, get_args(Method)))}")
+    if method == "published":
+        return learn_target_codes(labels, num_bits=num_bits, seed=seed)
+    return separated_target_codes(len(_images_per_label(labels)), num_bits=num_bits, seed=seed)
 
 
 def learn_target_codes(labels: np.ndarray, *, num_bits: int, seed: int) -> np.ndarray:
@@ -26,22 +54,28 @@ def learn_target_codes(labels: np.ndarray, *, num_bits: int, seed: int) -> np.nd
     ValueError where labels are not 0..C-1 or num_bits < 1.
     Source: EET, two-step hash learning; specs of its code.
     """
+    if num_bits < 1:
+        raise InputError(f"{num_bits} bits: a code needs at least 1")
+    counts_C = _images_per_label(labels).astype(np.float64)
+    margins_Cb = _alternate(counts_C, num_bits, np.random.default_rng(seed))
+    codes_Cb = np.where(margins_Cb >= 0, 1, -1).astype(np.int8)
+    return _separate(codes_Cb, margins_Cb)
+
+
+def _images_per_label(labels: np.ndarray) -> np.ndarray:
+    """(C,): how many images each label has; InputError where labels are not 0..C-1."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"labels must be one or more integers in one row, got {labels.dtype} of shape {labels.shape}")
-    if num_bits < 1:
-        raise InputError(f"{num_bits} bits: a code needs at least 1")
     if labels.min() < 0:
         raise InputError(f"label {labels.min()} is below 0; labels are 0..C-1 (drop unlabelled images first)")
-    counts_C = np.bincount(labels).astype(np.float64)
+    counts_C = np.bincount(labels)
     if not counts_C.all():
         missing = np.flatnonzero(counts_C == 0)
         raise InputError(
             f"labels must be 0..{len(counts_C) - 1} without a gap; {len(missing)} are missing, for example {missing[:5].tolist()}"
         )
-    margins_Cb = _alternate(counts_C, num_bits, np.random.default_rng(seed))
-    codes_Cb = np.where(margins_Cb >= 0, 1, -1).astype(np.int8)
-    return _separate(codes_Cb, margins_Cb)
+    return counts_C
 
 
 def shared_codes(codes_Cb: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""Pictures: decoding (an error is a value) and the preprocessing record."""
+"""Images: decoding (errors are returned as values) and the preprocessing record."""
 
 from eet.images.decoding import DecodeFailure, decode, read_file, read_image
 from eet.images.device_jpeg import DeviceJpegDecoder, OrdinaryJpeg, ordinary_jpeg

@@ -1,8 +1,7 @@
-"""From a location or from bytes to an RGB image as a person sees it. A picture that cannot be read is a value, not an
-exception.
+"""Reading and decoding images to upright RGB. A failure is returned as a value, not raised.
 
-Among a hundred million pictures some are cut off, empty, mislabelled or hostile. Each becomes a `DecodeFailure`, which
-an encode job stores as the row's status, so that one bad picture neither stops the job nor disappears from it.
+Among a hundred million images some are truncated, empty, not images or malicious. Each becomes a `DecodeFailure`, which
+an encode job stores as the status of its row, so that one bad image neither stops the job nor gets lost.
 """
 
 import errno
@@ -20,8 +19,7 @@ from eet.storage import one_line, read_bytes
 
 DEFAULT_MAX_PIXELS = 200_000_000
 
-# Raster photographs only: some of Pillow's other readers start programs (EPS calls Ghostscript) or render at a size of
-# their choice.
+# Raster formats only: some of Pillow's other readers start programs (EPS calls Ghostscript) or choose their own size.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM")
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 
@@ -38,11 +36,12 @@ _TRANSPOSITIONS = {
 
 @dataclass(frozen=True)
 class DecodeFailure:
-    """Why there is no image.
+    """Why an image could not be read or decoded.
 
-    `status`: a short reason, one of missing, no-permission, not-a-file, bad-location, unreadable (the file could not be
-    read); empty, not-an-image, truncated, too-large, decode-error (its contents could not be decoded). `error`: one
-    line of UTF-8 text for a person; the same bytes always give the same line.
+    Attributes:
+        status: a short reason. The file could not be read: missing, no-permission, not-a-file, bad-location, unreadable. Its contents
+            could not be decoded: empty, not-an-image, truncated, too-large, decode-error.
+        error: one line of UTF-8 text for the user; the same bytes always give the same line.
     """
 
     status: str
@@ -50,8 +49,12 @@ class DecodeFailure:
 
 
 class ReducedImage(NamedTuple):
-    """A picture, perhaps decoded at a fraction of its size. extent: (left, top, right, bottom) that it takes of the image, in the image's
-    pixels: at a half, a picture 1001 wide fills 500.5 of 501 columns.
+    """A decoded image, possibly at a fraction of its size.
+
+    Attributes:
+        image: the decoded image.
+        extent: (left, top, right, bottom) of the original within `image`, in its pixels: at half size, an original 1001 pixels wide
+            fills 500.5 of 501 columns.
     """
 
     image: Image.Image
@@ -59,18 +62,22 @@ class ReducedImage(NamedTuple):
 
 
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
-    """Decode the bytes of a picture file into an 8-bit RGB image, as a viewer would show it.
+    """Decodes the bytes of an image file into an upright 8-bit RGB image.
 
-    The first frame, turned as its EXIF orientation says, transparency laid over white, 16-bit values scaled to 8,
-    floating-point values taken as 0 to 1 where they lie there and stretched from their least to their greatest where
-    not; grey, palette and CMYK converted. Colour profiles are not applied, as in the training pipelines of the
-    published models.
+    The first frame is taken and turned by its EXIF orientation. Transparency is laid over white. 16-bit values are scaled to 8 bits;
+    floating-point values are taken as 0 to 1, or stretched from their minimum to their maximum if they exceed that range. Grey,
+    palette and CMYK images are converted. Colour profiles are not applied, as in the training of the published models.
 
-    Reads JPEG, MPO, PNG, GIF, WebP, TIFF, BMP, JPEG 2000, AVIF (where Pillow has it) and PPM. A picture of more than
-    `max_pixels` (width x height, by its header) is refused before it is decoded; a GIF, a WebP and a TIFF also if
-    it has more than twice `PIL.Image.MAX_IMAGE_PIXELS`. Bad data never raises and never warns. Safe in several threads.
+    Formats: JPEG, MPO, PNG, GIF, WebP, TIFF, BMP, JPEG 2000, AVIF (where Pillow has it) and PPM. Bad data never raises and never
+    warns. Thread-safe.
 
-    Raises ValueError only for a `max_pixels` below 1.
+    Args:
+        data: contents of the file.
+        max_pixels: an image with more pixels (width x height, by its header) is refused before it is decoded; a GIF, WebP or TIFF also
+            if it has more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
+
+    Raises:
+        InputError: `max_pixels` is below 1.
     """
     decoded = decode_reduced(data, None, max_pixels=max_pixels)
     return decoded if isinstance(decoded, DecodeFailure) else decoded.image
@@ -79,10 +86,17 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image 
 def decode_reduced(
     data: bytes, least_size: tuple[int, int] | None, *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> ReducedImage | DecodeFailure:
-    """As `decode`, but a JPEG at the least of 1, 1/2, 1/4 and 1/8 of its size that is not below `least_size` (width, height, upright).
+    """As `decode`, but decodes a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below `least_size`.
 
-    The decoder then computes only so many pixels, from the low frequencies of each block (libjpeg's scaled inverse DCT). `max_pixels` is of
-    the full size. None, and any other format: the full size.
+    The decoder then computes fewer pixels, from the low frequencies of each block (libjpeg's scaled inverse DCT).
+
+    Args:
+        data: contents of the file.
+        least_size: (width, height) of the upright image; None for the full size. Other formats are always decoded at full size.
+        max_pixels: limit for the full size.
+
+    Raises:
+        InputError: `max_pixels` is below 1.
     """
     if max_pixels < 1:
         raise InputError(f"max_pixels is {max_pixels}; it is the largest width x height to decode, at least 1.")
@@ -94,51 +108,55 @@ def decode_reduced(
             if width * height > max_pixels:
                 return DecodeFailure("too-large", f"{width} x {height} pixels; at most {max_pixels} are allowed.")
             if width < 1 or height < 1:
-                return DecodeFailure("decode-error", f"The picture has no pixels: {width} x {height}.")
+                return DecodeFailure("decode-error", f"The image has no pixels: {width} x {height}.")
             reduced = None
             if least_size is not None and isinstance(image, JpegImageFile):
                 reduced = image.draft(None, least_size[::-1] if orientation_of(image) >= 5 else least_size)
             image.load()
-            # After load(): a PNG keeps its EXIF behind the pixels, and the TIFF reader turns the image itself and then clears the tag.
+            # After load(): a PNG stores its EXIF after the pixels, and the TIFF reader turns the image itself and then clears the tag.
             stored_width, stored_height = image.size if reduced is None else reduced[1][2:]
             orientation = orientation_of(image)
             turn = _TRANSPOSITIONS.get(orientation)
             rgb = _to_rgb(image if turn is None else image.transpose(turn))
-        # Orientation and transparency are spent: left in place, the next reader of this image would apply them a second
-        # time.
+        # Orientation and transparency have been applied; left in place, they would be applied a second time.
         rgb.info = {}
         return ReducedImage(rgb, _extent(rgb, stored_width, stored_height, orientation))
     except UnidentifiedImageError:
         if data.startswith(_SIGNATURES):
             return DecodeFailure(
                 "decode-error",
-                f"The file starts as a picture does, but its header is damaged or cut off ({len(data)} bytes).",
+                f"The file starts like an image, but its header is damaged or cut off ({len(data)} bytes).",
             )
         return DecodeFailure(
             "not-an-image",
-            f"The {len(data)} bytes are in no picture format that is read here ({', '.join(_readable_formats())}).",
+            f"The {len(data)} bytes are in no supported image format ({', '.join(_readable_formats())}).",
         )
     except Image.DecompressionBombError as error:
         return DecodeFailure("too-large", f"{one_line(error)} PIL.Image.MAX_IMAGE_PIXELS is half of that limit.")
     except MemoryError:
-        return DecodeFailure("too-large", "There is not enough memory to decode the picture.")
-    except Exception as error:  # Pillow's readers raise almost anything on damaged data, AssertionError included
+        return DecodeFailure("too-large", "There is not enough memory to decode the image.")
+    except Exception as error:  # on damaged data Pillow raises many kinds of exception, even AssertionError
         line = one_line(error)
         cut_off = isinstance(error, EOFError) or "truncated" in line.lower()
         return DecodeFailure("truncated" if cut_off else "decode-error", line)
 
 
 def read_image(location: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
-    """Read and decode one picture from a local path or a URI (see `resolve`). Failing to read is a `DecodeFailure` too.
+    """Reads and decodes one image. A file that cannot be read is a `DecodeFailure` too.
 
-    Raises ValueError only for a `max_pixels` below 1.
+    Args:
+        location: a local path or a URI, see `eet.storage.resolve`.
+        max_pixels: see `decode`.
+
+    Raises:
+        InputError: `max_pixels` is below 1.
     """
     data = read_file(location)
     return data if isinstance(data, DecodeFailure) else decode(data, max_pixels=max_pixels)
 
 
 def read_file(location: str) -> bytes | DecodeFailure:
-    """The bytes at a local path or a URI, or why there are none."""
+    """The bytes at a local path or a URI, or why they cannot be read."""
     try:
         return read_bytes(location)
     except OSError as error:
@@ -151,10 +169,11 @@ def _readable_formats() -> tuple[str, ...]:
 
 
 def as_shown(image: Image.Image) -> Image.Image:
-    """Any PIL image in 8-bit RGB, as `decode` gives it: upright, transparency laid over white, 16-bit values scaled to 8. One that is so
-    already is returned itself.
+    """Converts any PIL image to what `decode` returns: 8-bit RGB, upright, transparency laid over white, 16-bit values scaled to 8.
+
+    An image that needs no conversion is returned itself.
     """
-    image.load()  # a PNG keeps its EXIF behind the pixels
+    image.load()  # a PNG stores its EXIF after the pixels
     turn = _TRANSPOSITIONS.get(orientation_of(image))
     if turn is None and image.mode == "RGB" and not image.has_transparency_data:
         return image
@@ -162,16 +181,16 @@ def as_shown(image: Image.Image) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """1 to 8, as EXIF counts them (EXIF 2.3, 4.6.4, tag 0x0112); 1, upright, where nothing says otherwise."""
+    """The EXIF orientation, 1 to 8 (EXIF 2.3, 4.6.4, tag 0x0112); 1, upright, where it is missing or invalid."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged metadata is no reason to lose a picture whose pixels are whole
+    except Exception:  # damaged metadata is no reason to lose an image whose pixels are whole
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TRANSPOSITIONS else 1
 
 
 def _extent(image: Image.Image, width: float, height: float, orientation: int) -> tuple[float, float, float, float]:
-    """Of an upright image whose stored form is `width` x `height` from its first corner on, which turning may have moved."""
+    """The extent in an upright image, whose stored form had `width` x `height` valid pixels from its first corner on."""
     if orientation >= 5:
         width, height = height, width
     left = image.width - width if orientation in (2, 3, 6, 7) else 0.0
@@ -189,9 +208,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_grey8(image: Image.Image) -> Image.Image:
-    """16-bit (mode I;16 and its kin), 32-bit integer (mode I: Pillow puts 16-bit greys there too) or float greys, as
-    8-bit greys.
-    """
+    """Converts greys of 16 bits (modes I;16...), 32 bits (mode I, which Pillow also uses for 16-bit greys) or floats to 8 bits."""
     values_HW = np.asarray(image)
     if image.mode == "F":
         values_HW = np.nan_to_num(values_HW.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)

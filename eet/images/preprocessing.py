@@ -1,4 +1,4 @@
-"""From a decoded picture to what the network takes: the record of it, its evaluation form and its training form."""
+"""From a decoded image to the input of the network, for evaluation and for training; and the record of how this is done."""
 
 import hashlib
 import json
@@ -22,14 +22,23 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes an input, as stored with a model; two models with one digest can share galleries' inputs.
+    """How an image becomes an input of the network; stored with the model.
 
-    image_size: (height, width) of the input, pixels. crop_share: share of the picture's largest centred box of the input's shape
-    that is kept; the published Resize(256) + CenterCrop(224) keeps 224/256 = 0.875. interpolation: 'bilinear' (published) or
-    'bicubic'. mean, std: per channel, of values in 0..1. least_oversampling: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that
-    leaves this many of its pixels or more to a pixel of the input, along a side (so it never enlarges); None decodes all at full size.
-    Calling it takes a PIL image of any mode to a float32 tensor (3, height, width); the image is first made RGB and upright, as `decode`
-    makes it.
+    Calling it turns a PIL image of any mode into a float32 tensor (3, height, width). The image is first converted to upright RGB, as by
+    `eet.images.decode`. Two models whose records have the same digest take the same inputs.
+
+    Attributes:
+        image_size: (height, width) of the input in pixels.
+        crop_share: in (0, 1]. The network sees this share, along each side, of the largest centred box with the input's aspect ratio. The
+            published Resize(256) + CenterCrop(224) has 224/256 = 0.875.
+        interpolation: 'bilinear' (published) or 'bicubic'.
+        mean: per channel, for values in 0 .. 1.
+        std: per channel, for values in 0 .. 1, above 0.
+        least_oversampling: at least 1. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if this many of its pixels or more remain for
+            each pixel of the input, along a side. None decodes all images at full size.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     image_size: tuple[int, int]
@@ -61,8 +70,10 @@ class Preprocessing:
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> "Preprocessing":
-        """The published evaluation form (specs/eet.md: Resize(256) + CenterCrop(224)), for any input size. Large JPEGs are decoded
-        at a reduced scale, which moves the input by less than a level of 255 on average (docs/benchmarks.md).
+        """The published evaluation preprocessing, Resize(256) + CenterCrop(224), for any input size.
+
+        Unlike the published code, large JPEGs are decoded at a reduced scale, which changes the input by less than one level of 255 on
+        average (docs/benchmarks.md).
         """
         height, width = image_size
         red, green, blue = (float(value) for value in mean)
@@ -78,16 +89,16 @@ class Preprocessing:
 
     @property
     def digest(self) -> str:
-        """sha256 of the record: changes when any input would."""
+        """sha256 of the record; it changes with every change that affects inputs."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values. Fields of None are left out, so that a record keeps the digest it had before there was such a field."""
+        """The record as plain values. Fields of None are left out, so that new fields do not change the digest of old records."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """The record that `to_dict` gave. ValueError where a field is missing or unknown."""
+        """The record from the values of `to_dict`. InputError where a field is missing or unknown."""
         try:
             fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
             return cls(**fields)
@@ -96,19 +107,24 @@ class Preprocessing:
 
     @property
     def least_size(self) -> tuple[int, int] | None:
-        """(width, height) that a picture decoded at a reduced scale has at least; None where it is not to be reduced."""
+        """Smallest (width, height) to decode a JPEG at; None for the full size."""
         if self.least_oversampling is None:
             return None
         height, width = (math.ceil(side * self.least_oversampling / self.crop_share) for side in self.image_size)
         return width, height
 
     def read(self, location: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
-        """What the network sees of the picture at a location (see `read_image`), decoded at the scale that this record asks for."""
+        """Reads an image and returns the part that the network sees, see `view`.
+
+        Args:
+            location: a local path or a URI.
+            max_pixels: a larger image is a `DecodeFailure`.
+        """
         data = read_file(location)
         return data if isinstance(data, DecodeFailure) else self.decode(data, max_pixels=max_pixels)
 
     def decode(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image | DecodeFailure:
-        """What the network sees of the picture in `data`, decoded at the scale that this record asks for."""
+        """As `read`, for the contents of an image file."""
         decoded = decode_reduced(data, self.least_size, max_pixels=max_pixels)
         if isinstance(decoded, DecodeFailure):
             return decoded
@@ -117,32 +133,37 @@ class Preprocessing:
         return self._resample(decoded.image, (left + box[0], top + box[1], left + box[2], top + box[3]))
 
     def centred_box(self, width: float, height: float) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom) of the part of a width x height picture that the network sees, in its pixels."""
+        """The part of a width x height image that the network sees: (left, top, right, bottom) in pixels of the image."""
         input_height, input_width = self.image_size
         scale = self.crop_share * min(width / input_width, height / input_height)
         box_width, box_height = input_width * scale, input_height * scale
-        # Rounding must not take the box of the whole picture beyond its edge, which Pillow refuses.
+        # Rounding must not move the box beyond the edge of the image, which Pillow refuses.
         left, top = max(0.0, (width - box_width) / 2), max(0.0, (height - box_height) / 2)
         return left, top, min(width, left + box_width), min(height, top + box_height)
 
     def view(self, image: Image.Image) -> Image.Image:
-        """The part of the picture that the network sees, at its size, before normalisation. image: of any mode."""
+        """The part of an image (of any mode) that the network sees, resampled to the input size, before normalisation."""
         image = as_shown(image)
         return self._resample(image, self.centred_box(*image.size))
 
     def view_on_device(self, image_3HW: Tensor) -> Tensor:
-        """`view` of a picture that lies on a device: uint8 (3, H, W) -> uint8 (height, width, 3), to a level of 255 at most."""
+        """`view` for an image on a device: uint8 (3, H, W) -> uint8 (height, width, 3), within one level of 255."""
         _, height, width = image_3HW.shape
         return resample(image_3HW, self.centred_box(width, height), self.image_size, self.interpolation)
 
     def _resample(self, image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
         height, width = self.image_size
-        # One resampling straight from the box: as Resize then CenterCrop, without computing pixels that the crop throws away.
+        # Resampled directly from the box: like Resize and CenterCrop, without computing pixels that are cropped.
         return image.resize((width, height), _FILTERS[self.interpolation], box=box)
 
     def normalise(self, pixels: np.ndarray | Tensor) -> Tensor:
-        """uint8 (..., H, W, 3) -> float32 (..., 3, H, W), (value / 255 - mean) / std, on the device of `pixels`; the channels stay last in
-        memory, as the patch embedding reads them fastest.
+        """(value / 255 - mean) / std.
+
+        Args:
+            pixels: uint8 (..., H, W, 3).
+
+        Returns:
+            float32 (..., 3, H, W) on the device of `pixels`. In memory the channels are last, which is fastest for the patch embedding.
         """
         pixels_HWC = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
         *_, width, channels = pixels_HWC.shape
@@ -156,13 +177,15 @@ class Preprocessing:
         return self.normalise(np.array(self.view(image))).contiguous()
 
     def augment(self, image: Image.Image, random: np.random.Generator, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA) -> Tensor:
-        """The training form: a random resized crop (aspect 3/4 to 4/3) and a horizontal flip.
+        """The preprocessing for training: a random resized crop (aspect ratio 3/4 to 4/3) and a random horizontal flip.
 
-        image: of any mode.
+        Args:
+            image: of any mode.
+            random: the only source of randomness, so that a generator made from (seed, epoch, item) reproduces the same view.
+            min_crop_area: smallest share of the image's area in a crop, in (0, 1]; published: 0.08.
 
-        min_crop_area: least share of the picture's area in a crop, in (0, 1]; published is 0.08.
-
-        random: the only source of chance, so that a generator made from (seed, epoch, item) repeats the same view anywhere.
+        Returns:
+            float32 (3, height, width).
         """
         image = as_shown(image)
         view = self._resample(image, random_box(*image.size, random, min_crop_area))
@@ -172,7 +195,9 @@ class Preprocessing:
 
 
 def random_box(width: int, height: int, random: np.random.Generator, min_crop_area: float) -> tuple[float, float, float, float]:
-    """RandomResizedCrop's box: ten tries at a random area and aspect, then the largest centred box of an allowed aspect."""
+    """The box of torchvision's RandomResizedCrop: ten tries at a random area and aspect ratio, then the largest centred box of an allowed
+    aspect ratio.
+    """
     narrow, wide = 3 / 4, 4 / 3
     for _ in range(10):
         area = width * height * random.uniform(min_crop_area, 1.0)

@@ -1,6 +1,6 @@
-"""Resampling of part of a picture on any device, by the filters of Pillow's `Image.resize` with a box.
+"""Resampling of part of an image on any device, by the filters of Pillow's `Image.resize` with a box.
 
-Shapes: H, W of the picture; h, w of the view.
+Shapes: H, W of the image; h, w of the view.
 """
 
 import functools
@@ -11,15 +11,16 @@ from torch import Tensor
 
 
 def resample(image_3HW: Tensor, box: tuple[float, float, float, float], size: tuple[int, int], interpolation: str) -> Tensor:
-    """The part `box` of a picture at another size, as Pillow computes it, to a level of 255 at most.
+    """Resamples the part `box` of an image to another size. The result is within one level of 255 of Pillow's.
 
     Args:
         image_3HW: uint8 (3, H, W), on any device.
-        box: (left, top, right, bottom), in the picture's pixels, fractions allowed, inside it.
+        box: (left, top, right, bottom), in pixels of the image, inside it; fractions are allowed.
         size: (h, w), pixels.
-        interpolation: 'bilinear' or 'bicubic', widened where the picture is made smaller (antialiased).
+        interpolation: 'bilinear' or 'bicubic', widened where the image is made smaller (antialiased).
 
-    Returns: uint8 (h, w, 3), on the picture's device.
+    Returns:
+        uint8 (h, w, 3), on the device of the image.
     """
     _, height, width = image_3HW.shape
     left, top, right, bottom = box
@@ -32,13 +33,13 @@ def resample(image_3HW: Tensor, box: tuple[float, float, float, float], size: tu
 
 
 def _to_levels(values: Tensor) -> Tensor:
-    """Whole levels of 0 to 255, halves upwards: Pillow rounds after each direction."""
+    """Rounds to integers in 0 .. 255, halves up. Pillow rounds after each direction."""
     return values.add_(0.5).floor_().clamp_(0, 255)
 
 
-@functools.lru_cache(maxsize=32)  # photographs of one camera are of one size
+@functools.lru_cache(maxsize=32)  # images of one camera have one size
 def _weights(length: int, start: float, end: float, out: int, interpolation: str, device: torch.device) -> tuple[Tensor, int]:
-    """What each of `out` pixels takes of those that lie under it: float32 (out, taken), and the first that is taken."""
+    """The weights of input pixels for each of `out` output pixels, float32 (out, used), and the index of the first input pixel used."""
     scale = (end - start) / out
     widened = max(scale, 1.0)
     reach = {"bilinear": 1.0, "bicubic": 2.0}[interpolation] * widened

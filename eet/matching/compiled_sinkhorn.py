@@ -1,8 +1,8 @@
-"""The compiled loop of matching on a CPU: one pair after the other, from tokens to score, without leaving the cache.
+"""The compiled loop of matching on a CPU: one pair after another, from tokens to score, within the CPU cache.
 
 The cosine matrix of a pair has the gallery image's tokens as rows and the query's in the lanes of vectors, padded with zeros. Scratch
 arrays are flat and start at a cache line. Importing this module imports numba. A function is compiled when it is first called (some
-seconds) and kept on disk beside this file where that can be written; one that closed over another would be compiled anew in each process.
+seconds) and cached on disk next to this file if possible; one that closed over another would be compiled again in each process.
 
 Tokens and centres with NaN or infinite entries count as zeros. Arguments are grouped in named tuples, which numba knows.
 
@@ -27,15 +27,15 @@ _WIDEST_KERNEL = 60.0
 """e-folds that exp(cosine / epsilon) may span in plain scaling; beyond, potentials are taken into the exponent from the start."""
 
 _BLOCK_ROWS = {16: (12, 10, 7), 8: (12, 6)}
-"""By lanes: rows of a block of products that is 1, 2, ... vectors wide. As measured: more are not kept in registers, fewer wait for each
-other. 12 tokens, 49 = 5 * 10 - 1 and 196 = 28 * 7 leave little over.
+"""Lanes -> rows of a block of products that is 1, 2, ... vectors wide. As measured: with more rows registers spill, with fewer rows
+multiplications wait for each other. 12 tokens, 49 = 5 * 10 - 1 and 196 = 28 * 7 leave few rows over.
 """
 
 _ITERATIONS_AT_ONCE = 32  # between which the scaling vectors of a slow problem are taken into the exponent too
 _NO_ENTRY = np.float32(-1e30)  # a potential: the exponents of its row or column are so low that the kernel is 0 there
 _FLOOR = 1e-30  # of what is divided by: keeps 0 / 0, for tokens without mass that nothing reaches, at 0
 
-# numpy's rule for division: by 0 it gives infinity and no exception, so that loops have no way out.
+# numpy's rule for division: dividing by 0 returns infinity instead of an exception, so that loops have no extra exit.
 compiled = njit(nogil=True, cache=True, error_model="numpy")
 lanes = LANES
 block_rows = _BLOCK_ROWS[lanes]
@@ -79,14 +79,14 @@ class Settings(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What `score` fills, float32 (P,). scores: <plan, cosine>. delivered: the mass that the plan moves."""
+    """The outputs of `score`, float32 (P,). scores: <plan, cosine>. delivered: the mass that the plan moves."""
 
     scores: np.ndarray
     delivered: np.ndarray
 
 
 class Rows(NamedTuple):
-    """Scratch: an image's tokens as float32 rows of `stride` numbers, zeros behind the last; `scales` makes each of unit length."""
+    """Scratch: an image's tokens as float32 rows of `stride` numbers, padded with zeros; `scales` normalises each to unit length."""
 
     numbers: np.ndarray
     stride: int
@@ -113,7 +113,7 @@ class Kernel(NamedTuple):
 class Scaling(NamedTuple):
     """Scratch: what the iterations of a pair read and change.
 
-    u, v: marginals of rows and columns. r, c: scaling vectors. sent: what the columns get from the rows. border_r, border_c: the kernel's
+    u, v: marginals of rows and columns. r, c: scaling vectors. sent: mass from rows to columns. border_r, border_c: the kernel's
     entries of the dummy column and of the dummy row. dummies, dummy_potentials: (2,) of the dummy row, of the dummy column.
     """
 
@@ -135,10 +135,10 @@ def zero():  # type: ignore[no-untyped-def]
 
 @compiled
 def aligned(size):  # type: ignore[no-untyped-def]
-    """Zeros at a cache line, with a line more behind them."""
-    room = np.zeros(size + 32, np.float32)
-    start = (-(room.ctypes.data // 4)) % 16
-    return room[start : start + size + 16]
+    """`size` zeros that start at a cache line, and one more line of zeros after them."""
+    zeros = np.zeros(size + 32, np.float32)
+    start = (-(zeros.ctypes.data // 4)) % 16
+    return zeros[start : start + size + 16]
 
 
 @compiled
@@ -177,7 +177,7 @@ def unpack(numbers, halves, image, num_tokens, dims, rows):  # type: ignore[no-u
                     scales[row] += value * value
             sums = load4(scales, k)
         store4(scales, k, reciprocal_root(sums))
-        # Written so that a NaN goes there too.
+        # Written so that NaN is rescued too.
         if not (greatest(sums) < np.float32(1e30) and least(sums) > np.float32(1e-30)):
             for row in range(k, min(k + 4, num_tokens)):
                 scales[row] = rescued(out[row * stride : row * stride + dims])
@@ -334,8 +334,8 @@ def balance(kernel, factor, top):  # type: ignore[no-untyped-def]
 def absorb(scaling, potentials, number):  # type: ignore[no-untyped-def]
     """Takes scaling vectors, which become 1, into the exponents; tokens without mass, scaled by 0, leave the kernel and stay at 0.
 
-    After an update of the columns, none receives more than its mass: the new entries are at most 1. Those of tokens without mass have no
-    such bound, as the potentials of the others move and theirs would not.
+    After an update of the columns, none receives more than its mass: the new entries are at most 1. Entries of tokens without mass have no
+    such bound, because only the potentials of the others change.
 
     Returns:
         Whether a token left.
@@ -383,17 +383,17 @@ def draw_borders(kernel, scaling):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def room_for(num_rows, num_columns, dims):  # type: ignore[no-untyped-def]
+def scratch_for(num_rows, num_columns, dims):  # type: ignore[no-untyped-def]
     """The scratch of a pair: Rows, the query's columns for `cosines`, Kernel and Scaling."""
     width = -(-num_columns // lanes)
     lanes_q = width * lanes
     padded_rows = -(-num_rows // 4) * 4
-    room_rows = max(padded_rows, num_rows + rows_1, lanes_q)
+    scratch_rows = max(padded_rows, num_rows + rows_1, lanes_q)
     stride = -(-dims // lanes) * lanes
-    rows = Rows(aligned(room_rows * stride), stride, aligned(room_rows))
+    rows = Rows(aligned(scratch_rows * stride), stride, aligned(scratch_rows))
     columns = aligned(lanes_q * stride)
-    cosine, entries = aligned(room_rows * lanes_q), aligned(room_rows * lanes_q)
-    u, r, border_r, potentials_r = aligned(room_rows), aligned(room_rows), aligned(room_rows), aligned(room_rows)
+    cosine, entries = aligned(scratch_rows * lanes_q), aligned(scratch_rows * lanes_q)
+    u, r, border_r, potentials_r = aligned(scratch_rows), aligned(scratch_rows), aligned(scratch_rows), aligned(scratch_rows)
     v, c, sent, border_c, potentials_c = aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q), aligned(lanes_q)
     dummies, dummy_potentials = np.zeros(2, np.float32), np.full(2, _NO_ENTRY)
     potentials_r[:], potentials_c[:] = _NO_ENTRY, _NO_ENTRY  # of what only pads
@@ -403,17 +403,17 @@ def room_for(num_rows, num_columns, dims):  # type: ignore[no-untyped-def]
 
 @compiled
 def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-def]
-    """Fills the answers: scores and delivered mass of pairs (P, 2). What a pair gets depends on nothing but the pair.
+    """Fills the answers: scores and delivered mass of pairs (P, 2). The result of a pair depends on that pair only.
 
     Args:
         query, gallery: `WeightedTokens`, of the same dims.
-        pairs: int64 (P, 2), image of the query side and of the gallery side. Pairs of one query side by side save work.
+        pairs: int64 (P, 2), image of the query side and of the gallery side. Work is saved if the pairs of a query are adjacent.
         settings: `Settings`.
         answers: `Answers`, filled.
     """
     epsilon, transported, tolerance, max_iterations = settings
     num_query, num_gallery, dims = query.tokens.per_image, gallery.tokens.per_image, query.tokens.dims
-    rows, columns, kernel, scaling = room_for(num_gallery, num_query, dims)
+    rows, columns, kernel, scaling = scratch_for(num_gallery, num_query, dims)
     lanes_q = kernel.width * lanes
     cosine, entries, potentials_r, potentials_c = kernel.cosine, kernel.entries, kernel.potentials_r, kernel.potentials_c
     u, v, r, c, dummies, dummy_potentials = scaling.u, scaling.v, scaling.r, scaling.c, scaling.dummies, scaling.dummy_potentials

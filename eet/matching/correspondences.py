@@ -42,19 +42,21 @@ def correspondences(
     patch_size: int | tuple[int, int] = 1,
     count: int = 3,
 ) -> Correspondences:
-    """The largest entries of plan times cosine, as vit-reranking's published code shows them (the 3 largest); mutual ones are marked.
+    """The largest entries of plan times cosine; mutual ones are marked. The published code of vit-reranking shows the 3 largest.
 
     Args:
-        query_KD, gallery_LD: tokens, any float dtype and length.
+        query_KD: tokens of the query, any float dtype and length.
+        gallery_LD: tokens of the gallery image.
         plan_KL: transport between them, see `structural_similarity`.
-        query_index_K, gallery_index_L: where tokens lie, row * columns + column of `grid`: `token_index` of a student, or all cells of a
+        query_index_K: positions of the tokens, row * columns + column of `grid`: `token_index` of a student, or all cells of a
             pooled map in order.
+        gallery_index_L: the same for the gallery image.
         grid: (rows, columns) of patches or cells.
         patch_size: pixels of a patch or cell, a number or (height, width).
-        count: how many are wanted; fewer come where fewer entries are above 0.
+        count: number of correspondences, at least 1; fewer are returned if fewer entries are above 0.
 
     Raises:
-        ValueError: shapes that do not fit, positions outside the grid, or a count below 1.
+        InputError: shapes do not fit, positions lie outside the grid, or count is below 1.
     """
     shape = (len(query_KD), len(gallery_LD))
     if tuple(plan_KL.shape) != shape or (len(query_index_K), len(gallery_index_L)) != shape:
@@ -71,7 +73,7 @@ def correspondences(
                 f"positions reach from {int(index.min())} to {int(index.max())}; a grid of {grid} has 0 to {rows * columns - 1}."
             )
     strength_KL = plan_KL * (unit_length(query_KD) @ unit_length(gallery_LD).T)
-    # Stable, so that the order of equal ones is that of the tokens.
+    # Stable, so that equal entries stay in the order of the tokens.
     strength, order = strength_KL.flatten().sort(descending=True, stable=True)
     strength_n = strength[:count][strength[:count] > 0]
     query_n, gallery_n = order[: len(strength_n)] // shape[1], order[: len(strength_n)] % shape[1]

@@ -1,4 +1,4 @@
-"""Matching on a GPU: one program of Triton for each pair, from tokens to score in registers.
+"""Matching on a GPU: one Triton program for each pair, from tokens to score in registers.
 
 Shape suffixes: N images, K query tokens, L gallery tokens, D dimensions, P pairs.
 """
@@ -12,7 +12,7 @@ MOST_TOKENS = 64
 """A kernel matrix of 64 x 64 fills the registers of a program; more tokens go to `eet.matching.sinkhorn`."""
 
 LEAST_EPSILON = 1 / 30
-"""exp(-2 / epsilon), the widest that cosines can make it, stays inside float32 in plain scaling; less goes to `eet.matching.sinkhorn`."""
+"""Down to this, exp(-2 / epsilon), the widest range of cosines, stays within float32; a smaller epsilon goes to `eet.matching.sinkhorn`."""
 
 LEAST_SIDE, DIMS_AT_ONCE = 16, 32
 
@@ -33,9 +33,18 @@ def fused_scores(
 ) -> Tensor:
     """Scores (P,) float32: <plan, cosine> of entropic transport, each pair with its own stop.
 
-    query_NKD, gallery_NLD: float32, contiguous, of unit length (see `unit_length`), at most MOST_TOKENS tokens. pairs_P2: int64 rows of the
-    two. Marginals: float32, contiguous, of each pair. epsilon: at least LEAST_EPSILON. All on one CUDA device.
-    tolerance: L1 error of the row sums behind which a pair is updated once more and ends.
+    All tensors are on one CUDA device.
+
+    Args:
+        query_NKD: float32, contiguous, tokens of unit length (see `unit_length`), at most MOST_TOKENS for each image.
+        gallery_NLD: the same for the gallery.
+        pairs_P2: int64, (row of query_NKD, row of gallery_NLD) of each pair.
+        query_marginal_PK: float32, contiguous, marginal of each pair's query.
+        gallery_marginal_PL: the same for the gallery image.
+        epsilon: strength of the entropy, at least LEAST_EPSILON.
+        transported: share of the mass to move, in (0, 1].
+        tolerance: L1 error of the row sums below which a pair is updated once more and ends.
+        max_iterations: most updates of a pair.
     """
     from triton import next_power_of_2
 
@@ -53,7 +62,7 @@ def fused_scores(
 
 
 def warps_for(query_side: int, gallery_side: int) -> int:
-    """Of a program: one for the least matrix, whose sums then never leave the warp; four for more, or registers would spill to memory."""
+    """Warps of a program: one for the smallest matrix, whose sums then stay within the warp; otherwise four, or registers would spill."""
     return 1 if query_side * gallery_side <= LEAST_SIDE**2 else 4
 
 

@@ -1,8 +1,9 @@
-"""Marginals: how much each token of an image has to send or receive. Each is float32, positive or zero, and sums to 1 over the last axis.
+"""Marginals: how much mass each token of an image sends or receives. Each is float32, not negative, and sums to 1 over the last axis.
 
-Every marginal takes numbers of any shape (..., K) and returns the same shape. What they are is in `MARGINALS`: masses of the tokens, of the
-image alone, or correlations, the cosines of its tokens with the global vector ("centre") of the other image, so that they are of the pair.
-As in the published code of DIML (Zhao et al., ICCV 2021) and of vit-reranking, divided by their sum and not by 1e-5 more.
+A marginal takes numbers of shape (..., K) and returns the same shape. `MARGINALS` lists what it reads: masses of the tokens, which depend
+on the image alone; or correlations, the cosines of the tokens with the global vector ("centre") of the other image, which depend on the
+pair. The definitions are those of the published code of DIML (Zhao et al., ICCV 2021) and of vit-reranking, except that they divide by the
+sum, not by the sum plus 1e-5.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ _TEMPERATURE = 0.1  # published
 
 
 def uniform(mass: torch.Tensor) -> torch.Tensor:
-    """1 / K for each of K tokens, whatever their mass."""
+    """1 / K for each of K tokens; the mass is ignored."""
     return torch.full(mass.shape, 1 / mass.shape[-1], dtype=torch.float32, device=mass.device)
 
 
@@ -34,12 +35,12 @@ def importance(mass: torch.Tensor) -> torch.Tensor:
 
 
 def cross_correlation(correlation: torch.Tensor) -> torch.Tensor:
-    """relu(correlation): what looks like the other image sends more (DIML). Uniform where nothing does."""
+    """relu(correlation): tokens that resemble the other image send more (DIML). Uniform where none does."""
     return importance(correlation.clamp(min=0))
 
 
 def inverse(correlation: torch.Tensor) -> torch.Tensor:
-    """1 - relu(correlation), `use_minus` in the published code: what the global vector does not tell sends more."""
+    """1 - relu(correlation), `use_minus` in the published code: tokens that the other image's global vector does not explain send more."""
     return importance(1 - correlation.clamp(min=0))
 
 
@@ -54,7 +55,12 @@ def softmax(correlation: torch.Tensor) -> torch.Tensor:
 
 
 class Marginal(NamedTuple):
-    """weigh: the function. reads: what it is given: mass (of an image), correlation (of a pair), or anything, for its shape alone."""
+    """A marginal and its input.
+
+    Attributes:
+        weigh: the function.
+        reads: its input: "mass" (of an image), "correlation" (of a pair), or "shape" (only the shape matters).
+    """
 
     weigh: Callable[[torch.Tensor], torch.Tensor]
     reads: Literal["shape", "mass", "correlation"]

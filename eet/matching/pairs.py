@@ -19,7 +19,7 @@ from eet.matching.solvers import SOLVERS
 from eet.matching.token_set import Array, Side, TokenSet, checked, unit_length
 
 TOLERANCE = 2e-4
-"""L1 error of the row sums behind which the compiled loop updates once more and ends: scores are then within 5e-5 of converged ones."""
+"""L1 error of the row sums below which the compiled loop updates once more and ends: scores are then within 5e-5 of converged ones."""
 
 MAX_ITERATIONS = 2000
 
@@ -41,24 +41,26 @@ def match_pairs(
 ) -> torch.Tensor:
     """Structural similarity of pairs of images: <plan, cosine> of the optimal transport between their tokens.
 
-    See `structural_similarity` for the definition. On a CPU, 'sinkhorn' runs compiled, each pair in the cache; a pair's score then is
-    the same to the last bit whatever the other pairs, their order and the threads.
+    See `structural_similarity` for the definition. On a CPU, 'sinkhorn' runs as a compiled loop; the score of a pair then does not depend
+    on the other pairs, their order or the threads, to the last bit.
 
     Args:
-        queries, gallery: the two sides, with any number of tokens each; see `TokenSet`.
+        queries: tokens of the queries, any number for each; see `TokenSet`.
+        gallery: tokens of the gallery images.
         pairs_P2: int64, (row of queries, row of gallery) for each pair.
-        marginal: one of `eet.matching.MARGINALS`. Those of mass need mass_NK (uniform does not), those of correlation read the centres.
+        marginal: one of `eet.matching.MARGINALS`. Those that read the mass need mass_NK, those that read correlations use the centres.
         epsilon: strength of the entropy, at least 1e-4. Published: 0.05.
         transported: share of the mass to move, in (0, 1]; scores are sums over that share, not divided by it.
         solver: one of `eet.matching.SOLVERS`: sinkhorn, exact (no entropy) or pot.
-        threads: CPU threads of the compiled loop; default all.
-        device: torch device on which pairs are matched: "cpu" or such as "cuda".
+        threads: CPU threads of the compiled loop, at least 1; default all.
+        device: torch device on which pairs are matched, such as "cpu" or "cuda".
 
     Returns:
         scores, float32 (P,) on the CPU, never NaN.
 
     Raises:
-        ValueError: shapes that do not fit, rows that are not there, missing masses, an unknown name or a parameter out of range.
+        InputError: shapes do not fit, a pair names a row that does not exist, masses are missing, a name is unknown, or a parameter is out
+            of range.
     """
     check_transport(epsilon, transported)
     for kind, name, known in (("marginal", marginal, MARGINALS), ("solver", solver, SOLVERS)):
@@ -84,7 +86,7 @@ def match_pairs(
 
 
 class Matches(NamedTuple):
-    """scores_P: float32. delivered_P: float32, mass that the plans move in fact; the requested share within 1e-3."""
+    """scores_P: float32. delivered_P: float32, the mass that the plans actually move, within 1e-3 of the requested share."""
 
     scores_P: torch.Tensor
     delivered_P: torch.Tensor
@@ -110,7 +112,7 @@ def match_compiled(
     masses: list[Any] = [None if side.mass_NK is None else weigh(side.mass_NK).cpu().numpy() for side in (queries, gallery)]
     centers = [None if side.center_ND is None else _raw(side.center_ND) for side in (queries, gallery)]
     settings = Settings(float(epsilon), float(transported), TOLERANCE, MAX_ITERATIONS)
-    # Pairs of one query side by side: it is laid out once for all of them.
+    # Pairs of one query are adjacent, so that its tokens are laid out once.
     order = np.argsort(pairs_P2[:, 0], kind="stable")
     scores, delivered = np.empty(num_pairs, np.float32), np.empty(num_pairs, np.float32)
 
@@ -139,7 +141,7 @@ def match_compiled(
 
 
 def _raw(tokens: torch.Tensor) -> np.ndarray:
-    """The numbers as a flat array of uint16, which numba takes, whatever they are: one kind of argument to compile for."""
+    """The numbers as a flat array of uint16 for any dtype, so that numba compiles for one kind of argument."""
     return tokens.cpu().numpy().reshape(-1).view(np.uint16)
 
 

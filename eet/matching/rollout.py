@@ -30,7 +30,7 @@ def attention_rollout(model: nn.Module, images_BCHW: Tensor, *, discard: float =
         (B, n) float32, each row non-negative with sum 1: a mass for `eet.matching.match_pairs`.
 
     Raises:
-        ValueError: a model of another build or in training mode, or discard out of range.
+        InputError: the model is no timm ViT or is in training mode, or discard is out of range.
     """
     if not 0 <= discard < 1:
         raise InputError(f"discard={discard}; give a share of the entries, from 0 and below 1 (published: 0.1).")
@@ -61,7 +61,7 @@ def attention_rollout(model: nn.Module, images_BCHW: Tensor, *, discard: float =
 
 
 def residual_step(map_BNN: Tensor, num_prefix: int, discard: float) -> Tensor:
-    """What one block and its residual connection pass on, rows summing to 1."""
+    """The attention map of a block, together with its residual connection; rows sum to 1."""
     patches_Be = map_BNN[:, num_prefix:, num_prefix:].flatten(1)
     lowest_Be = patches_Be.topk(int(discard * patches_Be.shape[1]), dim=1, largest=False).indices
     kept_BNN = map_BNN.clone()

@@ -20,26 +20,29 @@ def structural_similarity(
     epsilon: float = 0.05,
     transported: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Match one query's tokens with those of each gallery image by entropic optimal transport.
+    """Matches the tokens of a query with those of each gallery image by entropic optimal transport.
 
     Tokens are scaled to unit length, the cost of moving token k to token l is 1 - cosine, and the score is
     <plan, cosine>: the mean cosine over the transported mass, times its share. It follows DIML (Zhao et al., ICCV 2021)
     as its published code and that of vit-reranking compute it.
 
     Args:
-        query_KD, gallery_PKD: tokens, any float dtype. Tokens with NaN or infinite entries get cosine 0 to everything,
-            so a broken token lowers a score and never makes it NaN, which would sort first.
-        query_mass_K, gallery_mass_PK: importance of the tokens, on any scale (see `eet.matching.marginals.importance`);
-            ones for uniform marginals.
+        query_KD: tokens of the query, any float dtype. Tokens with NaN or infinite entries get cosine 0 to all others, so
+            that a broken token lowers a score and never makes it NaN, which would rank first.
+        gallery_PKD: tokens of the gallery images.
+        query_mass_K: importance of the tokens, on any scale (see `eet.matching.marginals.importance`); ones for uniform
+            marginals.
+        gallery_mass_PK: the same for the gallery images.
         epsilon: strength of the entropy, at least 1e-4. Published: 0.05.
         transported: share of the mass to move, in (0, 1]. At 1 every region must be matched.
 
     Returns:
-        scores, float32 (P,), in [-transported, transported] up to rounding, and plans, float32 (P, Kq, Kg), each
-        summing to `transported`. Scores are differentiable in the tokens, with the plan held fixed; plans are not.
+        scores: float32 (P,), in [-transported, transported] up to rounding; differentiable in the tokens, with the plan
+            held fixed.
+        plans: float32 (P, Kq, Kg), each summing to `transported`; not differentiable.
 
     Raises:
-        ValueError: shapes that do not fit, or a parameter out of range.
+        InputError: shapes do not fit, or a parameter is out of range.
     """
     check_transport(epsilon, transported)
     if query_KD.ndim != 2 or gallery_PKD.ndim != 3 or query_KD.shape[1] != gallery_PKD.shape[2]:

@@ -13,7 +13,7 @@ from eet.errors import InputError
 # iterations run on logarithms, which is 4 to 5 times slower.
 MAX_KERNEL_SPAN = 60.0
 
-# Below, float32 cannot tell costs of order 1 apart after division by epsilon.
+# Below this, float32 cannot distinguish costs of order 1 after division by epsilon.
 _SMALLEST_EPSILON = 1e-4
 
 
@@ -46,27 +46,27 @@ def sinkhorn(
 
     Partial transport moves only the share `transported` of the mass. It adds one dummy point to each side, which takes
     the other 1 - transported at no cost and may not send to the other dummy: marginals [u, 1 - s] and [v, 1 - s],
-    corner forbidden. (The dummies' slack carries entropy, which POT's entropic_partial_wasserstein leaves out; plans
-    differ by that.) The returned plan is the real block, and sums to s.
+    corner forbidden. (The slack of the dummies carries entropy, which POT's entropic_partial_wasserstein leaves out, so
+    its plans differ.) The returned plan is the block without the dummies, and sums to s.
 
-    Each problem stops on its own error, so its answer does not depend on its neighbours; the published loop
-    stops on a batch mean, before partial transport has moved its mass.
+    Each problem stops on its own error, so its result does not depend on the rest of the batch. The published loop
+    stops on the mean of the batch, before partial transport has moved its mass.
 
     Args:
         cost_PKL: finite, any float dtype; the computation is in float32.
-        row_marginal_PK, column_marginal_PL: non-negative, each row summing to 1 (see `eet.matching.marginals`). Zeros
-            are fine.
+        row_marginal_PK: non-negative, each row summing to 1 (see `eet.matching.marginals`). Zeros are allowed.
+        column_marginal_PL: the same for the columns.
         epsilon: strength of the entropy, in the unit of cost; at least 1e-4.
         transported: share s of the mass to move, in (0, 1].
-        tolerance: L1 error of the row sums at which a problem is done.
-        max_iterations: where problems end that do not get there.
-        check_every: iterations between looks at the errors (each look waits for the device).
+        tolerance: L1 error of the row sums at which a problem is done, above 0.
+        max_iterations: limit for problems that do not reach the tolerance, at least 1.
+        check_every: iterations between checks of the errors, at least 1 (each check waits for the device).
 
     Returns:
         Transport: plan and error. Not differentiable.
 
     Raises:
-        ValueError: shapes that do not fit, or a parameter out of range.
+        InputError: shapes do not fit, or a parameter is out of range.
     """
     check_transport(epsilon, transported)
     shape = tuple(cost_PKL.shape)
@@ -102,7 +102,7 @@ def sinkhorn(
 
 
 def check_transport(epsilon: float, transported: float) -> None:
-    """Raise ValueError unless epsilon is finite and at least 1e-4, and 0 < transported <= 1."""
+    """Raise InputError unless epsilon is finite and at least 1e-4, and 0 < transported <= 1."""
     if not _SMALLEST_EPSILON <= epsilon < float("inf"):
         raise InputError(f"epsilon={epsilon}; give a finite number from {_SMALLEST_EPSILON} (published: 0.05).")
     if not 0 < transported <= 1:
@@ -112,7 +112,7 @@ def check_transport(epsilon: float, transported: float) -> None:
 def _with_dummies(
     log_kernel: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor, transported: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One dummy point a side. What its kernel entries are is of no effect on the plan; only the corner must be zero."""
+    """Adds one dummy point to each side. Its kernel entries do not affect the plan; only the corner must be zero."""
     extended = torch.nn.functional.pad(log_kernel, (0, 1, 0, 1))
     extended[:, -1, -1] = -torch.inf
     slack = rows_PK.new_full((len(rows_PK), 1), 1 - transported)
@@ -142,7 +142,7 @@ def _solve_by_scaling(
             received = kernel @ scale_columns
         iteration += check_every
         errors = (scale_rows * received - rows).abs().sum(dim=(1, 2))
-        # An overflow ends its problem too: it would not heal, and the caller solves by logarithms then.
+        # An overflow ends its problem too: it cannot recover, and the caller then solves by logarithms.
         done = (errors <= tolerance) | ~errors.isfinite() | (iteration >= max_iterations)
         if bool(done.any()):
             plan[active[done]] = scale_rows[done] * kernel[done] * scale_columns[done].mT

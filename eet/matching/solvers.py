@@ -16,12 +16,12 @@ _FORBIDDEN = 1e3  # cost of sending from dummy to dummy
 def entropic(
     cost_PKL: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor, *, epsilon: float, transported: float
 ) -> torch.Tensor:
-    """Our own, see `eet.matching.sinkhorn`."""
+    """The solver of this package, see `eet.matching.sinkhorn`."""
     return sinkhorn(cost_PKL, rows_PK, columns_PL, epsilon=epsilon, transported=transported).plan
 
 
 def exact(cost_PKL: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor, *, epsilon: float, transported: float) -> torch.Tensor:
-    """No entropy: POT's network simplex, one problem after the other in float64 on the CPU. What epsilon -> 0 leads to; it is not read."""
+    """No entropy: POT's network simplex, one problem after another in float64 on the CPU. epsilon is ignored."""
     import ot
 
     cost, rows, columns = (values.double().cpu().numpy() for values in (cost_PKL, rows_PK, columns_PL))
@@ -46,7 +46,7 @@ def pot(cost_PKL: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor,
         cost[:, -1, -1] = _FORBIDDEN
         slack = rows.new_full((len(rows), 1), 1 - transported)
         rows, columns = torch.cat([rows, slack], dim=1), torch.cat([columns, slack], dim=1)
-    # Its loop takes logarithms of the marginals; a token without mass gets too little to be told from none.
+    # Its loop takes logarithms of the marginals, so tokens without mass get a negligible mass.
     rows, columns = rows.clamp(min=1e-30), columns.clamp(min=1e-30)
     if len(cost) == 0:
         return cost_PKL.new_zeros(cost_PKL.shape, dtype=torch.float32)

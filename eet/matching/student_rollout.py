@@ -1,4 +1,4 @@
-"""Attention rollout through a network that drops patches as it goes: the kept tokens' mass, an alternative to their importance.
+"""Attention rollout through a network that drops patches: a mass for the kept tokens, as an alternative to importance.
 
 Shape suffixes: B images, H heads, N living tokens (prefix tokens first), n living patches, k patches that a stage kept, K kept tokens.
 """
@@ -16,14 +16,14 @@ from eet.matching.rollout import residual_step
 
 @torch.no_grad()
 def rollout_mass(student: nn.Module, images_BCHW: Tensor, *, discard: float = 0.1) -> Tensor:
-    """Mass of the kept tokens by attention rollout: how much of what the kept tokens hold came from each of their places.
+    """Mass of the kept tokens by attention rollout: how much of the kept tokens' content came from each of their positions.
 
-    As `attention_rollout`, with the attention maps of the pruned network itself: when a stage drops patches, their rows leave the product,
-    and what the others took from them before stays counted, as from a place that is no longer there. Without a schedule it is
-    `attention_rollout` of the trunk.
+    As `attention_rollout`, with the attention maps of the pruned network: when a stage drops patches, their rows leave the product. What
+    other tokens took from them before stays counted as coming from a dropped position. Without pruning it equals `attention_rollout` of
+    the trunk.
 
     Args:
-        student: an `eet.vit.Student` in eval mode, a teacher too; see `forward_with_rollout` for what is read of it.
+        student: an `eet.vit.Student` or a teacher, in eval mode; see `forward_with_rollout` for the attributes that are read.
         images_BCHW: preprocessed, on the student's device.
         discard: share of the patch-to-patch entries of a map, the lowest, that count as 0; in [0, 1).
 
@@ -31,7 +31,7 @@ def rollout_mass(student: nn.Module, images_BCHW: Tensor, *, discard: float = 0.
         (B, K) float32 in the order of `HashOutput.token_index`, each row non-negative with sum 1.
 
     Raises:
-        ValueError: a model of another build or in training mode, or discard out of range.
+        InputError: the model is no student or is in training mode, or discard is out of range.
     """
     return forward_with_rollout(student, images_BCHW, discard=discard)[1]
 
@@ -40,7 +40,7 @@ def rollout_mass(student: nn.Module, images_BCHW: Tensor, *, discard: float = 0.
 def forward_with_rollout(student: nn.Module, images_BCHW: Tensor, *, discard: float = 0.1) -> tuple[Any, Tensor]:
     """The student's output and `rollout_mass`, from one forward pass; arguments and errors are those of `rollout_mass`.
 
-    The student is known by what is read of it: `trunk.blocks`, whose `attn` is timm's Attention (qkv, q_norm, k_norm, num_heads, scale),
+    Of the student these attributes are read: `trunk.blocks`, whose `attn` is timm's Attention (qkv, q_norm, k_norm, num_heads, scale),
     `trunk.num_prefix_tokens`, and an output with `token_index` (B, K) and `kept`, as `HashOutput` has them.
 
     Returns:
@@ -60,7 +60,7 @@ def forward_with_rollout(student: nn.Module, images_BCHW: Tensor, *, discard: fl
     def follow(attn: Any, qkv_BNC: Tensor) -> None:
         q_BHNd, k_BHNd = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in qkv_BNC.chunk(3, dim=-1)[:2])
         q_BHNd, k_BHNd = attn.q_norm(q_BHNd).float(), attn.k_norm(k_BHNd).float()
-        # In float32 also where the network runs in bfloat16, which cannot tell the lowest entries apart.
+        # In float32 even if the network runs in bfloat16, which cannot distinguish the lowest entries.
         with torch.autocast(qkv_BNC.device.type, enabled=False):
             attention_BHNN = (q_BHNd * attn.scale @ k_BHNd.mT).softmax(dim=-1)
         steps.append(residual_step(attention_BHNN.amin(dim=1), num_prefix, discard))
@@ -76,7 +76,7 @@ def forward_with_rollout(student: nn.Module, images_BCHW: Tensor, *, discard: fl
 
 
 def _mass_of_kept(steps_BNN: Sequence[Tensor], kept: Sequence[Tensor], token_index_BK: Tensor, num_prefix: int) -> Tensor:
-    """The product of the steps, each over the tokens that were alive, as mass (B, K) of the places in `token_index_BK`.
+    """The product of the steps, each over the tokens living at that block, as mass (B, K) of the positions in `token_index_BK`.
 
     kept: for each stage the original positions (B, k) of its patches, ascending. Stages are found by the number of living patches: one
     that kept all changes nothing.

@@ -1,4 +1,4 @@
-"""The tokens of some images, with what is known of them.
+"""The tokens of some images, with their masses and global vectors.
 
 Shape suffixes: N images, K tokens of each, D dimensions.
 """
@@ -18,10 +18,10 @@ class TokenSet(NamedTuple):
     """Tokens of N images, arrays or tensors.
 
     Attributes:
-        tokens_NKD: float16 (as galleries store them) or float32; of any length, they are scaled to 1.
+        tokens_NKD: float16 (as stored in galleries) or float32, of any length; they are scaled to length 1.
         mass_NK: importance of the tokens on any scale, or a relevancy map; None where the marginal does not read it.
-        center_ND: global vectors, of the tokens' space (the final CLS); None takes the mean of the unit-length tokens, as published for
-            models without CLS.
+        center_ND: global vectors in the space of the tokens (the final CLS); None for the mean of the unit-length tokens, as published
+            for models without CLS.
     """
 
     tokens_NKD: Array
@@ -30,7 +30,7 @@ class TokenSet(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A `TokenSet` that was checked, float16 tokens kept; of mass and centres, what the marginal reads."""
+    """A checked `TokenSet`, with only the mass or centres that the marginal reads. float16 tokens stay float16."""
 
     tokens_NKD: torch.Tensor
     mass_NK: torch.Tensor | None = None
@@ -38,24 +38,33 @@ class Side(NamedTuple):
 
 
 def unit_length(tokens: torch.Tensor) -> torch.Tensor:
-    """Tokens (..., D) as float32 of length 1; those with NaN or infinite entries become zeros, of cosine 0 to everything."""
+    """Tokens (..., D) as float32 of length 1; tokens with NaN or infinite entries become zeros, with cosine 0 to all others."""
     tokens = tokens.float()
     broken = ~torch.isfinite(tokens).all(dim=-1, keepdim=True)
     tokens = tokens.masked_fill(broken, 0.0)
-    # Dividing by the largest entry first keeps the norm of very large or small tokens inside float32.
+    # Dividing by the largest entry first keeps the norm of very large or small tokens within float32.
     tokens = tokens / tokens.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     return torch.nn.functional.normalize(tokens, dim=-1)
 
 
 def _tensor(values: Array) -> torch.Tensor:
-    """Without a copy. torch warns of arrays that cannot be written to, as those from Arrow; here nothing is written."""
+    """As a tensor, without a copy. torch warns about read-only arrays, such as those of Arrow; nothing is written here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return torch.as_tensor(values)
 
 
 def checked(tokens: TokenSet, name: str, reads: str) -> Side:
-    """`tokens` as tensors, with what a marginal reads: mass, correlation (centres) or shape. ValueError naming what does not fit."""
+    """`tokens` as tensors, with the input of a marginal.
+
+    Args:
+        tokens: of the images.
+        name: what error messages call them.
+        reads: "mass", "correlation" (centres) or "shape".
+
+    Raises:
+        InputError: shapes do not fit, or the masses are missing.
+    """
     tokens_NKD = _tensor(tokens.tokens_NKD)
     if tokens_NKD.ndim != 3 or 0 in tokens_NKD.shape[1:]:
         raise InputError(f"{name} tokens have shape {tuple(tokens_NKD.shape)}; give (N, K, D) with at least one token: encode with tokens.")

@@ -1,23 +1,32 @@
-"""How good a ranking is: average precision with ties, precision and recall at k, R-precision, MAP@R, streaming."""
+"""How good a ranking is: mAP, precision and recall at k, R-precision and MAP@R, expected over random order inside ties, streaming."""
 
-from eet.metrics.average_precision import average_precision
 from eet.metrics.cosine_metrics import cosine_metrics
 from eet.metrics.distance_histogram import (
     expected_average_precision,
     precision_recall_curve,
 )
+from eet.metrics.intervals import means_with_intervals, measures_with_bounds
 from eet.metrics.pareto import pareto_set
 from eet.metrics.protocols import encoded_protocol, published_gallery, published_protocol
+from eet.metrics.query_measures import Denominator, Ties, average_precision, map_at_r, precision_at_k, r_precision, recall_at_k
 from eet.metrics.ranked_metrics import RankedGallery, rank_gallery, ranked_metrics
-from eet.metrics.ranked_relevance import map_at_r, precision_at_k, r_precision, recall_at_k
+from eet.metrics.tie_groups import TieGroups, check_ranks, check_ties, measures_of_groups
 
 __all__ = [
+    "Denominator",
     "RankedGallery",
+    "TieGroups",
+    "Ties",
     "average_precision",
+    "check_ranks",
+    "check_ties",
     "cosine_metrics",
     "encoded_protocol",
     "expected_average_precision",
     "map_at_r",
+    "means_with_intervals",
+    "measures_of_groups",
+    "measures_with_bounds",
     "pareto_set",
     "precision_at_k",
     "precision_recall_curve",

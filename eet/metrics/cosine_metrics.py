@@ -1,6 +1,6 @@
 """All measures of a ranking by cosine: a set of embedded images as its own gallery, as base models are judged.
 
-Shape suffixes: N images, D width, T queries of a block.
+Shape suffixes: N images, D width, T queries of a block, m matches of a query, G groups of equal similarity.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from eet.errors import InputError
-from eet.metrics.ranked_metrics import check_ranks, measure_names, measures_of_ranks
+from eet.metrics.intervals import means_with_intervals
+from eet.metrics.tie_groups import TieGroups, check_ranks, measures_of_groups
 
 QUERIES_AT_ONCE = 256  # their similarities to 60,000 images take 60 MB
 
@@ -23,7 +24,8 @@ def cosine_metrics(
 ) -> dict[str, float]:
     """Rank all other images for every image by cosine and average the measures over the images.
 
-    Ties stay in the order of rows. No table of N x N is held, and nothing is sorted but the matches: an image's rank is a count.
+    Every measure is the mean over random order inside ties, that is, among images of exactly one similarity. No table of N x N is held,
+    and nothing is sorted but the matches: an image's rank is a count.
 
     Args:
         embeddings_ND: floating, finite, not all zero in a row; scaled to unit length here.
@@ -33,8 +35,9 @@ def cosine_metrics(
         count_query: R-precision and MAP@R with R + 1 for R, the published form (see `eet.metrics.r_precision`).
 
     Returns:
-        "mAP", "P@k" for each of ks, "recall@k" for each of recall_ks, "R-precision", "MAP@R", all in [0, 1]; "queries", the number
-        averaged over, and "queries_without_relevant", the images whose label no other has. NaN measures when no query is left.
+        "mAP", "P@k" for each of ks, "recall@k" for each of recall_ks, "R-precision", "MAP@R", all in [0, 1], and the bounds of their 95 %
+        confidence intervals, "mAP_low", "mAP_high" and so on; "queries", the number averaged over, and "queries_without_relevant", the
+        images whose label no other has. NaN measures when no query is left.
 
     Raises:
         ValueError: shapes that do not fit together, a row without a direction, or k < 1.
@@ -49,28 +52,41 @@ def cosine_metrics(
         raise InputError(f"the embedding in row {wrong} is zero or not finite, so it has no cosine.")
     units_ND = embeddings_ND / lengths_N[:, None]
     rows_of = {label: np.flatnonzero(labels_N == label) for label in np.unique(labels_N).tolist()}
-    names = ["mAP", *measure_names(ks, recall_ks)]
-    sums, used = np.zeros(len(names)), 0
-    for start in range(0, len(units_ND), QUERIES_AT_ONCE):
+    blocks: list[dict[str, np.ndarray]] = []
+    for start in range(0, max(len(units_ND), 1), QUERIES_AT_ONCE):
         similarities_TN = units_ND[start : start + QUERIES_AT_ONCE] @ units_ND.T
+        counted, num_relevant = [], []
         for row, similarities_N in enumerate(similarities_TN, start):
             matches = rows_of[labels_N[row].item()]
             matches = matches[matches != row]
-            if not len(matches):
-                continue
-            similarities_N[row] = -np.inf
-            sums += measures_of_ranks(_ranks(similarities_N, matches), ks, recall_ks, count_query)
-            used += 1
-    means = {name: total / used if used else float("nan") for name, total in zip(names, sums.tolist(), strict=True)}
-    return {**means, "queries": used, "queries_without_relevant": len(units_ND) - used}
+            similarities_N[row] = -np.inf  # the query is behind all others, and so in no count before a match
+            if len(matches):
+                counted.append(_group_counts(similarities_N, matches))
+                num_relevant.append(len(matches))
+        groups = _padded(counted)
+        blocks.append(measures_of_groups(groups, np.array(num_relevant, np.int64), ks=ks, recall_ks=recall_ks, count_query=count_query))
+    values = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    used = len(values["mAP"])
+    return {**means_with_intervals(values), "queries": used, "queries_without_relevant": len(units_ND) - used}
 
 
-def _ranks(similarities_N: np.ndarray, matches: np.ndarray) -> np.ndarray:
-    """Ranks (from 1, ascending) of the rows `matches` (ascending) when rows are in descending order of similarity, ties by row."""
-    wanted = similarities_N[matches]
-    ascending = np.sort(wanted)
-    # counts[i]: rows that are more similar than exactly i of the matches
-    counts = np.bincount(np.searchsorted(ascending, similarities_N, side="left"), minlength=len(matches) + 1)
-    larger = len(similarities_N) - np.cumsum(counts)[np.searchsorted(ascending, wanted, side="left")]
-    equal_before = np.array([np.count_nonzero(similarities_N[:row] == value) for row, value in zip(matches, wanted, strict=True)])
-    return np.sort(larger + equal_before + 1)
+def _group_counts(similarities_N: np.ndarray, matches: np.ndarray) -> np.ndarray:
+    """Items before each group of equal similarity that holds one of the rows `matches`, items in it, and matches in it: int64 (3, G), by
+    descending similarity.
+    """
+    values_G, matches_G = np.unique(similarities_N[matches], return_counts=True)
+    # Items that are larger than, and at least as large as, each value.
+    larger_G, no_less_G = (
+        len(similarities_N) - np.cumsum(np.bincount(np.searchsorted(values_G, similarities_N, side=side), minlength=len(values_G) + 1))[:-1]
+        for side in ("left", "right")
+    )
+    return np.stack([larger_G, no_less_G - larger_G, matches_G])[:, ::-1]
+
+
+def _padded(counted: list[np.ndarray]) -> TieGroups:
+    """Groups of several queries from what `_group_counts` gives of each."""
+    counts_3QG = np.zeros((3, len(counted), max((counts.shape[1] for counts in counted), default=1)), np.int64)
+    for query, counts in enumerate(counted):
+        counts_3QG[:, query, : counts.shape[1]] = counts
+    before_QG, total_QG, matches_QG = counts_3QG
+    return TieGroups(before_QG, total_QG, np.cumsum(matches_QG, axis=1) - matches_QG, matches_QG)

@@ -8,6 +8,7 @@ Shape suffixes: Q queries, N items, B bytes, H = bits + 1 distances (0 to bits).
 import numpy as np
 
 from eet.errors import InputError
+from eet.metrics.tie_groups import TieGroups, expected_precision_sum
 
 
 def check_codes(codes: np.ndarray, labels: np.ndarray, num_bits: int, side: str) -> None:
@@ -28,10 +29,7 @@ def check_codes(codes: np.ndarray, labels: np.ndarray, num_bits: int, side: str)
 def expected_average_precision(total_QH: np.ndarray, relevant_QH: np.ndarray) -> np.ndarray:
     """Average precision of each query, expected over all orders inside each distance, from its histograms.
 
-    The formula is the one of `eet.metrics.average_precision`, summed over the ranks of a group in closed form. With
-    S = 1 / (N0 + 1) + ... + 1 / (N0 + n), a group of n items with r matches after N0 items with R0 matches adds
-
-        r / n * ((R0 + 1) * S + (r - 1) / (n - 1) * (n - (N0 + 1) * S))
+    The formula is in `eet.metrics.tie_groups`.
 
     Args:
         total_QH: counts of items by distance, as `rank_gallery` gives them.
@@ -44,16 +42,9 @@ def expected_average_precision(total_QH: np.ndarray, relevant_QH: np.ndarray) ->
         ValueError: shapes that differ, or more matches than items at some distance.
     """
     total_QH, relevant_QH = _histograms(total_QH, relevant_QH)
-    before_QH = np.cumsum(total_QH, axis=1) - total_QH
-    relevant_before_QH = np.cumsum(relevant_QH, axis=1) - relevant_QH
-    inverse_ranks_QH = sum_of_inverses(before_QH, total_QH)
-    slope_QH = (relevant_QH - 1) / np.maximum(total_QH - 1, 1)
-    # n = 1 leaves (j - 1) = 0 for its only rank, which rounding in n - (N0 + 1) * S would not.
-    offsets_QH = np.where(total_QH > 1, total_QH - (before_QH + 1) * inverse_ranks_QH, 0.0)
-    gain_QH = (relevant_before_QH + 1) * inverse_ranks_QH + slope_QH * offsets_QH
-    gain_QH *= relevant_QH / np.maximum(total_QH, 1)
     matches_Q = relevant_QH.sum(axis=1)
-    return np.where(matches_Q > 0, gain_QH.sum(axis=1) / np.maximum(matches_Q, 1), np.nan)
+    precision_sum_Q = expected_precision_sum(TieGroups.of_counts(total_QH, relevant_QH))
+    return np.where(matches_Q > 0, precision_sum_Q / np.maximum(matches_Q, 1), np.nan)
 
 
 def precision_recall_curve(total_QH: np.ndarray, relevant_QH: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,25 +80,3 @@ def _histograms(total_QH: np.ndarray, relevant_QH: np.ndarray) -> tuple[np.ndarr
     if (relevant_QH > total_QH).any() or (relevant_QH < 0).any():
         raise InputError("a distance has more matches than items, or fewer than none; give counts (total, relevant).")
     return total_QH, relevant_QH
-
-
-# Up to here harmonic numbers are summed; beyond, the first left-out term of the expansion, 1 / (252 x^6), is < 2e-17.
-_SUMMED = 256
-_HARMONIC = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, _SUMMED + 1))])
-
-
-def sum_of_inverses(start: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """1 / (start + 1) + ... + 1 / (start + count), without a loop.
-
-    Far ranks use the difference of two expansions of the harmonic numbers with the logarithms joined in log1p, because
-    the plain difference of two large harmonic numbers would lose the digits that n - (N0 + 1) * S needs.
-    """
-    end = start + count
-    low = np.maximum(start, _SUMMED).astype(np.float64)
-    high = np.maximum(end, _SUMMED).astype(np.float64)
-    beyond = np.log1p((high - low) / low) + _tail(high) - _tail(low)
-    return _HARMONIC[np.minimum(end, _SUMMED)] - _HARMONIC[np.minimum(start, _SUMMED)] + beyond
-
-
-def _tail(x: np.ndarray) -> np.ndarray:
-    return 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)

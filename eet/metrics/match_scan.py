@@ -1,4 +1,4 @@
-"""The compiled loop behind `match_ranks`. Importing this module imports numba.
+"""The compiled loops behind `match_counts` and `match_ranks`. Importing this module imports numba.
 
 Shape suffixes: N items, T queries of a block, W words of a code, H = bits + 1 distances.
 """
@@ -7,6 +7,22 @@ import numpy as np
 from numba import njit
 
 from eet.hashing.popcount import popcount
+
+
+@njit(nogil=True, cache=True)
+def count(queries_TW, labels_T, rows_T, codes_NW, labels_N, total_TH, relevant_TH):  # type: ignore[no-untyped-def]
+    """Adds to total_TH and relevant_TH the items and matches at each distance. rows_T: the row that is the query itself, or -1."""
+    words = codes_NW.shape[1]
+    for t in range(len(queries_TW)):
+        for row in range(len(codes_NW)):
+            if row == rows_T[t]:
+                continue
+            distance = np.int64(0)
+            for w in range(words):
+                distance += np.int64(popcount(codes_NW[row, w] ^ queries_TW[t, w]))
+            total_TH[t, distance] += 1
+            if labels_N[row] == labels_T[t]:
+                relevant_TH[t, distance] += 1
 
 
 @njit(nogil=True, cache=True)

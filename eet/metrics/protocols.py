@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from eet.metrics.query_measures import Ties
 from eet.metrics.ranked_metrics import ranked_metrics
 
 
@@ -26,6 +27,7 @@ def published_protocol(
     ks: Sequence[int] = (1, 10),
     recall_ks: Sequence[int] = (1, 2, 4, 8),
     count_query: bool = False,
+    ties: Ties = "expected",
 ) -> dict[str, float]:
     """Test images encoded by the network, against the training images with their step-1 target codes.
 
@@ -41,6 +43,7 @@ def published_protocol(
         ks=ks,
         recall_ks=recall_ks,
         count_query=count_query,
+        ties=ties,
     )
 
 
@@ -52,6 +55,7 @@ def encoded_protocol(
     ks: Sequence[int] = (1, 10),
     recall_ks: Sequence[int] = (1, 2, 4, 8),
     count_query: bool = False,
+    ties: Ties = "expected",
 ) -> dict[str, float]:
     """A set of encoded images as its own gallery, each query excluded from its own hits: what a gallery without labels gets.
 
@@ -67,4 +71,5 @@ def encoded_protocol(
         ks=ks,
         recall_ks=recall_ks,
         count_query=count_query,
+        ties=ties,
     )

@@ -1,4 +1,7 @@
-"""All measures of a Hamming ranking of the whole gallery, over a set of queries."""
+"""All measures of a Hamming ranking of the whole gallery, over a set of queries.
+
+Shape suffixes: Q queries, N items, B bytes, H = bits + 1 distances.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,8 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from eet.errors import InputError
-from eet.metrics.distance_histogram import check_codes, expected_average_precision
-from eet.metrics.ranks import match_ranks
+from eet.metrics.distance_histogram import check_codes
+from eet.metrics.intervals import means_with_intervals
+from eet.metrics.query_measures import Ties
+from eet.metrics.ranks import match_counts, match_ranks
+from eet.metrics.tie_groups import TieGroups, check_ranks, check_ties, measures_of_groups
+
+QUERIES_AT_ONCE = 4096  # their intermediate values take 20 MB at 64 bits
 
 
 class RankedGallery(NamedTuple):
@@ -36,11 +44,12 @@ def rank_gallery(
     ks: Sequence[int] = (1, 10),
     recall_ks: Sequence[int] = (1, 2, 4, 8),
     count_query: bool = False,
+    ties: Ties = "expected",
 ) -> RankedGallery:
     """Rank the whole gallery for every query by Hamming distance and average the measures over the queries.
 
-    Ties stay in the order of gallery rows, except in mAP, which is the expected one over all orders inside ties. No table of queries
-    and items is held: a million items take a few bytes each.
+    Every measure is the mean over random order inside ties, computed in closed form from the number of items and of matches at each
+    distance (`eet.metrics.tie_groups`). No table of queries and items is held: a million items take a few bytes each.
 
     Args:
         query_codes, gallery_codes: uint8 (Q, B) and (N, B), packed as `eet.hashing.pack` does.
@@ -51,18 +60,21 @@ def rank_gallery(
         ks: ranks for precision.
         recall_ks: ranks for recall (1 if any of the first k is a match).
         count_query: R-precision and MAP@R with R + 1 for R, the published form (see `eet.metrics.r_precision`).
+        ties: "stable" adds, for comparison, each measure with ties in the order of gallery rows, as "mAP_stable" and so on.
 
     Returns:
-        measures: "mAP", "mAP_stable", "P@k" for each of ks, "recall@k" for each of recall_ks, "R-precision", "MAP@R", all in
-        [0, 1]; "queries", the number averaged over, and "queries_without_relevant", the number left out because the
-        gallery holds no match for them. NaN measures when no query is left. And the counts by distance.
+        measures: "mAP", "P@k" for each of ks, "recall@k" for each of recall_ks, "R-precision", "MAP@R", all in [0, 1], and the bounds of
+        their 95 % confidence intervals, "mAP_low", "mAP_high" and so on (see `eet.metrics.means_with_intervals`); "queries", the number
+        averaged over, and "queries_without_relevant", the number left out because the gallery holds no match for them. NaN measures when no
+        query is left. And the counts by distance.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit together, query_rows outside the gallery, or k < 1.
+        ValueError: shapes or dtypes that do not fit together, query_rows outside the gallery, k < 1, or another value of `ties`.
     """
     check_codes(query_codes, query_labels, num_bits, "query")
     check_codes(gallery_codes, gallery_labels, num_bits, "gallery")
     check_ranks(ks, recall_ks)
+    check_ties(ties)
     if query_rows is not None:
         query_rows = np.asarray(query_rows)
         if query_rows.shape != (len(query_codes),) or not np.all((query_rows >= 0) & (query_rows < len(gallery_codes))):
@@ -70,45 +82,32 @@ def rank_gallery(
                 f"query_rows has shape {query_rows.shape} and must name, for each of {len(query_codes)} queries, "
                 f"a row in 0 to {len(gallery_codes) - 1}."
             )
-    ranked = match_ranks(
-        query_codes, query_labels, gallery_codes, gallery_labels, num_bits=num_bits, query_rows=query_rows,
-        measure=lambda hit_ranks: measures_of_ranks(hit_ranks, ks, recall_ks, count_query) if len(hit_ranks) else [],
-    )  # fmt: skip
-    names = ["mAP_stable", *measure_names(ks, recall_ks)]
-    sums = dict.fromkeys(["mAP", *names], 0.0)
-    used = 0
-    for values, expected in zip(ranked.measured, expected_average_precision(ranked.total_QH, ranked.relevant_QH), strict=True):
-        if not values:
-            continue
-        sums["mAP"] += float(expected)
-        for name, value in zip(names, values, strict=True):
-            sums[name] += value
-        used += 1
-    means = {name: value / used if used else float("nan") for name, value in sums.items()}
-    measures = {**means, "queries": used, "queries_without_relevant": len(query_codes) - used}
-    return RankedGallery(measures, ranked.total_QH, ranked.relevant_QH)
 
+    def measured(groups: TieGroups, num_relevant_Q: np.ndarray) -> dict[str, np.ndarray]:
+        return measures_of_groups(groups, num_relevant_Q, ks=ks, recall_ks=recall_ks, count_query=count_query)
 
-def check_ranks(ks: Sequence[int], recall_ks: Sequence[int]) -> None:
-    """ValueError where a rank to measure at is below 1."""
-    if min([1, *ks, *recall_ks]) < 1:
-        raise InputError(f"ks={tuple(ks)}, recall_ks={tuple(recall_ks)}; give numbers from 1.")
+    def of_ranks(ranks_m: np.ndarray) -> list[float]:
+        if not len(ranks_m):
+            return []
+        return [float(value[0]) for value in measured(TieGroups.of_ranks(ranks_m), np.array([len(ranks_m)])).values()]
 
-
-def measure_names(ks: Sequence[int], recall_ks: Sequence[int]) -> list[str]:
-    """What `measures_of_ranks` gives behind the average precision, in its order."""
-    return [*(f"P@{k}" for k in ks), *(f"recall@{k}" for k in recall_ks), "R-precision", "MAP@R"]
-
-
-def measures_of_ranks(hit_ranks: np.ndarray, ks: Sequence[int], recall_ks: Sequence[int], count_query: bool) -> list[float]:
-    """Average precision, then `measure_names`, of one query, from the ranks (from 1, ascending, at least one) of its matches."""
-    precision_at_hits = np.arange(1, len(hit_ranks) + 1) / hit_ranks
-    r = len(hit_ranks) + count_query
-    hits_in_r = int(np.searchsorted(hit_ranks, r, side="right"))
-    return [
-        float(precision_at_hits.mean()),
-        *(float(np.searchsorted(hit_ranks, k, side="right") / k) for k in ks),
-        *(float(hit_ranks[0] <= k) for k in recall_ks),
-        hits_in_r / r,
-        float(precision_at_hits[:hits_in_r].sum() / r),
-    ]
+    sides = (query_codes, query_labels, gallery_codes, gallery_labels)
+    stable: list[list[float]] = []
+    if ties == "stable":
+        stable, *counts = match_ranks(*sides, num_bits=num_bits, query_rows=query_rows, measure=of_ranks)
+    else:
+        counts = list(match_counts(*sides, num_bits=num_bits, query_rows=query_rows))
+    total_QH, relevant_QH = counts
+    blocks = []
+    for start in range(0, max(len(query_codes), 1), QUERIES_AT_ONCE):
+        total_TH, relevant_TH = (values[start : start + QUERIES_AT_ONCE] for values in counts)
+        num_relevant_T = relevant_TH.sum(axis=1)
+        used_T = num_relevant_T > 0
+        blocks.append(measured(TieGroups.of_counts(total_TH[used_T], relevant_TH[used_T]), num_relevant_T[used_T]))
+    values = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    used = len(values["mAP"])
+    if ties == "stable":
+        stable_QM = np.array([row for row in stable if row]).reshape(used, len(values))
+        values |= {f"{name}_stable": column for name, column in zip(list(values), stable_QM.T, strict=True)}
+    measures = {**means_with_intervals(values), "queries": used, "queries_without_relevant": len(query_codes) - used}
+    return RankedGallery(measures, total_QH, relevant_QH)

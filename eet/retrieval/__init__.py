@@ -1,1 +1,1 @@
-"""A gallery, its queries and its hits: search, re-rank, evaluate, pictures of hits."""
+"""A gallery, its queries and its hits: search, re-rank, evaluate, panels of hits."""

@@ -20,12 +20,18 @@ INDEX_FILE, IDS_FILE, LABELS_FILE = "index.json", "item_ids.arrow", "labels.npy"
 FOUND_SCHEMA = pa.schema(
     [("query", pa.int64()), ("distance", pa.int32()), ("score", pa.float32()), ("item_id", pa.large_string()), ("label", pa.int32())]
 )
-"""An answer: queries by number, each one's items by distance, then asymmetric score, then item_id. label: -1 where unknown."""
+"""The result of a search: by query number, then distance, then asymmetric score, then item_id. label: -1 where unknown."""
 
 
 @dataclass(frozen=True)
 class GalleryIndex:
-    """codes: row i is item_ids[i], ascending, of label labels_N[i]."""
+    """An index with the ids and labels of its items.
+
+    Attributes:
+        codes: the index; row i is item_ids[i].
+        item_ids: ascending.
+        labels_N: int32, label of each item, -1 where unknown.
+    """
 
     codes: Index
     item_ids: pa.Array | pa.ChunkedArray
@@ -33,17 +39,17 @@ class GalleryIndex:
 
     @classmethod
     def of_rows(cls, rows: CodedRows, num_bits: int, build: Callable[..., Index] = HammingIndex.build) -> "GalleryIndex":
-        """Of rows in any order. build: of the kind of index that is wanted."""
+        """Indexes rows in any order. build: `build` of the wanted kind of index."""
         codes_NB, item_ids, labels_N = by_id(rows)
         return cls(build(codes_NB, num_bits=num_bits), item_ids, labels_N)
 
     @classmethod
     def of_gallery(cls, gallery: Gallery, parts: Sequence[int] | None = None) -> "GalleryIndex":
-        """Reads the codes of a gallery, or of some parts. ValueError naming a part that is not there."""
+        """Indexes the codes of a gallery, or of some parts. InputError where a part is missing."""
         return cls.of_rows(gallery.coded_rows(parts), gallery.manifest.num_bits)
 
     def search(self, codes_QB: np.ndarray, k: int, *, query_hash: np.ndarray | None = None, device: str = "cpu") -> pa.Table:
-        """The first k items of each query, in the columns and order of FOUND_SCHEMA; fewer where an approximate index finds no more."""
+        """The first k items of each query, in the columns and order of FOUND_SCHEMA; fewer if an approximate index finds fewer."""
         distances_Qk, scores_Qk, rows_Qk = self.codes.search_scored(codes_QB, k, query_hash=query_hash, device=device)
         query, place = np.nonzero(rows_Qk >= 0)
         rows = rows_Qk[query, place]
@@ -71,7 +77,7 @@ class GalleryIndex:
 
 
 def by_id(rows: CodedRows) -> CodedRows:
-    """The rows in the order of their ids: a gallery that was appended to is sorted piece by piece only."""
+    """The rows in the order of their ids. After an append, a gallery is sorted only within each append."""
     codes_NB, item_ids, labels_N = rows
     if len(item_ids) < 2 or pc.all(pc.less(item_ids.slice(0, len(item_ids) - 1), item_ids.slice(1))).as_py():
         return rows
@@ -80,31 +86,31 @@ def by_id(rows: CodedRows) -> CodedRows:
 
 
 def _record(gallery: Gallery, num_parts: int) -> dict[str, object]:
-    """What the first parts of a gallery were when they were indexed: their model, and a digest of their names, sizes and times."""
+    """A description of the first parts of a gallery: their model, and a digest of their names, sizes and times."""
     filesystem, _ = resolve(gallery.path)
     files = filesystem.get_file_info([gallery.part_path(part) for part in range(num_parts)]) if num_parts else []
-    told = "\n".join(f"{info.base_name} {info.size} {info.mtime_ns}" for info in files if info.type == pafs.FileType.File)
+    listed = "\n".join(f"{info.base_name} {info.size} {info.mtime_ns}" for info in files if info.type == pafs.FileType.File)
     return {
         "model_digest": gallery.manifest.model_digest,
         "preprocessing_digest": gallery.manifest.preprocessing_digest,
         "num_bits": gallery.manifest.num_bits,
         "num_parts": num_parts,
-        "parts_digest": hashlib.sha256(told.encode()).hexdigest(),
+        "parts_digest": hashlib.sha256(listed.encode()).hexdigest(),
     }
 
 
 def read_record(index: str) -> dict[str, object]:
-    """What an index says of its gallery. ValueError where there is no index."""
+    """The record of an index about its gallery. InputError where there is no index."""
     file = Path(index) / INDEX_FILE
     if not file.is_file():
         raise InputError(f"{index} is no index: it has no {INDEX_FILE}. `eet index --gallery GALLERY --out {index}` makes one")
     return json.loads(file.read_text())
 
 
-def parts_behind(index: str, gallery: Gallery) -> list[int]:
-    """Parts of the gallery that the index lacks. ValueError where its other parts are not those that were indexed."""
+def missing_parts(index: str, gallery: Gallery) -> list[int]:
+    """Parts of the gallery that the index lacks. InputError where its other parts are not those that were indexed."""
     record = read_record(index)
     indexed = int(str(record["num_parts"]))
     if indexed > gallery.manifest.num_parts or record != _record(gallery, indexed):
-        raise InputError(f"{index} is an index of another gallery than {gallery.path}, or of what it was before: make a new one")
+        raise InputError(f"{index} is an index of another gallery than {gallery.path}, or of an earlier state of it: make a new one")
     return list(range(indexed, gallery.manifest.num_parts))

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hits:
-    """What a search or a re-ranking answers.
+    """The result of a search or a re-ranking.
 
     Attributes:
         table: the columns of `eet.gallery.HITS_SCHEMA`, or of RERANKED_SCHEMA; by query, then rank.
-        gallery: that was searched.
-        queries: the queries' gallery; `gallery` itself where every item was a query.
-        recall: of an approximate search, what was measured of it; None for an exact one.
+        gallery: the searched gallery.
+        queries: the gallery of the queries; `gallery` itself if its items were the queries.
+        recall: the measured recall of an approximate search, by name; None for an exact one.
     """
 
     table: pa.Table
@@ -42,39 +42,39 @@ class Hits:
 
     @property
     def query_ids(self) -> list[str]:
-        """Ids of the queries that have hits, in their order."""
+        """Ids of the queries that have hits, in the order of the table."""
         return self.table["query_id"].unique().to_pylist()
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row a hit."""
+        """The table as a pandas DataFrame, one row for each hit."""
         return self.table.to_pandas()
 
     def panel(self, query: int | str, *, top: int = 5) -> Image.Image:
-        """A picture of a query and its first hits, framed green where the labels agree and red where they do not.
+        """An image of a query and its first hits, framed green where the labels agree and red where they do not.
 
         Args:
             query: number of the query, from 0, or its id.
             top: hits shown.
 
         Raises:
-            ValueError: there is no such query, or its image cannot be read any more.
+            InputError: there is no such query, or its image can no longer be read.
         """
         ids = self.query_ids
         if not isinstance(query, str):
-            query = operator.index(query)  # a number of numpy's too
+            query = operator.index(query)  # also an integer of numpy
         if isinstance(query, int) and not -len(ids) <= query < len(ids) or isinstance(query, str) and query not in ids:
             raise InputError(f"query {query!r}: give a number from 0 to {len(ids) - 1}, or the id of a query")
         (block,) = hit_blocks(self.table, [ids[query] if isinstance(query, int) else query], self.gallery, self.queries, top=top)
-        picture: Any = getattr(block, "image", None)
-        if picture is None:
-            raise InputError(f"query {query!r}: its image cannot be read any more")
-        return picture
+        image: Any = getattr(block, "image", None)
+        if image is None:
+            raise InputError(f"query {query!r}: its image can no longer be read")
+        return image
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as one Parquet file, a local path or URI that ends in .parquet."""
+        """Writes the table as one Parquet file. path: a local path or URI that ends in .parquet."""
         write_hits(str(path), self.table, recall=self.recall)
 
     @classmethod
     def load(cls, path: str | Path, gallery: Gallery, queries: Gallery) -> Hits:
-        """The hits that `save` or `eet search` wrote."""
+        """Reads hits that `save` or `eet search` wrote. InputError where the file does not hold hits."""
         return cls(read_hits(str(path)), gallery, queries, read_recall(str(path)))

@@ -1,4 +1,4 @@
-"""What the report shows of re-ranked hits: for a query and its first hits, the regions that transport joined most."""
+"""Report panels of re-ranked hits: a query and its first hits, with the regions that transport matched most strongly."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ LINES = 5
 
 
 class Transport(NamedTuple):
-    """How the re-ranking moved mass."""
+    """Options of the transport in the re-ranking."""
 
     marginal: str
     epsilon: float
@@ -40,7 +40,16 @@ def match_blocks(
 ) -> list[Paragraph | Picture]:
     """Panels of each query with its first `top` hits: tokens, their mass, lines for the strongest matches.
 
-    marginal, epsilon, transported: of the re-ranking. hits: re-ranked ones.
+    Args:
+        network: the model that encoded the galleries.
+        hits: re-ranked hits.
+        shown: ids of the queries to show.
+        gallery: the searched gallery.
+        queries: the gallery of the queries.
+        marginal: as in the re-ranking.
+        epsilon: as in the re-ranking.
+        transported: as in the re-ranking.
+        top: number of hits for each query.
     """
     transport = Transport(marginal, epsilon, transported)
     blocks: list[Paragraph | Picture] = []
@@ -52,13 +61,13 @@ def match_blocks(
             if row["score_struct"] is None or query is None or item is None:
                 continue
             panel = _panel(network, query, item, transport, captions=("query", f"rank {row['rank']}"))
-            told = f"{query_id} and {row['item_id']}: global {row['score_global']:.3f}, structural {row['score_struct']:.3f}"
-            blocks.append(Picture(panel, caption=told, alt=f"regions of {query_id} matched with {row['item_id']}"))
-    return blocks or [Paragraph("None of the queries shown has hits with tokens and pictures that can still be read.")]
+            caption = f"{query_id} and {row['item_id']}: global {row['score_global']:.3f}, structural {row['score_struct']:.3f}"
+            blocks.append(Picture(panel, caption=caption, alt=f"regions of {query_id} matched with {row['item_id']}"))
+    return blocks or [Paragraph("None of the queries shown has hits with tokens and readable images.")]
 
 
 class _Tokens:
-    """One picture as the network saw it, and its stored tokens."""
+    """One image as the network saw it, and its stored tokens."""
 
     def __init__(self, view: Any, gallery: Gallery, row: pa.Table) -> None:
         tokens = token_set(row, gallery.manifest)
@@ -99,7 +108,7 @@ def _panel(network: GalleryModel, query: _Tokens, item: _Tokens, transport: Tran
 
 
 def _mass(mine: _Tokens, other: _Tokens, marginal: str, *, centres: bool) -> torch.Tensor:
-    """What each token of a picture has to send or receive, as in the re-ranking. centres: both have one stored."""
+    """The marginal of an image, as in the re-ranking. centres: both images have a stored centre."""
     weigh = MARGINALS[marginal].weigh
     if MARGINALS[marginal].reads == "mass":
         return weigh(mine.mass_K)

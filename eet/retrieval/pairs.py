@@ -1,4 +1,4 @@
-"""Scoring pairs of query and hit where the hits lie: gallery part by part, in this process.
+"""Scoring pairs of query and hit, gallery part by gallery part, in this process.
 
 Shape suffixes: P pairs, Q queries, B bytes of a code, D dimension.
 """
@@ -23,15 +23,15 @@ PAIRS_AT_ONCE = 1 << 14
 
 @dataclass(frozen=True, kw_only=True)
 class MatchOptions:
-    """How a pair is scored.
+    """How a pair of query and hit is scored.
 
     Attributes:
         marginal: a name in `eet.matching.MARGINALS`.
         epsilon: strength of the entropy, in units of 1 - cosine.
-        transported: share of the mass that is moved, in (0, 1].
+        transported: share of the mass to move, in (0, 1].
         solver: a name in `eet.matching.SOLVERS`.
-        global_similarity: what codes or embeddings as a whole are compared by.
-        embeddings: whether the stored final CLS vectors are read.
+        global_similarity: "hamming" or "asymmetric" (of codes), or "embedding" (of final CLS vectors).
+        embeddings: whether to read the stored final CLS vectors.
         device: "cpu" or "cuda".
         threads: CPU threads; default all.
     """
@@ -47,7 +47,14 @@ class MatchOptions:
 
 
 class Queries(NamedTuple):
-    """Some queries, ready to travel: their tokens, packed codes, and where the options need them hashes (Q, bits) and final CLS vectors."""
+    """Some queries, with all data needed to score them.
+
+    Attributes:
+        tokens: their tokens.
+        codes_QB: packed codes.
+        hash_Qb: real-valued hashes (Q, bits), or None where the options do not need them.
+        embedding_QD: final CLS vectors, or None where the options do not need them.
+    """
 
     tokens: TokenSet
     codes_QB: np.ndarray
@@ -73,12 +80,12 @@ class ScoredPairs(NamedTuple):
 
 
 def needed_columns(*, embeddings: bool) -> list[str]:
-    """What is read of a row."""
+    """The columns of a gallery that scoring reads."""
     return ["item_id", "code", "tokens", "token_mass", *(["embedding"] if embeddings else [])]
 
 
 def token_set(rows: pa.Table, manifest: Manifest) -> TokenSet:
-    """The tokens of a gallery's rows, all of which have them."""
+    """The tokens of rows of a gallery; all rows must have tokens."""
     assert manifest.token_shape is not None
     num_tokens, dim = manifest.token_shape
     embedding = (
@@ -92,17 +99,17 @@ def token_set(rows: pa.Table, manifest: Manifest) -> TokenSet:
 
 
 def score_part(gallery: Gallery, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
-    """Scores of those pairs whose item the part holds. Of a pair alone: how pairs are grouped changes no bit of them."""
+    """Scores of those pairs whose item the part holds. The score of a pair does not depend on how pairs are grouped."""
     return score_rows(rows_of(gallery, pairs, options), gallery.manifest, pairs, queries, options)
 
 
 def rows_of(gallery: Gallery, pairs: PartPairs, options: MatchOptions) -> pa.Table:
-    """What the part holds of the pairs' items, each once, with all that is needed to score them."""
+    """The rows of the part for the pairs' items, each once, with the columns needed to score them."""
     return gallery.part_rows(pairs.part, pairs.item_ids.unique(), needed_columns(embeddings=options.embeddings))
 
 
 def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
-    """`score_part` of rows that are read already. manifest: their gallery's."""
+    """`score_part` for rows that are already read. manifest: of their gallery."""
     row_P = pc.index_in(pairs.item_ids, value_set=rows["item_id"].combine_chunks())
     here = row_P.is_valid().to_numpy(zero_copy_only=False)
     row_P = row_P.drop_null().to_numpy().astype(np.int64)
@@ -127,7 +134,7 @@ def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Qu
 def _global(
     rows: pa.Table, item_P: np.ndarray, query_P: np.ndarray, queries: Queries, manifest: Manifest, options: MatchOptions
 ) -> np.ndarray:
-    """Global similarities (P,), float32; pairs go some at a time, as their vectors side by side would outgrow memory."""
+    """Global similarities (P,), float32; computed in blocks, because the vectors of all pairs would not fit in memory."""
     by_embedding = options.global_similarity == "embedding"
     name, kind, width = (
         ("embedding", "<f2", manifest.embedding_dim or 0) if by_embedding else ("code", np.uint8, -(-manifest.num_bits // 8))
@@ -136,16 +143,16 @@ def _global(
     similar_P = np.empty(len(item_P), np.float32)
     for start in range(0, len(item_P), PAIRS_AT_ONCE):
         block = slice(start, start + PAIRS_AT_ONCE)
-        theirs, query = items[item_P[block]], query_P[block]
+        item, query = items[item_P[block]], query_P[block]
         if by_embedding:
             assert queries.embedding_QD is not None
-            similar_P[block] = cosine_similarity(queries.embedding_QD[query], theirs)
+            similar_P[block] = cosine_similarity(queries.embedding_QD[query], item)
         elif options.global_similarity == "asymmetric":
             assert queries.hash_Qb is not None
-            used, of_pair = np.unique(query, return_inverse=True)  # each query has tables of its own
-            similar_P[block] = asymmetric_similarity(queries.hash_Qb[used], of_pair, theirs)
+            used, of_pair = np.unique(query, return_inverse=True)  # tables are made once for each query
+            similar_P[block] = asymmetric_similarity(queries.hash_Qb[used], of_pair, item)
         else:
-            similar_P[block] = hamming_similarity(queries.codes_QB[query], theirs, num_bits=manifest.num_bits)
+            similar_P[block] = hamming_similarity(queries.codes_QB[query], item, num_bits=manifest.num_bits)
     return similar_P
 
 
@@ -158,5 +165,5 @@ OpenedScorer = AbstractContextManager[Scorer]
 
 @contextmanager
 def scoring_here(gallery: Gallery, options: MatchOptions) -> Iterator[Scorer]:
-    """In this process."""
+    """Scores pairs in this process."""
     yield lambda queries, pairs: (score_part(gallery, part, queries, options) for part in pairs)

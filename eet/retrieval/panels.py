@@ -1,4 +1,4 @@
-"""Pictures of queries and their hits, and of what the network kept."""
+"""Report panels of queries with their hits, and of the patches that the network kept."""
 
 import tempfile
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from eet.matching import patch_similarity
 from eet.vit import Student
 
 
-def picture_of(gallery: Gallery, item_id: str) -> Image.Image | None:
-    """The item's picture, or None where it cannot be read any more."""
+def image_of(gallery: Gallery, item_id: str) -> Image.Image | None:
+    """The image of an item, or None where it can no longer be read."""
     image = read_image(_uri_of(gallery, item_id))
     return None if isinstance(image, DecodeFailure) else image
 
@@ -29,21 +29,19 @@ def _uri_of(gallery: Gallery, item_id: str) -> str:
 
 
 def hit_blocks(hits: pa.Table, shown: Sequence[str], gallery: Gallery, queries: Gallery, *, top: int) -> list[Paragraph | Picture]:
-    """A panel for each query: the picture and its first hits, framed by whether the labels agree."""
+    """A panel for each query: its image and first hits, framed by whether the labels agree."""
     names = gallery.manifest.label_names
     blocks: list[Paragraph | Picture] = []
     first = hits.filter(pc.less_equal(hits["rank"], top))
     for query_id in shown:
         rows = first.filter(pc.equal(first["query_id"], query_id)).to_pylist()
-        query = picture_of(queries, query_id)
-        pictures = [(picture_of(gallery, row["item_id"]), row) for row in rows]
-        panels = [(picture, _agrees(row)) for picture, row in pictures if picture is not None]
+        query = image_of(queries, query_id)
+        images = [(image_of(gallery, row["item_id"]), row) for row in rows]
+        panels = [(image, _agrees(row)) for image, row in images if image is not None]
         if query is None:
-            blocks.append(Paragraph(f"{query_id}: its picture cannot be read any more"))
+            blocks.append(Paragraph(f"{query_id}: its image can no longer be read"))
             continue
-        captions = [
-            f"{_label_name(row['item_label'], names)}\ndistance {row['distance']}" for picture, row in pictures if picture is not None
-        ]
+        captions = [f"{_label_name(row['item_label'], names)}\ndistance {row['distance']}" for image, row in images if image is not None]
         label = _label_name(rows[0]["query_label"], names) if rows else ""
         panel = hits_panel(query, panels, captions=captions, query_caption=f"query\n{label}")
         blocks.append(Picture(panel, caption=query_id, alt=f"{query_id} and its {len(panels)} nearest items"))
@@ -82,8 +80,9 @@ def kept_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[str]) -
 
 @torch.inference_mode()
 def similarity_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[str]) -> list[Paragraph | Picture | Table]:
-    """How alike the patches of the queries become, block by block, in the network without pruning: as a plot and as a table. None for a
-    base model, whose backbone may have no such blocks.
+    """How similar the patches of the queries become, block by block, without pruning: a plot and a table.
+
+    Empty for a base model, whose backbone may have no such blocks.
     """
     if not isinstance(network, Student):
         return []
@@ -96,4 +95,4 @@ def similarity_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[s
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         save_png(figure, file.name)
         drawn = Path(file.name).read_bytes()
-    return [Picture(drawn, caption="How alike the patches of an image become", alt="mean cosine of two patches after each block"), table]
+    return [Picture(drawn, caption="How similar the patches of an image become", alt="mean cosine of two patches after each block"), table]

@@ -1,4 +1,4 @@
-"""How much an approximate search finds of what an exact one does."""
+"""The recall of an approximate search against an exact one."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,18 @@ Search = Callable[..., pa.Table]
 def measured_recall(
     search: Search, exact: Search, codes_QB: np.ndarray, k: int, *, query_hash: np.ndarray | None = None, sample: int
 ) -> dict[str, float]:
-    """Recall@k on queries spread evenly over the given ones: the share of the exact answer's places that `search` fills with items as near.
+    """Measures recall@k of `search` on an evenly spaced sample of queries.
 
-    An item at the distance of the k-th counts, whichever of the items at that distance it is.
+    It is the share of the k hits for which `search` finds an item no farther than the exact k-th hit. Which of several items at that
+    distance is found does not matter.
 
     Args:
-        codes_QB: packed codes of the queries. query_hash: (Q, b), real-valued.
-        sample: how many queries; all where there are fewer.
+        search: the approximate search.
+        exact: the exact search.
+        codes_QB: packed codes of the queries.
+        k: hits for each query.
+        query_hash: (Q, b), real-valued hashes of the queries.
+        sample: number of queries; all are used if there are fewer.
 
     Returns:
         "recall", in 0 to 1, and "queries", the number measured.

@@ -17,7 +17,7 @@ from eet.matching.sinkhorn import check_transport
 from eet.retrieval.pairs import GlobalSimilarity, MatchOptions, OpenedScorer, PartPairs, Queries, Scorer, needed_columns, token_set
 
 QUERY_BYTES_AT_ONCE = 256 * 2**20
-"""Tokens of the queries that travel together."""
+"""Limit of the queries' tokens in one block."""
 
 
 def match_options(
@@ -32,13 +32,22 @@ def match_options(
     device: str = "cpu",
     threads: int | None = None,
 ) -> MatchOptions:
-    """How pairs of these galleries are scored.
+    """Checks the options of a re-ranking, and completes them from what the galleries hold.
 
     Args:
-        global_similarity: default "asymmetric" where the queries have real-valued hashes, else "hamming".
+        gallery: the searched gallery.
+        queries: the gallery of the queries.
+        marginal: a name in `eet.matching.MARGINALS`.
+        epsilon: strength of the entropy, at least 1e-4.
+        transported: share of the mass to move, in (0, 1].
+        solver: a name in `eet.matching.SOLVERS`.
+        global_similarity: "hamming", "asymmetric" or "embedding"; default "asymmetric" if the queries have hashes, else "hamming".
+        device: "cpu" or "cuda".
+        threads: CPU threads; default all.
 
     Raises:
-        ValueError: the two were not made by one model, a gallery lacks a column that the options need, or an option is outside its range.
+        InputError: the galleries were encoded by different models, a gallery lacks a column that the options need, or an option is
+            out of range.
     """
     check_same_model(gallery, queries)
     similarities = (None, *get_args(GlobalSimilarity))
@@ -73,30 +82,33 @@ def _have_embeddings(*galleries: Gallery) -> bool:
 def _check_columns(gallery: Gallery, queries: Gallery, chosen: GlobalSimilarity) -> None:
     for side in (gallery, queries):
         if side.manifest.token_shape is None:
-            raise InputError(f"{side.path} has no tokens to match: encode it with --tokens")
+            raise InputError(f"{side.path} has no tokens to match: encode it with tokens")
     for side in (gallery, queries) if chosen == "embedding" else ():
         if not _have_embeddings(side):
-            raise InputError(f"{side.path} has no embeddings, which --global_similarity embedding needs: encode it with --embedding")
+            raise InputError(f"{side.path} has no embeddings, which global_similarity embedding needs: encode it with embedding")
     if chosen == "asymmetric" and not queries.manifest.has_hash:
-        raise InputError(f"{queries.path} has no real-valued hashes, which --global_similarity asymmetric needs: encode it with --hash")
+        raise InputError(f"{queries.path} has no real-valued hashes, which global_similarity asymmetric needs: encode it with hash")
 
 
 def reranked_hits(
     hits: pa.Table, gallery: Gallery, queries: Gallery, options: MatchOptions, *, top: int, weight: float, opened: OpenedScorer
 ) -> pa.Table:
-    """Hits in their new order.
+    """Re-ranks hits.
 
     Args:
         hits: in the columns of HITS_SCHEMA, rows in any order.
-        top: how many hits of a query are re-ranked; the others keep their place.
-        weight: of the structural similarity; the global one has weight 1.
-        opened: gives what scores pairs: `scoring_here`, or actors.
+        gallery: the searched gallery.
+        queries: the gallery of the queries.
+        options: from `match_options`.
+        top: number of hits of a query that are re-ranked; the others keep their rank.
+        weight: weight of the structural similarity; the global one has weight 1.
+        opened: context manager that yields a scorer of pairs: `scoring_here`, or actors.
 
     Returns:
         The hits in the columns of RERANKED_SCHEMA, by query and rank.
 
     Raises:
-        ValueError: a query has no tokens, or an item of the hits is not in the gallery.
+        InputError: a query has no tokens, or an item of the hits is not in the gallery.
     """
     hits = hits.sort_by([("query_id", "ascending"), ("rank", "ascending")])
     head_H = hits["rank"].to_numpy() <= top
@@ -110,8 +122,8 @@ def score_hits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Global and structural similarity of each hit (H,), float32; NaN where `head_H` is false or the item has no tokens.
 
-    Queries go in blocks whose tokens fit memory; of each, the pairs go to the part that holds their item. ValueError where an item is in
-    no part.
+    Queries are processed in blocks whose tokens fit in memory. The pairs of a block are grouped by the part that holds their item.
+    InputError where an item is in no part.
     """
     global_H, struct_H = (np.full(len(hits), np.nan, np.float32) for _ in range(2))
     found_H = ~head_H
@@ -144,7 +156,7 @@ def _blocks(ids: pa.Array, size: int) -> Iterator[pa.Array]:
 
 
 def read_queries(queries: Gallery, ids: pa.Array, options: MatchOptions) -> Queries:
-    """The queries of these ids, in their order. ValueError where one is not in the gallery or could not be encoded."""
+    """The queries with these ids, in this order. InputError where one is not in the gallery or could not be encoded."""
     manifest = queries.manifest
     hashed = options.global_similarity == "asymmetric"
     rows = queries.rows(ids, [*needed_columns(embeddings=options.embeddings), *(["hash"] if hashed else [])])
@@ -159,17 +171,18 @@ def read_queries(queries: Gallery, ids: pa.Array, options: MatchOptions) -> Quer
 
 
 def reordered(hits: pa.Table, head_H: np.ndarray, global_H: np.ndarray, struct_H: np.ndarray, *, weight: float) -> pa.Table:
-    """Hits, sorted by query and rank, in their new order (RERANKED_SCHEMA).
+    """Sorts scored hits into their new order (RERANKED_SCHEMA).
 
-    Hits with similarities change places among each other, by global + weight * struct, ties in the old order; all others keep their
-    place. The score of one that kept its place continues its neighbours', so that score falls with the rank.
+    `hits` must be sorted by query and rank. Hits with similarities are sorted by global + weight * struct within the ranks that they had,
+    ties in the old order; all others keep their rank. Those get scores interpolated from their neighbours, so that scores never rise
+    with the rank.
     """
     ids = hits["query_id"].combine_chunks()
     query_H = ids.dictionary_encode().indices.to_numpy().astype(np.int64)
     moved = np.flatnonzero(head_H & ~np.isnan(struct_H))
     total_H = global_H + np.float32(weight) * struct_H
     order = np.arange(len(hits))
-    # Rows ascend by query, so those of each query are put into the places that they had between them.
+    # Rows ascend by query, so the hits of each query are put into the ranks that they had before.
     order[moved] = moved[np.lexsort((moved, -total_H[moved], query_H[moved]))]
     score_H = _continued(total_H[order], hits["score"].to_numpy(), query_H)
     table = hits.take(pa.array(order))
@@ -182,8 +195,10 @@ def reordered(hits: pa.Table, head_H: np.ndarray, global_H: np.ndarray, struct_H
 
 
 def _continued(score_H: np.ndarray, before_H: np.ndarray, query_H: np.ndarray) -> np.ndarray:
-    """Scores with NaN filled: what the next score above in the query's list is, less what the old ones lay apart, but no less than the
-    next below; with none above, as the next below; with none at all, the old one.
+    """Fills missing scores (NaN) within each query's list.
+
+    A missing score is the next known score above, minus the difference of the two old scores, but at least the next known score below. If
+    none is known above, it is the next one below; if none is known at all, the old score.
     """
     places = np.arange(len(score_H))
     known = ~np.isnan(score_H)

@@ -13,21 +13,23 @@ QUERIES_AT_ONCE = 1024
 
 
 def search_gallery(gallery: Gallery, queries: Gallery, *, k: int, search: Search | None = None) -> pa.Table:
-    """The k nearest items of every query that has a code.
+    """Finds the k nearest items for every query that has a code.
 
-    Inside a distance items are ordered by the asymmetric score, where the queries have real-valued hashes, then by item_id. Where queries
-    and gallery are the same folder, no item is its own hit.
+    Items of equal distance are ordered by the asymmetric score, if the queries have real-valued hashes, then by item_id. If queries and
+    gallery are the same folder, no item is its own hit.
 
     Args:
-        k: hits of a query, at least 1.
-        search: finds items of the gallery; default over its codes, read into this process.
+        gallery: the gallery to search.
+        queries: the gallery of the queries.
+        k: hits for each query, at least 1.
+        search: finds items of the gallery; default an exact search over its codes, read into this process.
 
     Returns:
-        Hits in the columns of HITS_SCHEMA, by query, then rank. score is minus the distance, plus the asymmetric score scaled into
-        -0.5..0.5, so that it falls with the rank.
+        Hits in the columns of HITS_SCHEMA, by query, then rank. score is minus the distance, plus the asymmetric score scaled to
+        -0.5 .. 0.5, so that it falls with the rank.
 
     Raises:
-        ValueError: the two were not made by one model.
+        InputError: the galleries were encoded by different models.
     """
     check_same_model(gallery, queries)
     search = search or GalleryIndex.of_gallery(gallery).search

@@ -1,4 +1,4 @@
-"""The verbs of the Python API: encode, search, rerank, evaluate. Each works without Ray."""
+"""The functions of the Python API: encode, search, rerank, evaluate. Each works without Ray."""
 
 import hashlib
 import json
@@ -14,13 +14,15 @@ import numpy as np
 import torch
 
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
+from eet.device import check_precision
 from eet.errors import InputError
-from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gallery, read_model_record, record_of
+from eet.gallery import Gallery, GalleryModel, ModelRecord, check_made_by, load_model, open_gallery, read_model_record, record_of
 from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import EncoderOptions, PartDone, RowsDone, encode_gallery, gallery_state, parts_here
 from eet.gallery.job import Mode
+from eet.metrics import Denominator, Ties, measures_with_bounds
 from eet.retrieval.hits import Hits
-from eet.retrieval.measures import Ranked, encoded_measures, hits_measures
+from eet.retrieval.measures import LabelChoice, Ranked, chosen_labels, encoded_measures, hits_measures
 from eet.retrieval.pairs import GlobalSimilarity, scoring_here
 from eet.retrieval.rerank import match_options, reranked_hits
 from eet.retrieval.search import search_gallery
@@ -46,39 +48,38 @@ def encode(
     rows_per_part: int = 2048,
     progress: bool | None = None,
 ) -> Gallery:
-    """Encodes images into a gallery of hash codes. An image that cannot be read is a row that says why.
+    """Encodes images into a gallery of hash codes. An image that cannot be read becomes a row with an error.
 
     Args:
         model: a model, or the folder of its bundle.
-        images: a folder, a glob, a table or an archive of images (whatever `eet encode --images` takes), or a sequence of paths and URIs.
-        out: folder or URI of the gallery; a job that was cut off there goes on. Default: in memory, until the gallery is let go.
+        images: a folder, a glob, a table or an archive of images (all that `eet encode --images` takes), or a sequence of paths and URIs.
+        out: folder or URI of the gallery; an interrupted job there is continued. Default: in memory, while the gallery is in use.
         tokens: store the kept patch tokens, their positions and mass, for re-ranking.
-        mass: of the tokens: "importance", or "rollout" (attention rollout, slower; not of a base model).
+        mass: source of the tokens' mass: "importance", or "rollout" (attention rollout, slower; not for a base model).
         embedding: store the final CLS vector.
-        labels: of a sequence of images, one each, None or negative where unknown.
-        label_names: of labels, index = label.
+        labels: label of each image of a sequence, None or negative where unknown.
+        label_names: name of each label, index = label.
         columns: names of a table's columns.
-        mode: with `out`: "resume", "append" (adds what the gallery lacks) or "overwrite".
-        batch_size: images that the network takes at once; default 32 on a CPU, 256 on a GPU.
-        threads: that read and decode; default all.
+        mode: with `out`: "resume", "append" (adds images that the gallery lacks) or "overwrite".
+        batch_size: images in a batch; default 32 on a CPU, 256 on a GPU.
+        threads: threads that read and decode; default all CPUs.
         precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
-        max_pixels: a larger image becomes a row with a reason.
+        max_pixels: an image with more pixels becomes a row with an error.
         rows_per_part: images in one Parquet file, the unit of resuming.
         progress: show a bar; default on a terminal and in a notebook.
 
     Returns:
-        The gallery, with the real-valued hashes that order hits inside a distance.
+        The gallery, including the real-valued hashes, which order hits of equal distance.
 
     Raises:
-        EetError: there is no image, an id comes twice, or `out` holds something else.
+        EetError: there is no image, an id occurs twice, or `out` holds other data.
 
     Example:
         >>> gallery = eet.encode("runs/model", "photos", out="runs/gallery", tokens=True)
     """
     if mode not in get_args(Mode):
         raise InputError(f"mode={mode!r}: allowed are {', '.join(get_args(Mode))}")
-    if precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"precision={precision!r}: allowed are auto, fp32, bf16")
+    check_precision(precision)
     for name, number in (("batch_size", batch_size), ("threads", threads), ("rows_per_part", rows_per_part)):
         if number is not None and number < 1:
             raise InputError(f"{name}={number}: use 1 or more")
@@ -119,7 +120,7 @@ def encode(
             _forget(location)
         raise
     finally:
-        torch.set_num_threads(torch_threads)  # the encoder sets it, and this process is the caller's
+        torch.set_num_threads(torch_threads)  # the encoder changes it; restore it for the caller
     gallery = open_gallery(location)
     if out is None:
         weakref.finalize(gallery, _forget, location)
@@ -130,15 +131,15 @@ def search(gallery: Gallery | str | Path, queries: Gallery | str | Path, *, k: i
     """The k nearest items of a gallery to each query, by Hamming distance, exactly.
 
     Args:
-        gallery: that is searched, or its folder.
-        queries: encoded by the same model, or their folder; the gallery itself is allowed, and then no item is its own hit.
-        k: hits of each query, at least 1.
+        gallery: the gallery to search, or its folder.
+        queries: a gallery encoded by the same model, or its folder. It may be the gallery itself; then no item is its own hit.
+        k: hits for each query, at least 1.
 
     Returns:
         Hits ordered by distance, then by the query's real-valued hash, where the queries have one, then by item_id.
 
     Raises:
-        EetError: the two were not made by one model, or k is below 1.
+        EetError: the galleries were encoded by different models, or k is below 1.
     """
     if k < 1:
         raise InputError(f"k={k}: ask for 1 hit or more")
@@ -159,21 +160,21 @@ def rerank(
     global_similarity: GlobalSimilarity | None = None,
     threads: int | None = None,
 ) -> Hits:
-    """The first hits of every query in a new order, by matching image regions with optimal transport.
+    """Re-orders the first hits of every query by matching image regions with optimal transport.
 
     Args:
-        hits: of galleries that were encoded with tokens.
-        top: hits of a query that are re-ranked; the others keep their order.
-        weight: of the structural similarity; the global one has weight 1.
-        marginal: what each token has to send or receive, a name in `eet.matching.MARGINALS`.
-        transported: share of the mass that is moved, in (0, 1].
+        hits: hits between galleries that were encoded with tokens.
+        top: number of hits of each query that are re-ranked, at least 1; the others keep their order.
+        weight: weight of the structural similarity, at least 0; the global one has weight 1.
+        marginal: how much mass each token sends or receives, a name in `eet.matching.MARGINALS`.
+        transported: share of the mass to move, in (0, 1].
         epsilon: strength of the entropy, in units of 1 - cosine, at least 0.0001.
         solver: a name in `eet.matching.SOLVERS`.
         global_similarity: "hamming", "asymmetric" or "embedding"; default "asymmetric" where the queries have hashes.
         threads: CPU threads; default all.
 
     Returns:
-        Hits with `score_global` and `score_struct`, what the score is made of.
+        Hits with the columns `score_global` and `score_struct`, the parts of the score.
 
     Raises:
         EetError: a gallery lacks tokens, or an option is outside its range.
@@ -200,7 +201,9 @@ def rerank(
 
 
 class Evaluation(Mapping[str, float]):
-    """Measures by name, which print as a table. notes: what was left out, one sentence each."""
+    """Measures by name, and the bounds of their 95 % confidence intervals ("P@1_low", "P@1_high"), which print as a table: value, then half
+    of the interval's width. notes: what was left out, one sentence each.
+    """
 
     def __init__(self, measures: Mapping[str, float], notes: Sequence[str] = ()) -> None:
         self.measures, self.notes = dict(measures), tuple(notes)
@@ -215,12 +218,14 @@ class Evaluation(Mapping[str, float]):
         return len(self.measures)
 
     def __str__(self) -> str:
-        width = max(map(len, self.measures), default=0)
+        rows = list(measures_with_bounds(self.measures))
+        width = max((len(name) for name, *_ in rows), default=0)
         counts = ("queries", "queries_without_relevant")
-        lines = [
-            f"{name:<{width}}  {int(value):>6d}" if name in counts else f"{name:<{width}}  {value:.4f}"
-            for name, value in self.measures.items()
-        ]
+        lines = []
+        for name, value, bounds in rows:
+            shown = f"{int(value):>6d}" if name in counts else f"{value:.4f}"
+            half_width = "" if bounds is None else f" ±{(bounds[1] - bounds[0]) / 2:.4f}"
+            lines.append(f"{name:<{width}}  {shown}{half_width}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     __repr__ = __str__
@@ -233,33 +238,70 @@ def evaluate(
     ks: Sequence[int] = (1, 10),
     recall_ks: Sequence[int] = (1, 2, 4, 8),
     count_query: bool = False,
+    ties: Ties = "expected",
+    denominator: Denominator = "all",
+    labels: LabelChoice = "all",
+    model: str | Path | None = None,
 ) -> Evaluation:
-    """How good hits, or the codes of a gallery, are, by labels.
+    """Measures the quality of hits, or of the codes of a gallery, by labels.
+
+    Every measure is the mean over random order among items that are equally near, with a 95 % confidence interval over queries.
 
     Args:
-        what: hits, measured in their order; or a labelled gallery, of which all items are ranked for every query.
-        queries: of a gallery: a labelled gallery of queries; default the gallery itself, where no item is its own hit.
+        what: hits, measured in their order; or a labelled gallery, all items of which are ranked for every query.
+        queries: for a gallery: a labelled gallery of queries; default the gallery itself, then no item is its own hit.
         ks: ranks of P@k.
         recall_ks: ranks of recall@k, which is 1 if any of the first k is a match.
         count_query: R-precision and MAP@R with R + 1 for R, the published form.
+        ties: "stable" adds each measure with ties in the order of item_id (of hits: of ranks), as "P@1_stable" and so on.
+        denominator: of the mAP@k of hits: "all" matches in the gallery, "reachable" in k hits, or "found" among them.
+        labels: queries of all labels, or of those that the model saw in training or did not, matched by name. The gallery stays whole.
+        model: folder of the model's bundle, which names the labels of its training; for `labels`.
 
     Raises:
-        EetError: there are no labels.
+        EetError: there are no labels, or an option is outside its range.
 
     Example:
         >>> print(eet.evaluate(eet.search(gallery, queries)))
     """
+    if labels != "all" and model is None:
+        raise InputError(f"labels={labels!r} needs model: its bundle names the labels that were trained")
     if isinstance(what, Hits):
         if queries is not None:
             raise InputError("queries were given with hits, which have their own: leave them out")
         own = same_location(what.gallery.path, what.queries.path)
-        found = hits_measures(what.table, what.gallery, own=own, ks=ks, recall_ks=recall_ks, count_query=count_query)
+        found = hits_measures(
+            what.table,
+            what.gallery,
+            own=own,
+            ks=ks,
+            recall_ks=recall_ks,
+            count_query=count_query,
+            ties=ties,
+            denominator=denominator,
+            labels=_chosen(what.queries, labels, model),
+        )
         return Evaluation(found.values, found.notes)
     gallery = _opened(what)
+    asked = gallery if queries is None else _opened(queries)
     ranked: Ranked = encoded_measures(
-        gallery, gallery if queries is None else _opened(queries), ks=ks, recall_ks=recall_ks, count_query=count_query
+        gallery,
+        asked,
+        ks=ks,
+        recall_ks=recall_ks,
+        count_query=count_query,
+        ties=ties,
+        labels=_chosen(asked, labels, model),
     )
     return Evaluation(ranked.measures)
+
+
+def _chosen(queries: Gallery, labels: LabelChoice, model: str | Path | None) -> frozenset[str] | None:
+    if model is None:
+        return chosen_labels(queries, (), labels, name="the model")
+    record = read_model_record(model)
+    check_made_by(queries, record, str(model))
+    return chosen_labels(queries, record.label_names, labels, name=str(model))
 
 
 def _opened(gallery: Gallery | str | Path) -> Gallery:
@@ -267,7 +309,7 @@ def _opened(gallery: Gallery | str | Path) -> Gallery:
 
 
 class _ListedPaths(ImageList):
-    """Images that the caller names one by one; an item's id is its path as it was given."""
+    """Images given as a sequence of paths; the id of an item is its path as given."""
 
     def __init__(self, paths: list[str], labels: Sequence[int | None] | None, label_names: Sequence[str] | None) -> None:
         if not paths:
@@ -279,7 +321,7 @@ class _ListedPaths(ImageList):
         self.label_names = None if label_names is None else tuple(label_names)
         if self.label_names is not None and self._labels is not None and max(self._labels) >= len(self.label_names):
             raise InputError(f"label {max(self._labels)} has no name: label_names has {len(self.label_names)}, for labels from 0")
-        # Resuming compares descriptions, so that of other images or labels must be another one.
+        # Resuming compares descriptions, so other images or labels need another description.
         listed = json.dumps([paths, self._labels, self.label_names])
         super().__init__(f"{len(paths)} images, {paths[0]} first, digest {hashlib.sha256(listed.encode()).hexdigest()[:12]}")
 

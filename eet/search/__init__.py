@@ -1,4 +1,4 @@
-"""Finding the nearest codes: search in Hamming space, exact or in an inverted file, with a defined order inside ties."""
+"""Nearest codes in Hamming space: exact search and inverted file (IVF), with a defined order of items at equal distance."""
 
 from eet.search.hamming_index import HammingIndex
 from eet.search.index import Index

@@ -1,9 +1,9 @@
 """Distances of many codes at once, bit by bit: plane p holds bit p of every code of a block, so that one instruction adds up as many codes
 as a register has bits. Ones are counted by carry-save adders, as in Harley and Seal's population count (Warren, "Hacker's Delight", 5-2);
-the counts stay in planes too.
+the counts are kept as planes too.
 
 A block holds 64 * LANES codes. Importing this module imports numba; its functions are for code that numba compiles. They take
-one-dimensional arrays of 64-bit words and places in them: a slice would cost as much as what is done with it.
+one-dimensional arrays of 64-bit words and offsets into them: a slice would cost as much as the work on it.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ LANES = 16
 """Words of a plane."""
 
 VECTOR = 8
-"""Words that are worked on at once; where registers are narrower, the compiler splits them."""
+"""Words processed at once; where registers are narrower, the compiler splits them."""
 
 LIMIT_PLANES = 16
-"""Bits of a distance at most."""
+"""Most bits of a distance."""
 
 _WORD = ir.IntType(64)
 _VECTOR = ir.VectorType(_WORD, VECTOR)
 _INDEX = ir.IntType(32)
-_CARRIES = LIMIT_PLANES * VECTOR  # where they begin in the scratch, behind the counts
+_CARRIES = LIMIT_PLANES * VECTOR  # where they begin in the scratch, after the counts
 
 
 @njit(nogil=True, cache=True)
 def scratch_words(num_planes):  # type: ignore[no-untyped-def]
-    """How much scratch `codes_within` needs, in words."""
+    """Size of the scratch of `codes_within`, in words."""
     return _CARRIES + 2 * num_planes + 32 * VECTOR
 
 
@@ -66,7 +66,7 @@ def codes_within(planes, column, num_planes, flips, query, limit_planes, limit, 
     carries = _CARRIES
     _add_planes(planes, column, LANES, flips, query, groups, scratch, 0, carries)
     while groups > 1:
-        # Each carry is worth 8 of what was added: they are added up in their turn.
+        # Each carry counts for 8 of the values added: the carries are added up in turn.
         counted += 3
         padded = -(-groups // 8)
         for i in range(carries + groups * VECTOR, carries + padded * 8 * VECTOR):
@@ -125,7 +125,7 @@ def _add_planes(typing_context: Any, planes: Any, start: Any, stride: Any, flips
 
 @intrinsic
 def _within(typing_context: Any, scratch: Any, num_counts: Any, limit_planes: Any, limit: Any, near: Any) -> Any:
-    """Compares the counts in the first planes of the scratch with a limit, from the least bit on: where they differ the limit decides."""
+    """Compares the counts in the first planes of the scratch with a limit, from the lowest bit on: where they differ the limit decides."""
     signature = types.boolean(scratch, types.intp, limit_planes, types.intp, near)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -172,7 +172,7 @@ def _broadcast(builder: Any, word: Any) -> Any:
 
 
 def _select(builder: Any, chosen: Any, one: Any, other: Any) -> Any:
-    """Bit by bit `one` where `chosen` is 1, else `other`: one instruction where the CPU has such."""
+    """Bit by bit `one` where `chosen` is 1, else `other`: one instruction where the CPU has it."""
     return builder.or_(builder.and_(chosen, one), builder.and_(builder.not_(chosen), other))
 
 

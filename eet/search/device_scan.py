@@ -1,6 +1,6 @@
-"""The candidates of a Hamming search on a torch device: distances as products of signs, which tensor cores make.
+"""The candidates of a Hamming search on a torch device: distances as products of signs, which tensor cores compute.
 
-Shape suffixes: U codes, W words, Q queries, b bits, H = b + 1 distances, n codes of a block or what was found.
+Shape suffixes: U codes, W words, Q queries, b bits, H = b + 1 distances, n codes of a block, or candidates found.
 """
 
 from typing import NamedTuple
@@ -15,17 +15,19 @@ SAMPLED_CODES = 1 << 16
 
 
 class DeviceScan:
-    """Codes on a device, searched in one pass: within what radius k items lie is bounded by a sample at first and by what was found since,
-    and of each block only what lies inside it is taken.
+    """Codes on a device, searched in one pass.
 
-    Exact: signs and their sums are small integers, which the products hold without rounding (float16 on a GPU up to 2,048 bits).
-    Any k, of which a large one takes fewer queries at a time; nothing depends on the order in which the device works.
+    The radius within which k items lie is bounded first by a sample, then by the candidates found so far. Of each block, only codes
+    within that radius are taken.
+
+    The result is exact: signs and their sums are small integers, which the products represent without rounding (float16 on a GPU up to
+    2,048 bits). k may be any number; a large k takes fewer queries at a time. The order in which the device works does not matter.
     """
 
     def __init__(self, words_UW: np.ndarray, offsets: np.ndarray, *, num_bits: int, device: str) -> None:
         self.device = device
         self.num_bits = num_bits
-        # Signs are made block by block: kept whole they would take 16 times the codes.
+        # Signs are computed block by block: all of them would take 16 times the memory of the codes.
         self._bytes_UB = torch.from_numpy(np.ascontiguousarray(words_UW).view(np.uint8)[:, : num_bits // 8].copy()).to(device)
         sizes = np.diff(offsets) if len(offsets) else np.ones(len(words_UW), np.int64)
         self._sizes_U = torch.from_numpy(sizes.astype(np.int64)).to(device)
@@ -33,7 +35,7 @@ class DeviceScan:
         self._places = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
 
     def nearest(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(starts, codes, distances) as `eet.search.scan.nearest` gives them."""
+        """(starts, codes, distances), as from `eet.search.scan.nearest`."""
         most = max(1, PAIRS_AT_ONCE // max(1, min(k, len(self._bytes_UB))))
         parts = [self.nearest_at_once(words_QW[start : start + most], k) for start in range(0, len(words_QW), most)]
         ends = np.cumsum([0] + [len(codes) for _, codes, _ in parts])
@@ -69,7 +71,7 @@ class DeviceScan:
         return starts, code_n[order], distance_n[order].astype(np.uint16)
 
     def _distances(self, products: Tensor) -> Tensor:
-        """int64, of the sums of signs."""
+        """Distances, int64, from the sums of signs."""
         return ((self.num_bits - products) / 2).to(torch.int64)
 
     def _signs(self, bytes_nB: Tensor) -> Tensor:
@@ -87,12 +89,12 @@ class _Found(NamedTuple):
 
 
 def _within(found: list[_Found], radius_Q: Tensor) -> _Found:
-    """All of them together that lie inside the radius of their query, in their order."""
+    """All pairs within the radius of their query, joined in order."""
     together = _Found(*(torch.cat(values) for values in zip(*found, strict=True)))
     inside = together.distance_n <= radius_Q[together.query_n]
     return _Found(*(values[inside] for values in together))
 
 
 def _radius(counts_QH: Tensor, k: int) -> Tensor:
-    """(Q,) int64: the least distance within which k of the counted items lie, the greatest there is where there are fewer."""
+    """int64 (Q,): the smallest distance within which k of the counted items lie; the largest possible one if there are fewer."""
     return (counts_QH.cumsum(dim=1) < k).sum(dim=1).clamp_(max=counts_QH.shape[1] - 1)

@@ -1,7 +1,7 @@
-"""The distinct codes of a gallery, and which items have each of them: what every index searches.
+"""The distinct codes of a gallery and their items, which every index searches.
 
-A trained code has few values: the images of a label share a handful of codes. So the distinct codes are searched, and an offset table
-expands each found code to its items. Ties then come out as groups, which gives them a defined order.
+Trained codes have few values: the images of a label share a handful of codes. So the distinct codes are searched, and an offset table
+expands each found code to its items. Ties then appear as groups, in a defined order.
 
 Shape suffixes: Q queries, N items, U distinct codes, B bytes, b bits, W machine words.
 """
@@ -18,11 +18,11 @@ from eet.hashing.distance import as_words
 from eet.hashing.packing import check_packed
 
 FLAT_FROM_DISTINCT_SHARE = 0.83
-"""With this share of distinct codes or more, items are kept as they are: grouping would then save no work, and its tables would take more
-memory than the codes that it saves."""
+"""From this share of distinct codes on, items are not grouped: grouping would save no work, and its tables would take more memory than the
+codes that it saves."""
 
 RECORD_FILE = "codes.json"
-"""The file of a saved index that says of which kind it is."""
+"""The file of a saved index that names its kind."""
 
 _FILES = ("codes", "offsets", "rows")
 
@@ -39,7 +39,7 @@ class DistinctCodes:
         offsets: int64 (U + 1,), or empty.
         rows_N: uint32 or int64 (N,), or empty.
         width: bytes of a packed code, B.
-        num_bits: bits of a code, where they are known.
+        num_bits: bits of a code; None where unknown.
     """
 
     words_UW: np.ndarray
@@ -57,18 +57,17 @@ class DistinctCodes:
         """Groups the codes of a gallery.
 
         Args:
-            packed_NB: uint8 (N, B), as `eet.hashing.pack` makes them; row i is item i. N may be 0.
-            num_bits: bits of a code, for which B must be ceil(num_bits / 8); query hashes are then checked against it.
+            packed_NB: uint8 (N, B), from `eet.hashing.pack`; row i is item i. N may be 0.
+            num_bits: bits of a code, with B = ceil(num_bits / 8); if given, query hashes are checked against it.
 
         Raises:
-            ValueError: not packed codes, or a width that does not fit num_bits.
+            InputError: the codes are not packed, or their width does not fit num_bits.
         """
         check_packed(packed_NB, "packed_NB")
         width = packed_NB.shape[1]
         if num_bits is not None and -(-num_bits // 8) != width:
             raise InputError(
-                f"codes are {width} bytes wide, but num_bits={num_bits} needs {-(-num_bits // 8)}; "
-                "pass the number of bits that the model has."
+                f"codes are {width} bytes wide, but num_bits={num_bits} needs {-(-num_bits // 8)}; pass the number of bits of the model."
             )
         words_NW = wide_words(packed_NB)
         num_items = len(words_NW)
@@ -86,21 +85,21 @@ class DistinctCodes:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "DistinctCodes":
-        """The codes that `save` wrote: mapped, so that they open at once and their pages are shared between processes.
+        """Loads codes that `save` wrote. They are memory-mapped, so that they open at once and processes share their pages.
 
         Raises:
-            FileNotFoundError: there are none.
+            FileNotFoundError: the folder has none.
         """
         record = json.loads((Path(folder) / RECORD_FILE).read_text())
         words, offsets, rows = (np.load(Path(folder) / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _FILES)
         return cls(words, offsets, rows, record["width"], record["num_bits"])
 
     def save(self, folder: str | os.PathLike[str], *, kind: str) -> None:
-        """Writes the codes into a local folder, which is made where there is none.
+        """Writes the codes into a local folder, created if missing.
 
         Args:
-            folder: gets codes.npy, offsets.npy, rows.npy and codes.json.
-            kind: of the index that holds these codes; `eet.search.load_index` reads it.
+            folder: where codes.npy, offsets.npy, rows.npy and codes.json are written.
+            kind: kind of the index that holds these codes; `eet.search.load_index` reads it.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -119,7 +118,7 @@ class DistinctCodes:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the codes and their tables take, in bytes."""
+        """Memory of the codes and their tables, in bytes."""
         return self.words_UW.nbytes + self.offsets.nbytes + self.rows_N.nbytes
 
     @property
@@ -128,7 +127,7 @@ class DistinctCodes:
         return _packed(self.words_UW, self.width)
 
     def packed_codes(self) -> np.ndarray:
-        """The codes of all items in the order of their rows, uint8 (N, B), as they were given to `build`: a copy."""
+        """The codes of all items in the order of their rows, uint8 (N, B), as passed to `build`; a copy."""
         words = self.words_UW
         if len(self.rows_N):
             words = np.empty((self.num_items, words.shape[1]), words.dtype)
@@ -155,10 +154,10 @@ class DistinctCodes:
 
         Args:
             packed_QB: uint8 (Q, B), the codes of the queries.
-            query_hash: (Q, b), their real-valued hashes, if they have any.
+            query_hash: (Q, b), their real-valued hashes, or None.
 
         Raises:
-            ValueError: not packed codes, another width than that of these codes, or a hash of another shape.
+            InputError: the codes are not packed or have another width, or the hash has another shape.
         """
         check_packed(packed_QB, "packed_QB")
         if packed_QB.shape[1] != self.width:
@@ -175,8 +174,8 @@ class DistinctCodes:
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """A view that cannot be written to. A mapped index is read-only, and so is what comes from another process: if other arrays were not,
-    every compiled loop would be compiled for both.
+    """A read-only view. Mapped arrays and arrays from other processes are read-only; if the rest were not, every loop would be compiled
+    for both kinds.
     """
     view = array.view()
     view.flags.writeable = False

@@ -20,12 +20,12 @@ _FEW_CODES, _FEW_QUERIES = 1 << 21, 8  # with fewer codes, a thread takes 8 quer
 
 
 class HammingIndex(Index):
-    """The codes of a gallery, ready to be searched exactly. Make one with `build` or `load`."""
+    """Exact search over the codes of a gallery. Make one with `build` or `load`."""
 
     kind = "exact"
 
     def __init__(self, codes: DistinctCodes) -> None:
-        """Over codes that are there; nothing is copied."""
+        """Makes an index over existing codes, which are not copied."""
         self.codes = codes
         self._on_device: DeviceScan | None = None
 
@@ -34,11 +34,11 @@ class HammingIndex(Index):
         """Indexes the codes of a gallery.
 
         Args:
-            packed_NB: uint8 (N, B), as `eet.hashing.pack` makes them; row i is item i. N may be 0.
-            num_bits: bits of a code, for which B must be ceil(num_bits / 8); query hashes are then checked against it.
+            packed_NB: uint8 (N, B), from `eet.hashing.pack`; row i is item i. N may be 0.
+            num_bits: bits of a code, with B = ceil(num_bits / 8); if given, query hashes are checked against it.
 
         Raises:
-            ValueError: not packed codes, or a width that does not fit num_bits.
+            InputError: the codes are not packed, or their width does not fit num_bits.
         """
         return cls(DistinctCodes.build(packed_NB, num_bits=num_bits))
 
@@ -58,7 +58,7 @@ class HammingIndex(Index):
         return tiled_search(self.codes, self.scan(device), packed_QB, k, query_hash=query_hash, threads=threads)
 
     def scan(self, device: str) -> Scan:
-        """How candidates are found on a device."""
+        """The scan that finds candidates on a device."""
         codes = self.codes
         if device == "cpu":
             from eet.search.scan import QUERIES_AT_ONCE, nearest

@@ -1,4 +1,4 @@
-"""The kinds of index there are, by name."""
+"""All kinds of index, by name."""
 
 import inspect
 import json
@@ -15,7 +15,7 @@ from eet.search.index import Index
 from eet.search.ivf_index import IVFIndex
 
 INDEXES: dict[str, type[Index]] = {"exact": HammingIndex, "ivf": IVFIndex}
-"""By kind, as users name it."""
+"""Kind, as users name it -> class."""
 
 
 def build_index(kind: str, packed_NB: np.ndarray, *, num_bits: int | None = None, **options: Any) -> Index:
@@ -23,12 +23,12 @@ def build_index(kind: str, packed_NB: np.ndarray, *, num_bits: int | None = None
 
     Args:
         kind: a name in INDEXES.
-        packed_NB: uint8 (N, B), as `eet.hashing.pack` makes them; row i is item i. N may be 0.
-        num_bits: bits of a code, for which B must be ceil(num_bits / 8); query hashes are then checked against it.
-        **options: those of the kind, such as lists=400 for "ivf"; None means the default.
+        packed_NB: uint8 (N, B), from `eet.hashing.pack`; row i is item i. N may be 0.
+        num_bits: bits of a code, with B = ceil(num_bits / 8); if given, query hashes are checked against it.
+        **options: options of the kind, such as lists=400 for "ivf"; None means the default.
 
     Raises:
-        ValueError: no such kind, an option that the kind does not have, or what the `build` of the kind refuses.
+        InputError: an unknown kind, an option that the kind does not have, or invalid arguments of its `build`.
 
     Example:
         index = build_index("ivf", packed_NB, num_bits=64, lists=400)
@@ -44,11 +44,11 @@ def build_index(kind: str, packed_NB: np.ndarray, *, num_bits: int | None = None
 
 
 def load_index(folder: str | os.PathLike[str]) -> Index:
-    """The index of any kind that was saved into a folder, mapped.
+    """Loads an index of any kind from a folder, memory-mapped.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is of a kind that this version does not have.
+        FileNotFoundError: the folder has none.
+        InputError: it is of a kind that this version does not have.
     """
     kind = json.loads((Path(folder) / RECORD_FILE).read_text())["kind"]
     if kind not in INDEXES:

@@ -1,7 +1,7 @@
-"""Approximate Hamming search: an inverted file (IVF), of which a query searches the nearest lists only.
+"""Approximate Hamming search: an inverted file (IVF). A query searches only the nearest lists.
 
-The codes lie in lists, each code in that of its nearest centroid. The lists that a query probes are scanned as `HammingIndex` scans all
-codes, so the hits have the same order, and with all lists probed the answer is the exact one.
+Each code is in the list of its nearest centroid. The lists that a query probes are scanned as `HammingIndex` scans all codes, so the hits
+have the same order, and with all lists probed the result is exact.
 
 Shape suffixes: U distinct codes, N items, B bytes, b bits, L lists, S codes of the training sample.
 """
@@ -32,14 +32,14 @@ class IVFIndex(Index):
 
     Attributes:
         centroids_LB: uint8 (L, B), the centroid of each list.
-        probes: how many lists a query searches; `with_probes` gives an index with another number. With `num_lists` or more the answer is
-            exact. Fewer are searched on the CPU, whatever the device.
+        probes: number of lists that a query searches; `with_probes` returns an index with another number. With `num_lists` or more the
+            result is exact. With fewer, the search always runs on the CPU.
     """
 
     kind = "ivf"
 
     def __init__(self, codes: DistinctCodes, centroids_LB: np.ndarray, list_starts: np.ndarray) -> None:
-        """Use `build` or `load`. codes: those of list l are list_starts[l] up to list_starts[l + 1]."""
+        """Use `build` or `load`. The codes of list l are list_starts[l] up to list_starts[l + 1]."""
         self.codes = codes
         self.centroids_LB = read_only(centroids_LB)
         self.probes = _PROBES
@@ -54,14 +54,15 @@ class IVFIndex(Index):
         """Indexes the codes of a gallery.
 
         Args:
-            packed_NB: uint8 (N, B), as `eet.hashing.pack` makes them; row i is item i. N may be 0.
-            num_bits: bits of a code, for which B must be ceil(num_bits / 8); query hashes are then checked against it.
-            lists: how many; default 4 times the square root of the number of distinct codes, at most 65,536. Never more than codes.
-            centroids_LB: uint8 (L, B), to use instead of learning them with `learn_centroids`; `lists` is then not used. Without rows they
-                are learned.
+            packed_NB: uint8 (N, B), from `eet.hashing.pack`; row i is item i. N may be 0.
+            num_bits: bits of a code, with B = ceil(num_bits / 8); if given, query hashes are checked against it.
+            lists: number of lists, 1 or more; default 4 times the square root of the number of distinct codes, at most
+                65,536. Never more than codes.
+            centroids_LB: uint8 (L, B), centroids to use instead of learning them with `learn_centroids`; `lists` is then ignored. If empty,
+                they are learned.
 
         Raises:
-            ValueError: not packed codes, a width that does not fit num_bits, or lists < 1.
+            InputError: the codes are not packed, their width does not fit num_bits, or lists < 1.
         """
         if lists is not None and lists < 1:
             raise InputError(f"lists={lists}; give 1 or more.")
@@ -85,19 +86,19 @@ class IVFIndex(Index):
         np.save(Path(folder) / _LIST_STARTS, self._list_starts)
 
     def rebuilt(self, packed_NB: np.ndarray) -> Self:
-        """An index with the same bits, lists and probes over other codes: each lies in the list of its nearest centroid, as before. Lists
-        are learned where this index has none.
+        """An index with the same bits, lists and probes over other codes, each in the list of its nearest centroid. Lists are
+        learned if this index has none.
         """
         return self.build(packed_NB, num_bits=self.num_bits, centroids_LB=self.centroids_LB).with_probes(self.probes)
 
     @property
     def options(self) -> dict[str, int]:
-        """Their number: lists."""
+        """lists: their number."""
         return {"lists": self.num_lists}
 
     @property
     def num_lists(self) -> int:
-        """Lists that the codes lie in, L."""
+        """Number of lists, L."""
         return len(self.centroids_LB)
 
     @property
@@ -135,7 +136,7 @@ class IVFIndex(Index):
         return tiled_search(self.codes, self.scan(), packed_QB, k, query_hash=query_hash, threads=threads)
 
     def scan(self) -> Scan:
-        """How candidates are found in the nearest lists."""
+        """The scan that finds candidates in the nearest lists."""
         from eet.search.scan import QUERIES_AT_ONCE, nearest_in_lists
 
         codes, lists = self.codes, (self._centroids_LW, self._list_starts, self.probes)
@@ -148,10 +149,12 @@ class IVFIndex(Index):
 
 
 def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:
-    """Centroids for codes, themselves codes: k-means with the Hamming distance, where each bit of a centroid is what most of its codes have
-    (k-majority: Grana et al., "A fast approach for integrating ORB descriptors in the bag of words model", 2013).
+    """Learns centroids of codes, which are codes too, by k-means with the Hamming distance.
 
-    Learned from a sample of 32 codes for each; the same codes always give the same centroids.
+    Each bit of a centroid is the majority of its codes (k-majority: Grana et al., "A fast approach for integrating ORB descriptors in the
+    bag of words model", 2013).
+
+    They are learned from a sample of 32 codes for each centroid; the same codes always lead to the same centroids.
 
     Args:
         codes_UB: uint8, packed.
@@ -173,12 +176,12 @@ def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:
         bits_Sb = np.unpackbits(sample_SB[order_S], axis=1)
         ones = np.add.reduceat(bits_Sb, firsts, axis=0, dtype=np.int32)
         before = np.unpackbits(centroids_LB[used], axis=1)
-        # Where as many have it as not, the bit stays. A list without codes starts again around any code.
+        # In a tie the bit stays. A list without codes starts again around a random code.
         centroids_LB = sample_SB[rng.integers(0, len(sample_SB), num_lists)]
         centroids_LB[used] = np.packbits(2 * ones + before > counts[:, None], axis=1)
     return centroids_LB
 
 
 def _nearest_centroid(codes_SB: np.ndarray, centroids_LB: np.ndarray) -> np.ndarray:
-    """The list of each code; the first of those that are equally near."""
+    """The list of each code; of equally near ones the first."""
     return HammingIndex.build(centroids_LB).search(codes_SB, 1)[1].ravel()

@@ -1,10 +1,10 @@
-"""The compiled loops of Hamming search on a CPU: one pass over the codes, then the order of what it found.
+"""The compiled loops of Hamming search on a CPU: one pass over the codes, then the ranking of the candidates.
 
-Importing this module imports numba. A function is compiled when it is first called (some seconds) and kept on disk beside this file where
-that can be written; a function that closed over another would be compiled anew in each process.
+Importing this module imports numba. A function is compiled when it is first called (some seconds) and cached on disk next to this file if
+possible; a function that closed over another would be compiled again in each process.
 
-`offsets` (U + 1,), wherever it is an argument: items of code u are rows_N[offsets[u] : offsets[u + 1]], ascending. Where it is empty every
-code has one item: rows_N[u], or, where that is empty too, item u.
+The argument `offsets` (U + 1,): the items of code u are rows_N[offsets[u] : offsets[u + 1]], ascending. If it is empty, every code has one
+item: rows_N[u], or item u if `rows_N` is empty too.
 
 Shape suffixes: U codes, W words of a code, N items, T queries of a tile, B bytes of a code, R ranges, L lists.
 """
@@ -19,7 +19,7 @@ QUERIES_AT_ONCE = 64
 """Queries that share a pass over the codes: a block of codes stays in the first-level cache for all of them."""
 
 _PLANES_FROM = 4  # queries: turning a block into bit planes costs as much as comparing it with a few
-_BLOCK = 128  # codes that are compared one by one; more would be looked at again for one that is near
+_BLOCK = 128  # codes compared one by one: with larger blocks, one near code would cause more codes to be compared again
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -32,7 +32,7 @@ def distance_of(block, i, query_W):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def fill_planes(planes, flat_codes, words, start, size):  # type: ignore[no-untyped-def]
-    """Turns the codes from `start` on, `size` of them and zeros behind, into the bit planes of a block."""
+    """Turns the codes from `start` on, `size` of them and then zeros, into the bit planes of a block."""
     rows = 8 * flat_codes.itemsize
     for w in range(words):
         part = planes[w * 64 * LANES : w * 64 * LANES + rows * LANES]
@@ -52,14 +52,14 @@ def fill_planes(planes, flat_codes, words, start, size):  # type: ignore[no-unty
 
 @njit(nogil=True, cache=True)
 def set_limit(limit_planes, t, limit):  # type: ignore[no-untyped-def]
-    """The bits of a query's limit as `codes_within` takes them."""
+    """The bits of a query's limit, in the form of `codes_within`."""
     for i in range(LIMIT_PLANES):
         limit_planes[t * LIMIT_PLANES + i] = ~np.uint64(0) if (limit >> i) & 1 else np.uint64(0)
 
 
 @njit(nogil=True, cache=True)
 def near_places(near, column, rows, size, places, count):  # type: ignore[no-untyped-def]
-    """Writes the places of a block that `codes_within` told to places[count :]; returns how many there are then."""
+    """Writes the positions in a block that `codes_within` found to places[count :]; returns the new count."""
     for v in range(VECTOR):
         word = near[v]
         while word:
@@ -76,8 +76,8 @@ def near_places(near, column, rows, size, places, count):  # type: ignore[no-unt
 
 @njit(nogil=True, cache=True)
 def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ignore[no-untyped-def]
-    """(starts, codes, distances): the candidates of query t are codes[starts[t] : starts[t + 1]], in any order: of the codes from
-    ranges_R2[r, 0] up to ranges_R2[r, 1], every one no farther than the least radius within which k items lie.
+    """(starts, codes, distances): the candidates of query t are codes[starts[t] : starts[t + 1]], in any order. They are all
+    codes in the ranges ranges_R2[r, 0] .. ranges_R2[r, 1] that lie within the smallest radius that holds k items.
     """
     words = codes_UW.shape[1]
     flat_codes = codes_UW.reshape(-1)
@@ -87,15 +87,15 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
     within = np.zeros(num_queries, np.int64)
     counts = np.zeros((num_queries, num_bits + 1), np.int64)
     found = np.zeros(num_queries, np.int64)
-    room = 4096
-    found_codes = np.empty((num_queries, room), np.int64)
-    found_distances = np.empty((num_queries, room), np.uint16)
+    capacity = 4096
+    found_codes = np.empty((num_queries, capacity), np.int64)
+    found_distances = np.empty((num_queries, capacity), np.uint16)
     in_planes = num_queries >= _PLANES_FROM
     rows = 8 * codes_UW.itemsize
     block_size = 64 * LANES if in_planes else _BLOCK
     planes, scratch = np.empty(words * 64 * LANES, np.uint64), np.empty(scratch_words(num_bits), np.uint64)
     near_words, places = np.empty(VECTOR, np.uint64), np.empty(block_size, np.int64)
-    flips = np.zeros((num_queries + 1) * num_bits, np.uint64)  # none behind the last query's
+    flips = np.zeros((num_queries + 1) * num_bits, np.uint64)  # zeros after the last query's
     limit_planes = np.zeros(num_queries * LIMIT_PLANES, np.uint64)
     for t in range(num_queries if in_planes else 0):
         for bit in range(num_bits):
@@ -110,7 +110,7 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
                 fill_planes(planes, flat_codes, words, start, size)
             for t in range(num_queries):
                 limit = radius[t]
-                # What is near, mostly nothing, is looked at again below.
+                # Near codes, mostly none, are compared again below.
                 near = 0
                 if in_planes:
                     for column in range(0, LANES, VECTOR):
@@ -129,8 +129,8 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
                         near += distance_of(block, i, queries_TW[t]) <= limit
                 if near == 0:
                     continue
-                if found[t] + near > room:
-                    # What the radius has left behind goes first; only ties beyond that take more room.
+                if found[t] + near > capacity:
+                    # First drop candidates outside the radius, which has shrunk; enlarge the arrays only if that is not enough.
                     kept = 0
                     for i in range(found[t]):
                         if found_distances[t, i] <= limit:
@@ -138,13 +138,13 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
                             found_distances[t, kept] = found_distances[t, i]
                             kept += 1
                     found[t] = kept
-                    if kept + near > room:
-                        more = max(2 * room, kept + near)
+                    if kept + near > capacity:
+                        more = max(2 * capacity, kept + near)
                         wider_codes = np.empty((num_queries, more), np.int64)
                         wider_distances = np.empty((num_queries, more), np.uint16)
-                        wider_codes[:, :room] = found_codes
-                        wider_distances[:, :room] = found_distances
-                        found_codes, found_distances, room = wider_codes, wider_distances, more
+                        wider_codes[:, :capacity] = found_codes
+                        wider_distances[:, :capacity] = found_distances
+                        found_codes, found_distances, capacity = wider_codes, wider_distances, more
                 last = found[t]
                 inside = within[t]
                 for n in range(near if in_planes else size):
@@ -183,14 +183,15 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
 
 @njit(nogil=True, cache=True)
 def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, centroids_LW, list_starts, probes):  # type: ignore[no-untyped-def]
-    """`nearest` over codes in lists, list l being codes_UW[list_starts[l] : list_starts[l + 1]]: for each query over the `probes` lists
-    whose centroids are nearest to it, ties by list.
+    """`nearest` over codes in lists: each query searches the `probes` lists whose centroids are nearest to it, ties by list number.
+
+    List l is codes_UW[list_starts[l] : list_starts[l + 1]].
     """
     whole = np.array([[0, len(centroids_LW)]])
     firsts, lists, list_distances = nearest(centroids_LW, np.empty(0, np.int64), queries_TW, probes, num_bits, whole)
     starts = np.zeros(len(queries_TW) + 1, np.int64)
-    room = 4096
-    all_codes, all_distances = np.empty(room, np.int64), np.empty(room, np.uint16)
+    capacity = 4096
+    all_codes, all_distances = np.empty(capacity, np.int64), np.empty(capacity, np.uint16)
     for t in range(len(queries_TW)):
         near = slice(firsts[t], firsts[t + 1])
         # The nearest list first, so that the radius shrinks soon.
@@ -200,9 +201,9 @@ def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, centroids_LW, l
         ranges_R2[:, 0], ranges_R2[:, 1] = list_starts[probed], list_starts[probed + 1]
         _, codes, distances = nearest(codes_UW, offsets, queries_TW[t : t + 1], k, num_bits, ranges_R2)
         end = starts[t] + len(codes)
-        if end > room:
-            room = 2 * end
-            more_codes, more_distances = np.empty(room, np.int64), np.empty(room, np.uint16)
+        if end > capacity:
+            capacity = 2 * end
+            more_codes, more_distances = np.empty(capacity, np.int64), np.empty(capacity, np.uint16)
             more_codes[: starts[t]] = all_codes[: starts[t]]
             more_distances[: starts[t]] = all_distances[: starts[t]]
             all_codes, all_distances = more_codes, more_distances
@@ -214,7 +215,7 @@ def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, centroids_LW, l
 
 @njit(nogil=True, cache=True)
 def sift_down(rows, members, size, place):  # type: ignore[no-untyped-def]
-    """Restores a heap of `size` rows, the least first, whose `place` may be too great; members move along."""
+    """Restores a min-heap of `size` rows whose entry at `place` may be too large; `members` are moved with the rows."""
     while True:
         child = 2 * place + 1
         if child >= size:
@@ -230,9 +231,9 @@ def sift_down(rows, members, size, place):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances, out_scores, out_rows):  # type: ignore[no-untyped-def]
-    """Writes the first k items of the candidates that `nearest` gave, by distance, then asymmetric score (0 where there are no tables),
-    then row, into out_distances, out_scores and out_rows, all (T, k).
-    """
+    """Ranks the candidates of `nearest` by distance, then asymmetric score (0 without tables), then row.
+
+    Writes the first k items into out_distances, out_scores and out_rows, all (T, k)."""
     grouped = len(offsets) > 0
     num_bytes = tables_TB256.shape[1]
     word_bytes = codes_UW.itemsize
@@ -247,12 +248,12 @@ def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, o
                     word = np.uint64(codes_UW[codes[first + i], b // word_bytes])
                     score += tables_TB256[t, b, np.int64((word >> np.uint64(8 * (b % word_bytes))) & np.uint64(255))]
                 penalties[i] = np.float32(0) - score
-        # An integer that rises with the penalty, as the bits of a float do once negative ones are turned round.
+        # An integer that rises with the penalty, like the bits of a float after those of negative values are inverted.
         bits = penalties.view(np.int32)
         for i in range(count):
             rising = np.int64(bits[i]) if bits[i] >= 0 else -(np.int64(bits[i]) & np.int64(0x7FFFFFFF))
             keys[i] = (np.int64(distances[first + i]) << np.int64(33)) + rising
-        order = np.argsort(keys, kind="mergesort")  # the order inside a tie is made below
+        order = np.argsort(keys, kind="mergesort")  # ties are ordered below
         filled, place = 0, 0
         while filled < k and place < count:
             end = place + 1
@@ -279,7 +280,7 @@ def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, o
                     out_rows[t, filled] = rows_N[item]
                     filled += 1
             else:
-                # The rows of each code ascend: merge them until there are k.
+                # The rows of each code ascend: merge them up to k rows.
                 size = end - place
                 heap_rows = np.empty(size, np.int64)
                 members = np.arange(size)

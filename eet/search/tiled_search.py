@@ -1,7 +1,7 @@
-"""A Hamming search on all threads, whatever finds its candidates: queries in tiles, codes in pieces, and one order of the answer.
+"""A Hamming search on all threads for any index: queries in tiles, codes in pieces, and one order of the result.
 
-An index gives a `Scan`, which finds candidates; `tiled_search` cuts the work, calls the scan, and ranks what it found. So every index
-answers in the same order.
+An index provides a `Scan`, which finds candidates; `tiled_search` cuts the work, calls the scan, and ranks the candidates. So the results
+of every index have the same order.
 
 Shape suffixes: Q queries, T queries of a tile, N items, U distinct codes, B bytes, b bits, W machine words, R ranges.
 """
@@ -19,18 +19,17 @@ from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
 from eet.search.tiling import tiling
 
 Candidates: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""(starts (T + 1,), codes, distances): those of query t are codes[starts[t] : starts[t + 1]], among them every code that may be in its
-answer."""
+"""(starts (T + 1,), codes, distances): those of query t are codes[starts[t] : starts[t + 1]]; they include every code of its result."""
 
 
 class Scan(NamedTuple):
-    """How candidates are found.
+    """How an index finds candidates.
 
     Attributes:
         find: (words (T, W) of some queries, k, ranges (R, 2) of codes) -> candidates among the codes of those ranges.
-        least: queries that it should get at once, if that leaves work for every thread.
-        most: queries that it may get at once.
-        whole: it searches all codes, whatever the ranges, so codes are not cut into pieces; it is called by one thread at a time.
+        least: number of queries that a call should have, if every thread still has work.
+        most: most queries of a call.
+        whole: it ignores the ranges and searches all codes, so codes are not cut into pieces; one thread calls it at a time.
     """
 
     find: Callable[[np.ndarray, int, np.ndarray], Candidates]
@@ -42,19 +41,23 @@ class Scan(NamedTuple):
 def tiled_search(
     codes: DistinctCodes, scan: Scan, packed_QB: np.ndarray, k: int, *, query_hash: np.ndarray | None = None, threads: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k nearest of the items that a scan finds, for each query.
+    """Finds the k nearest items for each query, among the candidates of a scan.
 
     Args:
-        codes: those that the scan searches.
-        scan: finds the candidates of some queries.
-        packed_QB, k, query_hash, threads: as `eet.search.Index.search` takes them.
+        codes: the codes that the scan searches.
+        scan: finds the candidates.
+        packed_QB: uint8 (Q, B), packed codes of the queries.
+        k: items for each query, 1 or more.
+        query_hash: (Q, b), real-valued hashes of the queries, or None.
+        threads: CPU threads; default all.
 
     Returns:
-        distances, int32 (Q, min(k, N)), scores, float32, and rows, int64, as `eet.search.Index.search_scored` returns them; -1, 0 and -1
-        where a query has fewer candidates.
+        distances: int32 (Q, min(k, N)), ascending; -1 where a query has fewer candidates.
+        scores: float32, asymmetric scores; 0 there, and without query_hash.
+        rows: int64, numbers of the items; -1 there.
 
     Raises:
-        ValueError: k < 1, or queries that do not fit the codes.
+        InputError: k < 1, or the queries do not fit the codes.
     """
     codes.check_queries(packed_QB, query_hash)
     if k < 1:
@@ -96,7 +99,7 @@ def tiled_search(
 
 
 def merged(parts: list[Candidates]) -> Candidates:
-    """Candidates of the same queries from different pieces of the codes, in one; those of a query in the order of the pieces."""
+    """Joins candidates of the same queries from several pieces of the codes; those of a query are in the order of the pieces."""
     counts = np.stack([np.diff(starts) for starts, _, _ in parts])
     query = np.concatenate([np.repeat(np.arange(counts.shape[1]), count) for count in counts])
     order = np.argsort(query, kind="stable")

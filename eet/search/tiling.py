@@ -6,9 +6,11 @@ LEAST_PAIRS, LEAST_CODES = 1 << 18, 1 << 12
 
 
 class Tiling(NamedTuple):
-    """Attributes:
-    tile: queries that are searched together; the last tile may have fewer.
-    pieces: into how many pieces the codes are cut. With more than one, tiles follow each other and threads share the pieces of each.
+    """How a search is cut.
+
+    Attributes:
+        tile: number of queries searched together; the last tile may have fewer.
+        pieces: number of pieces of the codes. With more than one, tiles follow each other and threads share the pieces of each tile.
     """
 
     tile: int
@@ -18,21 +20,21 @@ class Tiling(NamedTuple):
 def tiling(num_queries: int, num_codes: int, *, threads: int, least: int, most: int, whole: bool) -> Tiling:
     """Decides how a search is cut.
 
-    Threads take tiles, as large as they can be while each thread gets one: queries of a tile share each pass over the codes. Where even the
+    Threads take tiles, as large as they can be while each thread gets one: queries of a tile share each pass over the codes. If even the
     smallest tiles are fewer than the threads, tiles are made large and the codes are cut too. A piece is only worth a thread if it has
     2^12 codes or more, and 2^18 pairs of a query and a code.
 
     Args:
-        num_queries: queries in all, 1 or more.
+        num_queries: total number of queries, 1 or more.
         num_codes: codes to search, 0 or more.
         threads: CPU threads, 1 or more.
-        least: queries that a tile should have, so that its pass over the codes pays.
-        most: queries that a tile may have; at least `least`.
+        least: number of queries that makes a pass over the codes worthwhile.
+        most: most queries of a tile; at least `least`.
         whole: the search cannot be limited to a piece of the codes, so there is one piece.
 
     Returns:
-        tile, in 1 to most, so that tiles are of nearly equal size; pieces, in 1 to threads. Either there is one piece, or there are fewer
-        tiles than threads.
+        tile in 1 .. most, so that tiles have nearly equal size; pieces in 1 .. threads. There is one piece, or there are fewer tiles than
+        threads.
     """
     smallest = least if _parts(num_queries, least) >= threads else most
     tile = min(most, max(smallest, _parts(num_queries, threads)))
@@ -44,5 +46,5 @@ def tiling(num_queries: int, num_codes: int, *, threads: int, least: int, most: 
 
 
 def _parts(number: int, size: int) -> int:
-    """How many parts of a size hold a number of things."""
+    """Number of parts of a size needed for a number of things."""
     return -(-number // size)

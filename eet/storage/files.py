@@ -13,25 +13,28 @@ from eet.storage.whole_file import whole_file
 
 
 def exists(location: str) -> bool:
-    """Whether there is a file or folder, on whatever store."""
+    """Whether a file or folder exists at `location`, on any store."""
     filesystem, path = resolve(location)
     return filesystem.get_file_info(path).type != pafs.FileType.NotFound
 
 
 def read_bytes(location: str) -> bytes:
-    """The contents of the file at a local path or URI (see `resolve`), or of a picture inside a tar or Parquet file (see
-    `eet.storage.members`).
+    """Reads the contents of a file, or of an image inside a tar, Parquet or Arrow file.
 
-    Raises OSError, in the fitting subclass where the store says (FileNotFoundError, PermissionError,
-    IsADirectoryError), and with errno EINVAL where `location` is none that can be opened.
+    Args:
+        location: a local path or URI, see `resolve`; inside another file, see `eet.storage.members`.
+
+    Raises:
+        OSError: the file cannot be read. It is a FileNotFoundError, PermissionError or IsADirectoryError where the store reports that,
+            and has errno EINVAL where `location` is invalid.
     """
     try:
         if (member := Member.parse(location)) is not None:
             return read_member(*resolve(member.container), member)
         filesystem, path = resolve(location)
         if isinstance(filesystem, pafs.LocalFileSystem):
-            # Not through pyarrow, which cannot open a name that is not UTF-8; and a pipe or a device would block for
-            # ever.
+            # Not through pyarrow, which cannot open a name that is not UTF-8. Pipes and devices are refused: reading one could block
+            # forever.
             mode = os.stat(path).st_mode
             if stat.S_ISDIR(mode):
                 raise IsADirectoryError(errno.EISDIR, "Is a folder, not a file", path)
@@ -45,19 +48,19 @@ def read_bytes(location: str) -> bytes:
         raise
     except ValueError as error:
         raise OSError(errno.EINVAL, one_line(error), location) from error
-    except Exception as error:  # fsspec backends raise whatever their client library does
+    except Exception as error:  # fsspec backends pass on any exception of their client library
         raise OSError(errno.EIO, f"{type(error).__name__}: {one_line(error)}", location) from error
 
 
 def read_text(location: str) -> str:
-    """A small file as text. FileNotFoundError where there is none."""
+    """Reads a small file as UTF-8 text. FileNotFoundError where it does not exist."""
     filesystem, path = resolve(location)
     with filesystem.open_input_stream(path, compression=None) as stream:
         return stream.read().decode()
 
 
 def write_text(location: str, text: str) -> None:
-    """Writes a small file, whole or not at all; folders are made."""
+    """Writes a small file, completely or not at all. Missing folders are created."""
     with whole_file(*resolve(location)) as file:
         file.write(text.encode())
 
@@ -69,7 +72,7 @@ def remove(location: str) -> None:
 
 
 def copy_files(folder: str, target: str) -> None:
-    """Copies the files of a local folder (not those in folders below it) into another folder on any store, each whole or not at all."""
+    """Copies the files of a local folder (not those in folders below it) to a folder on any store, each completely or not at all."""
     for name in sorted(os.listdir(folder)):
         with open(os.path.join(folder, name), "rb") as source, whole_file(*resolve(join_location(target, name))) as file:
             shutil.copyfileobj(source, file)

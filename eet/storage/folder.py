@@ -11,7 +11,7 @@ from eet.storage.location import resolve, split_options, without_secrets
 
 
 def hidden_beside(location: str) -> str:
-    """A hidden place beside a folder that nothing has yet."""
+    """A new, unused location for a hidden folder next to `location`."""
     path, options = split_options(location.rstrip("/"))
     folder, slash, name = path.rpartition("/")
     return f"{folder}{slash}.{name}.{uuid.uuid4().hex}{options}"
@@ -19,10 +19,17 @@ def hidden_beside(location: str) -> str:
 
 @contextmanager
 def replace_folder(location: str, marker: str) -> Iterator[str]:
-    """Gives an empty folder to write into; what is in it takes the place of what is at `location` when the block ends well.
+    """Replaces the folder at `location` by a new one: yields an empty folder to write into, and moves its files there at the end.
 
-    marker: the file that makes the folder what it is: it goes first and comes last, and a folder with files but without it is not ours
-    to replace: ValueError. After an error `location` is as it was.
+    After an error in the block, `location` is unchanged.
+
+    Args:
+        location: local path or URI of the folder to replace; it need not exist.
+        marker: name of the file that identifies this kind of folder. It is deleted first and moved last, so that a folder that has
+            it is complete.
+
+    Raises:
+        InputError: the folder holds files but no `marker`, so it is not a folder of this kind.
     """
     filesystem, target = resolve(location)
     there = filesystem.get_file_info(pafs.FileSelector(target, allow_not_found=True))
@@ -37,7 +44,7 @@ def replace_folder(location: str, marker: str) -> Iterator[str]:
         for entry in sorted(there, key=lambda entry: entry.base_name != marker):
             (filesystem.delete_dir if entry.type == pafs.FileType.Directory else filesystem.delete_file)(entry.path)
         written = filesystem.get_file_info(pafs.FileSelector(source, recursive=True))
-        # File by file, as object stores move no folders.
+        # File by file, because object stores cannot move folders.
         for entry in written:
             if entry.type == pafs.FileType.Directory:
                 filesystem.create_dir(f"{target}/{entry.path.removeprefix(f'{source}/')}", recursive=True)

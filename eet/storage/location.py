@@ -15,13 +15,13 @@ _BUCKET_SCHEMES = ("s3", "gs", "gcs")
 
 
 def split_options(location: str) -> tuple[str, str]:
-    """A location without, and the options of a URI with their question mark (`?region=...`), '' where there are none."""
+    """Splits a location into itself without options, and a URI's options with their question mark (`?region=...`, or '')."""
     path, mark, options = location.partition("?") if _URI.match(location) else (location, "", "")
     return path, mark + options
 
 
 def join_location(folder: str, name: str) -> str:
-    """The location of `name` in a folder, a local path or a URI, whose options stay at the end."""
+    """The location of `name` in a folder (a local path or a URI); the folder's options stay at the end."""
     path, options = split_options(folder)
     if _URI.match(folder):
         name = name.replace("%", "%25").replace("?", "%3F")
@@ -29,7 +29,7 @@ def join_location(folder: str, name: str) -> str:
 
 
 def with_suffix(location: str, suffix: str, *, instead_of: str = "") -> str:
-    """The location beside this one whose name ends in `suffix`, in place of the ending `instead_of` where it has that."""
+    """This location with `suffix` appended to its name; the ending `instead_of`, if present, is removed first."""
     path, options = split_options(location)
     return f"{path.rstrip('/').removesuffix(instead_of)}{suffix}{options}"
 
@@ -40,18 +40,24 @@ def absolute(location: str | None) -> str | None:
 
 
 def without_secrets(location: str) -> str:
-    """A location as it may be shown: a URI's user name and password are left out."""
+    """A location for display: the user name and password of a URI are removed."""
     return re.sub(r"(?<=://)[^/@]*@", "", location)
 
 
 def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
-    """The file system that a location lies on, and its path there.
+    """Finds the file system of a location, and the path on it. The file need not exist.
 
-    location: a local path (made absolute), a `file://` URI (percent escapes are decoded, so that a URI can name a file
-    whose name is not UTF-8), or any URI that pyarrow (s3, gs, abfs, hdfs) or else an installed fsspec backend opens.
-    Options such as `?region=` follow pyarrow. Nothing is looked up: the file need not exist.
+    Args:
+        location: a local path (made absolute), a `file://` URI (percent escapes are decoded, so that it can name a file whose name is not
+            UTF-8), or any URI that pyarrow (s3, gs, abfs, hdfs) or else an installed fsspec backend opens. Options such as `?region=` are
+            those of pyarrow.
 
-    Raises ValueError where nothing installed opens the scheme, or the URI is malformed.
+    Returns:
+        filesystem: a pyarrow file system.
+        path: path on it, without options.
+
+    Raises:
+        InputError: no installed package opens the scheme, or the URI is malformed.
     """
     text = os.fspath(location)
     if not _URI.match(text):
@@ -74,16 +80,16 @@ def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
 
 
 def same_location(one: str, other: str) -> bool:
-    """Whether two locations name one file or folder."""
-    (ours, path), (theirs, other_path) = resolve(one), resolve(other)
-    if isinstance(ours, pafs.LocalFileSystem) and isinstance(theirs, pafs.LocalFileSystem):
+    """Whether two locations name the same file or folder."""
+    (filesystem, path), (other_filesystem, other_path) = resolve(one), resolve(other)
+    if isinstance(filesystem, pafs.LocalFileSystem) and isinstance(other_filesystem, pafs.LocalFileSystem):
         return os.path.realpath(path) == os.path.realpath(other_path)
-    return ours == theirs and path == other_path
+    return filesystem == other_filesystem and path == other_path
 
 
 @functools.lru_cache(maxsize=64)
 def _bucket(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Opening a bucket asks the network for its region: once per bucket, not once per picture."""
+    """Opening a bucket asks the network for its region: once per bucket, not once per image."""
     return pafs.FileSystem.from_uri(uri)
 
 
@@ -95,7 +101,7 @@ def _resolve_with_fsspec(uri: str, refusal: Exception) -> tuple[pafs.FileSystem,
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"{uri} cannot be opened: pyarrow says '{one_line(refusal)}', fsspec says '{one_line(error)}'. Give a "
+            f"{uri} cannot be opened: pyarrow reports '{one_line(refusal)}', fsspec reports '{one_line(error)}'. Give a "
             f"local path, or install the fsspec backend for {scheme}://."
         ) from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path

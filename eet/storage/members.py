@@ -1,26 +1,29 @@
-"""Pictures inside files that hold many: members of a tar shard, cells of a Parquet or Arrow file.
+"""Images stored inside larger files: members of a tar shard, cells of a Parquet or Arrow file.
 
-Each has a location of its own, so that a plan can name it and a worker read it alone:
+Each such image has its own location, so that a plan can name it and a worker can read it alone:
 
     LOCATION.tar#OFFSET+SIZE            the bytes from OFFSET on
-    LOCATION.tar.gz#OFFSET+SIZE         the bytes from OFFSET on of the unpacked tar; also .tgz
+    LOCATION.tar.gz#OFFSET+SIZE         the bytes from OFFSET on of the unpacked tar; also .tgz, .tar.bz2, .tar.xz and .tar.zst
     LOCATION.parquet#GROUP/ROW/COLUMN   the cell of row ROW of row group GROUP; COLUMN may be a path such as image.bytes
     LOCATION.arrow#BATCH/ROW/COLUMN     the same of an Arrow IPC file or stream; BATCH counts its record batches
 
-A compressed tar can be read from its beginning only. The first member that is asked for unpacks the whole of it into an unnamed file in
-the folder for temporary files (TMPDIR), where the next ones find it; each process keeps the last two that it unpacked. So it is slower than
-a plain tar, needs that much disk, and takes no more memory. An Arrow stream on another store than the local disk is copied in the same way.
+A compressed tar can only be read from its beginning. The first read of a member unpacks the whole tar into an unnamed temporary file (in
+TMPDIR), which later reads use; each process keeps the last two. This is slower than a plain tar and needs disk space, but no more
+memory. An Arrow stream that is not on a local disk is copied in the same way.
 """
 
+import bz2
 import gzip
+import lzma
 import os
 import re
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any, Generic, TypeVar
@@ -35,7 +38,19 @@ from eet.errors import InputError
 
 T = TypeVar("T")
 
-_TAR = re.compile(r"(?P<container>.+\.(?:tar|tar\.gz|tgz)(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL | re.IGNORECASE)
+_UNPACKERS: dict[str, Callable[[pa.NativeFile], Any]] = {
+    ".tar.gz": lambda packed: gzip.GzipFile(fileobj=packed, mode="rb"),
+    ".tgz": lambda packed: gzip.GzipFile(fileobj=packed, mode="rb"),
+    ".tar.bz2": bz2.BZ2File,
+    ".tar.xz": lzma.LZMAFile,
+    ".tar.zst": lambda packed: pa.CompressedInputStream(packed, "zstd"),
+}
+COMPRESSED_TAR_SUFFIXES = tuple(_UNPACKERS)
+
+_TAR = re.compile(
+    rf"(?P<container>.+(?:{'|'.join(map(re.escape, ('.tar', *COMPRESSED_TAR_SUFFIXES)))})(?:\?[^#]*)?)#(?P<offset>\d+)\+(?P<size>\d+)",
+    re.DOTALL | re.IGNORECASE,
+)
 _TABLE = re.compile(
     r"(?P<container>.+\.(?:parquet|arrow)(?:\?[^#]*)?)#(?P<group>\d+)/(?P<row>\d+)/(?P<column>.+)", re.DOTALL | re.IGNORECASE
 )
@@ -51,8 +66,9 @@ _READ_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class Member:
-    """An image's place in the file `container`: (offset, size) in a tar; (row group, row) and a column in a Parquet file, or (record batch,
-    row) and a column in an Arrow file.
+    """The position of an image in the file `container`.
+
+    (offset, size) in a tar; (row group, row) and a column in a Parquet file; (record batch, row) and a column in an Arrow file.
     """
 
     container: str
@@ -62,7 +78,7 @@ class Member:
 
     @classmethod
     def parse(cls, location: str) -> "Member | None":
-        """The place that `location` names; None where it is a file of its own."""
+        """The position that `location` names; None where the location is a whole file."""
         if "#" not in location:
             return None
         if match := _TAR.fullmatch(location):
@@ -78,18 +94,21 @@ class Member:
 
 
 def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes:
-    """The bytes of a member of the container at `path`; safe in several threads, which share open files and row groups.
+    """Reads a member of the container at `path`. Thread-safe; threads share open files and row groups.
 
-    Raises OSError where it cannot be read, ValueError where the container holds no such member.
+    Raises:
+        OSError: the container cannot be read.
+        InputError: the container holds no such member.
     """
     if member.column is None:
         if is_compressed_tar(path):
-            file = unpacked_files.get(member.container, lambda: unpack(filesystem, path))  # held, or it closes when others take its place
+            # Kept in a variable: the file closes when the cache drops it.
+            file = unpacked_files.get(member.container, lambda: unpack(filesystem, path))
             data = os.pread(file.fileno(), member.second, member.first)
         else:
             data = open_files.get(member.container, lambda: filesystem.open_input_file(path)).read_at(member.second, member.first)
         if len(data) < member.second:
-            raise InputError(f"{member.container} ends within the picture at byte {member.first}: it was replaced after it was listed")
+            raise InputError(f"{member.container} ends within the image at byte {member.first}: it was replaced after it was listed")
         return data
     key = (member.container, member.first, member.column)
     cells = row_groups.get(key, lambda: read_group(filesystem, path, member))
@@ -99,23 +118,16 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
 
 
 def is_compressed_tar(path: str) -> bool:
-    """Whether a path (without options) is called as a tar packed with gzip."""
-    return path.lower().endswith((".tar.gz", ".tgz"))
+    """Whether a path (without options) is called as a compressed tar."""
+    return path.lower().endswith(COMPRESSED_TAR_SUFFIXES)
 
 
-def open_compressed(filesystem: pafs.FileSystem, path: str) -> gzip.GzipFile:
-    """The unpacked contents of a gzip file, to be read in order. Close the file that it is made from by closing it."""
-    return _Gzip(filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES))
-
-
-class _Gzip(gzip.GzipFile):
-    def __init__(self, packed: pa.NativeFile) -> None:
-        super().__init__(fileobj=packed, mode="rb")
-        self._packed = packed
-
-    def close(self) -> None:
-        super().close()
-        self._packed.close()
+@contextmanager
+def open_compressed(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
+    """The unpacked contents of a compressed tar, to be read in order, not sought in. Its ending says how it is compressed."""
+    unpacker = next(unpacker for suffix, unpacker in _UNPACKERS.items() if path.lower().endswith(suffix))
+    with filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES) as packed, unpacker(packed) as unpacked:
+        yield unpacked
 
 
 def unpack(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
@@ -124,7 +136,7 @@ def unpack(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
 
 
 def _temporary(contents: IO[bytes] | pa.NativeFile) -> IO[bytes]:
-    """A file without a name that holds the contents."""
+    """An unnamed temporary file with these contents."""
     file = tempfile.TemporaryFile()
     try:
         shutil.copyfileobj(contents, file, _READ_BYTES)
@@ -168,7 +180,7 @@ def _read_batch(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Ar
 
 
 def open_arrow(filesystem: pafs.FileSystem, path: str) -> pa.NativeFile:
-    """An Arrow IPC file or stream to read from; a local one is mapped, so that only what is used is read."""
+    """Opens an Arrow IPC file or stream. A local one is memory-mapped, so that only the parts in use are read."""
     return pa.memory_map(path) if isinstance(filesystem, pafs.LocalFileSystem) else filesystem.open_input_file(path)
 
 
@@ -185,7 +197,7 @@ def _copy(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
 
 
 class Recent(Generic[T]):
-    """The last few values by key; each is made by one thread while others that want it wait. A failure is not kept."""
+    """A cache of the last few values by key. One thread makes a value while others that need it wait. A failure is not cached."""
 
     def __init__(self, size: int) -> None:
         self._size = size

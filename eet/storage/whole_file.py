@@ -1,4 +1,4 @@
-"""Files of a gallery on any store: whole or not there at all."""
+"""Writing a file on any store so that it is either complete or absent."""
 
 import contextlib
 import os
@@ -17,12 +17,12 @@ _HELD_BYTES = 64 * 2**20
 
 @contextlib.contextmanager
 def whole_file(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
-    """A binary file to write, which appears at `path` complete or, after an exception or a kill, not at all. Replaces
-    an older one.
+    """A binary file to write. It appears at `path` when complete; after an exception or a kill it does not appear. An older
+    file is replaced.
 
     On a local disk: written under a temporary name that starts with '.' and ends in '.tmp', flushed to the disk, then
-    renamed; the folder is made. Elsewhere: collected here (in memory, a large file on the disk) and sent as one object
-    when the block ends, for a stream that is closed early leaves a short object.
+    renamed; missing folders are created. On other stores: collected in memory (a large file on the local disk) and sent as one
+    object when the block ends, because a stream that is closed early leaves a truncated object.
     """
     folder, name = posixpath.split(path)
     if isinstance(filesystem, pafs.LocalFileSystem):

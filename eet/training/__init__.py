@@ -1,4 +1,4 @@
-"""Training without Ray: what is trained (a task), how (settings), and the loop."""
+"""Training without Ray: the task (what is trained), the settings (how), and the loop."""
 
 from eet.training.fit import Diverged, Fitted, StepReport, fit, optimizer_of
 from eet.training.hashing import HashingTask

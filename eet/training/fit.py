@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 
 from eet.datasets import ImageTable
+from eet.device import Device
 from eet.distillation import StepLosses
 from eet.training.images import AugmentedImages, EvaluationImages, step_loader
 from eet.training.samplers import StepSampler
@@ -46,15 +48,17 @@ class Fitted:
 
     Attributes:
         weights: of each trained network, {network: {name: tensor}}, of the chosen epoch.
-        epoch: the chosen one, from 1.
+        epoch: the chosen one, from 1; 0 where what training starts at was chosen.
         history: one record an epoch: "epoch", mean loss terms, "learning_rate", "images_per_s", measures of validation.
         test: {network: {protocol: {measure: value}}}; {} without a test split.
+        fitted: what the task fitted after the last epoch, for its `set_fitted`.
     """
 
     weights: dict[str, dict[str, Tensor]]
     epoch: int
     history: list[dict[str, float]]
     test: dict[str, dict[str, dict[str, float]]]
+    fitted: Any = None
 
 
 class Diverged(Exception):
@@ -94,7 +98,7 @@ def fit(
         ValueError: the networks do not fit each other, or an image cannot be read.
         Diverged: the loss is not finite.
     """
-    return _Fit(task, settings, rank, world, torch.device(device), on_step, report).run(checkpoint)
+    return _Fit(task, settings, rank, world, Device.of(device, settings.precision), on_step, report).run(checkpoint)
 
 
 def optimizer_of(objective: nn.Module, settings: FitSettings, learning_rates: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
@@ -127,7 +131,7 @@ class _Fit:
         settings: FitSettings,
         rank: int,
         world: int,
-        device: torch.device,
+        device: Device,
         on_step: Callable[[StepReport], object] | None,
         report: Callable[[dict[str, float], Callable[[], dict[str, Any]]], object] | None,
     ) -> None:
@@ -135,7 +139,7 @@ class _Fit:
         self.rank, self.world, self.device = rank, world, device
         self.on_step, self.report = on_step, report
         torch.manual_seed(settings.seed)
-        self.objective = task.objective(settings).to(device)
+        self.objective = task.objective(settings).to(device.torch_device)
         self.optimizer = optimizer_of(self.objective, settings, task.learning_rates)
         num_images = len(task.train)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -147,14 +151,16 @@ class _Fit:
                 constant=settings.constant_rate,
             ),
         )
-        self.bf16 = settings.bf16(device.type)
         self.first_epoch = 0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
+        self.baseline: dict[str, dict[str, dict[str, float]]] = {}
 
     def run(self, checkpoint: Mapping[str, Any] | None) -> Fitted | None:
         if checkpoint is not None:
             self._restore(checkpoint)
+        else:
+            self._start()
         share = self.settings.batch_size // self.world
         sampler = self.task.sampler(
             self.settings, rank=self.rank, world=self.world, micro_batch_size=self.settings.micro_batch(share, self.device.type)
@@ -164,11 +170,11 @@ class _Fit:
             AugmentedImages(self.task.train, preprocessing, self.settings.seed, min_crop_area=self.settings.min_crop_area),
             sampler,
             processes=self._loader_processes(),
-            pin=self.device.type == "cuda",
+            pin=self.device.on_gpu,
         )
         replicated: DistributedDataParallel | None = None
         if self.world > 1:
-            replicated = DistributedDataParallel(self.objective, device_ids=[self.device] if self.device.type == "cuda" else None)
+            replicated = DistributedDataParallel(self.objective, device_ids=[self.device.torch_device] if self.device.on_gpu else None)
         module: nn.Module = replicated or self.objective
         forward = torch.compile(module) if self.settings.compile else module
         for epoch in range(self.first_epoch, self.settings.epochs):
@@ -178,19 +184,62 @@ class _Fit:
             torch.manual_seed(int(np.random.SeedSequence((self.settings.seed, epoch, self.rank)).generate_state(1)[0]))
             metrics = self._train_epoch(epoch, forward, replicated, loader, sampler)
             self._finish_epoch(epoch, metrics)
+        self._load_best()
+        fitted = self._shared(self.task.finish(self._embed))
+        self.task.set_fitted(fitted)
         test = self._test()
         if self.rank != 0:
             return None
         assert self.best is not None
-        for name, weights in self.best["weights"].items():
+        return Fitted(self.best["weights"], self.best["epoch"], self.history, {**self.baseline, **test}, fitted)
+
+    def _start(self) -> None:
+        """What the task fits before the first epoch, and how good that is; its weights are the best so far."""
+        embed = lru_cache(maxsize=None)(self._embed)  # the trunks stay as they are here, so that nothing is embedded twice
+        started = self._shared(self.task.start(embed))
+        self.task.set_fitted(started)
+        quality = -math.inf
+        if self.task.baseline is not None:
+            quality = self._validate().get(self.task.quality, quality)
+            first = _copied(self.objective.state_dict())
+            self.task.set_fitted(self._shared(self.task.finish(embed)))
+            measures = self._test()
+            self.baseline = {f"{name}, {self.task.baseline}": measures[name] for name in self.task.trained if name in measures}
+            self.objective.load_state_dict(first)
+            self.task.set_fitted(started)
+        if self.rank == 0:
+            self.best = {"quality": quality, "epoch": 0, "weights": self._weights()}
+
+    def _validate(self) -> dict[str, float]:
+        """Measures of the validation images on rank 0; {} on the others, and without such images."""
+        if self.task.val is None:
+            return {}
+        rows = self.represent(self.task.networks[self.task.chosen], self.task.val, self.task.represent_for_validation)
+        return {} if rows is None else self.task.validate(rows)
+
+    def _embed(self, name: str, table: ImageTable) -> np.ndarray | None:
+        return self.represent(self.task.networks[name], table, self.task.embed)
+
+    def _shared(self, value: Any) -> Any:
+        """Rank 0's value, on every worker."""
+        if self.world == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def _weights(self) -> dict[str, dict[str, Tensor]]:
+        return {name: _copied(self.task.networks[name].state_dict()) for name in self.task.trained}
+
+    def _load_best(self) -> None:
+        for name, weights in self._shared(self.best["weights"] if self.best else None).items():
             self.task.networks[name].load_state_dict(weights)
-        return Fitted(self.best["weights"], self.best["epoch"], self.history, test)
 
     def _loader_processes(self) -> int:
         asked = self.settings.loader_workers
         if asked is not None:
             return asked
-        return 0 if self.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())))
+        return min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()))) if self.device.on_gpu else 0
 
     def _train_epoch(
         self,
@@ -210,15 +259,15 @@ class _Fit:
         for step in range(sampler.steps):
             for number, size in enumerate(sizes):
                 images, labels = next(batches)
-                images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                images, labels = (batch.to(self.device.torch_device, non_blocking=True) for batch in (images, labels))
                 with ExitStack() as stack:
                     if replicated is not None and number + 1 < len(sizes):
                         stack.enter_context(replicated.no_sync())
-                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    with self.device.autocast():
                         losses: StepLosses = forward(images, labels)
                     (losses.total * (size / share)).backward()
                 for name, value in {"total": losses.total.detach(), **losses.terms}.items():
-                    sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value * (size / share)
+                    sums[name] = sums.get(name, torch.zeros((), device=self.device.torch_device)) + value * (size / share)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.schedule.step()
@@ -234,24 +283,18 @@ class _Fit:
         seconds = time.monotonic() - started
         means = dict(zip(sums, values.tolist(), strict=True))
         if not math.isfinite(means["total"]):
-            raise Diverged(
-                f"the loss is {means['total']} in epoch {epoch + 1}: lower --train.learning_rate or lengthen --train.warmup_steps"
-            )
+            raise Diverged(f"the loss is {means['total']} in epoch {epoch + 1}: lower learning_rate or raise warmup_steps")
         rate = sampler.steps * self.settings.batch_size / seconds
         return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"], "images_per_s": rate}
 
     def _finish_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Validates, keeps the best weights, reports."""
-        if self.task.val is not None:
-            rows = self.represent(self.task.networks[self.task.chosen], self.task.val)
-            if rows is not None:
-                metrics |= self.task.validate(rows)
+        metrics |= self._validate()
         if self.rank == 0:
             self.history.append({"epoch": epoch + 1, **metrics})
             quality = metrics.get(self.task.quality, float(epoch))  # without a val split the last epoch is taken
             if self.best is None or quality > self.best["quality"]:
-                weights = {name: _copied(self.task.networks[name].state_dict()) for name in self.task.trained}
-                self.best = {"quality": quality, "epoch": epoch + 1, "weights": weights}
+                self.best = {"quality": quality, "epoch": epoch + 1, "weights": self._weights()}
         if self.report is not None:
             self.report({"epoch": epoch + 1, **metrics}, lambda: self._state(epoch))
 
@@ -264,6 +307,7 @@ class _Fit:
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "history": self.history,
             "best": self.best,
+            "baseline": self.baseline,
         }
 
     def _own_parameters(self) -> dict[str, nn.Parameter]:
@@ -279,50 +323,49 @@ class _Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         self.history, self.best, self.first_epoch = list(state["history"]), state["best"], state["epoch"] + 1
+        self.baseline = state.get("baseline", {})  # a checkpoint of an earlier version has none
         for group, rate in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
             group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
 
     def _test(self) -> dict[str, dict[str, dict[str, float]]]:
-        """The test split, with the chosen weights: the one time it is touched. {network: {protocol: measures}}."""
-        if self.task.test is None:
-            return {}
-        chosen = [self.best["weights"] if self.best else None]
-        if self.world > 1:
-            dist.broadcast_object_list(chosen, src=0)
-        measures = {}
+        """The test split with the networks as they are; it chooses nothing. {network: {protocol: measures}}."""
+        measures: dict[str, dict[str, dict[str, float]]] = {}
         for name, network in self.task.networks.items():
-            if chosen[0] is not None and name in chosen[0]:
-                network.load_state_dict(chosen[0][name])
-            rows = self.represent(network, self.task.test)
-            if rows is not None:
-                measures[name] = self.task.evaluate(network, rows)
+            if self.task.test is not None:
+                rows = self.represent(network, self.task.test, self.task.represent)
+                if rows is not None:
+                    measures[name] = self.task.evaluate(network, rows)
+            if self.task.unseen is not None:
+                rows = self.represent(network, self.task.unseen, self.task.represent)
+                if rows is not None:
+                    measures.setdefault(name, {})["unseen labels"] = self.task.evaluate_unseen(network, rows)
         return measures
 
     @torch.inference_mode()
-    def represent(self, network: Any, table: ImageTable) -> np.ndarray | None:
-        """What `network` makes of a table's images, a row each, by all workers together; None but on rank 0."""
+    def represent(self, network: Any, table: ImageTable, rows_of: Callable[[Any, Tensor], np.ndarray]) -> np.ndarray | None:
+        """rows_of(network, images) for a table's images, a row each, by all workers together; None but on rank 0."""
         training = network.training
         network.eval()
         mine = list(range(self.rank, len(table), self.world))
         images = DataLoader(
             Subset(EvaluationImages(table, network.preprocessing), mine),
-            batch_size=EVALUATION_BATCH if self.device.type == "cuda" else CPU_MICRO_BATCH,
+            batch_size=EVALUATION_BATCH if self.device.on_gpu else CPU_MICRO_BATCH,
             num_workers=self._loader_processes(),
         )
         parts = []
         for batch in images:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                parts.append(self.task.represent(network, batch.to(self.device)))
+            with self.device.autocast():
+                parts.append(rows_of(network, batch.to(self.device.torch_device)))
         network.train(training)
-        ours = np.concatenate(parts) if parts else None
-        of_ranks = [ours]
+        own = np.concatenate(parts) if parts else None
+        of_ranks = [own]
         if self.world > 1:
             of_ranks = [None] * self.world
-            dist.all_gather_object(of_ranks, ours)
+            dist.all_gather_object(of_ranks, own)
         if self.rank != 0:
             return None
-        assert ours is not None  # rank 0 takes the first image
-        rows = np.empty((len(table), *ours.shape[1:]), ours.dtype)
+        assert own is not None  # rank 0 takes the first image
+        rows = np.empty((len(table), *own.shape[1:]), own.dtype)
         for rank, part in enumerate(of_ranks):
             if part is not None:
                 rows[rank :: self.world] = part

@@ -1,19 +1,64 @@
 """The training of students and teachers: two-step hashing, distilled or alone."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from eet.datasets import ImageTable
-from eet.distillation import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA, DistillationObjective, HashingObjective
+from eet.distillation import (
+    PUBLISHED_BETA,
+    PUBLISHED_MASKED_PATCHES,
+    PUBLISHED_SIGMA,
+    DistillationObjective,
+    HashingObjective,
+    trained_hash,
+)
+from eet.hashing import fit_itq
 from eet.metrics import encoded_protocol, published_protocol
+from eet.training.probe import fit_probe
 from eet.training.settings import FitSettings
-from eet.training.task import TrainingTask
+from eet.training.task import Embed, TrainingTask
 from eet.vit import Student, save_bundle
+
+MOST_FITTED = 50_000
+"""Images that a head is fitted on, at most."""
+TEMPERATURES = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+"""Of which one is chosen on the validation images."""
+LEAST_JUDGED = 50
+"""Validation images with another of their label, below which a temperature chosen by them would be chance."""
+
+
+class FittedHeads(NamedTuple):
+    """What is fitted on a network's stored features. Layers that are None stay as they are."""
+
+    temperature: float
+    label_weight_CD: np.ndarray | None = None
+    label_bias_C: np.ndarray | None = None
+    hash_weight_bE: np.ndarray | None = None
+    hash_bias_b: np.ndarray | None = None
+
+
+def _hash_features(network: Student, embedding_ND: np.ndarray, temperature: float) -> np.ndarray:
+    """The hash input of stored CLS vectors at a temperature, (N, E) float32."""
+    before, device = network.temperature, network.head_hash.weight.device
+    network.temperature = temperature
+    try:
+        with torch.inference_mode():
+            embedding = torch.from_numpy(embedding_ND).to(device)
+            return network.hash_features(embedding, network.trunk.head(embedding)).cpu().numpy()
+    finally:
+        network.temperature = before
+
+
+def _num_matched(labels_N: np.ndarray) -> int:
+    """How many images have another image of their label."""
+    _, counts = np.unique(labels_N, return_counts=True)
+    return int(counts[counts > 1].sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +69,16 @@ class HashingTask(TrainingTask):
         networks: "student" and "teacher", or "teacher" alone.
         joint: whether the teacher learns too.
         target_codes_Cb: (C, bits) int8 in {-1, +1}.
+        probe: label heads begin as linear probes of the networks' first features, instead of at random.
+        seed: of the probes and of the rotation of a joint hash.
         beta, sigma, masked_patches: see `eet.distillation.DistillationObjective`.
     """
 
     networks: dict[str, Student]
     joint: bool
     target_codes_Cb: np.ndarray
+    probe: bool = False
+    seed: int = 42
     beta: float = PUBLISHED_BETA
     sigma: float = PUBLISHED_SIGMA
     masked_patches: int = PUBLISHED_MASKED_PATCHES
@@ -63,16 +112,104 @@ class HashingTask(TrainingTask):
             masked_patches=self.masked_patches,
         )
 
-    def start(self) -> None:
-        """Hash heads that read probabilities begin at the target codes."""
+    @property
+    def baseline(self) -> str | None:
+        return "frozen with a probe" if self.probe else None
+
+    def start(self, embed: Embed) -> dict[str, "FittedHeads"]:
+        """Label heads as probes, where asked for; hash heads that read probabilities at the target codes."""
+        fitted = {}
         for name in self.trained:
+            heads = FittedHeads(temperature=1.0)
             if self.networks[name].hash_input == "probabilities":
-                self.networks[name].start_hash_at_codes(torch.from_numpy(self.target_codes_Cb))
+                heads = heads._replace(
+                    hash_weight_bE=self.target_codes_Cb.T.astype(np.float32), hash_bias_b=np.zeros(self._bits, np.float32)
+                )
+            if self.probe:
+                images = self._fitting_images
+                features_ND = embed(name, images)
+                if features_ND is not None:
+                    head = fit_probe(features_ND, images.labels, num_labels=self.train.num_labels, seed=self.seed)
+                    heads = heads._replace(label_weight_CD=head.weight_CD.numpy(), label_bias_C=head.bias_C.numpy())
+            fitted[name] = heads
+        return fitted
+
+    def finish(self, embed: Embed) -> dict[str, "FittedHeads"]:
+        """The temperature of the posterior, by the validation images, and the rotation of a joint hash, by training images."""
+        fitted = {}
+        for name in self.trained:
+            network = self.networks[name]
+            if network.hash_input == "logits":
+                continue
+            train_ND = embed(name, self._fitting_images) if network.hash_input == "joint" else np.empty(0)
+            val_ND = embed(name, self.val) if self.val is not None else None
+            if train_ND is not None:
+                fitted[name] = self._best_heads(network, train_ND, val_ND)
+        return fitted
+
+    def _best_heads(self, network: Student, train_ND: np.ndarray, val_ND: np.ndarray | None) -> "FittedHeads":
+        """The hash head at the temperature whose codes of the validation images find each other best; at 1 where there are too few."""
+        judged = val_ND is not None and self.val is not None and _num_matched(self.val.labels) >= LEAST_JUDGED
+        best, best_quality = None, -np.inf
+        for temperature in TEMPERATURES if judged else (1.0,):
+            heads = self._heads_at(network, temperature, train_ND)
+            if not judged:
+                return heads
+            assert val_ND is not None and self.val is not None
+            assert heads.hash_weight_bE is not None
+            hashes = _hash_features(network, val_ND, temperature) @ heads.hash_weight_bE.T + heads.hash_bias_b
+            codes = np.packbits(hashes > 0, axis=1)
+            quality = encoded_protocol(codes, self.val.labels, num_bits=self._bits)["mAP"]
+            if quality > best_quality:
+                best, best_quality = heads, quality
+        assert best is not None
+        return best
+
+    def _heads_at(self, network: Student, temperature: float, train_ND: np.ndarray) -> "FittedHeads":
+        if network.hash_input == "probabilities":
+            weight_bE, bias_b = (value.detach().cpu().float().numpy() for value in (network.head_hash.weight, network.head_hash.bias))
+        else:
+            weight_bE, bias_b = fit_itq(_hash_features(network, train_ND, temperature), num_bits=self._bits, seed=self.seed)
+        return FittedHeads(temperature=temperature, hash_weight_bE=weight_bE, hash_bias_b=bias_b)
+
+    def set_fitted(self, fitted: dict[str, "FittedHeads"]) -> None:
+        for name, heads in fitted.items():
+            network = self.networks[name]
+            network.temperature = heads.temperature
+            with torch.no_grad():
+                for layer, weight, bias in (
+                    (network.trunk.head, heads.label_weight_CD, heads.label_bias_C),
+                    (network.head_hash, heads.hash_weight_bE, heads.hash_bias_b),
+                ):
+                    if weight is not None:
+                        layer.weight.copy_(torch.from_numpy(weight))
+                        layer.bias.copy_(torch.from_numpy(bias))
+
+    @property
+    def _bits(self) -> int:
+        return self.target_codes_Cb.shape[1]
+
+    @cached_property
+    def _fitting_images(self) -> ImageTable:
+        """The training images, MOST_FITTED of them at most, drawn by the seed: enough to fit a layer."""
+        if len(self.train) <= MOST_FITTED:
+            return self.train
+        return self.train.take(np.sort(np.random.default_rng(self.seed).permutation(len(self.train))[:MOST_FITTED]))
 
     def represent(self, network: Student, images_B3HW: Tensor) -> np.ndarray:
         """Packed codes."""
         hashes = network(images_B3HW, tokens=False).hash
         return np.packbits((hashes > 0).cpu().numpy(), axis=1)
+
+    def embed(self, network: Student, images_B3HW: Tensor) -> np.ndarray:
+        """CLS vectors."""
+        return network(images_B3HW, tokens=False).embedding.float().cpu().numpy()
+
+    def represent_for_validation(self, network: Student, images_B3HW: Tensor) -> np.ndarray:
+        """Packed codes; of a joint hash, whose head is fitted at the end, the signs of what is trained."""
+        out = network(images_B3HW, tokens=False)
+        codes_Cb = torch.from_numpy(self.target_codes_Cb).float().to(out.logits.device)
+        return np.packbits((trained_hash(network, out, codes_Cb) > 0).cpu().numpy(), axis=1)
 
     def validate(self, rows: np.ndarray) -> dict[str, float]:
         assert self.val is not None
@@ -80,10 +217,14 @@ class HashingTask(TrainingTask):
 
     def evaluate(self, network: Student, rows: np.ndarray) -> dict[str, dict[str, float]]:
         assert self.test is not None
-        return {
-            "encoded": encoded_protocol(rows, self.test.labels, num_bits=network.num_bits),
-            "published": self._published(rows, self.test),
-        }
+        measures = {"encoded": encoded_protocol(rows, self.test.labels, num_bits=network.num_bits)}
+        if network.hash_input != "joint":  # whose codes are no target codes
+            measures["published"] = self._published(rows, self.test)
+        return measures
+
+    def evaluate_unseen(self, network: Student, rows: np.ndarray) -> dict[str, float]:
+        assert self.unseen is not None
+        return encoded_protocol(rows, self.unseen.labels, num_bits=network.num_bits)
 
     def _published(self, codes: np.ndarray, table: ImageTable) -> dict[str, float]:
         return published_protocol(codes, table.labels, self.target_codes_Cb, self.label_counts)

@@ -1,4 +1,4 @@
-"""Training images, augmented by (seed, epoch, item) alone, and images in evaluation form."""
+"""Training images, whose augmentation depends only on (seed, epoch, item), and images for evaluation."""
 
 import zlib
 
@@ -14,17 +14,17 @@ from eet.images import DecodeFailure, Preprocessing, read_image
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.training.samplers import StepSampler
 
-_VIEW = 1  # a stream of chance of its own: orders have another (`eet.training.samplers`)
+_VIEW = 1  # its own random stream; orders have another one (`eet.training.samplers`)
 
 
 def view_random(seed: int, epoch: int, item_id: str, visit: int = 0) -> np.random.Generator:
-    """The chance that draws one image's augmentation in one epoch. visit: how often the epoch has come by that image before."""
+    """The random generator of one image's augmentation in one epoch. visit: number of earlier visits of that image in the epoch."""
     again = (visit,) if visit else ()
     return np.random.default_rng((seed, _VIEW, epoch, zlib.crc32(item_id.encode()), *again))
 
 
 class AugmentedImages(Dataset):
-    """Map-style training images; an index is (epoch, row) or (epoch, row, visit), so that a loader process needs no state."""
+    """Map-style training images; an index is (epoch, row) or (epoch, row, visit), so that loader processes need no state."""
 
     def __init__(
         self, table: ImageTable, preprocessing: Preprocessing, seed: int, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA
@@ -43,7 +43,7 @@ class AugmentedImages(Dataset):
 
 
 class EvaluationImages(Dataset):
-    """Map-style images in evaluation form; index is the row."""
+    """Map-style images, preprocessed for evaluation; the index is the row."""
 
     def __init__(self, table: ImageTable, preprocessing: Preprocessing) -> None:
         self.table, self.preprocessing = table, preprocessing
@@ -73,7 +73,7 @@ def _collate(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 
 
 def open_image(table: ImageTable, row: int) -> Image.Image:
-    """The decoded image of a row, at its full size. ValueError naming it where it cannot be read."""
+    """The decoded image of a row, at its full size. InputError naming the image where it cannot be read."""
     return _opened(read_image(table.location(row)), table, row)
 
 

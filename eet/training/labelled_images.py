@@ -1,49 +1,67 @@
 """The labelled images of a training: read, checked and split."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, with_own_labels
+from eet.datasets import ImageTable, class_disjoint, hold_out_labels, hold_out_validation, split_unseen, with_own_labels
 from eet.datasets.readable import unreadable_images
 from eet.errors import InputError
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of a training. skipped: (location, reason) of those that were left out because they cannot be read."""
+    """Images of a training. unseen: of labels that are held out of it, as a test split of their own. skipped: (location, reason) of those
+    that were left out because they cannot be read.
+    """
 
     train: ImageTable
     val: ImageTable | None
     test: ImageTable | None
+    unseen: ImageTable | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
 
 def labelled_images(
-    table: ImageTable, *, validation_share: float = 0.1, seed: int = 42, disjoint: bool = False, skip_unreadable: bool = False
+    table: ImageTable,
+    *,
+    validation_share: float = 0.1,
+    seed: int = 42,
+    disjoint: bool = False,
+    skip_unreadable: bool = False,
+    unseen_share: float = 0.0,
+    unseen_names: Collection[str] = (),
 ) -> LabelledImages:
-    """The splits of a table, every image decoded once to know that it can be (see `eet.datasets.readable`).
+    """Splits a table for training, after checking that every image can be decoded (see `eet.datasets.readable`).
 
     Args:
-        table: all splits.
-        validation_share: share of the training images held out where the table has no val split; 0 holds out none.
-        seed: of what is held out.
-        disjoint: splits that share no label (`class_disjoint`), validation too; labels of the training images are then counted anew.
-        skip_unreadable: leave unreadable images out; else they are an error.
+        table: images of all splits.
+        validation_share: share of the training images held out if the table has no val split; 0 for none.
+        seed: of the held-out images.
+        disjoint: make splits that share no label (`class_disjoint`), validation included; training labels are then renumbered.
+        unseen_share, unseen_names: labels that are held out (`eet.datasets.split_unseen`).
+        skip_unreadable: leave out unreadable images; otherwise they are an error.
 
     Raises:
-        ValueError: an image cannot be read, a training image has no label, or a label has no training image.
+        InputError: an image cannot be read, a training image has no label, or a label has no training image.
     """
     bad = unreadable_images(table, threads=os.cpu_count() or 1)
     skipped = tuple((table.location(row), reason) for row, reason in bad)
     if bad and not skip_unreadable:
         shown = "; ".join(f"{location}: {reason}" for location, reason in skipped[:5])
-        raise InputError(f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or use --data.on_error skip")
+        raise InputError(
+            f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or have them skipped "
+            "(on_error skip; in Python skip_unreadable=True)"
+        )
     if bad:
         readable = np.ones(len(table), bool)
         readable[[row for row, _ in bad]] = False
         table = table.take(readable)
+    unseen = None
+    if unseen_share or unseen_names:
+        table, unseen = split_unseen(table, share=unseen_share, names=unseen_names, seed=seed)
     if disjoint:
         table = hold_out_labels(class_disjoint(table), validation_share, seed)
         train = with_own_labels(table.select("train"))
@@ -56,8 +74,8 @@ def labelled_images(
     present = np.bincount(train.labels, minlength=train.num_labels) > 0
     if not present.all():
         missing = [train.label_names[label] for label in np.flatnonzero(~present)]
-        raise InputError(f"{len(missing)} labels have no training image, for example {missing[:3]}; take them out of the table")
-    # An image without a label cannot be judged.
+        raise InputError(f"{len(missing)} labels have no training image, for example {missing[:3]}; remove them from the table")
+    # Images without a label cannot be evaluated.
     judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
     splits = {name: table.take(rows) if len(rows) else None for name, rows in judged.items()}
-    return LabelledImages(train, splits["val"], splits["test"], skipped)
+    return LabelledImages(train, splits["val"], splits["test"], unseen, skipped)

@@ -23,10 +23,10 @@ SPLIT_FILE = "split.csv"
 
 
 class WholeBatchObjective(nn.Module):
-    """The margin loss over the images of all workers together, so that it does not depend on how many there are.
+    """The margin loss over the images of all workers together, so that it does not depend on the number of workers.
 
-    Each worker embeds its share, all learn every embedding, and each computes the same loss; its gradient reaches the own share only. What
-    mining draws is drawn by the first worker for all.
+    Each worker embeds its share, receives all embeddings, and computes the same loss; its gradient reaches its own share only. The first
+    worker draws the random numbers of the mining for all.
     """
 
     def __init__(self, model: BaseModel, margin: MarginObjective, settings: FitSettings) -> None:
@@ -46,12 +46,12 @@ class WholeBatchObjective(nn.Module):
         size = self.settings.micro_batch(len(images_B3HW), images_B3HW.device.type)
         if len(images_B3HW) <= size:
             return self.model.embed(images_B3HW)
-        # Activations of one part at a time are held; each part is run again when its gradient is known.
+        # Only the activations of one part are in memory; each part is run again when its gradient is known.
         return torch.cat([checkpoint(self.model.embed, part, use_reentrant=False) for part in images_B3HW.split(size)])
 
 
 def _of_all_workers(embeddings_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings and labels of every worker, in the order of the batch; the gradient flows to the own ones."""
+    """Embeddings and labels of every worker, in the order of the batch; the gradient flows only to this worker's own."""
     if not dist.is_initialized():
         return embeddings_BE, labels_B
     world, rank = dist.get_world_size(), dist.get_rank()
@@ -59,7 +59,7 @@ def _of_all_workers(embeddings_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Te
     labels = [torch.empty_like(labels_B) for _ in range(world)]
     dist.all_gather(embeddings, embeddings_BE.detach())
     dist.all_gather(labels, labels_B)
-    # DDP takes the mean of the workers' gradients; of these, which are parts of one sum, it is to take the sum.
+    # DDP averages the workers' gradients, but these are parts of one sum: multiply by their number.
     embeddings[rank] = embeddings_BE.detach() + world * (embeddings_BE - embeddings_BE.detach())
     # Worker r has images r, r + world, ... of the batch.
     return torch.stack(embeddings, dim=1).flatten(0, 1), torch.stack(labels, dim=1).flatten(0, 1)
@@ -67,14 +67,14 @@ def _of_all_workers(embeddings_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Te
 
 @dataclass(frozen=True, kw_only=True)
 class MetricLearningTask(TrainingTask):
-    """A base model by the margin loss over the images of a whole batch.
+    """Trains a base model with the margin loss over the images of a whole batch.
 
     Attributes:
-        networks: the base model alone, as "base".
-        train: labels 0 .. C-1, which val and test do not have.
-        margin: how far a positive must lie within the boundary of its label, and a negative outside.
-        beta: where the boundary of every label begins, a distance between unit vectors (0 to 2).
-        beta_learning_rate: of the boundaries.
+        networks: the base model, as "base".
+        train: images with labels 0 .. C-1, which do not occur in val and test.
+        margin: how far a positive must be inside the boundary of its label, and a negative outside.
+        beta: initial boundary of every label, a distance between unit vectors (0 to 2).
+        beta_learning_rate: learning rate of the boundaries.
         images_per_label: images of each label in a batch, 2 or more.
     """
 
@@ -95,7 +95,7 @@ class MetricLearningTask(TrainingTask):
         return {"margin.loss.beta": self.beta_learning_rate}
 
     def timed_images(self, settings: FitSettings) -> int:
-        """More than are run at once on a CPU, so that running them twice is in the estimate."""
+        """More images than a CPU runs at once, so that the estimate includes running them twice."""
         return min(2 * (settings.micro_batch_size or CPU_MICRO_BATCH), settings.batch_size)
 
     def objective(self, settings: FitSettings) -> WholeBatchObjective:
@@ -103,7 +103,7 @@ class MetricLearningTask(TrainingTask):
         return WholeBatchObjective(self.networks["base"], margin, settings)
 
     def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> LabelSampler:
-        """Batches by label; a worker's share is not cut, as the objective forms pairs over all of it."""
+        """Batches by label. A worker's share is not split further, because the objective forms pairs over all of it."""
         return LabelSampler(
             self.train.labels,
             images_per_label=self.images_per_label,
@@ -130,12 +130,16 @@ class MetricLearningTask(TrainingTask):
             "published": cosine_metrics(rows, self.test.labels, count_query=True),
         }
 
+    def evaluate_unseen(self, network: BaseModel, rows: np.ndarray) -> dict[str, float]:
+        assert self.unseen is not None
+        return cosine_metrics(rows, self.unseen.labels)
+
     def describe(self, network: BaseModel) -> str:
         rows, columns = network.backbone.grid
         return f"{network.backbone_name}, embedding {network.embedding_width} wide, {rows} x {columns} patches"
 
     def save(self, name: str, folder: Path, training: dict[str, Any]) -> None:
-        """The bundle, and beside it which image was in which split, as a table that --data.table takes."""
+        """The bundle, and beside it which image was in which split, as a table that the dataset 'table' takes."""
         with (folder / SPLIT_FILE).open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "label", "split"))

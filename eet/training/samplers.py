@@ -1,6 +1,6 @@
-"""Which image goes into which step: functions of (seed, epoch) alone, never of a worker.
+"""Which image goes into which step. It depends only on (seed, epoch), not on the workers.
 
-So any number of workers, a restart or a resume sees the same images in the same step.
+So with any number of workers, after a restart or a resume, a step has the same images.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 _ORDER = 0
-"""The stream of chance of orders; views have another (`eet.training.images`)."""
+"""The random stream of orders; views have another one (`eet.training.images`)."""
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
@@ -20,7 +20,7 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
 class StepSampler(Sampler[list[tuple[int, ...]]]):
     """One worker's micro-batches of an epoch: each global batch of `batch_size` is cut evenly over the workers, then into micro-batches.
 
-    The last, incomplete batch of an epoch is left out; the next epoch's order brings other images to that place.
+    The last, incomplete batch of an epoch is left out; in the next epoch it consists of other images.
     """
 
     def __init__(self, num_images: int, *, batch_size: int, micro_batch_size: int, rank: int, world: int, seed: int) -> None:
@@ -34,7 +34,7 @@ class StepSampler(Sampler[list[tuple[int, ...]]]):
         return self.num_images // self.batch_size
 
     def micro_batches(self) -> list[int]:
-        """Sizes of the micro-batches that make one worker's share of a step."""
+        """Sizes of the micro-batches of one worker's share of a step."""
         share, size = self.batch_size // self.world, self.micro_batch_size
         return [min(size, share - start) for start in range(0, share, size)]
 
@@ -55,13 +55,20 @@ class LabelSampler(StepSampler):
     """One worker's share of each step's batch, which holds `images_per_label` images of each of its labels, so that every image has a
     positive.
 
-    Labels, and images within one, are drawn anew for each batch, in random order, and none comes a second time before every one has come:
-    with more labels than a batch takes they are distinct, with fewer each comes again with other images. A label with fewer images than
-    are asked of it repeats them, in another view. An epoch has as many steps as its images would fill.
+    For each batch, labels and images within a label are drawn in random order without replacement: if there are more labels than a batch
+    takes, its labels are distinct; if there are fewer, labels repeat with other images. A label with too few images repeats them, in
+    other views. An epoch has as many steps as its images would fill.
 
-    Own code: pytorch-metric-learning's MPerClassSampler draws from NumPy's global state, so that a resumed epoch would be another, and
-    refuses batches of more labels than there are; published code draws with replacement, so that an image can be its own positive.
-    labels_N: (N,) of the training images, 0 .. C-1.
+    pytorch-metric-learning's MPerClassSampler is not used: it draws from NumPy's global state, so that a resumed epoch would differ, and
+    it refuses batches of more labels than there are. The published code draws with replacement, so that an image can be its own positive.
+
+    Args:
+        labels_N: integers (N,), labels 0 .. C-1 of the training images.
+        images_per_label: images of each label in a batch.
+        batch_size: images of a step over all workers.
+        rank: number of this worker.
+        world: number of workers.
+        seed: of the draws.
     """
 
     def __init__(self, labels_N: np.ndarray, *, images_per_label: int, batch_size: int, rank: int, world: int, seed: int) -> None:
@@ -81,7 +88,7 @@ class LabelSampler(StepSampler):
             yield batch[self.rank :: self.world]
 
     def _rows(self, random: np.random.Generator) -> list[int]:
-        """Rows of one batch, those of a label beside each other."""
+        """Rows of one batch; those of a label are adjacent."""
         wanted = self.batch_size // self.images_per_label
         rounds = -(-wanted // len(self.rows_of))
         labels = np.concatenate([random.permutation(len(self.rows_of)) for _ in range(rounds)])[:wanted]

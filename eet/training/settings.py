@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from eet.device import Precision
 from eet.errors import InputError
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 
@@ -44,7 +45,7 @@ class FitSettings:
     constant_rate: bool = False
     min_crop_area: float = PUBLISHED_MIN_CROP_AREA
     loader_workers: int | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     compile: bool = False
     seed: int = 42
 
@@ -63,16 +64,13 @@ class FitSettings:
         """Images that a worker runs at once, of its share of a step. device: "cuda" or "cpu"."""
         return self.micro_batch_size or (share if device == "cuda" else min(share, CPU_MICRO_BATCH))
 
-    def bf16(self, device: str) -> bool:
-        return self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
-
     def check(self, num_images: int) -> None:
         """ValueError where so many training images make no step, or fewer steps than the warm-up has."""
         if self.steps_per_epoch(num_images) < 1:
-            raise InputError(f"--train.batch_size {self.batch_size} is more than the {num_images} training images: use a smaller one")
+            raise InputError(f"batch_size {self.batch_size} is more than the {num_images} training images: use a smaller one")
         if self.warmup(num_images) > self.total_steps(num_images):
             raise InputError(
-                f"--train.warmup_steps {self.warmup(num_images)} is more than the {self.total_steps(num_images)} steps of {self.epochs} "
+                f"warmup_steps {self.warmup(num_images)} is more than the {self.total_steps(num_images)} steps of {self.epochs} "
                 "epochs: use fewer, or train longer"
             )
 

@@ -1,7 +1,7 @@
-"""What is trained: networks, images, the objective, and how what was learned is judged. Each kind of model has a kind of task."""
+"""Training tasks: networks, images, the objective, and the evaluation. Each kind of model has its own kind of task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,20 +13,26 @@ from eet.datasets import ImageTable
 from eet.training.samplers import StepSampler
 from eet.training.settings import CPU_MICRO_BATCH, FitSettings
 
+Embed = Callable[[str, ImageTable], np.ndarray | None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask(ABC):
-    """What is trained on which images. `eet.training.fit` carries it out.
+    """What is trained, and on which images. `eet.training.fit` runs it.
 
     Attributes:
-        networks: what learns or teaches, by name, on the CPU with its first weights; each has a `preprocessing`.
-        train, val, test: labelled images; val and test may be None.
+        networks: name -> network that learns or teaches, on the CPU with its initial weights; each has a `preprocessing`.
+        train: labelled training images.
+        val: labelled validation images, or None.
+        test: labelled test images, or None.
+        unseen: images of labels that no other split has, with their own label numbers; None if all labels are trained.
     """
 
     networks: dict[str, Any]
     train: ImageTable
     val: ImageTable | None = None
     test: ImageTable | None = None
+    unseen: ImageTable | None = None
 
     quality: ClassVar[str]
     """The measure of the validation images that chooses the checkpoint; higher is better."""
@@ -43,11 +49,11 @@ class TrainingTask(ABC):
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
-        """Of the objective's parameters that have one of their own, by name."""
+        """Name -> learning rate, for parameters of the objective that have their own."""
         return {}
 
     def timed_images(self, settings: FitSettings) -> int:
-        """How many images at once an estimate is measured on."""
+        """Number of images in the measurement for an estimate."""
         return min(settings.micro_batch_size or CPU_MICRO_BATCH, settings.batch_size)
 
     @abstractmethod
@@ -55,11 +61,27 @@ class TrainingTask(ABC):
         """The module over the networks whose forward takes (images (B, 3, H, W), labels (B,)) to StepLosses.
 
         Raises:
-            ValueError: the networks do not fit each other.
+            InputError: the networks do not fit each other.
         """
 
-    def start(self) -> None:  # noqa: B027  (most kinds have nothing to set)
-        """Sets what training begins at, beyond the networks' own first weights."""
+    def start(self, embed: Embed) -> Any:
+        """What training begins at beyond the networks' own first weights, for `set_fitted`; None: nothing. Called on every worker.
+
+        embed: gives a network's embeddings of a table's images, (N, D) on rank 0 and None on the others.
+        """
+        return None
+
+    def finish(self, embed: Embed) -> Any:
+        """What is fitted once the chosen weights are loaded, for `set_fitted`; None: nothing. Called on every worker; see `start`."""
+        return None
+
+    def set_fitted(self, fitted: Any) -> None:  # noqa: B027  (most kinds fit nothing)
+        """Takes over what `start` or `finish` fitted on rank 0: plain values and arrays."""
+
+    @property
+    def baseline(self) -> str | None:
+        """What the networks are before the first epoch, where that is worth a row in the table of test measures; None: nothing."""
+        return None
 
     def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> StepSampler:
         """Which images one worker takes in which step."""
@@ -74,20 +96,32 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def represent(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
-        """What a network makes of images to find them again, one row each."""
+        """The representation of images by which they are searched (hash or embedding), one row for each."""
+
+    def embed(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
+        """The networks' features of images (b, D) float32, for `start` and `finish`."""
+        return self.represent(network, images_B3HW)
+
+    def represent_for_validation(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
+        """What `validate` judges; default what `represent` gives."""
+        return self.represent(network, images_B3HW)
 
     @abstractmethod
     def validate(self, rows: np.ndarray) -> dict[str, float]:
-        """Measures of the validation images, `quality` among them, from what the chosen network makes of them."""
+        """Measures of the validation images, `quality` among them, from their representations by the chosen network."""
 
     @abstractmethod
     def evaluate(self, network: Any, rows: np.ndarray) -> dict[str, dict[str, float]]:
-        """{protocol: {measure: value}} of the test images, from what `network` makes of them. Every protocol has the same measures."""
+        """{protocol: {measure: value}} of the test images, from `network`'s representations. Every protocol has the same measures."""
+
+    @abstractmethod
+    def evaluate_unseen(self, network: Any, rows: np.ndarray) -> dict[str, float]:
+        """The same measures of the images of labels that were not trained, as queries and gallery of their own."""
 
     @abstractmethod
     def describe(self, network: Any) -> str:
-        """What it is, in a line."""
+        """A description of the network in one line."""
 
     @abstractmethod
     def save(self, name: str, folder: Path, training: dict[str, Any]) -> None:
-        """Writes a trained network's bundle into `folder`. training: plain values that say how it was trained."""
+        """Writes a trained network's bundle into `folder`. training: how it was trained, as plain values."""

@@ -13,10 +13,11 @@ from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_b
 from eet.vit.bundle_folder import BASE_MODEL, bundle_kind
 from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
-from eet.vit.student import HashInput, HashOutput, Student
+from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, HashOutput, Student
 
 __all__ = [
     "BASE_MODEL",
+    "DEFAULT_LABEL_WEIGHT",
     "PUBLISHED_KEEP_RATIOS",
     "PUBLISHED_PRUNE_AFTER",
     "BundleRecord",

@@ -1,4 +1,4 @@
-"""Building students and teachers: a timm ViT by name, its weights from timm, from a file or from nothing; or a bare state dict."""
+"""Building students and teachers: from the name of a timm ViT, with weights of timm, of a file or random; or from a state dict."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
-from eet.vit.student import HashInput, Student
+from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, Student
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put in front of every name."""
+"""Prefixes that DataParallel and torch.compile add to every name."""
 
 _CLIP_SIZES = {256: "xsmall", 512: "medium", 768: "base", 1024: "large", 1280: "huge"}
-"""timm's word for the width of a CLIP ViT."""
+"""Width of a CLIP ViT -> size in timm's model name."""
 
 _PLAIN_FILE = (
     "Give a .safetensors file, or a .pt file of tensors alone: if you trust this one, open it with the program that wrote it and keep "
@@ -39,18 +39,30 @@ def build_student(
     weights: str = "timm",
     backbone_options: Mapping[str, Any] | None = None,
     hash_input: HashInput = "logits",
+    label_weight: float = DEFAULT_LABEL_WEIGHT,
     seed: int = 0,
 ) -> Student:
-    """A student (or, with an empty schedule, a teacher) on the timm ViT called `backbone`, both heads drawn anew.
+    """Builds a student on a timm ViT, or a teacher if the schedule is empty. Both heads get random weights.
 
-    image_size: side of the input in pixels; None is the backbone's own. Position embeddings are resized to it.
-    weights: 'timm' (timm's pretrained ones, downloaded by timm), 'none' (random), or a file: .safetensors, or .pt / .pth opened with
-    weights_only=True, with the names of timm or of open_clip. Its classifier is dropped; patch and position embeddings are resized where
-    they differ. A file does not say its activation: for weights of OpenAI's CLIP choose a backbone with quickgelu in its name.
-    backbone_options: further arguments of timm's constructor (patch_size, depth, embed_dim, num_heads, ...).
-    hash_input: what the hash head reads, see `Student`.
-    seed: of random weights and heads.
-    ValueError for an unknown name, a model without CLS token, options it does not take, or weights that do not fit.
+    Args:
+        backbone: name of a timm ViT with a CLS token, for example 'deit_small_patch16_224'.
+        num_classes: number of training labels, the outputs of the classification head.
+        num_bits: length of the hash, the outputs of the hash head.
+        schedule: pruning stages; an empty schedule makes a teacher.
+        image_size: side of the square input in pixels; None for the backbone's own. Position embeddings are resized to it.
+        weights: 'timm' (pretrained, downloaded by timm), 'none' (random), or a file: .safetensors, or .pt / .pth opened with
+            weights_only=True, with weight names of timm or open_clip. Its classifier is dropped; patch and position embeddings are
+            resized where needed. A file does not record its activation: for weights of OpenAI's CLIP choose a backbone with quickgelu
+            in its name.
+        backbone_options: further arguments of timm's constructor (patch_size, depth, embed_dim, num_heads, ...).
+        hash_input, label_weight: what the hash head reads, see `Student`.
+        seed: of the random weights and heads.
+
+    Returns:
+        The model in training mode, float32, on the CPU.
+
+    Raises:
+        InputError: an unknown backbone, a model without a CLS token, an unknown option, or weights that do not fit.
     """
     options: dict[str, Any] = dict(backbone_options or {})
     if image_size is not None:
@@ -66,6 +78,7 @@ def build_student(
             schedule=schedule,
             preprocessing=preprocessing_of(trunk),
             hash_input=hash_input,
+            label_weight=label_weight,
             backbone=backbone,
             backbone_options=options,
         )
@@ -74,7 +87,10 @@ def build_student(
 
 
 def timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pretrained: bool) -> VisionTransformer:
-    """The timm ViT with token pooling and a classifier of `num_classes` (0: none). ValueError where it is none, or has no CLS token."""
+    """A timm ViT that pools by its CLS token, with a classifier of `num_classes` outputs (0: none).
+
+    Raises InputError where `backbone` is not a timm ViT with a CLS token, or its options do not fit.
+    """
     if not timm.is_model(backbone):
         close = timm.list_models(f"*{backbone.split('_')[0]}*patch*")[:5]
         raise InputError(
@@ -85,12 +101,12 @@ def timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pre
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"backbone {backbone!r} with options {dict(options)} cannot be built: {error}. It must be a ViT with a CLS token, "
-            "timm must have weights of it where they are asked for, and the options must be ones that timm's VisionTransformer takes"
+            "timm must have weights for it if weights are 'timm', and timm's VisionTransformer must accept the options"
         ) from error
     if not isinstance(trunk, VisionTransformer):
         raise InputError(f"backbone {backbone!r} is a {type(trunk).__name__}, not a timm VisionTransformer; choose a deit_* or vit_* model")
     if isinstance(trunk, VisionTransformerDistilled):
-        # Its second classifier reads the distillation token, which hashing does not; left in place it would be an untrained parameter.
+        # The second classifier reads the distillation token, which hashing does not use; it would be an untrained parameter.
         trunk.head_dist = nn.Identity()
     return trunk
 
@@ -98,7 +114,9 @@ def timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pre
 def preprocessing_of(trunk: Any, image_size: tuple[int, int] | None = None) -> Preprocessing:
     """The published preprocessing with the mean and std that a timm model was trained with.
 
-    image_size: (height, width) of the input, pixels; None is what the model's patch embedding was built for.
+    Args:
+        trunk: a timm model.
+        image_size: (height, width) of the input in pixels; None for the size of the model's patch embedding.
     """
     height, width = image_size or trunk.patch_embed.img_size
     known = getattr(trunk, "pretrained_cfg", None) or {}
@@ -110,10 +128,16 @@ def preprocessing_of(trunk: Any, image_size: tuple[int, int] | None = None) -> P
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:
-    """Tensors of a checkpoint file by name: .safetensors, else torch's format with weights_only=True, so nothing in it can run.
+    """Reads the tensors of a checkpoint file by name, without running code from it.
 
-    A checkpoint that nests its weights under 'model' or 'state_dict' is unwrapped, and names lose the prefix that DataParallel ('module.')
-    or torch.compile ('_orig_mod.') gave them all. ValueError where there is no such file or it holds something else than tensors.
+    Weights nested under 'model' or 'state_dict' are unwrapped. A prefix of all names that DataParallel ('module.') or torch.compile
+    ('_orig_mod.') added is removed.
+
+    Args:
+        path: a local .safetensors file; any other file is read in torch's format with weights_only=True.
+
+    Raises:
+        InputError: there is no such file, or it does not hold a dictionary of tensors.
     """
     file = Path(path)
     if not file.is_file():
@@ -148,15 +172,23 @@ def load_trunk_weights(
     heads: tuple[str, ...] = ("head.", "head_hash.", "head_dist."),
     adapt: Callable[[dict[str, Tensor], nn.Module], Mapping[str, Tensor]] = checkpoint_filter_fn,
 ) -> None:
-    """Loads every weight but the classifier. ValueError naming what does not fit, and what to do.
+    """Loads all weights except the classifier's into `trunk`.
 
-    heads: how names of classifiers begin. adapt: takes a checkpoint's weights to those of `trunk`; the default is timm's for a ViT, which
-    resizes patch and position embeddings, and takes the image side of an open_clip model (visual.*), leaving its text side.
+    Args:
+        trunk: the model to fill.
+        state: weights by name.
+        source: what error messages call the weights.
+        heads: prefixes of the classifiers' names.
+        adapt: converts a checkpoint's weights to those of `trunk`. The default is timm's for a ViT: it resizes patch and position
+            embeddings, and takes the image encoder (visual.*) of an open_clip model.
+
+    Raises:
+        InputError: weights are missing, unknown or of another shape; the message names them.
     """
     without_heads = {name: value.float() for name, value in state.items() if not name.startswith(heads)}
     expected = {name: value for name, value in trunk.state_dict().items() if not name.startswith(heads)}
     try:
-        # Adapting may make a classifier: CLIP's projection into the space that it shares with text.
+        # Adapting may add a classifier: CLIP's projection into the space shared with text.
         adapted = {name: value for name, value in adapt(without_heads, trunk).items() if not name.startswith(heads)}
     except Exception as error:
         raise InputError(f"weights {source!r} do not fit this backbone: {error}. {_advice(state)}") from error
@@ -183,7 +215,7 @@ def _advice(state: Mapping[str, Tensor]) -> str:
             f"name, such as {', '.join(known[:4])} (quickgelu is for weights of OpenAI)"
         )
     if any(name.startswith("visual.") for name in state):
-        return "The file holds a CLIP model whose image side is not open_clip's ViT: choose a file that timm or open_clip wrote for a ViT"
+        return "The file holds a CLIP model whose image encoder is not open_clip's ViT: choose a file of timm or open_clip for a ViT"
     return "Choose the backbone and the options that the file was trained with, or a file whose weights have timm's names"
 
 
@@ -195,15 +227,28 @@ def student_from_state_dict(
     keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS,
     preprocessing: Preprocessing | None = None,
     hash_input: HashInput = "logits",
+    temperature: float = 1.0,
+    label_weight: float = DEFAULT_LABEL_WEIGHT,
 ) -> Student:
-    """A student from weights alone: timm's ViT names plus head.* and head_hash.*; every size is read off the tensors.
+    """Builds a student from its weights alone; all sizes follow from the shapes of the tensors.
 
-    state: tensors or arrays, any floating dtype (taken as float32). num_heads cannot be read off and must be given.
-    prune_after, keep_ratios: the schedule; prune_after=() with keep_ratios=() (or left at its default) is the teacher.
-    The input is taken as square, the epsilon of LayerNorm as 1e-6 (published, and timm's own for a ViT).
-    Returns the student in eval mode. ValueError where names or shapes do not make a ViT.
+    The input is assumed to be square, the epsilon of LayerNorm to be 1e-6 (as published, and timm's default for a ViT).
+
+    Args:
+        state: tensors or arrays by name, any floating dtype (converted to float32): timm's ViT names plus head.* and head_hash.*.
+        num_heads: number of attention heads, which the shapes do not show.
+        prune_after: block numbers of the pruning stages, see `PruningSchedule`; () makes a teacher.
+        keep_ratios: one ratio in (0, 1] for each stage; ignored for a teacher.
+        preprocessing: of the images; None for the published one at the size that pos_embed implies.
+        hash_input, temperature, label_weight: what the hash head reads, see `Student`.
+
+    Returns:
+        The student in eval mode, float32, on the CPU.
+
+    Raises:
+        InputError: names or shapes do not form a ViT.
     """
-    # The distillation token has a classifier of its own, which hashing does not read.
+    # The distillation token has its own classifier, which hashing does not use.
     tensors = {name: torch.as_tensor(value).float() for name, value in state.items() if not name.startswith("head_dist.")}
     needed = ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight", "head_hash.weight")
     missing = [name for name in needed if name not in tensors]
@@ -219,7 +264,7 @@ def student_from_state_dict(
     num_prefix = 1 + num_registers + ("dist_token" in tensors)
     length = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else None
     if length is None:
-        raise InputError("the state dict lacks pos_embed, which tells the patch grid")
+        raise InputError("the state dict lacks pos_embed, from which the patch grid is derived")
     no_embed_class = math.isqrt(length) ** 2 == length and math.isqrt(length - num_prefix) ** 2 != length - num_prefix
     side = math.isqrt(length if no_embed_class else length - num_prefix)
     if side * side != (length if no_embed_class else length - num_prefix):
@@ -249,18 +294,20 @@ def student_from_state_dict(
         schedule=PruningSchedule(prune_after, keep_ratios),
         preprocessing=preprocessing or preprocessing_of(trunk),
         hash_input=hash_input,
+        temperature=temperature,
+        label_weight=label_weight,
     )
     load_named_weights(student, tensors)
     return student.eval()
 
 
 def timm_named_weights(student: Student) -> dict[str, Tensor]:
-    """The student's weights under timm's names plus head_hash.*, as bundles and foreign tools hold them."""
+    """The student's weights under timm's names plus head_hash.*, as in a bundle's file and in other tools."""
     return {name.removeprefix("trunk."): value for name, value in student.state_dict().items()}
 
 
 def load_named_weights(student: Student, state: Mapping[str, Tensor]) -> None:
-    """Loads weights under timm's names plus head_hash.*; ValueError naming what is missing, unknown or of another shape."""
+    """Loads weights under timm's names plus head_hash.*. InputError names those that are missing, unknown or of another shape."""
     names = {name.removeprefix("trunk."): name for name in student.state_dict()}
     unknown = [name for name in state if name not in names]
     if unknown:

@@ -13,13 +13,14 @@ from eet.images import Preprocessing
 from eet.vit.backbone import load_named_weights, student_from_state_dict, timm_named_weights, timm_vit
 from eet.vit.bundle_folder import STUDENT, check_digest, read_bundle_values, read_bundle_weights, tensors_digest, write_bundle_folder
 from eet.vit.schedule import PruningSchedule
-from eet.vit.student import Student
+from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, Student
 
-BUNDLE_VERSION = 3
-_FIELDS_SINCE = {"hash_input": (2, "logits")}  # fields that older versions lack: since when, and what they meant
+BUNDLE_VERSION = 4
+# Fields that older versions lack: since when they are written, and what their absence means.
+_FIELDS_SINCE = {"hash_input": (2, "logits"), "temperature": (4, 1.0), "label_weight": (4, DEFAULT_LABEL_WEIGHT)}
 _FIELDS = (
     "bundle_version digest preprocessing_digest backbone backbone_options num_heads num_classes num_bits prune_after keep_ratios "
-    "preprocessing label_names target_codes label_counts training hash_input"
+    "preprocessing label_names target_codes label_counts training hash_input temperature label_weight"
 ).split()
 
 
@@ -29,7 +30,8 @@ class BundleRecord:
 
     digest: sha256 of the weights (names, shapes, dtypes, values), the schedule, num_heads and hash_input: two bundles with one digest
     give the same codes. preprocessing_digest: of the preprocessing alone. target_codes: (C, bits) in {-1, +1} or None. label_counts:
-    training images of each label, (C,) or None. training: how it was trained, as plain values.
+    training images of each label, (C,) or None. training: how it was trained, as plain values. hash_input: what codes are made of
+    (`eet.vit.Student`).
     """
 
     digest: str
@@ -39,13 +41,18 @@ class BundleRecord:
     target_codes: np.ndarray | None = None
     label_counts: np.ndarray | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    hash_input: HashInput = "logits"
 
 
 def weights_digest(student: Student) -> str:
     """sha256 over what decides a code: every weight under its timm name, the schedule, the heads and what the hash reads."""
     shape = [student.schedule.prune_after, student.schedule.keep_ratios, _num_heads(student)]
-    header = shape if student.hash_input == "logits" else [*shape, student.hash_input]
-    return tensors_digest(header, timm_named_weights(student))
+    reads: list[Any] = [] if student.hash_input == "logits" else [student.hash_input]
+    if student.hash_input != "logits" and student.temperature != 1.0:  # at 1 a digest is what it was before there was a temperature
+        reads.append(student.temperature)
+    if student.hash_input == "joint":
+        reads.append(student.label_weight)
+    return tensors_digest([*shape, *reads], timm_named_weights(student))
 
 
 def _num_heads(student: Student) -> int:
@@ -87,6 +94,8 @@ def save_bundle(
         "keep_ratios": list(student.schedule.keep_ratios),
         "preprocessing": student.preprocessing.to_dict(),
         "hash_input": student.hash_input,
+        "temperature": student.temperature,
+        "label_weight": student.label_weight,
         "label_names": list(label_names),
         "target_codes": None if codes is None else ["".join("1" if bit > 0 else "0" for bit in row) for row in codes],
         "label_counts": None if label_counts is None else [int(count) for count in label_counts],
@@ -108,6 +117,7 @@ def _record(values: Mapping[str, Any]) -> BundleRecord:
         else np.array([[1 if bit == "1" else -1 for bit in row] for row in codes], dtype=np.int8).reshape(-1, bits),
         label_counts=None if values["label_counts"] is None else np.array(values["label_counts"], dtype=np.int64),
         training=values["training"],
+        hash_input=values["hash_input"],
     )
 
 
@@ -138,6 +148,8 @@ def load_bundle(path: str | Path) -> Student:
             keep_ratios=schedule.keep_ratios,
             preprocessing=preprocessing,
             hash_input=values["hash_input"],
+            temperature=values["temperature"],
+            label_weight=values["label_weight"],
         )
     else:
         trunk = timm_vit(values["backbone"], values["backbone_options"], num_classes=values["num_classes"], pretrained=False)
@@ -147,6 +159,8 @@ def load_bundle(path: str | Path) -> Student:
             schedule=schedule,
             preprocessing=preprocessing,
             hash_input=values["hash_input"],
+            temperature=values["temperature"],
+            label_weight=values["label_weight"],
             backbone=values["backbone"],
             backbone_options=values["backbone_options"],
         )

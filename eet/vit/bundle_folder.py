@@ -1,4 +1,4 @@
-"""A bundle as files: a folder with model.safetensors and model.json, whatever kind of model it holds."""
+"""A bundle's files: a folder with model.safetensors and model.json, for every kind of model."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def tensors_digest(header: Any, weights: Mapping[str, Tensor]) -> str:
 
 
 def write_bundle_folder(path: str | Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Writes both files into the folder `path` (made where it is missing), the record last: a folder with model.json is whole."""
+    """Writes both files into the folder `path`, created if missing; the record last, so that a folder with model.json is complete."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{WEIGHTS_FILE}.writing"
@@ -39,7 +39,7 @@ def write_bundle_folder(path: str | Path, weights: Mapping[str, Tensor], record:
 
 
 def bundle_kind(path: str | Path) -> str:
-    """STUDENT or BASE_MODEL, as the bundle at `path` says. ValueError where it is none."""
+    """The kind of model in the bundle at `path`: STUDENT or BASE_MODEL. InputError where there is no bundle or an unknown kind."""
     kind = _read_record(path, "`eet distill`, `eet train-teacher` or `eet train-base`").get("kind", STUDENT)
     if kind not in _WRITTEN_BY:
         raise InputError(f"{path} holds a {kind}; this program reads a {' and a '.join(_WRITTEN_BY)}: update it")
@@ -61,10 +61,17 @@ def _read_record(path: str | Path, written_by: str) -> dict[str, Any]:
 def read_bundle_values(
     path: str | Path, *, kind: str, version: int, fields: Sequence[str], since: Mapping[str, tuple[int, Any]] | None = None
 ) -> dict[str, Any]:
-    """The values of a bundle's record.
+    """Reads the values of a bundle's record.
 
-    kind: STUDENT or BASE_MODEL. version: the newest that can be read. fields: what must be there. since: fields that older versions lack:
-    since when they are written, and what their absence meant. ValueError where the folder holds no bundle, or another kind.
+    Args:
+        path: folder of the bundle.
+        kind: STUDENT or BASE_MODEL.
+        version: the newest bundle version that this program reads.
+        fields: required fields.
+        since: name -> (first version that has the field, its value in older bundles).
+
+    Raises:
+        InputError: the folder holds no bundle, one of another kind, a newer version, or fields are missing.
     """
     file, values = Path(path) / RECORD_FILE, _read_record(path, _WRITTEN_BY[kind])
     found, written = int(values["bundle_version"]), values.get("kind", STUDENT)
@@ -82,7 +89,7 @@ def read_bundle_values(
 
 
 def read_bundle_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a bundle by name. ValueError where they cannot be read."""
+    """The tensors of a bundle by name. InputError where they cannot be read."""
     file = Path(path) / WEIGHTS_FILE
     try:
         return safetensors.torch.load_file(file)
@@ -91,6 +98,6 @@ def read_bundle_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def check_digest(path: str | Path, found: str, recorded: str) -> None:
-    """ValueError where the weights are not those that the record names."""
+    """InputError where the digest of the weights is not the recorded one."""
     if found != recorded:
         raise InputError(f"{Path(path) / WEIGHTS_FILE} is not what {RECORD_FILE} describes: digest {found[:12]}, recorded {recorded[:12]}")

@@ -11,26 +11,35 @@ from torch import Tensor
 
 from eet.errors import InputError
 
-CONTENT_EPSILON = 1e-8  # of the published code, in the denominator of W
+CONTENT_EPSILON = 1e-8  # in the denominator of W, as in the published code
 
 
 def check_block(block: torch.nn.Module, backbone: str) -> None:
-    """Raises ValueError where `block` is not the pre-norm timm `Block` with plain attention that the pruned forward computes."""
+    """InputError unless `block` is timm's pre-norm `Block` with plain attention, the only kind that pruning supports."""
     if type(block) is not Block or type(block.attn) is not Attention:
         raise InputError(
             f"{backbone}: its blocks are {type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}; token pruning reads "
-            "timm's pre-norm Block with Attention, as deit_* and vit_* models have. Choose one of those"
+            "timm's pre-norm Block with Attention, as in deit_* and vit_* models. Choose one of those"
         )
 
 
 def content_importance(q_cls_BHd: Tensor, k_BHNd: Tensor, content_BHNd: Tensor, *, scale: float, num_prefix: int) -> Tensor:
     """CTP's importance of each living patch, from the attention of one block.
 
-    M[i] = sum_h W[h,i] A[h,CLS,i], with A[h,CLS] the CLS row of the attention, S[h,i] = ||o[h,i]||_2 the norm of what token i holds
-    after attention (before the output projection) and W[h,i] = S[h,i] / (sum_h S[h,i] + 1e-8).
+    M[i] = sum_h W[h,i] A[h,CLS,i], where A[h,CLS] is the CLS row of the attention, S[h,i] = ||o[h,i]||_2 is the norm of token i's
+    attention output (before the output projection), and W[h,i] = S[h,i] / (sum_h S[h,i] + 1e-8).
 
-    q_cls_BHd, k_BHNd: queries of CLS and keys of all tokens. content_BHNd: o, the attention's output. scale: of the logits.
-    Returns (B, n) float32, n = N - num_prefix, >= 0. Not differentiated through. Source: EET's published code, stage scores.
+    Source: EET's published code, stage scores.
+
+    Args:
+        q_cls_BHd: query of CLS in each head.
+        k_BHNd: keys of all tokens.
+        content_BHNd: o, the output of the attention for all tokens.
+        scale: of the attention's logits.
+        num_prefix: number of prefix tokens, which are not scored.
+
+    Returns:
+        float32 (B, n) with n = N - num_prefix, not negative; no gradient flows through it.
     """
     with torch.no_grad():
         row_BHN = torch.einsum("bhd,bhnd->bhn", q_cls_BHd * scale, k_BHNd).float().softmax(dim=-1)
@@ -40,7 +49,7 @@ def content_importance(q_cls_BHd: Tensor, k_BHNd: Tensor, content_BHNd: Tensor, 
 
 
 def top_patches(importance_Bn: Tensor, keep: int) -> Tensor:
-    """Places (B, keep) int64 of the most important living patches, ascending, so that the order of the picture is kept."""
+    """Indices (B, keep) int64 of the most important living patches, ascending, so that patches stay in row-major order."""
     return importance_Bn.topk(keep, dim=1, sorted=False).indices.sort(dim=1).values
 
 
@@ -51,7 +60,7 @@ def gather_tokens(tokens_BNC: Tensor, kept_Bk: Tensor, num_prefix: int) -> Tenso
 
 
 def _project(attn: Attention, normed_BND: Tensor, content_BNC: Tensor) -> Tensor:
-    """What timm's Attention does after the heads: norm, gate, output projection; each token alone."""
+    """The steps of timm's Attention after the heads: norm, gate and output projection, for each token alone."""
     content_BNC = attn.norm(content_BNC)
     if attn.gate is not None:
         content_BNC = content_BNC * attn.gate(normed_BND).sigmoid()
@@ -59,7 +68,7 @@ def _project(attn: Attention, normed_BND: Tensor, content_BNC: Tensor) -> Tensor
 
 
 def _finish(block: Block, x_BND: Tensor, projected_BND: Tensor) -> Tensor:
-    """Both residual sums of a block, behind its attention."""
+    """Both residual sums of a block, after its attention."""
     x_BND = x_BND + block.drop_path1(block.ls1(projected_BND))
     return x_BND + block.drop_path2(block.ls2(block.mlp(block.norm2(x_BND))))
 
@@ -72,15 +81,23 @@ def _heads(tokens_BNC: Tensor, num_heads: int) -> Tensor:
 def forward_block(
     block: Block, x_BND: Tensor, *, num_prefix: int, keep: int | None = None, importance: bool = False, prefix_output: bool = False
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """One block with fused attention; where asked, scored, and pruned before everything that acts on each token alone.
+    """Runs one block with fused attention, and scores and prunes its patches where requested.
 
-    Scores come from attention, and the output projection and the MLP act on each token alone, so the dropped patches skip both:
-    the same result as pruning behind the block, cheaper.
+    Scores depend on the attention only, while the output projection and the MLP act on each token alone. So patches are dropped before
+    those two: the result is the same as pruning after the block, at less cost.
 
-    keep: patches to keep, None for all. importance: return M although nothing is pruned. prefix_output: compute the outputs of the
-    prefix tokens only (the last block, where no patch token is asked for).
-    Returns x (B, num_prefix + k, D), or (B, num_prefix, D) with prefix_output; M over the patches alive behind this block (B, k)
-    float32 or None; kept places (B, k) int64 among the patches that came in, or None.
+    Args:
+        block: timm's pre-norm block, see `check_block`.
+        x_BND: tokens, the prefix tokens first.
+        num_prefix: number of prefix tokens (CLS, registers), which are never dropped.
+        keep: number of patches to keep; None for all.
+        importance: return M even if nothing is pruned.
+        prefix_output: compute the outputs of the prefix tokens only; for the last block, if no patch tokens are needed.
+
+    Returns:
+        x: (B, num_prefix + k, D), or (B, num_prefix, D) with prefix_output.
+        importance: M (B, k) float32 of the patches that remain after this block, or None.
+        kept: indices (B, k) int64 of the kept patches among the input patches, or None.
     """
     attn = block.attn
     normed_BND = block.norm1(x_BND)

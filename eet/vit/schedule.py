@@ -14,12 +14,15 @@ PUBLISHED_DEPTH = 12
 class PruningSchedule:
     """The pruning stages of a student: after block `prune_after[s]` (1-based) a share `keep_ratios[s]` of the living patches stays.
 
-    An empty schedule is the unpruned teacher. The published schedule (EET, specs of the code) keeps 98, 49 and 12 of 196 patches
-    after blocks 4, 8 and 10.
+    An empty schedule makes the unpruned teacher. The published schedule (EET's code) keeps 98, 49 and 12 of 196 patches after blocks
+    4, 8 and 10.
 
-    prune_after: strictly increasing block numbers, 1..depth.
-    keep_ratios: one ratio in (0, 1] for each stage; k = floor(ratio * living patches), never below 1.
-    Raises ValueError where the two do not describe a schedule.
+    Attributes:
+        prune_after: strictly increasing block numbers, 1 .. depth.
+        keep_ratios: one ratio in (0, 1] for each stage. A stage keeps k = floor(ratio * living patches), at least 1.
+
+    Raises:
+        InputError: the two do not describe a schedule.
     """
 
     prune_after: tuple[int, ...] = PUBLISHED_PRUNE_AFTER
@@ -42,7 +45,7 @@ class PruningSchedule:
             raise InputError(f"keep ratios {bad} are outside (0, 1]: a keep ratio is the share of living patches that a stage keeps")
 
     def check_depth(self, depth: int) -> None:
-        """Raises ValueError where a stage lies outside a ViT of `depth` blocks."""
+        """Raises InputError where a stage lies outside a ViT of `depth` blocks."""
         if self.prune_after and self.prune_after[-1] > depth:
             raise InputError(
                 f"prune_after {list(self.prune_after)} does not fit a ViT of {depth} blocks: use blocks 1 to {depth}, for example "
@@ -50,19 +53,29 @@ class PruningSchedule:
             )
 
     def kept_counts(self, num_patches: int) -> tuple[int, ...]:
-        """Living patches after each stage, of `num_patches` at the start: (196) -> (98, 49, 12) for the published schedule."""
+        """Number of living patches after each stage, from `num_patches` at the start.
+
+        The published schedule turns 196 into (98, 49, 12).
+        """
         counts = []
         for ratio in self.keep_ratios:
-            # 1e-9 so that a ratio written in decimals (0.7 of 10) is not floored one below what was meant.
+            # 1e-9 so that rounding of a decimal ratio (0.7 of 10) does not lose a patch.
             num_patches = max(1, math.floor(ratio * num_patches + 1e-9))
             counts.append(num_patches)
         return tuple(counts)
 
     def rounded(self, num_patches: int, *, beside: int, multiple: int) -> "PruningSchedule":
-        """The schedule that leaves the nearest multiple of `multiple` tokens behind each stage, as a GPU's matrix units take them best.
+        """This schedule, changed so that the number of tokens after each stage is the nearest multiple of `multiple`.
 
-        num_patches: at the start. beside: tokens that are never dropped (CLS, registers), counted with the patches. multiple: 1 or more;
-        with 1 it is this schedule. At least one patch stays, and never more than live. ValueError for a multiple below 1.
+        The matrix units of a GPU work best on such sizes. At least one patch stays, and no stage adds patches.
+
+        Args:
+            num_patches: number of patches at the start.
+            beside: number of prefix tokens (CLS, registers), which are never dropped; they count as tokens.
+            multiple: 1 or more; 1 returns this schedule.
+
+        Raises:
+            InputError: a multiple below 1.
         """
         if multiple < 1:
             raise InputError(f"tokens_multiple {multiple}: use 1 or more, 1 for any number of tokens")
@@ -80,9 +93,16 @@ class PruningSchedule:
 def scaled_prune_after(depth: int, num_stages: int = len(PUBLISHED_PRUNE_AFTER)) -> tuple[int, ...]:
     """The published stages (after blocks 4, 8 and 10 of 12) moved to a ViT of another depth.
 
-    depth: number of blocks. num_stages: how many stages are wanted, 1 to depth; 3 are the published ones, another number is spread
-    evenly over the same stretch (from a third of the depth to five sixths).
-    Returns strictly increasing block numbers, 1..depth. ValueError where the depth cannot hold the stages.
+    Args:
+        depth: number of blocks.
+        num_stages: number of stages, 1 .. depth. 3 scales the published stages; another number is spread evenly over the same range,
+            from a third to five sixths of the depth.
+
+    Returns:
+        Strictly increasing block numbers, 1 .. depth.
+
+    Raises:
+        InputError: the depth cannot hold the stages.
     """
     if not 1 <= num_stages <= depth:
         raise InputError(f"{num_stages} pruning stages do not fit a ViT of {depth} blocks: use 1 to {depth}")
@@ -94,6 +114,6 @@ def scaled_prune_after(depth: int, num_stages: int = len(PUBLISHED_PRUNE_AFTER))
     blocks = [round(share * depth) for share in shares]
     for stage in range(num_stages):  # upwards: no two stages in one block
         blocks[stage] = max(blocks[stage], 1 if stage == 0 else blocks[stage - 1] + 1)
-    for stage in reversed(range(num_stages)):  # downwards: room for the stages behind
+    for stage in reversed(range(num_stages)):  # downwards: leave a block for each later stage
         blocks[stage] = min(blocks[stage], depth - (num_stages - 1 - stage))
     return tuple(blocks)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.schedule import PruningSchedule
 
 HEAD_INIT_STD = 0.02  # published: trunc_normal(0.02) for both heads
-HashInput = Literal["logits", "probabilities"]
+HashInput = Literal["logits", "probabilities", "joint"]
+DEFAULT_LABEL_WEIGHT = 0.6  # measured: above it codes know less of labels that were not trained, below it less of those that were
 
 
 class HashOutput(NamedTuple):
@@ -42,15 +44,30 @@ class HashOutput(NamedTuple):
 class Student(nn.Module):
     """A ViT with content-based token pruning and the two heads of two-step hashing; without a schedule, the teacher.
 
-    logits = head(CLS), hash = head_hash(logits). Prefix tokens (CLS, registers, distillation) are never pruned nor counted.
+    logits = head(CLS), hash = head_hash(hash input). Prefix tokens (CLS, registers, distillation) are never pruned nor counted.
 
-    hash_input: what head_hash reads. 'logits' is published. 'probabilities' is softmax(logits): with weights at the target codes
-    (`start_hash_at_codes`) the hash is the expected target code given the image, which is what MSE asks for, and stays right when
-    training is too short for the logits of the many wrong labels to fall silent.
+    The hash input e, with p = softmax(logits / temperature):
+        logits: the logits, as published. The code then holds the label alone.
+        probabilities: p. With weights at the target codes (`start_hash_at_codes`) the hash is the expected target code of the image,
+            which is what the MSE asks for, and stays right when training is too short for the logits of the many wrong labels to
+            become small. The code holds the label alone.
+        joint: [CLS / |CLS|, label_weight p / |p|]. The code holds the label and what the image looks like, so that it also finds
+            images of labels that were never trained. head_hash is a rotation of it (`eet.hashing.fit_itq`).
 
-    trunk: a timm VisionTransformer with a CLS token; its own head is taken as the label head (`num_classes` of timm).
-    num_bits: width of the hash, >= 1. schedule: pruning stages, empty for a teacher. preprocessing: how a picture becomes an input.
-    backbone: timm name and options to build the trunk again, or None where it came from a bare state dict.
+    Args:
+        trunk: timm VisionTransformer with a CLS token; its own head is the label head (`num_classes` of timm).
+        num_bits: width of the hash, >= 1.
+        schedule: pruning stages; empty for a teacher.
+        preprocessing: how an image becomes an input.
+        hash_input: "logits", "probabilities" or "joint".
+        temperature: of p, > 0. It is chosen on held-out images after training: how soft p is decides which bits of the codes of
+            other labels survive the sign.
+        label_weight: of p in the joint hash input, >= 0. 0: appearance alone.
+        backbone, backbone_options: timm name and options that build the trunk again; None where it came from a bare state dict.
+
+    Raises:
+        ValueError: a trunk that is no ViT with a CLS token, or a value outside its range.
+
     Source: EET (arXiv 2504.16691) and its published code; deviations are exact (same outputs): see `pruned_block`.
     """
 
@@ -62,6 +79,8 @@ class Student(nn.Module):
         schedule: PruningSchedule,
         preprocessing: Preprocessing,
         hash_input: HashInput = "logits",
+        temperature: float = 1.0,
+        label_weight: float = DEFAULT_LABEL_WEIGHT,
         backbone: str | None = None,
         backbone_options: dict[str, object] | None = None,
     ) -> None:
@@ -75,12 +94,17 @@ class Student(nn.Module):
             raise InputError(f"{num_bits} bits: a code needs at least 1")
         if hash_input not in get_args(HashInput):
             raise InputError(f"hash_input {hash_input!r}: use {' or '.join(get_args(HashInput))}")
+        if not (temperature > 0 and label_weight >= 0):
+            raise InputError(f"temperature {temperature} must be above 0, label_weight {label_weight} 0 or more")
         schedule.check_depth(len(trunk.blocks))
         self.trunk = trunk
-        self.head_hash = nn.Linear(trunk.head.out_features, num_bits)
+        width = trunk.head.out_features + (trunk.embed_dim if hash_input == "joint" else 0)
+        self.head_hash = nn.Linear(width, num_bits)
         self.schedule = schedule
         self.preprocessing = preprocessing
         self.hash_input = hash_input
+        self.temperature = temperature
+        self.label_weight = label_weight
         self.backbone = backbone
         self.backbone_options = dict(backbone_options or {})
         self._keep_after = dict(zip(schedule.prune_after, schedule.kept_counts(self.num_patches), strict=True))
@@ -91,7 +115,7 @@ class Student(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        return self.head_hash.in_features
+        return self.trunk.head.out_features
 
     @property
     def num_patches(self) -> int:
@@ -136,6 +160,8 @@ class Student(nn.Module):
             schedule=schedule,
             preprocessing=self.preprocessing,
             hash_input=self.hash_input,
+            temperature=self.temperature,
+            label_weight=self.label_weight,
             backbone=self.backbone,
             backbone_options=self.backbone_options,
         )
@@ -150,14 +176,30 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def start_hash_at_codes(self, target_codes_Cb: Tensor) -> None:
-        """Sets head_hash to the labels' target codes (C, bits) in {-1, +1}, bias 0: the hash is the mean code under its input."""
+        """Sets head_hash to the labels' target codes (C, bits) in {-1, +1}, bias 0: the hash is the mean code under its input.
+
+        Raises:
+            ValueError: the hash does not read probabilities.
+        """
+        if self.hash_input != "probabilities":
+            raise InputError(f"the hash reads {self.hash_input}: only one of probabilities is a mean of target codes")
         self.head_hash.weight.copy_(target_codes_Cb.T)
         self.head_hash.bias.zero_()
 
     def heads(self, embedding_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, classes) and hash (B, bits) of final CLS vectors, such as a gallery stores."""
         logits = self.trunk.head(self.trunk.head_drop(embedding_BD))
-        return logits, self.head_hash(logits if self.hash_input == "logits" else logits.softmax(dim=-1))
+        return logits, self.head_hash(self.hash_features(embedding_BD, logits))
+
+    def hash_features(self, embedding_BD: Tensor, logits_BC: Tensor) -> Tensor:
+        """The hash input: (B, C) of labels alone, (B, D + C) of both (see the class)."""
+        if self.hash_input == "logits":
+            return logits_BC
+        probabilities_BC = (logits_BC.float() / self.temperature).softmax(dim=-1)
+        if self.hash_input == "probabilities":
+            return probabilities_BC
+        labels_BC = self.label_weight * F.normalize(probabilities_BC, dim=-1)
+        return torch.cat([F.normalize(embedding_BD.float(), dim=-1), labels_BC], dim=-1)
 
     def forward(self, images_BCHW: Tensor, *, tokens: bool = True, mass: bool | None = None) -> HashOutput:
         """Hashes a batch of preprocessed images.

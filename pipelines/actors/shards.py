@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 
+from eet.errors import EetError
 from eet.gallery import Gallery, read_manifest
 from eet.retrieval.gallery_index import FOUND_SCHEMA, GalleryIndex
 from pipelines.job.cluster import WORKER_MEMORY, connected, shard_memory
@@ -19,20 +20,24 @@ REBUILDS = 3
 
 
 class Shard:
-    """Some parts of a gallery. Its failure to read them is a value: a constructor that raises would be a dead actor without a reason."""
+    """Some parts of a gallery. A failure to read them is kept: a constructor that raises would be a dead actor without a reason."""
 
     def __init__(self, gallery: str, parts: list[int], gpu: bool) -> None:
         self._device = "cuda" if gpu else "cpu"
-        self._failure: str | None = None
+        self._failure: Exception | None = None
         try:
             # Not open_gallery: a part that is missing elsewhere is not this shard's failure.
             self._index = GalleryIndex.of_gallery(Gallery(gallery, read_manifest(gallery)), parts)
-        except (ValueError, OSError) as error:
-            self._failure = str(error)
+        except Exception as error:
+            self._failure = error
 
     def search(self, codes_QB: np.ndarray, k: int, query_hash: np.ndarray | None) -> pa.Table | str:
-        """Its own first k items of each query, or why it cannot know them."""
-        return self._failure or self._index.search(codes_QB, k, query_hash=query_hash, device=self._device)
+        """Its own first k items of each query, or what the user must mend before it can know them. Any other failure is raised."""
+        if isinstance(self._failure, EetError):
+            return str(self._failure)
+        if self._failure is not None:
+            raise self._failure
+        return self._index.search(codes_QB, k, query_hash=query_hash, device=self._device)
 
 
 @contextmanager
@@ -71,7 +76,7 @@ def _search(actors: list[Any], held: list[list[int]], codes_QB: np.ndarray, k: i
     for parts, task in zip(held, [actor.search.remote(codes, k, hashes) for actor in actors], strict=True):
         try:
             answer = ray.get(task)
-        except (RayActorError, RayTaskError) as error:
+        except RayActorError as error:  # what a shard raises is a fault of EET, and keeps its traceback
             told = " ".join(str(error).split())[:300]
             raise JobFailed(f"the shard of parts {_shown(parts)} was lost and could not be built again: {told}") from error
         if isinstance(answer, str):

@@ -1,1 +1,1 @@
-"""One module a benchmark."""
+"""The benchmarks, one module for each."""

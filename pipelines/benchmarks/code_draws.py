@@ -1,4 +1,4 @@
-"""Codes drawn for a benchmark, in steps, so that a hundred million of them take little more memory than they are.
+"""Codes drawn for a benchmark, in steps, so that drawing a hundred million needs little more memory than the codes.
 
 Shape suffixes: N codes, C clusters, b bits, B bytes.
 """
@@ -17,14 +17,17 @@ CODES_AT_ONCE = 1 << 18
 
 
 def draw_uniform(rng: np.random.Generator, number: int, bits: int) -> np.ndarray:
-    """Packed codes, uint8 (number, B), any as likely as another."""
+    """Uniformly drawn packed codes, uint8 (number, B)."""
     return rng.integers(0, 256, (number, bits // 8), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Codes that pile up as trained ones do. weight_C: the share of codes that each cluster has. ones_Cb: the share of its codes in which a
-    bit is 1.
+    """Clusters of codes, like those of trained networks.
+
+    Attributes:
+        weight_C: share of all codes in each cluster.
+        ones_Cb: share of a cluster's codes in which a bit is 1.
     """
 
     weight_C: np.ndarray
@@ -38,9 +41,9 @@ class Clusters:
 
     @classmethod
     def of_gallery(cls, gallery: Gallery) -> "Clusters":
-        """The labels of a gallery; of one without, up to 200 learned centroids with the codes that are nearest to each.
+        """Clusters by the labels of a gallery; without labels, up to 200 learned centroids with their nearest codes.
 
-        Raises ValueError for a gallery without codes.
+        Raises InputError for a gallery without codes.
         """
         codes_NB, _, labels_N = gallery.coded_rows(ids=False)
         known = labels_N >= 0
@@ -59,12 +62,12 @@ class Clusters:
 
     @property
     def flip_share(self) -> float:
-        """Share of a code's bits that differ from what most codes of its cluster have, on average."""
+        """Mean share of a code's bits that differ from the majority of its cluster."""
         return float(self.weight_C @ np.minimum(self.ones_Cb, 1 - self.ones_Cb).mean(axis=1))
 
     def draw(self, rng: np.random.Generator, number: int) -> np.ndarray:
-        """Packed codes, uint8 (number, B). Bits are drawn one by one: that those of real codes go together inside a cluster is lost, so
-        that drawn codes lie somewhat farther from each other.
+        """Packed codes, uint8 (number, B). Bits are drawn independently. Bits of real codes are correlated within a cluster, so
+        drawn codes are somewhat farther apart.
         """
         bits = self.ones_Cb.shape[1]
         packed = np.empty((number, bits // 8), np.uint8)

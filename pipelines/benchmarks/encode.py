@@ -1,4 +1,4 @@
-"""`eet benchmark encode`: the Ray job in its steady state beside bare loops over the same images, with the same network and threads."""
+"""`eet benchmark encode`: the Ray job in its steady state, compared with plain loops over the same images, network and threads."""
 
 import itertools
 import os
@@ -46,16 +46,16 @@ ON_DEVICE = "JPEGs on device"
 
 @dataclass(kw_only=True)
 class EncodeBenchmarkOptions:
-    """What is encoded, and how often.
+    """Images, model and repetitions of the benchmark.
 
     Attributes:
-        images: As `eet encode --images`.
+        images: As in `eet encode --images`.
         model: Bundle; default random weights of --backbone at --keep_ratios.
-        rows: The images are repeated to this many, each with an id of its own.
+        rows: The images are repeated to this many, each with its own id.
         rows_per_part: The rate is measured from the first finished part to the last.
-        batch_size: Images the network takes at once; default 32 on a CPU, 256 on a GPU.
-        rounds: Every method in turn, so many times; medians are told.
-        jpegs_on_device: Also the part encoder that decodes ordinary JPEGs where the network runs (nvJPEG on a GPU), at full size.
+        batch_size: Images in a batch; default 32 on a CPU, 256 on a GPU.
+        rounds: Runs of each method, in turn; medians are reported.
+        jpegs_on_device: Also measure the part encoder with ordinary JPEGs decoded on the network's device (nvJPEG on a GPU), at full size.
     """
 
     images: str | None = field(default=None, metadata=LOCATION)
@@ -84,8 +84,10 @@ class EncodeBenchmarkOptions:
 
 @dataclass(frozen=True)
 class EncodeTiming:
-    """One method. images_per_s: behind the first part, median. ratio: to the part encoder's in the same round, median. startup_s: what
-    went before the first part beside its share of the steady rate. differing_bits: share of the codes' bits that are not the part
+    """Results of one method.
+
+    images_per_s: rate after the first part, median. ratio: to the part encoder's rate in the same round, median. startup_s: time to the end
+    of the first part, minus the time of its rows at the steady rate. differing_bits: share of the codes' bits that differ from the part
     encoder's.
     """
 
@@ -109,7 +111,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class EncodeRun:
-    """One method once: rows in its first part, seconds from its start to the ends of the first part and of the last, and the codes
+    """One run of a method: rows of its first part, seconds from the start to the end of the first and of the last part, and the codes
     (rows, bytes) in the order of the ids.
     """
 
@@ -128,7 +130,7 @@ class EncodeRun:
 
 
 def measure(options: EncodeBenchmarkOptions, setup: Setup) -> list[EncodeTiming]:
-    """Every method in turn, `rounds` times. RuntimeError where the Ray job's codes are not the part encoder's, bit for bit."""
+    """Measures every method in turn, `rounds` times. RuntimeError where codes of the Ray job and the part encoder differ in a bit."""
     with tempfile.TemporaryDirectory(prefix="eet-benchmark-") as folder:
         if options.model is None:
             save_bundle(student_of(setup.backbone, schedule_of(setup.backbone, setup.keep_ratios)), folder)
@@ -136,8 +138,7 @@ def measure(options: EncodeBenchmarkOptions, setup: Setup) -> list[EncodeTiming]
 
 
 def _measure(options: EncodeBenchmarkOptions, setup: Setup, model: str) -> list[EncodeTiming]:
-    threads, precision = setup.threads, setup.precision
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads, precision, device = setup.threads, setup.device.precision, setup.device.type
     batch_size = options.batch_size or DEFAULT_BATCH_SIZE[device]
     encoders = {
         method: PartEncoder(
@@ -183,18 +184,18 @@ def _timing(method: str, runs: dict[str, list[EncodeRun]]) -> EncodeTiming:
 
 
 def image_uris(options: EncodeBenchmarkOptions) -> list[str]:
-    """Of the images that are repeated, `rows` at most."""
+    """Locations of the images that are repeated, at most `rows`."""
     options = with_absolute_locations(options)
     assert options.images is not None
     listed = (uri for batch in list_images(options.images) for uri in batch.uris)
     uris = list(itertools.islice(listed, options.rows))
     if not all(os.path.isfile(uri) for uri in uris):
-        raise InputError(f"--encode.images {options.images}: give image files on this machine, for torch's loader reads no others")
+        raise InputError(f"--encode.images {options.images}: give image files on this machine: torch's loader reads no others")
     return uris
 
 
 def write_repeated(table: str, uris: list[str], rows: int) -> None:
-    """A table of `rows` images, the same ones over and over, with ids in that order."""
+    """A table of `rows` images, repeated, with ids in that order."""
     if not uris:
         raise InputError("--encode.images lists no image")
     ids = [f"{row:09d}" for row in range(rows)]
@@ -202,8 +203,8 @@ def write_repeated(table: str, uris: list[str], rows: int) -> None:
 
 
 def _with_ray(**options: Any) -> EncodeRun:
-    """`eet encode` with these options. The parts of one worker end when their files are written."""
-    from pipelines import encode  # Ray, which the other benchmarks do without
+    """`eet encode` with these options. A part ends when its file is written."""
+    from pipelines import encode  # imports Ray, which the other benchmarks do not need
 
     config = encode.EncodeConfig(**options)
     started = time.time()
@@ -222,7 +223,7 @@ def _with_part_encoder(encoder: PartEncoder, gallery: str) -> EncodeRun:
 
 
 class FileImages(Dataset):
-    """Local images as a reader of timm's documentation would load them."""
+    """Local images, loaded as in timm's documentation."""
 
     def __init__(self, paths: list[str], transform: Callable[[Image.Image], Tensor]) -> None:
         self.paths, self.transform = paths, transform
@@ -252,15 +253,15 @@ def _with_data_loader(encoder: PartEncoder, uris: list[str], rows_per_part: int)
         file_images(encoder.model, uris),
         batch_size=encoder.batch_size,
         num_workers=encoder.threads,
-        pin_memory=encoder.device.type == "cuda",
-        multiprocessing_context="forkserver",  # a fork would carry over threads of Ray and torch
+        pin_memory=encoder.device.on_gpu,
+        multiprocessing_context="forkserver",  # a fork would copy threads of Ray and torch
     )
     hashes: list[np.ndarray] = []
     rows = first_rows = 0
     first_end_s = 0.0
     for images in loader:
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=encoder.bf16):
-            out = encoder.model(images.to(encoder.device, non_blocking=True), tokens=False)
+        with encoder.device.autocast():
+            out = encoder.model(images.to(encoder.device.torch_device, non_blocking=True), tokens=False)
         hashes.append(out.hash.float().cpu().numpy())
         rows += len(images)
         if rows >= rows_per_part and not first_rows:

@@ -1,4 +1,4 @@
-"""`eet benchmark encoder`: latency of timm's ViT, our teacher and students, one process, interleaved."""
+"""`eet benchmark encoder`: latency of timm's ViT, EET's teacher and students, in one process, interleaved."""
 
 import functools
 import itertools
@@ -23,13 +23,13 @@ PEER = "timm"
 
 @dataclass(kw_only=True)
 class EncoderBenchmarkOptions:
-    """What is run.
+    """Cases of the benchmark.
 
     Attributes:
-        batch_sizes: Images at once.
-        modes: How every network is run, timm's too: eager; compiled (torch.compile); graphed (compiled, and replayed as a CUDA graph).
-        schedules: More students beside that of --keep_ratios, each as block:ratio of its stages, such as
-            4:0.7,7:0.7,10:0.7; with /8 behind it, of tokens in multiples of 8.
+        batch_sizes: Images in a batch.
+        modes: How every network is run: eager; compiled (torch.compile); graphed (compiled, and replayed as a CUDA graph).
+        schedules: More students besides that of --keep_ratios, each as block:ratio of its stages, such as
+            4:0.7,7:0.7,10:0.7; with /8 at the end, tokens are kept in multiples of 8.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
@@ -74,8 +74,8 @@ COLUMNS = (
 
 
 def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTiming]:
-    """Every batch size in turn, every network in every mode interleaved."""
-    backbone, device = setup.backbone, setup.device
+    """Measures every batch size in turn, with all networks and modes interleaved."""
+    backbone, device = setup.backbone, setup.device.torch_device
     schedule = schedule_of(backbone, setup.keep_ratios)
     networks: dict[str, nn.Module] = {
         PEER: timm_vit(backbone),
@@ -85,7 +85,7 @@ def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTimin
     }
     networks = {name: network.eval().to(device) for name, network in networks.items()}
     timings: list[EncoderTiming] = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16):
+    with torch.inference_mode(), setup.device.autocast():
         student = networks["student"]
         assert isinstance(student, Student)
         size = student.preprocessing.image_size
@@ -99,10 +99,10 @@ def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTimin
 
 
 def _run_in(mode: Mode, network: nn.Module) -> Callable[[Tensor], Any]:
-    """What hashes a batch with one of our networks, or classifies it with timm's."""
+    """A function that hashes a batch with a network of EET, or classifies it with timm's."""
     call: Callable[..., Any] = network
     if mode != "eager":
-        # A batch size compiles by itself: code for any size would be slower.
+        # Compiled for each batch size: code for any size would be slower.
         call = torch.compile(network, dynamic=False, mode="reduce-overhead" if mode == "graphed" else None)
     return functools.partial(call, tokens=False) if isinstance(network, Student) else call
 
@@ -110,8 +110,8 @@ def _run_in(mode: Mode, network: nn.Module) -> Callable[[Tensor], Any]:
 def _time(
     runs: dict[tuple[str, Mode], Callable[[Tensor], Any]], macs: dict[str, float], images: Tensor, repeats: int
 ) -> list[EncoderTiming]:
-    # Each network, mode and batch size is a program of its own, more than torch keeps of one function by default; above, it would run
-    # eagerly without a word.
+    # Each network, mode and batch size is a program of its own, more than torch caches for one function by default; beyond that it would
+    # silently run eagerly.
     with torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
         seconds = interleaved_seconds(
             {run: functools.partial(call, images) for run, call in runs.items()}, repeats=repeats, device=images.device
@@ -130,7 +130,7 @@ def _time(
 
 def _problems(options: EncoderBenchmarkOptions, setup: Setup) -> list[str]:
     found = []
-    if "graphed" in options.modes and not setup.on_gpu:
+    if "graphed" in options.modes and not setup.device.on_gpu:
         found.append("--encoder.modes graphed: CUDA graphs need a CUDA device")
     for text in options.schedules:
         try:

@@ -1,4 +1,4 @@
-"""`eet benchmark matching`: scores of pairs beside POT and torch, in one process, interleaved, checked against converged float64."""
+"""`eet benchmark matching`: scores of pairs, compared with POT and torch in one process, interleaved, checked against converged float64."""
 
 import statistics
 import time
@@ -16,20 +16,20 @@ from pipelines.costs.interleaved import median_ratio
 LARGEST_ERROR = 1e-4
 PRODUCTS = {"cpu": 1_200_000, "cuda": 60_000_000}
 MOST_LOOPED = 256
-"""Pairs that the loop over POT does at most, by which it takes no longer for more pairs of the others."""
-OURS, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH = "ours", "ot.sinkhorn, 100 iterations", "ot.sinkhorn, stopped", "ot.batch", "torch batch"
+"""Most pairs of the loop over POT, so that its time does not grow with the pairs of the other methods."""
+EET, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH = "EET", "ot.sinkhorn, 100 iterations", "ot.sinkhorn, stopped", "ot.batch", "torch batch"
 
 
 @dataclass(kw_only=True)
 class MatchingBenchmarkOptions:
-    """What is matched: drawn float16 tokens, uniform marginals, full transport.
+    """Cases of the benchmark: drawn float16 tokens, uniform marginals, full transport.
 
     Attributes:
         tokens: Tokens of an image, on both sides.
         dims: Dimensions of a token, one for each of --tokens.
-        mean_cosines: Of two tokens of a draw; 0, random directions, converges the slowest.
+        mean_cosines: Mean cosine of two tokens of a draw; 0, random directions, converges the slowest.
         epsilon: Strength of the entropy.
-        products: Entries of all cosine matrices that our method works through in a run; the others do a share of it. Default 1.2 million on
+        products: Entries of all cosine matrices that EET's method computes in a run; the others do a share of it. Default 1.2 million on
             a CPU, 60 million on a GPU.
     """
 
@@ -54,8 +54,10 @@ class MatchingBenchmarkOptions:
 
 @dataclass(frozen=True)
 class MatchingTiming:
-    """One method in one case. pairs_per_s, pairs_per_cpu_s: by the clock and by the process's CPU time, medians. ratio, cpu_ratio: our
-    speed to the method's by either, medians over rounds. error: largest |score - converged float64 POT|.
+    """Results of one method in one case.
+
+    pairs_per_s, pairs_per_cpu_s: by the clock and by the CPU time of the process, medians. ratio, cpu_ratio: EET's speed to the method's by
+    either, medians over rounds. error: largest |score - converged float64 POT|.
     """
 
     method: str
@@ -76,17 +78,17 @@ COLUMNS = (
     Column("mean cosine", "mean_cosine", ".1f"),
     Column("pairs/s", "pairs_per_s", ",.0f"),
     Column("pairs/CPU s", "pairs_per_cpu_s", ",.0f"),
-    Column("ours x", "ratio", ",.1f"),
+    Column("EET x", "ratio", ",.1f"),
     Column("by CPU time", "cpu_ratio", ",.1f"),
     Column("error", "error", ".0e"),
 )
 
 
 def measure(options: MatchingBenchmarkOptions, setup: Setup) -> list[MatchingTiming]:
-    """Every case in turn. RuntimeError where a method is farther than 1e-4 from the converged scores.
+    """Measures every case in turn. RuntimeError where a method is farther than 1e-4 from the converged scores.
 
-    On a GPU the loops over POT stay on the CPU; ours takes its tokens from memory each time, as re-ranking does, and the two batches have
-    them on the GPU already.
+    On a GPU, the loops over POT stay on the CPU. EET's method copies its tokens to the GPU each time, as in re-ranking; the two batched
+    methods have them there already.
     """
     timings: list[MatchingTiming] = []
     for tokens, dims in zip(options.tokens, options.dims, strict=True):
@@ -104,7 +106,7 @@ def _case(
     mean_cosine: float,
     setup: Setup,
 ) -> list[MatchingTiming]:
-    device = setup.device
+    device = setup.device.torch_device
     rng = np.random.default_rng(0)
     most = max(8, (options.products or PRODUCTS[device.type]) // tokens**2)
     # Each query has its own 100 images, as in re-ranking; no image is seen twice.
@@ -120,8 +122,8 @@ def _case(
             break
     methods[POT_BATCH] = _pot_batch(queries, gallery, options.epsilon, device)
     methods[TORCH] = _torch_batch(queries, gallery, options.epsilon, device)
-    methods[OURS] = _ours(queries, gallery, options.epsilon, device, setup.threads)
-    parts = {OURS: pairs, POT_BATCH: pairs[: max(8, most // 16)], TORCH: pairs[: max(8, most // 16)]}
+    methods[EET] = _eet(queries, gallery, options.epsilon, device, setup.threads)
+    parts = {EET: pairs, POT_BATCH: pairs[: max(8, most // 16)], TORCH: pairs[: max(8, most // 16)]}
 
     errors = {name: float(np.abs(method(parts.get(name, few))[: len(few)] - expected).max()) for name, method in methods.items()}
     for name, error in errors.items():
@@ -132,10 +134,10 @@ def _case(
     for _ in range(setup.repeats):
         for name, method in methods.items():
             part = parts.get(name, few)
-            begun = time.perf_counter(), time.process_time()
+            start = time.perf_counter(), time.process_time()
             method(part)
-            clock[name].append((time.perf_counter() - begun[0]) / len(part))
-            cpu[name].append((time.process_time() - begun[1]) / len(part))
+            clock[name].append((time.perf_counter() - start[0]) / len(part))
+            cpu[name].append((time.process_time() - start[1]) / len(part))
 
     return [
         MatchingTiming(
@@ -145,16 +147,16 @@ def _case(
             mean_cosine=mean_cosine,
             pairs_per_s=1 / statistics.median(clock[name]),
             pairs_per_cpu_s=1 / statistics.median(cpu[name]),
-            ratio=median_ratio(clock[name], clock[OURS]),
-            cpu_ratio=median_ratio(cpu[name], cpu[OURS]),
+            ratio=median_ratio(clock[name], clock[EET]),
+            cpu_ratio=median_ratio(cpu[name], cpu[EET]),
             error=errors[name],
         )
-        for name in (OURS, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH)
+        for name in (EET, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH)
     ]
 
 
 def _draw(rng: np.random.Generator, images: int, tokens: int, dims: int, mean_cosine: float) -> np.ndarray:
-    """float16 tokens, nearly of unit length, round a direction that all draws share."""
+    """float16 tokens, nearly of unit length, around a direction that all draws share."""
     noise = rng.standard_normal((images, tokens, dims), dtype=np.float32)
     noise *= (1 - mean_cosine) ** 0.5 / np.linalg.norm(noise, axis=2, keepdims=True)
     return (noise + (mean_cosine / dims) ** 0.5).astype(np.float16)
@@ -166,7 +168,7 @@ def _unit(tokens: np.ndarray) -> np.ndarray:
 
 
 def _pot_loop(queries: np.ndarray, gallery: np.ndarray, epsilon: float, iterations: int, stop: float) -> Callable[[np.ndarray], np.ndarray]:
-    """numpy in float64, one pair after the other, cosine matrices included; scaling the tokens to unit length is not."""
+    """numpy in float64, one pair after another; includes the cosine matrices, not the scaling of tokens to unit length."""
     import ot
 
     even = np.full(queries.shape[1], 1 / queries.shape[1])
@@ -183,7 +185,7 @@ def _pot_loop(queries: np.ndarray, gallery: np.ndarray, epsilon: float, iteratio
 
 
 def _pot_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """torch in float32, all pairs at once; the tokens lie on the device already."""
+    """torch in float32, all pairs at once; the tokens are already on the device."""
     from ot.batch import solve_batch
 
     unit_queries, unit_gallery = (
@@ -201,7 +203,7 @@ def _pot_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, device:
 
 
 def _torch_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """Our scaling loop in torch, all images of a query at once; the tokens lie on the device already."""
+    """The scaling loop of EET in torch, all images of a query at once; the tokens are already on the device."""
     query_tokens, gallery_tokens = (torch.from_numpy(side).to(device) for side in (queries, gallery))
 
     def scores(pairs: np.ndarray) -> np.ndarray:
@@ -216,10 +218,10 @@ def _torch_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, devic
     return scores
 
 
-def _ours(
+def _eet(
     queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device, threads: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Our matching of pairs; the tokens lie in memory."""
+    """EET's matching of pairs; the tokens are in main memory."""
     query_tokens, gallery_tokens = TokenSet(torch.from_numpy(queries)), TokenSet(torch.from_numpy(gallery))
 
     def scores(pairs: np.ndarray) -> np.ndarray:

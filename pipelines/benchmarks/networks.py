@@ -1,4 +1,4 @@
-"""Networks that benchmarks run: random weights, for time does not depend on them."""
+"""Networks of the benchmarks. Weights are random, because time does not depend on them."""
 
 import timm
 from timm.models.vision_transformer import VisionTransformer
@@ -11,7 +11,7 @@ UNPRUNED = PruningSchedule((), ())
 
 
 def timm_vit(backbone: str) -> VisionTransformer:
-    """timm's own, with its fused attention."""
+    """timm's ViT, with its fused attention."""
     return timm.create_model(backbone, pretrained=False, num_classes=NUM_CLASSES)
 
 
@@ -26,9 +26,10 @@ def schedule_of(backbone: str, keep_ratios: tuple[float, ...]) -> PruningSchedul
 
 
 def parsed_schedule(text: str, backbone: str) -> PruningSchedule:
-    """'4:0.7,7:0.7,10:0.7' -> after block 4 a share of 0.7 stays, and so on; with '/8' behind it, of tokens in multiples of 8.
+    """'4:0.7,7:0.7,10:0.7' -> after block 4 a share of 0.7 stays, and so on; with '/8' at the end, tokens are kept in
+    multiples of 8.
 
-    ValueError for other text, and where the backbone is less deep.
+    InputError for other text, and where the backbone has too few blocks.
     """
     stages, slash, multiple = text.partition("/")
     pairs = [stage.split(":") for stage in stages.split(",")]

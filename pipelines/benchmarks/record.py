@@ -1,4 +1,4 @@
-"""What a benchmark leaves: figures, with the machine, the versions and the command beside them, as JSON and as a table."""
+"""Results of a benchmark as JSON and as a table: figures, machine, versions and command."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from eet.errors import InputError
+from pipelines.job.location import with_relative_locations
 from pipelines.job.output import changed_flags
 
 
@@ -24,7 +25,7 @@ class Column(NamedTuple):
     number: str = ""
 
     def shown(self, value: Any) -> str:
-        """A value as text; nothing for None, which was not measured."""
+        """A value as text; empty for None, which means not measured."""
         return "" if value is None else value if isinstance(value, str) else format(value, self.number)
 
 
@@ -32,7 +33,7 @@ Machine = dict[str, str | int]
 
 
 def machine_of(device: torch.device, **more: str | int) -> Machine:
-    """The device that is measured, its driver where it has one, and versions; `more` comes between."""
+    """The measured device, its driver if it has one, `more`, and versions."""
     cuda: Machine = {}
     if device.type == "cuda":
         cuda = {"driver": _driver(), "cuda": str(torch.version.cuda)}
@@ -63,7 +64,7 @@ def machine_line(machine: Mapping[str, str | int]) -> str:
 
 
 def print_rows(columns: Sequence[Column], timings: Sequence[Any], *, heading: bool) -> None:
-    """Rows of a table as soon as they are known, under headings where they are the first."""
+    """Prints rows of a table, with headings before the first."""
     headings = [column.heading for column in columns]
     rows = [[column.shown(getattr(timing, column.name)) for column in columns] for timing in timings]
     widths = [max(10, *map(len, texts)) for texts in zip(headings, *rows, strict=True)]
@@ -72,19 +73,19 @@ def print_rows(columns: Sequence[Column], timings: Sequence[Any], *, heading: bo
 
 
 def write_record(path: str, what: str, machine: Machine, config: Any, timings: Sequence[Any]) -> None:
-    """JSON of all that `markdown_table` shows, and the config beside it."""
+    """Writes all that `markdown_table` shows, and the config, as JSON."""
     record = {
         "what": what,
         "command": command_of(config),
         "machine": machine,
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(with_relative_locations(config)),
         "timings": [dataclasses.asdict(timing) for timing in timings],
     }
     Path(path).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def read_record(path: str) -> dict[str, Any]:
-    """ValueError where the file is none that `write_record` wrote."""
+    """Reads a file that `write_record` wrote. InputError for any other file."""
     try:
         record = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
@@ -96,7 +97,7 @@ def read_record(path: str) -> dict[str, Any]:
 
 
 def markdown_table(record: Mapping[str, Any], columns: Sequence[Column]) -> str:
-    """The command, where it ran, and the figures."""
+    """Markdown: the command, the machine, and a table of the figures."""
     timings = record["timings"]
     text = [all(isinstance(timing[column.name], str) for timing in timings) for column in columns]
     lines = [
@@ -112,7 +113,10 @@ def markdown_table(record: Mapping[str, Any], columns: Sequence[Column]) -> str:
 
 
 def command_of(config: Any) -> str:
-    """The command line of a benchmark: every flag that is not at its default, but for where the figures go."""
+    """The command line of a benchmark: all flags that are not at their default, except the output files.
+
+    A location is shown as it was given, or from the working directory where it lies below it.
+    """
     flags = [
         f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
         for name, value in changed_flags(config).items()

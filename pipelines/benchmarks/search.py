@@ -1,4 +1,4 @@
-"""`eet benchmark search`: exact Hamming search beside FAISS's flat index, in one process with the same threads, interleaved, checked."""
+"""`eet benchmark search`: exact Hamming search and FAISS's flat index in one process with the same threads, interleaved, checked."""
 
 import resource
 import statistics
@@ -23,17 +23,17 @@ from pipelines.job.location import LOCATION
 
 @dataclass(kw_only=True)
 class SearchBenchmarkOptions:
-    """What is searched.
+    """Cases of the benchmark.
 
     Attributes:
         sizes: Numbers of codes.
         bits: Lengths of codes.
-        draws: clustered draws a code as trained ones are (one of 200 target codes with a share of its bits flipped), uniform anything.
+        draws: clustered: codes like those of trained networks (one of 200 target codes, with some bits flipped); uniform: any code.
         flip_share: Share of a target code's bits that a clustered code has flipped, on average.
-        gallery: Gallery that clustered codes follow instead: its labels, how many items each has, and how often each bit is 1 in it.
-        queries: Queries in a search, drawn as the codes are.
-        k: Items wanted.
-        plot: PNG file for a figure of the time of a query over the number of codes, ours beside FAISS's.
+        gallery: Gallery that clustered codes follow instead: the sizes of its labels, and how often each bit is 1 in each label.
+        queries: Queries of a search, drawn like the codes.
+        k: Items for each query.
+        plot: PNG file for a figure of the time of a query over the number of codes, for EET and FAISS.
     """
 
     sizes: tuple[int, ...] = (1_000_000,)
@@ -60,8 +60,10 @@ class SearchBenchmarkOptions:
 
 @dataclass(frozen=True)
 class SearchTiming:
-    """One case. ms: of a query, median. ratio: FAISS's time to ours, median over rounds. memory: bytes that the index holds to those of
-    codes and 8-byte ids. Without FAISS's time where it has no such search: on a GPU, more than 2,048 items of a query.
+    """Results of one case.
+
+    ms: of a query, median. ratio: FAISS's time to EET's, median over rounds. memory: bytes of the index to those of codes and 8-byte ids.
+    FAISS's time is None where it has no such search: on a GPU, more than 2,048 items for a query.
     """
 
     bits: int
@@ -82,9 +84,9 @@ COLUMNS = (
     Column("draw", "draw"),
     Column("codes", "size", ",d"),
     Column("searched", "distinct", ",d"),
-    Column("ours, ms a query", "ours_ms", ".3f"),
+    Column("EET, ms a query", "ours_ms", ".3f"),
     Column("FAISS, ms a query", "faiss_ms", ".3f"),
-    Column("FAISS / ours", "ratio", ",.1f"),
+    Column("FAISS / EET", "ratio", ",.1f"),
     Column("build, s", "build_s", ".2f"),
     Column("FAISS, s", "faiss_build_s", ".2f"),
     Column("memory", "memory", ".2f"),
@@ -92,16 +94,18 @@ COLUMNS = (
 )
 
 FAISS_MOST_ON_GPU = 2048
-"""Items of a query that FAISS's GPU index finds at most."""
+"""Most items that FAISS's GPU index finds for a query."""
 
 
 def measure(options: SearchBenchmarkOptions, setup: Setup) -> list[SearchTiming]:
-    """Every case in turn. ValueError where the gallery to follow has other bits, and for a GPU where FAISS has none. RuntimeError where
-    the two disagree on a distance.
+    """Measures every case in turn.
+
+    InputError where the gallery to follow has other bits, and for a GPU that FAISS does not support. RuntimeError where the two disagree on
+    a distance.
     """
     import faiss
 
-    if setup.on_gpu and not hasattr(faiss, "GpuIndexBinaryFlat"):
+    if setup.device.on_gpu and not hasattr(faiss, "GpuIndexBinaryFlat"):
         raise InputError("the faiss that is installed has no GPU indexes (faiss-cpu): install faiss-gpu, or use --device cpu")
     clusters = _followed(options)
     faiss.omp_set_num_threads(setup.threads)
@@ -131,7 +135,7 @@ def _followed(options: SearchBenchmarkOptions) -> Clusters | None:
 
 
 def time_plots(timings: list[SearchTiming]) -> dict[str, dict[str, tuple[list[int], list[float], list[float]]]]:
-    """The timings as `search_time_figure` takes them: a plot for each length of code, a name for each draw."""
+    """The timings in the form of `search_time_figure`: a plot for each length of code, a name for each draw."""
     plots: dict[str, dict[str, tuple[list[int], list[float], list[float]]]] = {}
     for timing in sorted(timings, key=lambda timing: (timing.bits, timing.size)):
         sizes, ours_ms, faiss_ms = plots.setdefault(f"{timing.bits} bits", {}).setdefault(timing.draw, ([], [], []))
@@ -152,7 +156,7 @@ def _case(
     *,
     faiss: Any,
 ) -> SearchTiming:
-    device, threads = setup.device, setup.threads
+    device, threads = setup.device.torch_device, setup.threads
     rng = np.random.default_rng(0)
     if draw == "uniform":
         codes, queries = (draw_uniform(rng, number, bits) for number in (size, options.queries))
@@ -160,38 +164,38 @@ def _case(
         clusters = clusters or Clusters.around_targets(rng, bits, options.flip_share)
         codes, queries = (clusters.draw(rng, number) for number in (size, options.queries))
     started = time.perf_counter()
-    ours = HammingIndex.build(codes, num_bits=bits)
+    index = HammingIndex.build(codes, num_bits=bits)
     built = time.perf_counter()
-    beside_faiss = device.type == "cpu" or options.k <= FAISS_MOST_ON_GPU
-    theirs = _faiss_index(faiss, bits, device if beside_faiss else torch.device("cpu"))
-    theirs.add(codes)
+    with_faiss = device.type == "cpu" or options.k <= FAISS_MOST_ON_GPU
+    faiss_index = _faiss_index(faiss, bits, device if with_faiss else torch.device("cpu"))
+    faiss_index.add(codes)
     added = time.perf_counter()
-    searches: dict[str, Callable[[], Any]] = {"ours": lambda: ours.search(queries, options.k, device=str(device), threads=threads)}
-    if beside_faiss:
-        searches["faiss"] = lambda: theirs.search(queries, options.k)
-    ours.search(queries[:1], options.k, device=str(device))  # compiles
-    if not np.array_equal(np.sort(theirs.search(queries, options.k)[0], axis=1), searches["ours"]()[0]):
+    searches: dict[str, Callable[[], Any]] = {"eet": lambda: index.search(queries, options.k, device=str(device), threads=threads)}
+    if with_faiss:
+        searches["faiss"] = lambda: faiss_index.search(queries, options.k)
+    index.search(queries[:1], options.k, device=str(device))  # compiles
+    if not np.array_equal(np.sort(faiss_index.search(queries, options.k)[0], axis=1), searches["eet"]()[0]):
         raise RuntimeError(f"{size} {draw} codes of {bits} bits: distances differ from FAISS's")
-    # Both have run, and hand their answer to the CPU, so that a call ends when it returns.
+    # Both have run once. They return results on the CPU, so a call is complete when it returns.
     seconds = interleaved_seconds(searches, repeats=setup.repeats, warm_ups=0)
     per_query = {name: statistics.median(values) / options.queries * 1e3 for name, values in seconds.items()}
     return SearchTiming(
         bits=bits,
         draw=draw,
         size=size,
-        distinct=ours.num_codes,
-        ours_ms=per_query["ours"],
+        distinct=index.num_codes,
+        ours_ms=per_query["eet"],
         faiss_ms=per_query.get("faiss"),
-        ratio=median_ratio(seconds["faiss"], seconds["ours"]) if beside_faiss else None,
+        ratio=median_ratio(seconds["faiss"], seconds["eet"]) if with_faiss else None,
         build_s=built - started,
-        faiss_build_s=added - built if beside_faiss else None,
-        memory=ours.nbytes / (size * (bits // 8 + 8)),
+        faiss_build_s=added - built if with_faiss else None,
+        memory=index.nbytes / (size * (bits // 8 + 8)),
         peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
 
 
 def _faiss_index(faiss: Any, bits: int, device: torch.device) -> Any:
-    """FAISS's flat index; one on a GPU keeps the resources that it works with."""
+    """FAISS's flat index; on a GPU it keeps a reference to its resources."""
     if device.type == "cpu":
         return faiss.IndexBinaryFlat(bits)
     resources = faiss.StandardGpuResources()
@@ -201,7 +205,7 @@ def _faiss_index(faiss: Any, bits: int, device: torch.device) -> Any:
 
 
 def _problems(options: SearchBenchmarkOptions, setup: Setup) -> list[str]:
-    if options.plot is None or not setup.on_gpu or options.k <= FAISS_MOST_ON_GPU:
+    if options.plot is None or not setup.device.on_gpu or options.k <= FAISS_MOST_ON_GPU:
         return []
     return [f"--search.plot: FAISS's GPU index finds no more than {FAISS_MOST_ON_GPU} items of a query, so there is nothing to draw"]
 

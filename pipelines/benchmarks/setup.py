@@ -1,11 +1,10 @@
-"""What a benchmark is, and what all of them are given."""
+"""The interface of a benchmark, and the options that all share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from eet.device import Device
 from pipelines.benchmarks.record import Column, Machine
 
 
@@ -14,30 +13,20 @@ class Setup:
     """Where and how often a benchmark measures.
 
     Attributes:
-        device: that is measured.
+        device: that is measured, and the precision of networks on it.
         threads: of the CPU.
         repeats: timed runs of each method.
-        precision: auto, fp32 or bf16; auto is bf16 on CUDA.
         backbone: timm ViT, with random weights.
-        keep_ratios: of the student, one a stage.
-        address: of the Ray cluster, for what runs on one; None for the default.
+        keep_ratios: of the student, one for each stage.
+        address: of the Ray cluster, if one is used; None for the default.
     """
 
-    device: torch.device
+    device: Device
     threads: int
     repeats: int
-    precision: str
     backbone: str
     keep_ratios: tuple[float, ...]
     address: str | None = None
-
-    @property
-    def bf16(self) -> bool:
-        return self.precision == "bf16" or (self.precision == "auto" and self.device.type == "cuda")
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
 
 
 @dataclass(frozen=True)
@@ -46,10 +35,10 @@ class Benchmark:
 
     Attributes:
         columns: of its table.
-        measure: (options, setup) -> one timing a row.
-        planned: (options, setup) -> what a run would measure, for a dry run.
-        versions: setup -> versions of what is compared, and the precision.
-        problems: (options, setup) -> what is impossible, beyond what the options say themselves.
+        measure: (options, setup) -> timings, one for each row.
+        planned: (options, setup) -> description of what a run would measure, for a dry run.
+        versions: setup -> versions of the compared programs, and the precision.
+        problems: (options, setup) -> impossible combinations of options and setup.
     """
 
     columns: Sequence[Column]
@@ -60,7 +49,7 @@ class Benchmark:
 
 
 def network_versions(setup: Setup) -> Machine:
-    """Of benchmarks of networks."""
+    """Versions and precision for benchmarks of networks."""
     import timm
 
-    return {"precision": "bf16" if setup.bf16 else "fp32", "timm": timm.__version__}
+    return {"precision": setup.device.precision, "timm": timm.__version__}

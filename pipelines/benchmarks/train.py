@@ -1,6 +1,5 @@
-"""`eet benchmark train`: images/s of a training step, ours beside timm's ViT under its labels alone, interleaved."""
+"""`eet benchmark train`: images/s of a training step of EET, compared with timm's ViT on labels alone, interleaved."""
 
-import functools
 import statistics
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eet.device import Device
 from eet.distillation import DistillationObjective, HashingObjective
 from eet.training import FitSettings
 from pipelines.benchmarks.networks import NUM_BITS, NUM_CLASSES, UNPRUNED, schedule_of, student_of, timm_vit
@@ -20,11 +20,11 @@ PEER, TEACHER, STAGED, JOINT = "timm, labels alone", "teacher", "student, traine
 
 @dataclass(kw_only=True)
 class TrainBenchmarkOptions:
-    """What is trained: random images on the device, so that reading them is not timed.
+    """Options of the benchmark. Images are random and on the device, so that reading is not timed.
 
     Attributes:
-        batch_size: Images of a step; a CPU takes them a few at a time, as a training does.
-        compile: Run every objective, timm's too, through torch.compile.
+        batch_size: Images of a step; a CPU processes a few at a time, as in a training.
+        compile: Run all objectives, including timm's, through torch.compile.
     """
 
     batch_size: int = 64
@@ -36,8 +36,10 @@ class TrainBenchmarkOptions:
 
 @dataclass(frozen=True)
 class TrainTiming:
-    """One objective. ms: median of a step (forward, backward, update). ratio: to timm's in the same round, median. peak_gb: GPU memory that
-    torch held at most during a step, weights of all objectives included; None on a CPU.
+    """Results of one objective.
+
+    ms: median of a step (forward, backward, update). ratio: to timm's in the same round, median. peak_gb: highest GPU memory of torch in a
+    step, weights of all objectives included; None on a CPU.
     """
 
     method: str
@@ -70,7 +72,7 @@ class Classification(nn.Module):
 
 
 class _Total(nn.Module):
-    """One of our objectives, of its losses the total."""
+    """An objective of EET, reduced to its total loss."""
 
     def __init__(self, objective: nn.Module) -> None:
         super().__init__()
@@ -81,8 +83,8 @@ class _Total(nn.Module):
 
 
 def measure(options: TrainBenchmarkOptions, setup: Setup) -> list[TrainTiming]:
-    """Steps of every objective in turn, with SGD as published."""
-    backbone, device = setup.backbone, setup.device
+    """Measures steps of every objective in turn, with SGD as published."""
+    backbone, device = setup.backbone, setup.device.torch_device
     schedule = schedule_of(backbone, setup.keep_ratios)
     generator = torch.Generator().manual_seed(0)
     codes_Cb = torch.randint(0, 2, (NUM_CLASSES, NUM_BITS), generator=generator).mul_(2).sub_(1)
@@ -97,7 +99,7 @@ def measure(options: TrainBenchmarkOptions, setup: Setup) -> list[TrainTiming]:
     labels = torch.randint(0, NUM_CLASSES, (options.batch_size,), generator=generator).to(device)
     micro = FitSettings(batch_size=options.batch_size).micro_batch(options.batch_size, device.type)
     steps = {
-        name: Step(objective.train().to(device), images, labels, micro=micro, bf16=setup.bf16, compiled=options.compile)
+        name: Step(objective.train().to(device), images, labels, micro=micro, device=setup.device, compiled=options.compile)
         for name, objective in objectives.items()
     }
     seconds = interleaved_seconds({name: step.run for name, step in steps.items()}, repeats=setup.repeats, device=device)
@@ -114,16 +116,16 @@ def measure(options: TrainBenchmarkOptions, setup: Setup) -> list[TrainTiming]:
 class Step:
     """A step of one objective over the same images."""
 
-    def __init__(self, objective: nn.Module, images: Tensor, labels: Tensor, *, micro: int, bf16: bool, compiled: bool) -> None:
+    def __init__(self, objective: nn.Module, images: Tensor, labels: Tensor, *, micro: int, device: Device, compiled: bool) -> None:
         self.optimizer = torch.optim.SGD([weight for weight in objective.parameters() if weight.requires_grad], lr=1e-4, momentum=0.9)
         self.forward = torch.compile(objective, dynamic=False) if compiled else objective
         self.batch_size = len(images)
         self.parts = list(zip(images.split(micro), labels.split(micro), strict=True))
-        self.autocast = functools.partial(torch.autocast, images.device.type, torch.bfloat16, enabled=bf16)
+        self.device = device
 
     def run(self) -> None:
         for images, labels in self.parts:
-            with self.autocast():
+            with self.device.autocast():
                 loss = self.forward(images, labels)
             (loss * (len(images) / self.batch_size)).backward()
         self.optimizer.step()

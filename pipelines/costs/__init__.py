@@ -1,1 +1,1 @@
-"""What a network or a matching costs."""
+"""The cost of a network or a matching."""

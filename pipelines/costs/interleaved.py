@@ -1,4 +1,4 @@
-"""Timing several calls in turn, so that a change of the machine's speed meets all alike."""
+"""Timing several calls in turn, so that changes of the machine's speed affect all of them."""
 
 import statistics
 import time
@@ -13,9 +13,16 @@ _Name = TypeVar("_Name")
 def interleaved_seconds(
     calls: Mapping[_Name, Callable[[], Any]], *, repeats: int, device: torch.device | None = None, warm_ups: int = 2
 ) -> dict[_Name, list[float]]:
-    """Seconds of every call in turn, `repeats` times over behind so many rounds of warm-up.
+    """Times every call in turn, `repeats` times after `warm_ups` rounds of warm-up.
 
-    device: where the calls work, where that is not the CPU: a call has ended when the device has.
+    Args:
+        calls: name -> call.
+        repeats: timed rounds.
+        device: device that the calls use; a call ends when its work on the device is complete. None for the CPU.
+        warm_ups: rounds that are not timed.
+
+    Returns:
+        name -> seconds of each round.
     """
     seconds: dict[_Name, list[float]] = {name: [] for name in calls}
     for repeat in range(-warm_ups, repeats):
@@ -30,7 +37,7 @@ def interleaved_seconds(
 
 
 def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
-    """The median of the ratios within each round, not the ratio of medians: a slow spell of the machine cancels."""
+    """The median of the ratios within each round, not the ratio of medians: slow phases of the machine cancel."""
     return statistics.median(value / other for value, other in zip(values, others, strict=True))
 
 

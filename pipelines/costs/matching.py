@@ -1,4 +1,4 @@
-"""What re-ranking costs: milliseconds a query."""
+"""The cost of re-ranking: milliseconds per query."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +19,11 @@ SAMPLE_PAIRS, REPEATS = 800, 7
 
 
 def ms_per_query(hits: pa.Table, configs: Mapping[str, RerankConfig], *, threads: int) -> dict[str, float]:
-    """Milliseconds a query of each re-ranking, {name: config} -> {name: median}, on the CPU with so many threads, reading not included.
+    """Milliseconds per query of each re-ranking, {name: config} -> {name: median}, on the CPU with `threads` threads, without reading.
 
-    Timed is the scoring of about 800 pairs, whose rows are in memory: the first hits of queries that are spread evenly over those of
-    `hits`. Re-rankings that differ in the weight alone, which scoring does not know, are timed once; the rest in turn, so that what else
-    the machine does meets all alike. configs: one or more, of the same galleries.
+    It times the scoring of about 800 pairs in memory: the first hits of queries spread evenly over `hits`. Re-rankings that differ only in
+    the weight, which does not affect scoring, are timed once; the others in turn, so that changes of the machine's speed affect all of
+    them. configs: one or more, for the same galleries.
     """
     torch.set_num_threads(threads)
     gallery, queries = open_galleries(next(iter(configs.values())))
@@ -46,13 +46,13 @@ def ms_per_query(hits: pa.Table, configs: Mapping[str, RerankConfig], *, threads
 
 
 def _sample(hits: pa.Table, num_queries: int) -> pa.Table:
-    """The hits of so many queries, one at least."""
+    """The hits of `num_queries` queries, at least one."""
     ids = spread_queries(hits, max(1, num_queries))
     return hits.filter(pc.is_in(hits["query_id"], value_set=pa.array(ids, pa.string())))
 
 
 class _HeldPairs(NamedTuple):
-    """Pairs with all that is needed to score them."""
+    """Pairs with all data needed to score them."""
 
     rows: pa.Table
     pairs: PartPairs

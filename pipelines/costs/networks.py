@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds, bytes a row of its gallery takes, time."""
+"""The cost of a network: multiply-adds, bytes per row of its gallery, time."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from eet.device import Device
 from eet.gallery import model_schema
 from eet.vit import Student, load_bundle
 from pipelines.costs.interleaved import interleaved_seconds
@@ -23,8 +24,8 @@ def gmacs_per_image(call: Callable[[torch.Tensor], Any], size: tuple[int, int], 
 
 
 def student_costs(student: Student) -> dict[str, float]:
-    """What is counted, not timed: 'gmacs' of hashing an image, 'code_bytes' of its code, 'row_bytes' of code, kept tokens, positions and
-    mass, as `eet encode --tokens` stores them (ids and labels, the same for all, left out).
+    """The counted costs: 'gmacs' of hashing an image; 'code_bytes' of its code; 'row_bytes' of code, kept tokens, positions and mass, as
+    stored by `eet encode --tokens` (without ids and labels, which are the same for all models).
     """
     device = next(student.parameters()).device
     with torch.inference_mode():
@@ -38,11 +39,11 @@ def student_costs(student: Student) -> dict[str, float]:
 
 
 def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float]:
-    """Milliseconds an image of each bundle, {name: path} -> {name: median}: batches of 8, CUDA in bf16 where there is one.
+    """Milliseconds per image of each bundle, {name: path} -> {name: median}, in batches of 8; on CUDA in bf16 if there is a GPU.
 
-    Networks that differ in their weights alone are timed once; the rest in turn, so that what else the machine does meets all alike.
+    Networks that differ only in their weights are timed once; the others in turn, so that changes of the machine's speed affect all.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = Device.of()
     torch.set_num_threads(threads)
     kinds: dict[str, str] = {}
     networks: dict[str, Student] = {}
@@ -50,23 +51,23 @@ def latencies_ms(bundles: Mapping[str, str], *, threads: int) -> dict[str, float
         student = load_bundle(path)
         kinds[name] = _architecture(student)
         if kinds[name] not in networks:
-            networks[kinds[name]] = student.to(device)
+            networks[kinds[name]] = student.to(device.torch_device)
     medians: dict[str, float] = {}
     sizes = {network.preprocessing.image_size for network in networks.values()}
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for size in sorted(sizes):  # one batch goes through all networks of its size
-            images = torch.randn(LATENCY_BATCH, 3, *size, device=device)
+    with torch.inference_mode(), device.autocast():
+        for size in sorted(sizes):  # all networks of one input size take the same batch
+            images = torch.randn(LATENCY_BATCH, 3, *size, device=device.torch_device)
             calls = {
                 kind: functools.partial(network, images, tokens=False)
                 for kind, network in networks.items()
                 if network.preprocessing.image_size == size
             }
-            seconds = interleaved_seconds(calls, repeats=LATENCY_REPEATS, device=device)
+            seconds = interleaved_seconds(calls, repeats=LATENCY_REPEATS, device=device.torch_device)
             medians |= {kind: sorted(times)[len(times) // 2] * 1e3 / LATENCY_BATCH for kind, times in seconds.items()}
     return {name: medians[kind] for name, kind in kinds.items()}
 
 
 def _architecture(student: Student) -> str:
-    """Text that is equal for two students of equal latency: what they are built from, not their weights."""
+    """A key that is equal for students of equal latency: their architecture, without the weights."""
     size = student.preprocessing.image_size
     return f"{student.backbone} {student.backbone_options} {student.schedule} {size} {student.num_classes} {student.num_bits}"

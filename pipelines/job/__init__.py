@@ -1,1 +1,1 @@
-"""What every job has: options, output, tracking, cluster, progress, errors, environment."""
+"""Shared parts of all jobs: options, output, tracking, cluster, progress, errors, environment."""

@@ -1,4 +1,4 @@
-"""Connecting to Ray, what the cluster has, and what a worker's share of it is."""
+"""Connecting to Ray, the resources of the cluster, and the share of a worker."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,17 @@ import ray
 from eet.errors import InputError
 
 NODE_WAIT_S = 1800
-"""How long a job waits for the first node of a cluster that has none. A cloud's node is ready after minutes."""
+"""Seconds that a job waits for the first node of a cluster without nodes. A cloud node takes minutes to start."""
 
 MiB = 2**20
 WORKER_MEMORY = 1024 * MiB
-"""What a worker holds before its model and its images: Python, Ray, torch and their buffers (1.4 GiB was measured of one that encodes with
+"""Memory of a worker without its model and images: Python, Ray, torch and their buffers (1.4 GiB was measured for one that encodes with
 a small model on a CPU, of which the images are a part)."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """Whole CPUs and GPUs of a living node, and the bytes that Ray may promise of its memory; 0 where that is not known."""
+    """Whole CPUs and GPUs of a living node, and the bytes of memory that Ray may reserve; 0 where unknown."""
 
     cpus: int
     gpus: int
@@ -30,11 +30,11 @@ class Node:
 
 @dataclass(frozen=True)
 class ClusterResources:
-    """The nodes that take work."""
+    """The nodes that accept work."""
 
     nodes: tuple[Node, ...]
     grows: bool = False
-    """Whether an autoscaler may add nodes like these: a cluster that was joined, not one started here."""
+    """Whether an autoscaler may add nodes: true for an existing cluster, false for one started by this job."""
 
     @property
     def gpus(self) -> int:
@@ -48,8 +48,8 @@ class ClusterResources:
         """The most whole CPUs that each of `workers` can have at once, every one on a single node (with its share of a GPU, where the
         cluster has any).
 
-        Ray waits for ever for a worker that fits no node, so ValueError where not all of them fit; on a cluster that grows, as many as
-        fit one of its nodes, and Ray asks for more nodes.
+        Ray waits forever for a worker that fits no node, so it is an InputError if not all of them fit. On a cluster that grows, it is the
+        number for one node, and Ray asks for more nodes.
         """
         gpus = gpus_per_worker if self.gpus else 0
         share = largest_share(self.nodes, workers, gpus=gpus)
@@ -64,18 +64,18 @@ class ClusterResources:
         return share
 
     def too_small(self, workers: int, advice: str) -> InputError:
-        """The error that so many workers do not fit."""
+        """The error that `workers` workers do not fit."""
         has = f"{len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs"
         return InputError(f"{workers} workers do not fit the cluster of {has}: {advice}")
 
 
 def places(nodes: Sequence[Node], *, cpus: int, gpus: float) -> int:
-    """How many workers of so many CPUs and GPUs (a share of one, or 0 for none) the nodes hold at once, every one on a single node."""
+    """Number of workers that the nodes hold at once, each with `cpus` and `gpus` (a share of one, or 0) on a single node."""
     return sum(min(node.cpus // cpus, int(node.gpus / gpus + 1e-9)) if gpus else node.cpus // cpus for node in nodes)
 
 
 def largest_share(nodes: Sequence[Node], workers: int, *, gpus: float) -> int | None:
-    """The greatest number of CPUs, 1 or more, with which `workers` fit on the nodes, each with so many GPUs; None for none."""
+    """The largest number of CPUs per worker, 1 or more, with which `workers` fit on the nodes; None if they do not fit."""
     for share in range(max((node.cpus for node in nodes), default=0), 0, -1):
         if places(nodes, cpus=share, gpus=gpus) >= workers:
             return share
@@ -84,7 +84,7 @@ def largest_share(nodes: Sequence[Node], workers: int, *, gpus: float) -> int | 
 
 @dataclass(frozen=True)
 class WorkerNeed:
-    """What a user asks for a worker; None for what the nodes of the cluster suggest. cpus: reserved, and threads. gpus: 0, 1 or a share."""
+    """Resources that a user requests for a worker; None for a default by the nodes. cpus: reserved, also threads. gpus: 0, 1 or a share."""
 
     cpus: int | None = None
     gpus: float | None = None
@@ -94,14 +94,20 @@ class WorkerNeed:
         if self.cpus is not None and self.cpus < 1:
             found.append(f"--cpus_per_worker {self.cpus}: use 1 or more")
         if self.gpus is not None and not 0 <= self.gpus <= 1:
-            found.append(f"--gpus_per_worker {self.gpus}: use 0 (none), 1, or a share of one between them")
+            found.append(f"--gpus_per_worker {self.gpus}: use 0 (none), 1, or a fraction between them")
         return found
 
 
 class ActorPool(NamedTuple):
-    """Actors of a Ray Data job: `workers` at most, of which `initial` are asked for at once.
+    """Actors of a Ray Data job.
 
-    cpus, gpus, memory (bytes): reserved by each, memory 0 for none; threads: that each may use.
+    Attributes:
+        workers: most actors.
+        initial: actors requested at the start.
+        cpus: reserved by each actor.
+        threads: used by each actor.
+        gpus: reserved by each actor.
+        memory: bytes reserved by each actor; 0 for none.
     """
 
     workers: int
@@ -117,10 +123,20 @@ class ActorPool(NamedTuple):
 
 
 def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None, need: WorkerNeed, *, memory: int) -> ActorPool:
-    """One actor a GPU, or a node on a cluster without, or as many as asked; no more than tasks. memory: bytes that each needs.
+    """Chooses the actors of a job: `asked`, or one for each GPU, or one for each node of a cluster without GPUs; at most one per task.
 
-    On a cluster that may grow and where no number is asked, an actor a task: those that have no node yet make the cluster grow, as far as
-    its configuration allows, which Ray lets nobody read.
+    On a cluster that grows, if no number is asked, there is one actor for each task: actors without a node make the cluster grow, as far as
+    its configuration allows, which Ray does not expose.
+
+    Args:
+        resources: of the cluster.
+        num_tasks: number of tasks.
+        asked: number of actors that the user requests, or None.
+        need: resources of an actor that the user requests.
+        memory: bytes that an actor needs.
+
+    Raises:
+        InputError: the actors do not fit the cluster.
     """
     gpus = (1.0 if resources.gpus else 0.0) if need.gpus is None else need.gpus
     here = int(resources.gpus / gpus + 1e-9) if gpus else len(resources.nodes)
@@ -130,9 +146,9 @@ def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None, n
     fit = places(resources.nodes, cpus=share, gpus=gpus)
     if fit < now and not resources.grows:
         raise resources.too_small(now, f"{fit} of {share} CPUs and {gpus:g} GPUs do")
-    # A CPU beside each is left to Ray Data, unless the user said how many, or an open-ended pool would put a second actor there.
+    # One CPU per actor is left for Ray Data; not if the user gave a number, or if an open-ended pool would put a second actor there.
     cpus = share if need.cpus or open_ended else max(1, share - 1)
-    # Where nodes are to come, no memory is asked: many a configuration says none of its node types, and such nodes would never be started.
+    # If nodes are still to come, no memory is requested: many configurations declare none, and such nodes would never be started.
     memory = 0 if open_ended or fit < now else _affordable(resources.nodes, memory, cpus=cpus, gpus=gpus)
     return ActorPool(
         workers=num_tasks if open_ended else now,
@@ -145,15 +161,15 @@ def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None, n
 
 
 def _affordable(nodes: Sequence[Node], memory: int, *, cpus: int, gpus: float) -> int:
-    """`memory`, or less where a node could then not hold as many workers as its CPUs and GPUs do: a wrong guess never keeps a node idle."""
+    """`memory`, or less if a node could otherwise not hold as many workers as its CPUs and GPUs allow."""
     held = [(node.memory, places([node], cpus=cpus, gpus=gpus)) for node in nodes]
     return min([memory, *(total * 9 // 10 // workers for total, workers in held if total and workers)])
 
 
 def shard_memory(nodes: Sequence[Node], memory: int, shards: int) -> int:
-    """`memory` bytes a shard, or less where half of the smallest node would not hold its part of the shards.
+    """`memory` bytes for each shard, or less if half of the smallest node could not hold its part of the shards.
 
-    Half, so that the shards of a lost node find place on the others. 0, which is no demand, where no node is up.
+    Half, so that the shards of a lost node fit on the others. 0, which means no reservation, if no node is running.
     """
     known = [node.memory for node in nodes if node.memory]
     return min([memory, *(total // 2 // -(-shards // len(known)) for total in known)]) if known else 0
@@ -161,13 +177,13 @@ def shard_memory(nodes: Sequence[Node], memory: int, shards: int) -> int:
 
 @contextmanager
 def connected(address: str) -> Iterator[ClusterResources]:
-    """A connection to the Ray cluster at `address`; 'local' starts one on this machine and ends it after.
+    """A connection to the Ray cluster at `address`; 'local' starts one on this machine and stops it afterwards.
 
-    A session that is connected already (tests, a sweep's trial) is used as it is and left open.
-    ValueError where nothing answers at the address.
+    An existing connection (tests, a trial of a sweep) is reused and left open.
+    InputError where nothing answers at the address.
     """
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         try:
             if address == "local":
                 ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -178,14 +194,14 @@ def connected(address: str) -> Iterator[ClusterResources]:
     try:
         yield cluster_resources(grows=address != "local")
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 
 def with_nodes(resources: ClusterResources, need: WorkerNeed) -> ClusterResources:
-    """The cluster once it has a node by which a worker's size can be chosen: a cluster that grows and has none is asked for one.
+    """The cluster with at least one node, which is needed to choose the size of a worker. A growing cluster without nodes is asked for one.
 
-    InputError where none has come after half an hour. Where the need is known, nothing is waited for.
+    InputError if none has started after half an hour. If the need is given, the function does not wait.
     """
     has_gpus = resources.gpus or not need.gpus
     if not resources.grows or (resources.nodes and has_gpus) or (need.cpus and need.gpus is not None):
@@ -200,11 +216,11 @@ def with_nodes(resources: ClusterResources, need: WorkerNeed) -> ClusterResource
 
 
 def _nothing() -> None:
-    """Needs a CPU, and so a node."""
+    """A task that needs a CPU, and so a node."""
 
 
 def cluster_resources(*, grows: bool) -> ClusterResources:
-    """Of the connected cluster; the head takes no part where it has no CPU."""
+    """Resources of the connected cluster. A head without CPUs is not counted."""
     totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = (Node(int(total.get("CPU", 0)), int(total.get("GPU", 0)), int(total.get("memory", 0))) for total in totals)
     return ClusterResources(tuple(node for node in nodes if node.cpus), grows)

@@ -3,12 +3,12 @@
 import os
 import warnings
 
-# Read when torch is loaded. Threads of the network that wait for each other would spin, and take their cores from those that decode.
+# Read when torch is loaded. Without it, waiting threads of the network would spin, and take CPU time from decoding threads.
 SLEEPING_THREADS = {"OMP_WAIT_POLICY": "passive"}
 
 
 def set_environment() -> None:
-    """Nothing calls home, libraries' chatter stays out of the output, and threads that wait sleep; a set variable is left as it is."""
+    """Disables telemetry and verbose output of libraries, and lets waiting threads sleep. Variables that are already set are kept."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",

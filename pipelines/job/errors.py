@@ -4,4 +4,4 @@ from eet.errors import EetError
 
 
 class JobFailed(EetError):
-    """A job that ended early, with one clear message for the user."""
+    """A job ended early. The message gives the reason and what to do."""

@@ -1,9 +1,10 @@
-"""Which options are locations, and how a job takes them: a local path from the root of the file system, whatever folder it was given in.
+"""Options that are locations. A job converts local paths to absolute ones.
 
-Ray's workers have another working directory than the job, and so may who repeats the job from its config, or reads its output later.
+Ray's workers have another working directory than the job; so may a user who repeats the job from its config, or reads its output later.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,25 +14,58 @@ _KEY = "location"
 LOCATION: Mapping[str, Any] = {_KEY: ()}
 """Metadata of a dataclass field that is a path or a URI, or several: `field(metadata=LOCATION)`."""
 WEIGHTS: Mapping[str, Any] = {_KEY: ("timm", "none")}
-"""The same of weights, which may also be one of two words."""
+"""The same for weights, which may also be 'timm' or 'none'."""
 
 Config = TypeVar("Config")
 
 
 def with_absolute_locations(config: Config) -> Config:
     """The same config, or group of options, with every local path in it absolute; groups in it too. URIs stay."""
+    return _with_locations(config, absolute)
+
+
+def with_relative_locations(config: Config) -> Config:
+    """The same with every local path that lies below the working directory relative to it; other locations stay as given.
+
+    For what others read: no path of this machine that need not be there.
+    """
+    return _with_locations(config, _relative)
+
+
+def absolute_values(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of a config of the same job, such as an earlier one that was read from YAML: every local path in them absolute."""
+    changed = dict(values)
+    for entry in fields(config):
+        group = getattr(config, entry.name)
+        if entry.name not in values:
+            continue
+        if is_dataclass(group) and not isinstance(group, type):
+            changed[entry.name] = absolute_values(group, values[entry.name])
+        elif _KEY in entry.metadata:
+            changed[entry.name] = _each(absolute, values[entry.name], entry.metadata[_KEY])
+    return changed
+
+
+def _with_locations(config: Config, change: Callable[[str | None], str | None]) -> Config:
     assert is_dataclass(config) and not isinstance(config, type)
     changed = {}
     for entry in fields(config):
         value = getattr(config, entry.name)
         if is_dataclass(value) and not isinstance(value, type):
-            changed[entry.name] = with_absolute_locations(value)
+            changed[entry.name] = _with_locations(value, change)
         elif _KEY in entry.metadata:
-            changed[entry.name] = _absolute(value, entry.metadata[_KEY])
+            changed[entry.name] = _each(change, value, entry.metadata[_KEY])
     return replace(config, **changed)
 
 
-def _absolute(value: Any, words: tuple[str, ...]) -> Any:
+def _each(change: Callable[[str | None], str | None], value: Any, words: tuple[str, ...]) -> Any:
     if isinstance(value, tuple | list):
-        return type(value)(_absolute(one, words) for one in value)
-    return value if value in words else absolute(value)
+        return type(value)(_each(change, one, words) for one in value)
+    return value if value in words else change(value)
+
+
+def _relative(location: str | None) -> str | None:
+    if location is None or not os.path.isabs(location):
+        return location
+    below = os.path.relpath(location)
+    return location if below == os.pardir or below.startswith(os.pardir + os.sep) else below

@@ -8,7 +8,7 @@ import yaml
 
 from eet.errors import InputError
 from eet.storage import exists, join_location, read_text, split_options, with_suffix, write_text
-from pipelines.job.location import with_absolute_locations
+from pipelines.job.location import absolute_values, with_absolute_locations, with_relative_locations
 
 
 def is_table(out: str) -> bool:
@@ -46,9 +46,10 @@ def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_flags(config: Any) -> dict[str, Any]:
-    """The flags that are not at their defaults, and their values."""
-    usual = flat_values(config_values(_default_config(config)))
-    return {flag: value for flag, value in flat_values(config_values(config)).items() if value != usual.get(flag)}
+    """The flags that are not at their defaults, and their values; a location as it was given, or from the working directory if below it."""
+    usual = flat_values(_plain(asdict(_default_config(config))))
+    given = flat_values(_plain(asdict(with_relative_locations(config))))
+    return {flag: value for flag, value in given.items() if value != usual.get(flag)}
 
 
 def _default_config(config: Any) -> Any:
@@ -83,10 +84,15 @@ def check_same_options(config: Any, free: Collection[str]) -> None:
 
 
 def _with_defaults(config: Any, written: dict[str, Any]) -> dict[str, Any]:
-    """Plain values of an older config of the same job, flags that it lacks at their defaults."""
+    """Plain values of an older config of the same job, flags that it lacks at their defaults.
+
+    Locations are made absolute, for earlier versions wrote them as they were given. A relative one is taken from the working directory,
+    as a resume was then.
+    """
     usual = config_values(_default_config(config))
     groups = {field.name for field in fields(config) if is_dataclass(getattr(config, field.name))}
-    return {**usual, **written, **{name: {**usual[name], **written.get(name, {})} for name in groups}}
+    values = {**usual, **written, **{name: {**usual[name], **written.get(name, {})} for name in groups}}
+    return absolute_values(config, values)
 
 
 def read_written_config(out: str) -> dict[str, Any] | None:

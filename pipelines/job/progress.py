@@ -1,6 +1,6 @@
-"""What workers say while they run: a board that they write to and the driver reads; training's is shown as a bar or as lines.
+"""Progress of workers: they write events to a board, and the driver reads them and shows a bar or lines.
 
-No torch and no pictures here: the board's process imports what its events are made of.
+This module must not import torch: the process of the board imports the classes of its events.
 """
 
 import sys
@@ -15,17 +15,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @dataclass(frozen=True)
-class StepDone:
-    """One optimizer step. losses: terms by name; rate: images/s over all workers since the epoch began."""
-
-    epoch: int
-    step: int
-    steps: int
-    losses: dict[str, float]
-    rate: float
-
-
-@dataclass(frozen=True)
 class EpochDone:
     """One epoch. metrics: mean loss terms, learning rate, images/s, and validation mAP where there is one."""
 
@@ -35,7 +24,7 @@ class EpochDone:
 
 
 class ProgressBoard:
-    """Holds events until the driver takes them. Of a restarted worker, an epoch may come twice: the last one counts."""
+    """Holds events until the driver takes them. A restarted worker may report an epoch twice; the last report counts."""
 
     def __init__(self) -> None:
         self._events: list[Any] = []
@@ -49,15 +38,15 @@ class ProgressBoard:
 
 
 def open_board() -> Any:
-    """A board on the driver's own node, so that a lost worker node does not take it along."""
+    """A board on the driver's own node, so that it survives the loss of a worker node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     return ray.remote(ProgressBoard).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 class BoardReader:
-    """Reads a board in a thread while the driver waits in `fit()`, and hands each event to a listener.
+    """Reads a board in a thread while the driver waits in `fit()`, and passes each event to a listener.
 
-    Progress is not the work: what goes wrong with showing or logging it is told once, and training goes on.
+    An error while showing or logging progress is reported once; the training continues.
     """
 
     def __init__(self, board: Any, listener: Callable[[Any], object], interval_s: float = 0.5) -> None:
@@ -83,21 +72,21 @@ class BoardReader:
         try:
             events = ray.get(self._board.take.remote())
         except Exception as error:
-            return self._tell(error)
+            return self._report(error)
         for event in events:
             try:
                 self._listener(event)
             except Exception as error:
-                self._tell(error)
+                self._report(error)
 
-    def _tell(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         if not self._told:
-            print(f"note: progress could not be shown or logged ({type(error).__name__}: {error}); training goes on", file=sys.stderr)
+            print(f"note: progress could not be shown or logged ({type(error).__name__}: {error}); training continues", file=sys.stderr)
             self._told = True
 
 
 class Display:
-    """What people see of long work: a bar with images/s and time left on a terminal, lines elsewhere."""
+    """The display of long work: a bar with images/s and time left on a terminal, lines elsewhere."""
 
     def __init__(self, description: str) -> None:
         self._live: Any = None
@@ -116,14 +105,14 @@ class Display:
         return self._live is not None
 
     def line(self, text: str) -> None:
-        """Shows a line that stays."""
+        """Prints a permanent line."""
         if self._live is not None:
             self._live.console.print(text, highlight=False)
         else:
             print(text, flush=True)
 
     def move(self, description: str, *, done: int, total: int, rate: float, details: str = "") -> None:
-        """Moves the bar, with details below it; does nothing where there is none."""
+        """Moves the bar, with details below it; does nothing without a bar."""
         if self._live is None:
             return
         from rich.console import Group
@@ -139,7 +128,10 @@ class Display:
 
 
 class TrainingDisplay:
-    """A bar per epoch on a terminal, the loss terms below it; one line per epoch everywhere."""
+    """A bar per epoch on a terminal, the loss terms below it; one line per epoch everywhere.
+
+    Events: EpochDone, and StepReport of `eet.training`.
+    """
 
     def __init__(self, title: str, epochs: int) -> None:
         self._epochs = epochs
@@ -147,7 +139,7 @@ class TrainingDisplay:
         self._first_epoch: int | None = None
         self._display = Display(f"{title}: starting")
 
-    def __call__(self, event: StepDone | EpochDone) -> None:
+    def __call__(self, event: Any) -> None:
         if isinstance(event, EpochDone):
             self._display.line(self.epoch_line(event))
             return
@@ -179,11 +171,11 @@ def duration(seconds: float) -> str:
 
 
 class EncodeProgress:
-    """Done of total, failures, rows/s and time left: a bar on a terminal; elsewhere a line at the first part and every half minute. And a
-    line at the end.
+    """Shows rows done, failures, rows/s and time left: a bar on a terminal; elsewhere a line at the first part and every half minute. At
+    the end it prints a line.
 
-    Rows of parts that are being encoded count as done, failures once their part is on disk. Rows/s are counted from the first word on, so
-    that starting workers is not taken for encoding. Events: PartDone and RowsDone of `eet.gallery.encoding`.
+    Rows of parts that are being encoded count as done, failures once their part is on disk. Rows/s are counted from the first event on, so
+    that the start of workers is not included. Events: PartDone and RowsDone of `eet.gallery.encoding`.
     """
 
     EVERY_S = 30.0
@@ -191,23 +183,23 @@ class EncodeProgress:
     def __init__(self, total: int) -> None:
         self.total, self.finished, self.failed = total, 0, 0
         self.seen: set[int] = set()
-        self.begun: dict[int, int] = {}
+        self.in_progress: dict[int, int] = {}
         self.first: tuple[float, int] | None = None
-        self.started = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
         self.display = Display("encoding")
 
     def __call__(self, event: Any) -> None:
-        if event.part in self.seen:  # done again after a worker was lost
+        if event.part in self.seen:  # encoded again after a worker was lost
             return
         statuses = getattr(event, "statuses", None)
         if statuses is None:
-            self.begun[event.part] = event.rows
+            self.in_progress[event.part] = event.rows
         else:
             self.seen.add(event.part)
-            self.begun.pop(event.part, None)
+            self.in_progress.pop(event.part, None)
             self.finished += event.rows
             self.failed += event.rows - statuses.get("ok", 0)
-        now, done = time.monotonic(), self.finished + sum(self.begun.values())
+        now, done = time.monotonic(), self.finished + sum(self.in_progress.values())
         since, before = self.first or (self.started, 0)
         self.first = self.first or (now, done)
         rate = max(done - before, 1) / max(1e-9, now - since)
@@ -216,8 +208,8 @@ class EncodeProgress:
         last = self.finished >= self.total
         if last:
             self.display.close()
-        if last or not self.display.on_terminal and (first_part or now - self.told >= self.EVERY_S):
-            self.told = now
+        if last or not self.display.on_terminal and (first_part or now - self.reported >= self.EVERY_S):
+            self.reported = now
             left = duration((self.total - done) / rate)
             self.display.line(f"encoded {done}/{self.total}  {self.failed} failed  {rate:.1f} images/s  {left} left")
 

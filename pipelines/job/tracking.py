@@ -1,4 +1,4 @@
-"""MLflow: one run a job, on sqlite beside the output by default, on any server by URI. The driver alone writes to it."""
+"""MLflow: one run for each job, by default in a sqlite file next to the output, or on any server by URI. Only the driver writes to it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,38 +9,38 @@ from eet.errors import InputError
 from pipelines.job.output import flat_values
 
 EXPERIMENT = "eet"
-PARENT_TAG = "mlflow.parentRunId"  # by which MLflow's page shows a run under another
-PARAM_LIMIT = 6000  # characters MLflow stores of one parameter
+PARENT_TAG = "mlflow.parentRunId"  # with this tag MLflow's page shows a run under another
+PARAM_LIMIT = 6000  # most characters of a parameter in MLflow
 
 
 def default_tracking_uri(out: str) -> str:
-    """An absolute sqlite file in the folder that holds the output. ValueError where the output is remote: a server must be named."""
+    """An absolute sqlite file in the folder that holds the output. InputError where the output is remote: then a server must be named."""
     if "://" in out:
         raise InputError(f"--out {out} is remote, so --tracking-uri is needed: name an MLflow server, for example http://HOST:5000")
     return f"sqlite:///{Path(out).absolute().parent / 'mlflow.db'}"
 
 
 class TrackedRun:
-    """One MLflow run; every call goes to it by id, so nothing depends on MLflow's global state."""
+    """One MLflow run. Every call uses its id, so nothing depends on MLflow's global state."""
 
     def __init__(self, client: Any, run_id: str) -> None:
         self.client = client
         self.run_id = run_id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """One point of each metric. MLflow allows no @ in a name: P@1 is P_at_1 there."""
+        """Logs one point of each metric. MLflow does not allow @ in a name, so P@1 becomes P_at_1."""
         for name, value in metrics.items():
             self.client.log_metric(self.run_id, name.replace("@", "_at_"), float(value), step=step)
 
     def end_children(self, name: str, status: str) -> None:
-        """Ends what still runs under this run and is called `name` ('%': anything): its process is gone and could not."""
+        """Ends running child runs called `name` ('%' for any name) whose process died before it could end them."""
         experiment = self.client.get_run(self.run_id).info.experiment_id
         wanted = f"tags.`{PARENT_TAG}` = '{self.run_id}' and attributes.status = 'RUNNING' and attributes.run_name LIKE '{name}'"
         for child in self.client.search_runs([experiment], wanted):
             self.client.set_terminated(child.info.run_id, status)
 
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
-        """A file, or a folder with all in it."""
+        """Logs a file, or a folder with its contents."""
         log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
         log(self.run_id, str(path), folder)
 
@@ -51,7 +51,7 @@ def tracked(
 ) -> Iterator[TrackedRun]:
     """A run called `name` with the config as parameters; ends FINISHED, FAILED after an error, KILLED when stopped from the keyboard.
 
-    parent: the run under which it is shown (a sweep's trials). run_id: a run of before that goes on, with the parameters it has.
+    parent: the run under which it is shown (for trials of a sweep). run_id: an earlier run to continue, with its parameters.
     """
     import logging
 
@@ -73,7 +73,7 @@ def tracked(
             experiment_id = experiment.experiment_id
         else:
             location = None
-            if uri.startswith("sqlite:///"):  # beside the database, not in whatever folder the job was started from
+            if uri.startswith("sqlite:///"):  # next to the database, not in the working directory
                 location = (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
         run_id = run_id or client.create_run(experiment_id, run_name=name, tags={PARENT_TAG: parent} if parent else {}).info.run_id

@@ -13,17 +13,20 @@ import ray
 import torch
 
 from eet.datasets import ImageTable, load_dataset
+from eet.device import Device
 from eet.errors import EetError, InputError
 from eet.figures import save_png, training_curves_figure
-from eet.hashing import learn_target_codes, shared_codes
-from eet.training import FitSettings, LabelledImages, TrainingTask, labelled_images
+from eet.hashing import shared_codes, target_codes
+from eet.storage import read_text
+from eet.training import FitSettings, LabelledImages, StepReport, TrainingTask, labelled_images
 from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
 from pipelines.job.location import with_absolute_locations
-from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
+from pipelines.job.measures_table import print_measures
+from pipelines.job.options import DataOptions, LoopOptions, StudentOptions
 from pipelines.job.output import check_same_options, config_values, write_config
-from pipelines.job.progress import BoardReader, EpochDone, StepDone, TrainingDisplay, duration, open_board
+from pipelines.job.progress import BoardReader, EpochDone, TrainingDisplay, duration, open_board
 from pipelines.job.tracking import tracked
 from pipelines.training.worker import train_worker
 
@@ -36,6 +39,7 @@ FREE_ON_RESUME = (
     "tracking_uri",
     "dry_run",
     "out",
+    "train.recipe",  # what it sets is compared value by value
     "train.workers",
     "train.cpus_per_worker",
     "train.gpus_per_worker",
@@ -58,12 +62,20 @@ def read_labelled_images(data: DataOptions, *, validation_share: float, seed: in
     """The images that the options name, checked and split (`eet.training.labelled_images`)."""
     data = with_absolute_locations(data)
     table = load_dataset(data.name, data.root, table=data.table)
-    skip = data.on_error == "skip"
-    return labelled_images(table, validation_share=validation_share, seed=seed, disjoint=disjoint, skip_unreadable=skip)
+    return labelled_images(
+        table,
+        validation_share=validation_share,
+        seed=seed,
+        disjoint=disjoint,
+        skip_unreadable=data.on_error == "skip",
+        unseen_share=data.unseen_share,
+        unseen_names=[line for line in read_text(data.unseen).splitlines() if line] if data.unseen else (),
+    )
 
 
 def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed: int, pruned: bool) -> Student:
     """A student, or with pruned=False a teacher, on the options' backbone."""
+    assert options.hash_input is not None  # a recipe has filled it
     network = build_student(
         options.backbone,
         num_classes=num_classes,
@@ -73,6 +85,7 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
         weights=weights,
         backbone_options=options.backbone_options,
         hash_input=options.hash_input,
+        label_weight=options.label_weight,
         seed=seed,
     )
     if not pruned:
@@ -85,9 +98,11 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
     return network.with_schedule(schedule.rounded(network.num_patches, beside=beside, multiple=options.tokens_multiple))
 
 
-def target_codes_of(train: ImageTable, *, num_bits: int, seed: int) -> np.ndarray:
-    """Step 1 on the training labels; says so where labels must share a code."""
-    codes = learn_target_codes(train.labels, num_bits=num_bits, seed=seed)
+def target_codes_of(train: ImageTable, options: StudentOptions, *, seed: int) -> np.ndarray:
+    """Step 1 on the training labels; prints a note where labels must share a code."""
+    assert options.target_codes is not None
+    num_bits = options.bits
+    codes = target_codes(train.labels, num_bits=num_bits, seed=seed, method=options.target_codes)
     if shared := shared_codes(codes):
         print(f"note: {num_bits} bits cannot tell {train.num_labels} labels apart: {shared} labels share a code. Use more --student.bits")
     return codes
@@ -108,12 +123,11 @@ def run_training(
     parent_run, callbacks: of a sweep: its MLflow run, and what hears of every epoch.
     """
     out = Path(config.out).absolute()
-    options: TrainOptions = config.train
-    settings = options.settings(config.seed)
+    options: LoopOptions = config.train
+    settings = options.settings(config.seed, num_images=len(task.train))
     settings.check(len(task.train))
     task.objective(settings)  # refuses networks that do not fit each other, which workers would find out only one by one
     _print_plan(task, settings, images, title)
-    task.start()
     if config.dry_run:
         _print_estimate(task, settings)
         return TrainingResult(out, [], {}, 0)
@@ -130,12 +144,14 @@ def run_training(
             board = open_board()
             given = {"task": ray.put(task), "settings": settings, "threads": threads, "board": board}
             trainer = _trainer(given, options, out, threads=threads, use_gpu=resources.gpus > 0, callbacks=callbacks)
-            display = TrainingDisplay(title, options.epochs)
+            display = TrainingDisplay(title, settings.epochs)
 
-            def listen(event: StepDone | EpochDone) -> None:
-                display(event)
+            def listen(event: EpochDone | tuple[Any, ...]) -> None:
                 if isinstance(event, EpochDone):
+                    display(event)
                     run.log_metrics(event.metrics, step=event.epoch + 1)
+                else:
+                    display(StepReport(*event))
 
             try:
                 with BoardReader(board, listen):
@@ -150,7 +166,8 @@ def run_training(
         finished = _write_result(out, task, config, returned)
         for network, protocols in finished.test.items():
             for protocol, measures in protocols.items():
-                run.log_metrics({f"test_{network}_{protocol}_{name}": value for name, value in measures.items()}, 0)
+                prefix = f"test_{network}_{protocol}".replace(",", "").replace(" ", "_")
+                run.log_metrics({f"{prefix}_{name}": value for name, value in measures.items()}, 0)
         for name in ("model.safetensors", "model.json"):
             run.log_artifact(out / name, "bundle")
         for name in task.trained:
@@ -164,7 +181,7 @@ def run_training(
     return finished
 
 
-def _trainer(given: dict[str, Any], options: TrainOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[Any]) -> Any:
+def _trainer(given: dict[str, Any], options: LoopOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[Any]) -> Any:
     import ray.train.torch
 
     # One thread pool setting for the worker's process: Ray would set it to the CPUs it reserves, which is the same number here.
@@ -226,16 +243,16 @@ def _write_result(out: Path, task: TrainingTask, config: Any, returned: dict[str
     history, test = returned["history"], returned["test"]
     (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     (out / "test.json").write_text(json.dumps(test, indent=1) + "\n")
-    save_png(
-        training_curves_figure(history, [key for key in history[0] if key not in ("epoch", "images_per_s")], title="training"),
-        out / "training.png",
-    )
+    if history:
+        shown = [key for key in history[0] if key not in ("epoch", "images_per_s")]
+        save_png(training_curves_figure(history, shown, title="training"), out / "training.png")
     for name in task.trained:
-        network = task.networks[name]
-        network.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in returned["weights"][name].items()})
+        task.networks[name].load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in returned["weights"][name].items()})
+    task.set_fitted(returned["fitted"] or {})
+    for name in task.trained:
         training = {
             "epoch": returned["epoch"],
-            "epochs": config.train.epochs,
+            "epochs": len(history),
             "images": len(task.train),
             "seed": config.seed,
             "test": test.get(name, {}),
@@ -272,7 +289,7 @@ def _print_estimate(task: TrainingTask, settings: FitSettings) -> None:
 
 def measured_rate(task: TrainingTask, settings: FitSettings) -> tuple[float, str]:
     """Images/s of one worker in this process, from the time of a few images, and the kind of device ('cpu', 'cuda')."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = Device.of().torch_device
     objective, size = task.objective(settings).to(device), task.timed_images(settings)
     height, width = task.networks[task.chosen].preprocessing.image_size
     images, labels = torch.randn(size, 3, height, width, device=device), torch.zeros(size, dtype=torch.int64, device=device)
@@ -286,19 +303,7 @@ def measured_rate(task: TrainingTask, settings: FitSettings) -> tuple[float, str
 
 
 def print_test(test: dict[str, dict[str, dict[str, float]]]) -> None:
-    """A table of both protocols' measures for each network."""
-    if not test:
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    names = [name for name in next(iter(next(iter(test.values())).values())) if name not in ("queries", "queries_without_relevant")]
-    table = Table(title="test split")
-    table.add_column("network")
-    table.add_column("protocol")
-    for name in names:
-        table.add_column(name, justify="right")
-    for network, protocols in test.items():
-        for protocol, measures in protocols.items():
-            table.add_row(network, protocol, *(f"{measures[name]:.3f}" for name in names))
-    Console(width=max(100, 24 + 14 * len(names))).print(table)
+    """A table of the measures of each network under both protocols."""
+    if test:
+        rankings = {f"{network}, {protocol}": measures for network, protocols in test.items() for protocol, measures in protocols.items()}
+        print_measures(rankings, title="test split")

@@ -1,4 +1,4 @@
-"""What each Ray Train worker does: `eet.training.fit`, with checkpoints to Ray Train and progress to the driver's board."""
+"""The function of each Ray Train worker: `eet.training.fit`, with checkpoints to Ray Train and progress to the driver's board."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import ray.util
 import torch
 
 from eet.training import Diverged, fit
-from pipelines.job.progress import EpochDone, StepDone
+from pipelines.job.progress import EpochDone
 
 CHECKPOINT_FILE = "training.pt"
 
@@ -39,7 +39,7 @@ def train_worker(config: dict[Any, Any]) -> Any:
             if rank_0:
                 torch.save(state(), Path(folder) / CHECKPOINT_FILE)
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
-            # Whoever ends this training from outside frees its placement group by this id: with its controller gone, nothing else does.
+            # If this training is ended from outside, its placement group is removed by this id; nothing else would do it.
             group = ray.util.get_current_placement_group()
             ray.train.report({**record, **({} if group is None else {"placement_group": group.id.hex()})}, checkpoint=checkpoint)
 
@@ -50,21 +50,21 @@ def train_worker(config: dict[Any, Any]) -> Any:
             rank=context.get_world_rank(),
             world=context.get_world_size(),
             device=ray.train.torch.get_device(),
-            on_step=lambda done: board.put.remote(StepDone(*done)),
+            on_step=lambda step: board.put.remote(tuple(step)),  # a plain tuple: the board's process imports no torch
             report=report,
             checkpoint=_last_checkpoint(),
         )
     except Diverged as error:
-        return {"failure": str(error)}  # raised, it would be retried like a lost worker
+        return {"failure": str(error)}  # an exception would be retried, like a lost worker
     if fitted is None:
         return None
-    # Ray Train returns no tensors from a worker, but arrays it does.
+    # Ray Train can return arrays from a worker, but not tensors.
     weights = {name: {key: value.numpy() for key, value in state.items()} for name, state in fitted.weights.items()}
-    return {"weights": weights, "epoch": fitted.epoch, "history": fitted.history, "test": fitted.test}
+    return {"weights": weights, "epoch": fitted.epoch, "history": fitted.history, "test": fitted.test, "fitted": fitted.fitted}
 
 
 def _last_checkpoint() -> dict[str, Any] | None:
-    """The state of the last epoch that was reported, of this run or of the one that is resumed."""
+    """The state of the last reported epoch, of this run or of the resumed one."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return None

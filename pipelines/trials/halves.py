@@ -1,4 +1,4 @@
-"""Queries in two halves, so that what is chosen on one is measured on the other."""
+"""Queries in two halves: a choice made on one half is measured on the other."""
 
 import hashlib
 from typing import NamedTuple
@@ -8,14 +8,14 @@ import pyarrow.compute as pc
 
 
 class HitsInHalves(NamedTuple):
-    """Hits of the queries on which trials are judged, and of those on which the chosen one is measured, once."""
+    """Hits of the queries on which trials are compared, and of those on which the chosen trial is measured once."""
 
     judged: pa.Table
     held_out: pa.Table
 
 
 def in_halves(hits: pa.Table, seed: int) -> HitsInHalves:
-    """Hits by query: the queries in the order of a hash of (seed, query_id), the first half of them, and one more if odd, to judge by."""
+    """Splits hits by query, in the order of a hash of (seed, query_id). The first half, which is the larger if odd, compares trials."""
     ids = sorted(pc.unique(hits["query_id"]).to_pylist(), key=lambda query_id: hashlib.sha256(f"{seed} {query_id}".encode()).digest())
     middle = -(-len(ids) // 2)
     judged, held_out = (

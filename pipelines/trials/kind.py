@@ -1,6 +1,6 @@
-"""What a sweep asks of the kind of job that its trials are: trainings, or re-rankings of given hits.
+"""The interface of a kind of trial: trainings, or re-rankings of given hits.
 
-A kind holds all that its trials share when it is made; no method depends on which was called before.
+An object holds all that its trials share; the order in which its methods are called does not matter.
 """
 
 from abc import ABC, abstractmethod
@@ -17,12 +17,16 @@ from pipelines.trials.trial import Trial
 
 
 class TrialKind(ABC):
-    """One sweep's trials.
+    """The trials of one sweep.
 
-    trial: what is known of one. done: what is done in one. unseen: what only the chosen one is measured on. advice: how the user does what
-    best.yaml says. processes_last: whether a process runs one trial after the other; what starts processes of its own for every trial has
-    none that last.
-    costs: what a trial costs, for the Pareto set. weighed: those that a searcher weighs too.
+    Attributes:
+        trial: class of a trial's record.
+        done: verb for what is done in a trial, for messages.
+        unseen: data on which only the chosen trial is measured, for messages.
+        advice: how the user applies best.yaml, for messages.
+        processes_last: whether one process runs several trials, one after another; false if every trial starts its own processes.
+        costs: costs of a trial, for the Pareto set.
+        weighed: costs that a searcher also takes into account.
     """
 
     trial: ClassVar[type[Trial]]
@@ -34,54 +38,54 @@ class TrialKind(ABC):
     weighed: Sequence[str] = ()
 
     def check(self, drawn: Sequence[Mapping[str, Any]]) -> None:
-        """ValueError where trials of these parameters do not fit what is there already."""
+        """InputError where trials with these parameters do not fit what exists already."""
         return
 
     @abstractmethod
     def share(self, resources: ClusterResources, *, trials: int) -> Share:
-        """How many run at once, and on what. ValueError where none fits."""
+        """How many trials run at once, and with which resources. InputError where none fits."""
 
     @abstractmethod
     def each(self, share: Share, space: Mapping[str, Any]) -> str:
-        """What a trial is, in the line that says that a sweep begins."""
+        """Description of a trial, for the line printed at the start of a sweep."""
 
     @abstractmethod
     def estimate(self, first: Mapping[str, Any], space: Mapping[str, Any], resources: ClusterResources, *, trials: int) -> Sequence[str]:
-        """Lines of a dry run: the number of trials, resources of each, and hours by a measurement on the first one's parameters."""
+        """Lines of a dry run: the number of trials, resources of each, and hours, measured with the first parameters."""
 
     def stopping(self, space: Mapping[str, Any]) -> str:
-        """What stops hopeless trials, by name."""
+        """Name of the rule that stops poor trials early."""
         return "none"
 
     def scheduler(self, space: Mapping[str, Any]) -> TrialScheduler:
-        """What stops hopeless trials."""
+        """The rule that stops poor trials early."""
         return FIFOScheduler()
 
     def begin(self, run: TrackedRun, drawn: Sequence[Mapping[str, Any]]) -> None:
-        """Makes what all trials need, where it is not there yet, with all of the cluster. drawn: parameters of the trials."""
+        """Prepares what all trials need and does not exist yet, on the whole cluster. drawn: parameters of the trials."""
         return
 
     @abstractmethod
     def trainable(self, share: Share, run: TrackedRun) -> Any:
-        """The function that Tune calls with what it drew, with the resources that it takes."""
+        """The function that Tune calls with drawn parameters, together with its resources."""
 
     @property
     @abstractmethod
     def progress(self) -> Callable[[Mapping[str, float]], str]:
-        """What is said of a record that a trial reports. Tune writes it to disk, so it holds nothing large."""
+        """A function that formats a trial's record as text. Tune writes it to disk, so it must be small."""
 
     @abstractmethod
     def with_measured_costs(self, trials: list[Trial], resources: ClusterResources) -> list[Trial]:
-        """The trials with those costs that are measured when none runs."""
+        """The trials, completed with costs that can only be measured when no trial runs."""
 
     @abstractmethod
     def best_config(self, chosen: Trial, out: Path) -> Any:
-        """The config that repeats the chosen trial as a job of its own; its output is below `out`."""
+        """The config that repeats the chosen trial as a separate job; its output is below `out`."""
 
     def draw(self, trials: Sequence[Trial], out: Path) -> None:
-        """Figures of this kind alone, as PNG into `out`. trials: finished ones."""
+        """Writes the figures of this kind as PNG into `out`. trials: finished ones."""
         return
 
     @abstractmethod
     def test(self, chosen: Trial, resources: ClusterResources) -> dict[str, dict[str, float]]:
-        """The chosen one measured on what no trial has seen, once: {name: {measure: value}}; of one that was chosen before, as then."""
+        """Measures the chosen trial on unseen data, once: {name: {measure: value}}. If it was measured before, returns that result."""

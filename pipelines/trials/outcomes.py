@@ -1,4 +1,4 @@
-"""What the sweep's driver does with what trials say: their outcomes on disk, MLflow's status, lines or a live table on the terminal."""
+"""The driver's reaction to reports of trials: outcomes on disk, status in MLflow, and lines or a live table on the terminal."""
 
 import math
 import sys
@@ -15,19 +15,24 @@ from pipelines.trials.process import TITLE, parameters_of
 from pipelines.trials.results import trial_table
 from pipelines.trials.trial import Trial, end_trial, read_trial, read_trials, trial_name
 
-GRACE_S = 5  # a trial's own processes end before its workers' room is given back, or they would ask for another
+GRACE_S = 5  # a trial's processes must end before its workers' placement groups are removed, or they would request new ones
 
 
 class TrialOutcomes(tune.Callback):
     """Tune's callback in the driver's process.
 
-    root: folder of the trials. of: their kind. progress: what is said of a record. run: the sweep's MLflow run. planned: parameters drawn
-    beforehand, for the table. scheduler: what stops trials, by name.
+    Args:
+        trials_dir: folder of the trials.
+        of: class of the trials.
+        progress: formats a record as text.
+        run: MLflow run of the sweep.
+        planned: parameters drawn beforehand, for the table.
+        scheduler: name of the rule that stops trials.
     """
 
     def __init__(
         self,
-        root: Path,
+        trials_dir: Path,
         *,
         of: type[Trial],
         progress: Callable[[Mapping[str, float]], str],
@@ -35,7 +40,7 @@ class TrialOutcomes(tune.Callback):
         planned: list[dict[str, Any]],
         scheduler: str,
     ) -> None:
-        self._root, self._of, self._progress = root, of, progress
+        self._trials_dir, self._of, self._progress = trials_dir, of, progress
         self._run, self._planned, self._scheduler = run, planned, scheduler
         self._records: dict[str, list[dict[str, float]]] = {}
         self._live: Any = None
@@ -43,7 +48,7 @@ class TrialOutcomes(tune.Callback):
         self._ended: list[tuple[float, str]] = []
 
     def setup(self, *_: Any, **__: Any) -> None:
-        """Tune begins; not before, as it writes a copy of this object to disk, and a live display has none."""
+        """Called when Tune starts. The live display starts only now: before, Tune pickles this object, and a display cannot be pickled."""
         if sys.stdout.isatty():
             from rich.live import Live
 
@@ -60,7 +65,7 @@ class TrialOutcomes(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         name = trial_name(parameters_of(trial.config))
-        if read_trial(self._root / name, of=self._of).status == "finished":
+        if read_trial(self._trials_dir / name, of=self._of).status == "finished":
             self._say(name, "finished")
             return
         epoch = int(self._records[name][-1]["epoch"])
@@ -68,26 +73,28 @@ class TrialOutcomes(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         name = trial_name(parameters_of(trial.config))
-        told = read_trial(self._root / name, of=self._of)  # a trial that could has said why itself
-        reason = told.reason if told.status == "failed" else "its process was lost"
+        recorded = read_trial(self._trials_dir / name, of=self._of)  # a trial records the reason itself if it can
+        reason = recorded.reason if recorded.status == "failed" else "its process was lost"
         self._end(name, "failed", reason, mlflow_status="FAILED")
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self._give_back(before=time.monotonic() - GRACE_S)
 
     def _give_back(self, before: float) -> None:
-        """Frees the CPUs and GPUs of workers whose trial ended before then: Ray Train leaves them reserved when a trial is ended from
-        outside (its cleaner asks the dashboard, which a local session lacks), and the next trial would wait for ever.
+        """Removes placement groups of workers whose trial ended before `before`.
+
+        Ray Train leaves them when a trial is ended from outside (its cleaner needs the dashboard, which a local session lacks), and the
+        next trial would wait forever.
         """
-        for ended, room in [entry for entry in self._ended if entry[0] <= before]:
-            self._ended.remove((ended, room))
-            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(room)))
+        for ended, group_id in [entry for entry in self._ended if entry[0] <= before]:
+            self._ended.remove((ended, group_id))
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group_id)))
 
     def _end(self, name: str, status: Any, reason: str, *, mlflow_status: str) -> None:
         if name in self._rooms:
             self._ended.append((time.monotonic(), self._rooms.pop(name)))
-        end_trial(self._root / name, status, reason, self._records.get(name, []))
-        # Its process is gone, and with it whoever would have ended its run.
+        end_trial(self._trials_dir / name, status, reason, self._records.get(name, []))
+        # Its process is gone and cannot end its MLflow run.
         self._run.end_children(f"{TITLE} {name}", mlflow_status)
         self._say(name, f"{status}: {reason}")
 
@@ -96,10 +103,10 @@ class TrialOutcomes(tune.Callback):
             print(f"trial {name}  {what}", flush=True)
         else:
             last = {name: records[-1] for name, records in self._records.items()}
-            self._live.update(trial_table(read_trials(self._root, self._planned, of=self._of), last, of=self._of))
+            self._live.update(trial_table(read_trials(self._trials_dir, self._planned, of=self._of), last, of=self._of))
 
     def close(self) -> None:
-        """Tune is done."""
+        """Ends the display."""
         self._give_back(before=math.inf)
         if self._live is not None:
             self._live.stop()

@@ -1,4 +1,4 @@
-"""What every trial does in the process where Ray Tune runs it: read its parameters, and say why it failed."""
+"""Shared code of trials in the process where Ray Tune runs them: reading parameters, recording failures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,18 +9,18 @@ from eet.errors import EetError
 from pipelines.job.output import flat_values
 from pipelines.trials.trial import end_trial, plain
 
-PLANNED = "planned"  # under this key Tune hands over parameters that were drawn beforehand
+PLANNED = "planned"  # Tune passes parameters that were drawn beforehand under this key
 TITLE = "trial"
 
 
 def parameters_of(drawn: dict[str, Any]) -> dict[str, Any]:
-    """The trial's parameters in what Tune hands over."""
+    """The trial's parameters from the dictionary that Tune passes."""
     return flat_values(plain(drawn.get(PLANNED, drawn)))
 
 
 @contextmanager
-def failure_told(folder: Path) -> Iterator[None]:
-    """Writes into the trial's folder why it failed, where it does."""
+def failure_recorded(folder: Path) -> Iterator[None]:
+    """Records an exception in the block in the trial's folder as the reason of its failure."""
     try:
         yield
     except Exception as error:
@@ -29,7 +29,7 @@ def failure_told(folder: Path) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """One line that says why a trial failed: its own message, or the error's kind and last line."""
+    """The reason of a failure in one line: the message of an EetError, else the kind and last line of the error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kind = "" if isinstance(error, EetError) else f"{type(error).__name__}: "
     return f"{kind}{lines[-1] if lines else ''}"[:300]

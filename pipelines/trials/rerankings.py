@@ -1,4 +1,4 @@
-"""A sweep whose trials are re-rankings: given hits in the order that `eet rerank` gives them by each one's parameters, and its cost."""
+"""A sweep whose trials are re-rankings of given hits by `eet rerank`, and their cost."""
 
 import dataclasses
 import json
@@ -14,14 +14,14 @@ from eet.errors import InputError
 from eet.gallery import read_hits
 from eet.storage import write_text
 from pipelines.costs.matching import ms_per_query
-from pipelines.evaluate import print_measures
 from pipelines.job.cluster import ClusterResources, largest_share
+from pipelines.job.measures_table import print_measures
 from pipelines.job.progress import duration
 from pipelines.job.tracking import TrackedRun
 from pipelines.rerank import RerankConfig, open_galleries, options_of
 from pipelines.trials.halves import HitsInHalves, in_halves
 from pipelines.trials.kind import TrialKind
-from pipelines.trials.reranking import RerankingTrial, order_measures, reranked_measures, run_trial
+from pipelines.trials.reranking import MEASURES, RerankingTrial, order_measures, reranked_measures, run_trial
 from pipelines.trials.share import Share, share_out
 from pipelines.trials.trial import Trial, add_measured, with_parameters
 
@@ -29,29 +29,29 @@ METRICS_FILE = "metrics.json"
 
 
 def read_halves(base: RerankConfig, *, seed: int) -> tuple[HitsInHalves, dict[str, dict[str, float]]]:
-    """The hits of labelled queries in two halves, and what the order of each is worth before any re-ranking.
+    """The hits of labelled queries in two halves, and the measures of each half before any re-ranking.
 
-    ValueError where trials could not be judged by them.
+    InputError where trials cannot be compared by them.
     """
     hits = read_hits(base.hits)
     gallery, queries = open_galleries(base)
-    options_of(base, gallery, queries)  # refuses galleries that lack what re-ranking needs
+    options_of(base, gallery, queries)  # refuses galleries that lack a column that re-ranking needs
     hits = hits.filter(pc.is_valid(hits["query_label"])).sort_by([("query_id", "ascending"), ("rank", "ascending")])
     if not len(hits):
-        raise InputError(f"{base.hits} has no query labels, by which trials are judged: search with a labelled gallery of queries")
+        raise InputError(f"{base.hits} has no query labels, by which trials are compared: search with a labelled gallery of queries")
     halves = in_halves(hits, seed)
     before = {}
     for half, table in halves._asdict().items():
         found = order_measures(table, gallery, queries) if len(table) else {}
         if not found.get("queries"):
             raise InputError(
-                f"{base.hits}: of half of the queries none has a match in {gallery.path}; trials are judged on one half and the chosen one "
-                "on the other: give more queries, and encode both galleries with --data.* of the same labels"
+                f"{base.hits}: of half of the queries none has a match in {gallery.path}; trials are compared on one half and the chosen "
+                "one on the other: give more queries, and encode both galleries with --data.* of the same labels"
             )
         if "MAP@R" not in found:
             raise InputError(
-                f"{base.hits}: trials are judged by MAP@R, which needs as many hits of a query as {gallery.path} has matches: search with "
-                "a larger --k"
+                f"{base.hits}: trials are compared by MAP@R, which needs as many hits of a query as {gallery.path} has matches: search "
+                "with a larger --k"
             )
         before[half] = found
     return halves, before
@@ -59,10 +59,10 @@ def read_halves(base: RerankConfig, *, seed: int) -> tuple[HitsInHalves, dict[st
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rerankings(TrialKind):
-    """Orders of given hits, judged by MAP@R on half of the queries; the chosen one is measured on the other half.
+    """Re-rankings of given hits, compared by MAP@R on half of the queries; the chosen one is measured on the other half.
 
-    base: the re-ranking that a trial is, before its parameters. trials_dir: folder of the trials. before: measures of the hits as they
-    are, by half.
+    base: the re-ranking of a trial, before its parameters are set. trials_dir: folder of the trials. before: measures of the given hits, by
+    half.
     """
 
     trial = RerankingTrial
@@ -87,7 +87,7 @@ class Rerankings(TrialKind):
         return len(pc.unique(self.halves.judged["query_id"]))
 
     def estimate(self, first: Mapping[str, Any], space: Mapping[str, Any], resources: ClusterResources, *, trials: int) -> list[str]:
-        """By the time of a few queries."""
+        """Estimates by timing a few queries."""
         share = self.share(resources, trials=trials)
         (ms,) = ms_per_query(self.halves.judged, {"first": with_parameters(self.base, first)}, threads=share.cpus).values()
         each = ms * self._queries / 1e3
@@ -102,7 +102,7 @@ class Rerankings(TrialKind):
     def trainable(self, share: Share, run: TrackedRun) -> Any:
         given = {
             "base": self.base,
-            "root": str(self.trials_dir),
+            "trials_dir": str(self.trials_dir),
             "hits": self.halves.judged,
             "threads": share.cpus,
             "parent_run": run.run_id,
@@ -114,7 +114,7 @@ class Rerankings(TrialKind):
         return _progress
 
     def with_measured_costs(self, trials: list[Trial], resources: ClusterResources) -> list[Trial]:
-        """Times the finished trials, those that differ in the weight alone once, interleaved; none where all were timed together before."""
+        """Times the finished trials, interleaved; trials that differ only in the weight once. Skipped if all were timed before."""
         finished = [trial for trial in trials if trial.status == "finished"]
         if all("ms_per_query" in trial.costs for trial in finished):
             return trials
@@ -127,7 +127,7 @@ class Rerankings(TrialKind):
         return dataclasses.replace(with_parameters(self.base, chosen.parameters), out=str(out / "best.parquet"), engine="ray")
 
     def test(self, chosen: Trial, resources: ClusterResources) -> dict[str, dict[str, float]]:
-        """The order of before and the chosen one on the half of the queries that no trial has seen."""
+        """Measures of the given and of the chosen order on the unseen half of the queries."""
         file = self.trials_dir.parent / METRICS_FILE
         known = json.loads(file.read_text()) if file.exists() else {}
         if known.get("trial") != chosen.name:
@@ -138,16 +138,16 @@ class Rerankings(TrialKind):
             known = {"trial": chosen.name}
             known |= {half: {"before": self.before[half], "reranked": reranked[half]} for half in reranked}
             write_text(str(file), json.dumps(known, indent=1) + "\n")
-        print("the queries in two halves: trials are judged on one, the chosen one is measured on the other")
+        print("the queries in two halves: trials are compared on one, the chosen one is measured on the other")
         print_measures({f"{half.replace('_', ' ')}, {order}": known[half][order] for half in HitsInHalves._fields for order in known[half]})
         return known["held_out"]
 
 
 def _alone(resources: ClusterResources, measure: Callable[..., dict[str, float]], *given: Any) -> dict[str, float]:
-    """What `measure` finds with all CPUs of a node."""
+    """Runs `measure` with all CPUs of a node."""
     threads = largest_share(resources.nodes, 1, gpus=0)
     return ray.get(ray.remote(measure).options(num_cpus=threads).remote(*given, threads=threads))
 
 
 def _progress(record: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in record.items())
+    return "  ".join(f"{name} {record[name]:.4f}" for name in MEASURES)

@@ -1,4 +1,4 @@
-"""What a sweep leaves: a table of its trials on disk and on the terminal, figures, and the config of the chosen one."""
+"""Results of a sweep: a table of its trials on disk and on the terminal, figures, and the config of the chosen trial."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,10 +29,10 @@ def pareto_trials(trials: Sequence[Trial], costs: Sequence[str]) -> set[str]:
 
 
 def results_table(trials: Sequence[Trial], kind: TrialKind) -> pa.Table:
-    """One row a trial.
+    """The table of all trials, one row for each.
 
-    Columns: trial, status ('finished', 'stopped', 'failed', 'unfinished'), reason, each parameter under its flag's name, what the kind
-    measures, every cost it knows, pareto, chosen, and what the trial left. What is not known of a trial is null.
+    Columns: trial, status ('finished', 'stopped', 'failed', 'unfinished'), reason, each parameter under its flag's name, the measures and
+    costs of the kind, pareto, chosen, and the trial's outputs. Unknown values are null.
     """
     front, chosen = pareto_trials(trials, kind.costs), chosen_trial(trials)
     names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
@@ -57,13 +57,13 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """Values of one type: where a parameter is now a number and now a list, all as text."""
+    """Values of one type: if a parameter is sometimes a number and sometimes a list, all become text."""
     kinds = {float if isinstance(value, int | float) else type(value) for value in values if value is not None}
     return values if len(kinds) <= 1 else [None if value is None else str(value) for value in values]
 
 
 def write_results(out: Path, trials: Sequence[Trial], kind: TrialKind, *, title: str) -> None:
-    """results.parquet, and where a trial has finished pareto.png, the kind's own figures, and best.yaml, into `out`."""
+    """Writes results.parquet into `out`, and, if a trial has finished, pareto.png, the kind's own figures, and best.yaml."""
     pq.write_table(results_table(trials, kind), out / RESULTS_FILE)
     finished, chosen = [trial for trial in trials if trial.status == "finished"], chosen_trial(trials)
     if chosen is None:
@@ -85,7 +85,7 @@ def write_results(out: Path, trials: Sequence[Trial], kind: TrialKind, *, title:
 def trial_table(
     trials: Sequence[Trial], running: Mapping[str, Mapping[str, float]], *, of: type[Trial], costs: Sequence[str] = ()
 ) -> "Table":
-    """The trials for the terminal; the Pareto set is marked *, the chosen one **. running: last record of those not finished yet."""
+    """The trials for the terminal; the Pareto set is marked *, the chosen one **. running: last record of unfinished trials."""
     from rich.table import Table
 
     front, chosen = pareto_trials(trials, costs) if costs else set(), chosen_trial(trials) if costs else None

@@ -1,4 +1,4 @@
-"""What draws the trials of a sweep, and what stops them before their end."""
+"""Searchers, which draw the trials of a sweep, and schedulers, which stop trials early."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,22 +10,24 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from pipelines.trials.trial import has_grid
 
 STUDY_FILE = "optuna.db"
-REDUCTION = 3  # of every rung of ASHA a third goes on
+REDUCTION = 3  # a third of the trials continues after each rung of ASHA
 
 
 def moves_cost(space: Mapping[str, Any]) -> bool:
-    """Whether trials of a space differ in what the model costs."""
+    """Whether trials of a space differ in the cost of the model."""
     return any(name.startswith("student") for name in space)
 
 
 def default_scheduler(space: Mapping[str, Any]) -> str:
-    """'asha' for random draws of equal cost, else 'none': by mAP alone the cheap would go first, and a grid is there to be complete."""
+    """'asha' for random draws of equal cost, else 'none': by mAP alone the cheap would be stopped first, and a grid should be complete."""
     return "none" if has_grid(space) or moves_cost(space) else "asha"
 
 
 class _ToTheEnd:
-    """Stops a trial or lets it train, with two exceptions to Tune's schedulers: none is stopped that has trained all its epochs, as it only
-    writes its bundle; and none is paused (as the median rule does while it has few to compare), as all its workers would start anew.
+    """Changes Tune's schedulers in two ways.
+
+    A trial that has trained all its epochs is not stopped, because it only has to write its bundle. No trial is paused (as the median rule
+    does while it has few trials to compare), because all its workers would have to start again.
     """
 
     last_epoch: int
@@ -45,7 +47,7 @@ class _Median(_ToTheEnd, MedianStoppingRule):
 
 
 def scheduler(name: str, *, epochs: int, grace_epochs: int | None) -> TrialScheduler:
-    """'asha', 'median' or 'none', by validation mAP over epochs. grace_epochs: before them none is stopped; default a ninth of all."""
+    """'asha', 'median' or 'none', by validation mAP over epochs. grace_epochs: no trial is stopped before; default a ninth of all."""
     if name == "none":
         return FIFOScheduler()
     grace_period = min(grace_epochs or max(1, epochs // 9), epochs)
@@ -65,11 +67,16 @@ def optuna_search(
     known: int,
     seed: int,
 ) -> tune.search.Searcher:
-    """Optuna's search, its study in the folder `out`: what earlier trials reached is known after a resume.
+    """Optuna's searcher. Its study is stored in the folder `out`, so that a resumed sweep knows earlier results.
 
-    quality: what trials report that is to be high. costs: weighed beside it, where the space moves them; latency, which is measured at the
-    end, is stood for by multiply-adds.
-    again: parameters of trials that were cut off: they come first, as they were drawn. known: how many trials were drawn already.
+    Args:
+        space: the Tune dictionary.
+        out: folder of the study.
+        quality: name of the reported measure to maximise.
+        costs: costs to minimise, if the space changes them. Multiply-adds replace latency, which is measured at the end.
+        again: parameters of interrupted trials, which come first.
+        known: number of trials drawn already.
+        seed: of the draws.
     """
     import optuna
     from ray.tune.search.optuna import OptunaSearch
@@ -77,13 +84,13 @@ def optuna_search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     counted = [cost for cost in costs if cost != "latency_ms"] if moves_cost(space) else []
     if moves_cost(space) and "latency_ms" in costs and "gmacs" not in counted:
-        counted.append("gmacs")  # time is measured when no trial runs; until then multiply-adds stand for it
+        counted.append("gmacs")  # latency is measured when no trial runs; until then multiply-adds replace it
     drawn = [{name: value for name, value in parameters.items() if name in space} for parameters in again]
     return OptunaSearch(
         metric=[quality, *counted] if counted else quality,
         mode=["max", *("min" for _ in counted)] if counted else "max",
         points_to_evaluate=drawn or None,
-        seed=seed + known,  # after a resume it must not draw its first points again
+        seed=seed + known,  # a resumed sweep must not draw its first points again
         study_name="sweep",
         storage=optuna.storages.RDBStorage(f"sqlite:///{out / STUDY_FILE}"),
     )

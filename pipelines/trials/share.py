@@ -15,10 +15,18 @@ class Share:
 
 
 def share_out(resources: ClusterResources, *, workers: int, cpus: int | None, gpus: float, trials: int, asked: int | None) -> Share:
-    """Trials at once, so that every one that Tune starts has room for its workers: who finds none would wait for ever.
+    """Chooses the number of concurrent trials, so that every started trial can place its workers; otherwise it would wait forever.
 
-    workers: of a trial. cpus: of a worker; default an equal share. gpus: of a worker, a share of one or 0. asked: the user's number of
-    trials at once. ValueError where fewer than asked (or none) fit, but on a cluster that grows Ray asks for more nodes.
+    Args:
+        resources: of the cluster.
+        workers: workers of a trial.
+        cpus: CPUs of a worker; default an equal share.
+        gpus: GPUs of a worker, a share of one, or 0.
+        trials: number of trials.
+        asked: number of concurrent trials that the user requests, or None.
+
+    Raises:
+        InputError: fewer than asked (or none) fit. On a cluster that grows, Ray asks for more nodes instead.
     """
     fit = places(resources.nodes, cpus=cpus or 1, gpus=gpus) // workers
     if fit < (asked or 1) and resources.grows:

@@ -1,4 +1,4 @@
-"""One trial that is a training, as Ray Tune runs it: the `distill` job, which tells Tune of every epoch and never sees the test split."""
+"""One trial that is a training, as Ray Tune runs it: the `distill` job, which reports every epoch to Tune and never uses the test split."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from eet.training import LabelledImages
 from pipelines.costs.networks import student_costs
 from pipelines.distill import DistillConfig, task_of
 from pipelines.training.run import run_training
-from pipelines.trials.process import TITLE, failure_told, parameters_of
+from pipelines.trials.process import TITLE, failure_recorded, parameters_of
 from pipelines.trials.trial import BUNDLE_FILE, Trial, begin_trial, read_trial, trial_name, with_parameters
 
 
 class TrainingTrial(Trial):
-    """A training, judged by validation mAP; its costs but latency_ms are counted when it begins."""
+    """A training, compared by validation mAP. Its costs except latency_ms are computed when it starts."""
 
     quality, quality_name, short_name = "val_mAP", "validation mAP", "mAP"
     cost_names = {
@@ -31,7 +31,7 @@ class TrainingTrial(Trial):
     recorded = ("epoch", "val_mAP", "total", "images_per_s")
 
     def measures(self) -> dict[str, Any]:
-        """val_mAP (of the best epoch), epoch (which that was), epochs (that were trained), images_per_s (median)."""
+        """val_mAP (of the best epoch), epoch (its number), epochs (number trained), images_per_s (median)."""
         return {
             "val_mAP": self.best.get("val_mAP"),
             "epoch": int(self.best["epoch"]) if self.best else None,
@@ -40,7 +40,7 @@ class TrainingTrial(Trial):
         }
 
     def products(self) -> dict[str, Any]:
-        """bundle: its path."""
+        """bundle: path of the trained model."""
         return {"bundle": str(self.folder) if self.status == "finished" else None}
 
     @classmethod
@@ -49,7 +49,7 @@ class TrainingTrial(Trial):
 
 
 class TrialReport(TuneReportCallback):
-    """Hands each epoch's record to Tune, with the costs beside it, so that a searcher can weigh both."""
+    """Reports each epoch's record and the costs to Tune, so that a searcher can use both."""
 
     def __init__(self, costs: dict[str, float]) -> None:
         super().__init__()
@@ -60,33 +60,37 @@ class TrialReport(TuneReportCallback):
 
 
 def trial_config(base: DistillConfig, parameters: Mapping[str, Any], *, out: str, teachers: str | None) -> DistillConfig:
-    """The training of one trial into `out`. teachers: folder of frozen teachers, one for each code length, or None: base.teacher."""
+    """The config of one trial with output `out`. teachers: folder of frozen teachers, one for each code length; None for base.teacher."""
     config = with_parameters(base, parameters)
     return dataclasses.replace(config, out=out, teacher=teacher_folder(teachers, config.student.bits) if teachers else base.teacher)
 
 
 def teacher_folder(teachers: str, bits: int) -> str:
-    """Where the shared teacher of a code length is: it and the student must agree in that."""
+    """Folder of the shared teacher for a code length, in which teacher and student must agree."""
     return str(Path(teachers) / f"{bits}_bits")
 
 
 def run_trial(drawn: dict[str, Any], *, base: DistillConfig, teachers: str | None, images: LabelledImages, parent_run: str) -> None:
-    """Trains one trial in its own folder below base.out; a training that was cut off there goes on from its last epoch.
+    """Trains one trial in its own folder below base.out; an interrupted training continues from its last epoch.
 
-    base: the training whose flags the parameters replace. teachers: folder of frozen teachers, one for each code length, or None.
-    images: read once, for all. parent_run: the sweep's MLflow run.
+    Args:
+        drawn: dictionary from Tune.
+        base: the training whose flags the parameters replace.
+        teachers: folder of frozen teachers, one for each code length, or None.
+        images: shared by all trials.
+        parent_run: MLflow run of the sweep.
     """
     parameters = parameters_of(drawn)
     folder = Path(base.out) / trial_name(parameters)
     config = trial_config(base, parameters, out=str(folder), teachers=teachers)
-    if (folder / BUNDLE_FILE).exists():  # the sweep was cut off before it heard of the end
+    if (folder / BUNDLE_FILE).exists():  # the sweep was interrupted before this trial's end was reported
         done = read_trial(folder, of=TrainingTrial)
         tune.report({**done.history[-1], **done.costs})
         return
-    # Of the test split not even the number of images: it is for the one model that is chosen.
+    # Without the test split, not even its number of images: it is only for the chosen model.
     images = dataclasses.replace(images, test=None)
     begin_trial(folder, parameters, {})
-    with failure_told(folder):
+    with failure_recorded(folder):
         task = task_of(config, images)
         costs = student_costs(task.networks["student"])
         begin_trial(folder, parameters, costs)

@@ -1,4 +1,4 @@
-"""A sweep on Ray Tune, whatever its trials are: runs those that are missing, and leaves tables, figures and best.yaml."""
+"""A sweep on Ray Tune for any kind of trial: runs missing trials, and writes tables, figures and best.yaml."""
 
 import importlib
 import importlib.util
@@ -31,16 +31,16 @@ from pipelines.trials.search import optuna_search
 from pipelines.trials.trial import Trial, chosen_trial, drawn_parameters, has_grid, read_trials
 
 TRIALS, TUNE_STATE, SWEEP_FILE = "trials", "tune", "sweep.json"
-# What a resumed sweep may be given anew: none of it changes a trial. More trials are drawn after the first ones.
+# Options that may differ in a resumed sweep, because they do not change a trial. Additional trials are drawn after the first ones.
 FREE_ON_RESUME = ("resume", "address", "tracking_uri", "dry_run", "out", "trials", "concurrent")
 
 
 @dataclass(kw_only=True)
 class SweepOptions(JobOptions):
-    """What every sweep is given; its fields are described by the jobs that inherit it."""
+    """Options of every sweep; the jobs that inherit it describe the fields."""
 
     spaces: ClassVar[Mapping[str, str]]
-    """The spaces of this sweep by name, each as the dotted path of a function."""
+    """Name -> dotted path of the function of each space."""
 
     out: str = field(metadata=LOCATION)
     space: str
@@ -70,22 +70,23 @@ class SweepOptions(JobOptions):
 
     @abstractmethod
     def trial_problems(self, parameters: Mapping[str, Any]) -> list[str]:
-        """What is impossible in a trial of these parameters and not in the flags that all share. ValueError for parameters it lacks."""
+        """Problems of a trial with these parameters that are not in the shared flags. InputError for parameters that it lacks."""
 
     def drawn_space(self) -> dict[str, Any]:
-        """The Tune dictionary of the space. ValueError for an unknown one, or options that it cannot take."""
+        """The Tune dictionary of the space. InputError for an unknown space, or options that it does not accept."""
         return space_of(self.space, self.space_options, self.spaces)
 
     @property
     def trials_dir(self) -> Path:
-        """Folder of the trials' own folders."""
+        """Folder that contains a folder for each trial."""
         return Path(self.out).absolute() / TRIALS
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The trials, names of the Pareto set, the chosen trial (None after a dry run) and what `TrialKind.test` measured of it: of a training
-    {protocol: {measure: value}}, of a re-ranking {'before', 'reranked': {measure: value}}.
+    """The trials, names of the Pareto set, the chosen trial (None after a dry run), and its measures by `TrialKind.test`.
+
+    These are {protocol: {measure: value}} for a training, and {'before', 'reranked': {measure: value}} for a re-ranking.
     """
 
     trials: list[Trial]
@@ -98,13 +99,14 @@ def run_sweep(config: SweepOptions, read_kind: Callable[[str], TrialKind], *, fr
     """Runs the trials that are not finished yet, and writes tables, figures and best.yaml into config.out.
 
     Args:
-        read_kind: takes the tracking address and reads what all trials share.
-        free_on_resume: flags of this sweep, beyond those of all, that a resumed one may be given anew.
+        config: options of the sweep.
+        read_kind: tracking URI -> the kind of trial, with all that trials share.
+        free_on_resume: further flags of this sweep that may differ when it is resumed.
     """
     out = Path(config.out).absolute()
     _check_output(config, out, free_on_resume)
     space = config.drawn_space()
-    # Handed to every trial, whose own folder lies elsewhere.
+    # Passed to every trial, whose own folder is elsewhere.
     tracking_uri = config.tracking_uri or default_tracking_uri(config.out)
     kind = read_kind(tracking_uri)
     planned = [] if config.search == "optuna" else drawn_parameters(space, trials=config.trials, seed=config.seed)
@@ -112,20 +114,20 @@ def run_sweep(config: SweepOptions, read_kind: Callable[[str], TrialKind], *, fr
         print(f"note: {config.space} is a grid of {len(planned)} trials; --trials is not used")
     elif planned and len(planned) < config.trials:
         print(f"note: {config.space} has {len(planned)} different draws in {config.trials}: each is {kind.done} once")
-    # Optuna's points are not drawn yet; but where there are few different ones, many random draws hold them all.
+    # Optuna's points are not drawn yet; but if there are few distinct ones, many random draws contain them all.
     drawn = planned or drawn_parameters(space, trials=200, seed=config.seed)
     kind.check(drawn)
     if config.dry_run:
         _dry_run(config, kind, space, planned)
         return SweepResult([], set(), None, {})
     write_config(config.out, config)
-    begun = json.loads((out / SWEEP_FILE).read_text())["run"] if (out / SWEEP_FILE).exists() else None
+    run_id = json.loads((out / SWEEP_FILE).read_text())["run"] if (out / SWEEP_FILE).exists() else None
     with (
-        tracked(f"sweep {out.name}", tracking_uri, config.out, config_values(config), run_id=begun) as run,
+        tracked(f"sweep {out.name}", tracking_uri, config.out, config_values(config), run_id=run_id) as run,
         connected(config.ray_address) as resources,
     ):
         write_text(str(out / SWEEP_FILE), json.dumps({"run": run.run_id}) + "\n")
-        run.end_children("%", "KILLED")  # of a sweep that was killed
+        run.end_children("%", "KILLED")  # left by a killed sweep
         if len(resources.nodes) > 1 and tracking_uri.startswith("sqlite:"):
             print("note: trials on several nodes write to one sqlite file; if that fails, name an MLflow server by --tracking-uri")
         kind.begin(run, drawn)
@@ -134,7 +136,7 @@ def run_sweep(config: SweepOptions, read_kind: Callable[[str], TrialKind], *, fr
         write_results(out, trials, kind, title=f"{config.space}: accuracy against cost")
         _print(trials, kind)
         if left:
-            raise JobFailed(f"stopped with {left} trials still to run, and {kind.unseen} not touched: go on with --resume")
+            raise JobFailed(f"stopped with {left} trials still to run, and {kind.unseen} not used yet: continue with --resume")
         chosen = chosen_trial(trials)
         if chosen is None:
             reasons = {trial.reason for trial in trials if trial.reason}
@@ -151,10 +153,10 @@ def run_sweep(config: SweepOptions, read_kind: Callable[[str], TrialKind], *, fr
 
 
 def space_of(name: str, options: Mapping[str, Any], spaces: Mapping[str, str]) -> dict[str, Any]:
-    """The Tune dictionary of a space, by its name or a function's dotted path. ValueError for an unknown one or options it cannot take."""
+    """The Tune dictionary of a space, by its name or a function's dotted path. InputError for an unknown space or unknown options."""
     path = spaces.get(name, name)
     module_name, _, function_name = path.rpartition(".")
-    if os.getcwd() not in sys.path:  # as of `python -m`: a module beside the user is found by the console script too
+    if os.getcwd() not in sys.path:  # as with `python -m`: the console script also finds modules in the working directory
         sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), function_name)
@@ -168,10 +170,10 @@ def space_of(name: str, options: Mapping[str, Any], spaces: Mapping[str, str]) -
 
 
 def _check_output(config: SweepOptions, out: Path, free_on_resume: Sequence[str]) -> None:
-    begun = (out / SWEEP_FILE).exists()
+    exists = (out / SWEEP_FILE).exists()
     if not config.resume:
-        if begun or (out / TRIALS).exists():
-            raise InputError(f"{out} holds a sweep already: go on with --resume, or choose another --out")
+        if exists or (out / TRIALS).exists():
+            raise InputError(f"{out} holds a sweep already: continue it with --resume, or choose another --out")
         return
     check_same_options(config, (*FREE_ON_RESUME, *free_on_resume))
 
@@ -185,12 +187,12 @@ def _run_trials(
     resources: ClusterResources,
     run: TrackedRun,
 ) -> int:
-    """Runs what is planned and not finished, or lets Optuna draw what is missing. Returns how many trials were left when it was stopped."""
+    """Runs planned trials that are not finished, or lets Optuna draw the missing ones. Returns the number of trials left if stopped."""
     known = read_trials(out / TRIALS, planned, of=kind.trial)
     again = [trial.parameters for trial in known if trial.to_run]
     count = len(again) if planned else config.trials - sum(not trial.to_run for trial in known)
     if count < 1:
-        print(f"all {len(known)} trials are there")
+        print(f"all {len(known)} trials are finished")
         return 0
     share = kind.share(resources, trials=count)
     print(f"sweep {config.space}: {count} trials, {share.concurrent} at once, each {kind.each(share, space)}")
@@ -198,7 +200,7 @@ def _run_trials(
     search = None
     if not planned:
         search = optuna_search(space, out, quality=kind.trial.quality, costs=kind.weighed, again=again, known=len(known), seed=config.seed)
-    # Tune's own files for each trial would repeat what the trials' folders hold.
+    # Tune's own files for each trial would repeat the contents of the trials' folders.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     tuner = tune.Tuner(
         kind.trainable(share, run),
@@ -216,7 +218,7 @@ def _run_trials(
         results = tuner.fit()
     finally:
         outcomes.close()
-    # At a Ctrl-C Tune ends its trials and returns as if all were done.
+    # After Ctrl-C, Tune ends its trials and returns as if all were done.
     left = sum(trial.status == "unfinished" for trial in read_trials(out / TRIALS, planned, of=kind.trial))
     left += 0 if planned else count - len(results)
     if left:
@@ -232,7 +234,7 @@ def _print(trials: list[Trial], kind: TrialKind) -> None:
 
 
 def _dry_run(config: SweepOptions, kind: TrialKind, space: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]) -> None:
-    """What the kind estimates for the cluster there is; of a local one, nothing is started to know it."""
+    """Prints the kind's estimate for the cluster. For a local one, Ray is not started."""
     if config.ray_address == "local":
         resources = ClusterResources((Node(os.cpu_count() or 1, torch.cuda.device_count()),))
     else:

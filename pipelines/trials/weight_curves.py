@@ -1,4 +1,4 @@
-"""mAP over the weights of the objective, which a sweep moved: the paper's figures 4 and 5."""
+"""mAP over the weights of the objective in a sweep, like figures 4 and 5 of EET."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ WEIGHTS = {"loss.beta": "beta", "loss.sigma": "sigma"}
 
 
 def draw_weight_curves(trials: Sequence[Trial], out: Path, *, bits: int) -> None:
-    """map_over_beta.png and map_over_sigma.png where these were swept. trials: finished trainings. bits: of those that do not move them."""
+    """Writes map_over_beta.png and map_over_sigma.png if these were swept. trials: finished trainings. bits: code length if not swept."""
     for weight, name in WEIGHTS.items():
         drawn = [trial for trial in trials if trial.parameters.get(weight, 0) > 0]
         if len({trial.parameters[weight] for trial in drawn}) < 2:
@@ -27,8 +27,9 @@ def draw_weight_curves(trials: Sequence[Trial], out: Path, *, bits: int) -> None
 
 
 def weight_line(trials: Sequence[Trial], weight: str) -> list[Trial]:
-    """Of finished trials those that differ in `weight` alone, in its order: the largest such group, of equal ones that with the best trial.
-    Empty where no two do, as in a random space.
+    """The largest group of finished trials that differ only in `weight`, sorted by it; of equally large groups the one with the best trial.
+
+    Empty if there is no such pair, as in a random space.
     """
     alike: dict[str, list[Trial]] = {}
     for trial in trials:

@@ -17,6 +17,6 @@ def test_a_dry_run_measures_nothing(capsys):
 def test_figures_that_are_none_are_refused(tmp_path, capsys):
     assert main(["benchmark", "tables"]) == 2 and "--results is missing" in capsys.readouterr().err
     (tmp_path / "a.json").write_text("{}")
-    for file, told in ((tmp_path / "a.json", "does not hold the figures"), (tmp_path / "b.json", "cannot be read as the figures")):
-        with pytest.raises(ValueError, match=told):
+    for file, message in ((tmp_path / "a.json", "does not hold the figures"), (tmp_path / "b.json", "cannot be read as the figures")):
+        with pytest.raises(ValueError, match=message):
             benchmark.run(benchmark.BenchmarkConfig(what="tables", results=(str(file),)))

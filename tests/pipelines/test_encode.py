@@ -1,4 +1,4 @@
-"""Encoding a folder into a gallery: on Ray and in this process, with bad pictures, cut off and gone on with."""
+"""Encoding a folder into a gallery: on Ray and in this process, with bad images, cut off and gone on with."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ BAD = {"b/cut.png": "truncated", "empty.jpg": "empty", "z/words.png": "not-an-im
 
 @pytest.fixture(scope="module")
 def folder(tiny_birds, tmp_path_factory) -> Path:
-    """20 good pictures, 3 bad ones, and 2 files that are none."""
+    """20 good images, 3 bad ones, and 2 files that are none."""
     root = tmp_path_factory.mktemp("photos")
     table = synthetic.load(str(tiny_birds))
     for number in range(20):
@@ -34,7 +34,7 @@ def folder(tiny_birds, tmp_path_factory) -> Path:
     (root / "b" / "cut.png").write_bytes(data[: len(data) // 2])
     (root / "empty.jpg").write_bytes(b"")
     (root / "z" / "words.png").write_text("these are words")
-    (root / "notes.txt").write_text("no picture")
+    (root / "notes.txt").write_text("no image")
     (root / "z" / "list.csv").write_text("a,b")
     return root
 
@@ -52,7 +52,7 @@ def local(tiny_model, folder, tmp_path_factory) -> Gallery:
     return open_gallery(str(out))
 
 
-def test_bad_pictures_are_rows_with_reasons_among_the_others(local, folder):
+def test_bad_images_are_rows_with_reasons_among_the_others(local, folder):
     table = local.table()
     expected = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
     assert table["item_id"].to_pylist() == expected and len(expected) == 23
@@ -74,7 +74,7 @@ def test_the_manifest_counts(local, tiny_model):
     assert Path(local.path, "config.yaml").is_file()
 
 
-def test_a_bad_picture_changes_no_neighbour(local, tiny_model, folder, tmp_path):
+def test_a_bad_image_changes_no_neighbour(local, tiny_model, folder, tmp_path):
     mended = tmp_path / "photos"
     shutil.copytree(folder, mended)
     for name in BAD:
@@ -93,9 +93,9 @@ def test_ray_gives_the_same_parts(ray_session, local, tiny_model, folder, tmp_pa
     assert gallery.manifest == local.manifest == result.manifest
     for part in range(5):
         assert Path(gallery.path, part_name(part)).read_bytes() == Path(local.path, part_name(part)).read_bytes()
-    told = capsys.readouterr().out
-    assert "23 images" in told and "2 other files left" in told
-    assert "3 images failed" in told and "1 truncated" in told
+    printed = capsys.readouterr().out
+    assert "23 images" in printed and "2 other files ignored" in printed
+    assert "3 images failed" in printed and "1 truncated" in printed
 
 
 def cut_after(monkeypatch, parts: int) -> list[int]:
@@ -119,12 +119,12 @@ def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, fold
         encode.run(config)
     with pytest.raises(ValueError, match="not a finished gallery"):
         open_gallery(config.out)
-    begun = Path(config.out, "config.yaml").read_text()
+    written = Path(config.out, "config.yaml").read_text()
 
     for changes in ({"tokens": False}, {"rows_per_part": 6}, {"images": str(folder / "a")}, {"precision": "bf16"}, {"jpegs_on": "gpu"}):
-        with pytest.raises(ValueError, match="begun differently"):
+        with pytest.raises(ValueError, match="started differently"):
             encode.run(dataclasses.replace(config, **changes))
-    assert Path(config.out, "config.yaml").read_text() == begun, "a refused job must leave the config of the one that began"
+    assert Path(config.out, "config.yaml").read_text() == written, "a refused job must leave the config of the first one"
 
     Path(config.out, "parts", ".part-000003.parquet.0123.tmp").write_bytes(b"of a writer that was killed")
     again = cut_after(monkeypatch, 99)
@@ -142,7 +142,7 @@ def test_jpegs_are_not_decoded_on_gpus_that_are_not_there(tiny_model, folder, tm
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match="--jpegs_on gpu: this machine has no GPU that torch sees; use --jpegs_on cpu"):
         encode.run(config_of(tmp_path / "gallery", tiny_model, folder, jpegs_on="gpu", **changes))
-    assert not (tmp_path / "gallery").exists(), "nothing may be begun that cannot be done"
+    assert not (tmp_path / "gallery").exists(), "an impossible job must not start"
 
 
 def test_jpegs_are_not_decoded_on_gpus_that_a_cluster_lacks(ray_session, tiny_model, folder, tmp_path, monkeypatch):
@@ -163,21 +163,21 @@ def test_torchcodec_that_is_missing_is_said_before_anything_is_begun(tiny_model,
     assert not (tmp_path / "gallery").exists()
 
 
-def test_what_was_begun_before_there_was_a_choice_of_decoder_goes_on(local, tiny_model, folder, tmp_path, monkeypatch):
+def test_a_job_from_before_the_choice_of_decoder_continues(local, tiny_model, folder, tmp_path, monkeypatch):
     config = config_of(tmp_path / "gallery", tiny_model, folder)
     cut_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         encode.run(config)
-    begun = Path(config.out, "begun.json")
-    values = json.loads(begun.read_text())
+    job = Path(config.out, "begun.json")
+    values = json.loads(job.read_text())
     assert values["made_with"].pop("jpegs_on") == "cpu"
-    begun.write_text(json.dumps(values))
+    job.write_text(json.dumps(values))
     assert cut_after(monkeypatch, 99) == []
     encode.run(config)
     assert open_gallery(config.out).manifest == local.manifest
 
 
-def test_a_gallery_begun_with_another_model_is_not_gone_on_with(tiny_model, folder, tmp_path, monkeypatch):
+def test_a_gallery_started_with_another_model_is_not_continued(tiny_model, folder, tmp_path, monkeypatch):
     config = config_of(tmp_path / "gallery", tiny_model, folder)
     cut_after(monkeypatch, 0)
     with pytest.raises(KeyboardInterrupt):
@@ -199,20 +199,20 @@ def test_a_finished_gallery_has_nothing_to_do(local, tiny_model, folder, capsys)
     before = {path.name: path.stat().st_mtime_ns for path in Path(local.path).iterdir()}
     assert encode.run(config_of(Path(local.path), tiny_model, folder)).manifest == local.manifest
     assert "is finished: nothing to do" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="use --mode append to add"):
+    with pytest.raises(ValueError, match="use mode append to add"):
         encode.run(config_of(Path(local.path), tiny_model, folder / "a"))
     assert {path.name: path.stat().st_mtime_ns for path in Path(local.path).iterdir()} == before
 
 
 @pytest.fixture
 def grown(folder, tmp_path) -> Path:
-    """The folder before and after six more pictures came."""
+    """The folder before and after six more images came."""
     root = tmp_path / "photos"
     shutil.copytree(folder, root)
     return root
 
 
-def add_pictures(root: Path) -> set[str]:
+def add_images(root: Path) -> set[str]:
     names = {f"{place}/new{number}.png" for number, place in enumerate(("a", "b", "c", "z", "a", "0"))}
     for number, name in enumerate(sorted(names)):
         (root / name).parent.mkdir(exist_ok=True)
@@ -227,7 +227,7 @@ def test_append_encodes_what_is_new_and_nothing_else(ray_session, tiny_model, gr
     before = {path.name: path.read_bytes() for path in Path(config.out).glob("parts/part-*")}
     encode.run(dataclasses.replace(config, mode="append"))
     assert "nothing to append: all 23 images" in capsys.readouterr().out
-    new = add_pictures(grown)
+    new = add_images(grown)
     encode.run(config)  # resuming a finished gallery does not look for new ones
     assert open_gallery(config.out).manifest.num_rows == 23
 
@@ -249,7 +249,7 @@ def test_an_append_that_was_cut_off_leaves_the_gallery_readable_and_goes_on(tiny
     config = config_of(tmp_path / "gallery", tiny_model, grown)
     encode.run(config)
     before = open_gallery(config.out).table()
-    add_pictures(grown)
+    add_images(grown)
     append = dataclasses.replace(config, mode="append", rows_per_part=2048)  # parts are cut as those that are there
     written = cut_after(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
@@ -284,7 +284,7 @@ def test_overwrite_replaces_a_gallery_when_the_new_one_is_planned_and_goes_on_it
     with pytest.raises(ValueError, match="holds no image"):
         encode.run(dataclasses.replace(replace, images=str(tmp_path / "none")))
     (tmp_path / "twice.csv").write_text(f"path,id\n{folder}/a/00.png,x\n{folder}/a/04.png,x\n")
-    with pytest.raises(ValueError, match="an id that another one has: 'x'"):
+    with pytest.raises(ValueError, match="the id of another item: 'x'"):
         encode.run(dataclasses.replace(replace, images=str(tmp_path / "twice.csv"), columns=Columns(item_id="id")))
     assert {path.name for path in tmp_path.iterdir()} == {"gallery", "none", "twice.csv"}
     assert open_gallery(config.out).table().equals(local.table())
@@ -325,7 +325,7 @@ def test_appended_labels_are_numbered_by_name(tiny_model, tiny_birds, tmp_path):
     assert gallery.manifest.inputs == (first, second)
 
 
-def test_too_many_bad_pictures_fail_the_job_and_keep_the_rows(tiny_model, folder, tmp_path):
+def test_too_many_bad_images_fail_the_job_and_keep_the_rows(tiny_model, folder, tmp_path):
     with pytest.raises(ValueError, match="3 of 23 images failed .*--max-error-ratio 0.1; the gallery is kept"):
         encode.run(config_of(tmp_path / "gallery", tiny_model, folder, max_error_ratio=0.1))
     assert open_gallery(str(tmp_path / "gallery")).errors().num_rows == 3
@@ -334,8 +334,8 @@ def test_too_many_bad_pictures_fail_the_job_and_keep_the_rows(tiny_model, folder
 def test_a_dry_run_starts_and_writes_nothing(tiny_model, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pipelines.actors.encoding.connected", None)
     encode.run(config_of(tmp_path / "gallery", tiny_model, folder, engine="ray", dry_run=True))
-    told = capsys.readouterr().out
-    assert "23 images" in told and "bytes a row" in told and "nothing was started" in told
+    printed = capsys.readouterr().out
+    assert "23 images" in printed and "bytes a row" in printed and "nothing was started" in printed
     assert list(tmp_path.iterdir()) == []
 
 
@@ -394,7 +394,7 @@ def test_files_that_are_no_gallerys_are_never_cleared_away(tiny_model, folder, t
     assert {path.name for path in out.iterdir()} == {"part-000000.parquet", "planets.parquet"}
     assert {path.name for path in tmp_path.iterdir()} == {"tables"}
     for images in (out, f"{out}/part-*.parquet"):
-        with pytest.raises(ValueError, match="give the gallery a folder of its own"):
+        with pytest.raises(ValueError, match="give the gallery its own folder"):
             encode.run(config_of(out, tiny_model, None, images=str(images), mode="overwrite"))
 
 

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from eet.datasets import synthetic
-from eet.gallery import Gallery, Manifest, open_gallery, part_table, write_manifest, write_part
+from eet.gallery import Gallery, Manifest, open_gallery, part_table, write_hits, write_manifest, write_part
 from eet.metrics import encoded_protocol, published_protocol, ranked_metrics
+from eet.retrieval.measures import hits_measures
+from eet.retrieval.search import search_gallery
+from eet.storage import join_location, read_bytes, read_text
 from eet.vit import load_bundle, read_bundle_record, save_bundle
 from pipelines import encode, evaluate
 from pipelines.job.options import DataOptions
@@ -50,6 +53,7 @@ def test_both_protocols_are_those_of_the_arrays(galleries, tiny_model, tmp_path,
     assert result.measures == {"encoded": encoded, "published": published}
     assert encoded["mAP"] != published["mAP"] and encoded["P@3"] < 1
     assert json.loads((out / "metrics.json").read_text()) == result.measures
+    assert encoded["mAP_low"] < encoded["mAP"] < encoded["mAP_high"]
     assert (out / "pr_curve.png").read_bytes().startswith(b"\x89PNG")
 
     with (out / "pr_curve.csv").open() as file:
@@ -74,6 +78,22 @@ def test_both_protocols_are_those_of_the_arrays(galleries, tiny_model, tmp_path,
     (run,) = client.search_runs([client.get_experiment_by_name("eet").experiment_id], f"run_name = 'evaluate {out.name}'")
     assert run.info.status == "FINISHED" and run.data.metrics["encoded_mAP"] == pytest.approx(encoded["mAP"])
     assert run.data.metrics["published_P_at_1"] == published["P@1"]
+
+
+def test_a_remote_output_has_the_files_of_a_local_one(galleries, tmp_path, new_out):
+    local, remote = Path(new_out()), f"memory://{tmp_path.name}/evaluation"
+    config = evaluate.EvaluateConfig(gallery=galleries["test"], out=str(local), tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    measures = evaluate.run(config).measures
+    assert evaluate.run(dataclasses.replace(config, out=remote)).measures == measures
+    for name in ("metrics.json", "pr_curve.csv"):
+        assert read_bytes(join_location(remote, name)) == (local / name).read_bytes()
+    assert read_bytes(join_location(remote, "pr_curve.png")).startswith(b"\x89PNG")
+    assert read_text(join_location(remote, "config.yaml")) == (local / "config.yaml").read_text().replace(str(local), remote)
+
+
+def test_a_remote_output_needs_a_tracking_address(galleries, tmp_path):
+    with pytest.raises(ValueError, match="memory://.* is remote, so --tracking-uri is needed"):
+        evaluate.run(evaluate.EvaluateConfig(gallery=galleries["test"], out=f"memory://{tmp_path.name}/evaluation"))
 
 
 def encoded_only(gallery: str, out: str, **changes) -> dict[str, float]:
@@ -141,6 +161,62 @@ def test_labels_are_matched_by_name_under_both_protocols(galleries, tiny_model, 
     strange = hand_made(tmp_path / "strange", codes, labels.tolist(), ("dodo", *names[1:]), like=galleries["test"])
     with pytest.raises(ValueError, match="unknown to the model, for example.*dodo"):
         evaluate.run(evaluate.EvaluateConfig(gallery=strange.path, model=model, out=new_out()))
+
+
+def test_labels_that_were_trained_and_those_that_were_not(galleries, tiny_model, tiny_birds, tmp_path, capsys, new_out):
+    """The same network, in a bundle that was trained on the labels 1 and 3 of 0 to 3, and on one more."""
+    names, record = synthetic.load(str(tiny_birds)).label_names, read_bundle_record(tiny_model)
+    trained = (names[3], "kiwi", names[1])
+    save_bundle(
+        load_bundle(tiny_model), tmp_path / "some", label_names=trained, target_codes=record.target_codes[:3], label_counts=[8, 8, 8]
+    )
+    config = evaluate.EvaluateConfig(gallery=galleries["test"], model=str(tmp_path / "some"), out=new_out())
+    with pytest.raises(ValueError, match="or --labels seen"):
+        evaluate.run(config)
+
+    codes, labels = arrays(galleries["test"])
+    for choice, numbers in (("seen", (1, 3)), ("unseen", (0, 2))):
+        out = new_out()
+        found = evaluate.run(dataclasses.replace(config, labels=choice, out=out)).measures
+        rows = np.flatnonzero(np.isin(labels, numbers))
+        expected = {"encoded": ranked_metrics(codes[rows], labels[rows], codes, labels, num_bits=16, query_rows=rows)}
+        if choice == "seen":
+            places = np.array([-1, 2, -1, 0])
+            expected["published"] = published_protocol(codes[rows], places[labels[rows]], record.target_codes[:3], np.array([8, 8, 8]))
+        assert found == expected and json.loads((Path(out) / "metrics.json").read_text()) == expected
+        assert found["encoded"]["queries"] == 8
+        assert f"only queries of the 2 {choice} labels" in capsys.readouterr().out
+
+    hits = str(tmp_path / "hits.parquet")
+    gallery = open_gallery(galleries["test"])
+    write_hits(hits, search_gallery(gallery, gallery, k=15))
+    found = evaluate.run(dataclasses.replace(config, labels="unseen", protocol="encoded", hits=hits, out=new_out())).measures
+    assert found["encoded, hits"]["MAP@R"] == pytest.approx(expected["encoded"]["MAP@R"])
+    with pytest.raises(ValueError, match="was encoded with model"):
+        evaluate.run(dataclasses.replace(config, gallery=hand_made(tmp_path / "other", codes, labels.tolist(), names).path, labels="seen"))
+
+
+def test_hits_are_measured_by_the_chosen_denominator_and_with_stable_ties(galleries, tmp_path, new_out):
+    hits, gallery = str(tmp_path / "hits.parquet"), open_gallery(galleries["test"])
+    table = search_gallery(gallery, gallery, k=2)
+    write_hits(hits, table)
+    values = encoded_only(galleries["test"], new_out(), hits=hits, denominator="reachable", ties="stable")
+    expected = hits_measures(table, gallery, own=True, denominator="reachable", ties="stable").values
+    assert values == expected and values["mAP@2"] == pytest.approx(1.5 * encoded_only(galleries["test"], new_out(), hits=hits)["mAP@2"])
+    ranked = encoded_only(galleries["test"], new_out(), ties="stable")
+    assert ranked["P@1"] != ranked["P@1_stable"] == values["P@1_stable"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"labels": "seen"}, "--labels seen needs --model"),
+        ({"labels": "unseen", "model": "m", "protocol": "published"}, "no published protocol"),
+        ({"denominator": "found"}, "--denominator found is of --hits"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_named(options, said):
+    assert any(said in problem for problem in evaluate.EvaluateConfig(gallery="g", out="o", **options).problems())
 
 
 def test_a_gallery_without_labels_cannot_be_measured(galleries, tmp_path, new_out):

@@ -9,7 +9,7 @@ from growing import growing_cluster
 from eet.gallery import open_gallery
 from pipelines import encode
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 
 
 def test_encoding_makes_a_cluster_grow(tiny_model, photos, tmp_path):

@@ -16,7 +16,7 @@ class Left(NamedTuple):
     gallery: str
     hits: str
     reranked: str
-    told: str
+    output: str
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def left(tiny_model, photos, tmp_path_factory) -> Left:
 
 
 def test_encoding_neither_loses_nor_repeats_a_row(left, tiny_model, photos, tmp_path):
-    assert left.told.index("encode: lost a node at work") < left.told.index("encode: done")
+    assert left.output.index("encode: lost a node at work") < left.output.index("encode: done")
     config = encode.EncodeConfig(
         model=str(tiny_model), images=str(photos), out=str(tmp_path / "whole"), tokens=True, rows_per_part=8, batch_size=8, threads=1,
         engine="local",
@@ -41,6 +41,6 @@ def test_encoding_neither_loses_nor_repeats_a_row(left, tiny_model, photos, tmp_
 
 
 def test_re_ranking_gives_the_hits_of_one_process(left, tmp_path):
-    assert left.told.index("rerank: lost a node at work") < left.told.index("rerank: done")
+    assert left.output.index("rerank: lost a node at work") < left.output.index("rerank: done")
     config = rerank.RerankConfig(hits=left.hits, gallery=left.gallery, out=str(tmp_path / "here.parquet"), top=1000, engine="local")
     assert read_hits(left.reranked).equals(rerank.run(config))

@@ -1,6 +1,7 @@
 """Encoding from S3 to S3 through the ordinary client, against a server on this machine."""
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
+import yaml
 
 from eet.datasets import synthetic
 from eet.gallery import encoding, open_gallery, read_hits, write_part
-from eet.storage import join_location, resolve
-from pipelines import encode, search
+from eet.storage import join_location, read_bytes, read_text, resolve
+from pipelines import encode, evaluate, search
+from pipelines.job.options import DataOptions
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
@@ -41,7 +44,7 @@ def bucket(server) -> str:
 
 @pytest.fixture(scope="module")
 def photos(bucket, tiny_birds, tmp_path_factory) -> tuple[str, Path]:
-    """The same 11 pictures in the bucket and on disk, one of them cut off, and a file that is none."""
+    """The same 11 images in the bucket and on disk, one of them cut off, and a file that is none."""
     local = tmp_path_factory.mktemp("photos")
     table = synthetic.load(str(tiny_birds))
     for number in range(11):
@@ -49,7 +52,7 @@ def photos(bucket, tiny_birds, tmp_path_factory) -> tuple[str, Path]:
         target.parent.mkdir(exist_ok=True)
         shutil.copy(table.location(3 * number), target)
     (local / "a" / "04.png").write_bytes((local / "a" / "04.png").read_bytes()[:300])
-    (local / "notes.txt").write_text("no picture")
+    (local / "notes.txt").write_text("no image")
     remote = join_location(bucket, "photos")
     filesystem, root = resolve(remote)
     pafs.copy_files(str(local), root, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=filesystem)
@@ -63,20 +66,20 @@ def config_of(model: Path, images: str, out: str, **changes) -> encode.EncodeCon
 
 @pytest.fixture(scope="module")
 def local(photos, tiny_model, tmp_path_factory) -> pa.Table:
-    """What the pictures on disk are encoded to."""
+    """What the images on disk are encoded to."""
     out = tmp_path_factory.mktemp("galleries") / "local"
     encode.run(config_of(tiny_model, str(photos[1]), str(out)))
     return open_gallery(str(out)).table().drop(["uri"])
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_pictures_and_gallery_in_a_bucket(ray_session, bucket, photos, local, tiny_model, tmp_path, engine, capsys):
+def test_images_and_gallery_in_a_bucket(ray_session, bucket, photos, local, tiny_model, tmp_path, engine, capsys):
     out = join_location(bucket, f"galleries/{engine}")
     config = config_of(tiny_model, photos[0], out, engine=engine, workers=2 if engine == "ray" else None)
     encode.run(config)
-    told = capsys.readouterr().out
-    assert "secret" not in told and "secret" not in str(open_gallery(out).manifest)
-    assert "11 images" in told and "1 other files left" in told and "1 truncated" in told
+    printed = capsys.readouterr().out
+    assert "secret" not in printed and "secret" not in str(open_gallery(out).manifest)
+    assert "11 images" in printed and "1 other files ignored" in printed and "1 truncated" in printed
     gallery = open_gallery(out)
     assert gallery.table().drop(["uri"]).equals(local)
     assert gallery.rows(["b/05.png"])["label"].to_pylist() == [None]
@@ -89,6 +92,18 @@ def test_pictures_and_gallery_in_a_bucket(ray_session, bucket, photos, local, ti
     nearest = {row["query_id"]: row["item_id"] for row in found.to_pylist() if row["rank"] == 1}
     assert all(row["distance"] == 0 for row in found.to_pylist() if row["rank"] == 1)
     assert set(nearest) == {f"{number:02d}.png" for number in (0, 2, 6, 8, 10)}
+
+
+def test_measures_of_a_gallery_in_a_bucket_go_into_the_bucket(bucket, tiny_birds, tiny_model, tmp_path):
+    gallery, out = (join_location(bucket, name) for name in ("galleries/labelled", "evaluations/labelled"))
+    data = DataOptions(name="synthetic", root=str(tiny_birds))
+    encode.run(encode.EncodeConfig(model=str(tiny_model), data=data, split="test", out=gallery, engine="local"))
+    config = evaluate.EvaluateConfig(gallery=gallery, out=out, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    measures = evaluate.run(config).measures
+    assert measures["encoded"]["queries"] > 0
+    assert json.loads(read_text(join_location(out, "metrics.json"))) == measures
+    assert read_bytes(join_location(out, "pr_curve.png")).startswith(b"\x89PNG")
+    assert yaml.safe_load(read_text(join_location(out, "config.yaml")))["gallery"] == gallery
 
 
 def test_a_job_into_a_bucket_goes_on_where_it_stopped_and_takes_more(bucket, photos, local, tiny_model, monkeypatch):

@@ -1,4 +1,4 @@
-"""One pass through every job on a GPU, beside what the CPU makes of the same inputs."""
+"""One pass through every job on a GPU, compared with the CPU's results for the same inputs."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""With ImageNet weights and photographs of birds: what random weights and drawings cannot show."""
+"""With ImageNet weights and real images of birds: what random weights and drawn images cannot show."""
 
 import csv
 from pathlib import Path
@@ -28,7 +28,7 @@ def weights(shared) -> str:
 
 @pytest.fixture(scope="module")
 def birds(shared, tmp_path_factory) -> DataOptions:
-    """Three species of photographs: 45 training and 44 test images."""
+    """Real images of three species: 45 training and 44 test images."""
     root = shared / "data" / "cub200_2010"
     if not (root / "split.csv").is_file():
         pytest.skip(f"{root} is not there")
@@ -42,7 +42,7 @@ def birds(shared, tmp_path_factory) -> DataOptions:
     return DataOptions(name="table", root=str(root), table=str(table))
 
 
-def test_the_tokens_kept_of_a_picture_lie_on_the_creature(weights, tmp_path):
+def test_the_tokens_kept_of_an_image_lie_on_the_creature(weights, tmp_path):
     """Pruning by content finds the bird before it has been taught one: half as much again of it is kept as there is."""
     root = tmp_path / "drawn"
     synthetic.write(root, num_labels=4, images_per_label=6, test_per_label=0, image_size=224)

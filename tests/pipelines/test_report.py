@@ -34,15 +34,15 @@ def test_the_page_stands_alone_and_shows_each_query_and_what_was_kept_of_it(sear
     assert (tmp_path / "r" / "config.yaml").is_file()
 
 
-def test_a_picture_that_went_away_is_said_and_not_fatal(searched, tiny_birds, tmp_path, monkeypatch):
+def test_an_image_that_went_away_is_said_and_not_fatal(searched, tiny_birds, tmp_path, monkeypatch):
     from eet.images import DecodeFailure
 
     monkeypatch.setattr(panels, "read_image", lambda _: DecodeFailure("missing", "gone"))
     page = report.run(report.ReportConfig(hits=str(searched / "hits.parquet"), out=str(tmp_path / "r"), num_queries=2))
-    assert Path(page).read_text().count("cannot be read any more") == 2
+    assert Path(page).read_text().count("can no longer be read") == 2
 
 
-def test_hits_without_a_config_beside_them_need_the_gallery(searched, tmp_path):
+def test_hits_without_a_config_next_to_them_need_the_gallery(searched, tmp_path):
     lonely = tmp_path / "hits.parquet"
     lonely.write_bytes((searched / "hits.parquet").read_bytes())
     with pytest.raises(ValueError, match="give --gallery"):

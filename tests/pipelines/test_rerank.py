@@ -149,7 +149,7 @@ def test_hits_without_tokens_keep_their_place(config, galleries, tmp_path, capsy
     new = rerank.run(config).to_pylist()
     kept = [(row["query_id"], row["rank"], row["item_id"]) for row in before if row["item_id"] in without and row["rank"] <= TOP]
     assert kept and set(kept) <= {(row["query_id"], row["rank"], row["item_id"]) for row in new}
-    assert f"{len(kept)} hits without tokens kept their place" in capsys.readouterr().out
+    assert f"{len(kept)} hits without tokens kept their rank" in capsys.readouterr().out
     assert sorted((row["query_id"], row["item_id"]) for row in before) == sorted((row["query_id"], row["item_id"]) for row in new)
     for one, other in zip(new, new[1:], strict=False):
         assert one["query_id"] != other["query_id"] or one["score"] >= other["score"]
@@ -163,20 +163,20 @@ def test_hits_of_another_gallery_are_refused(config, tmp_path):
 
 def test_galleries_that_lack_what_is_needed_are_refused(config, tmp_path):
     bare = hand_made(tmp_path / "bare", ITEMS, "item", 0, embedding=False)
-    with pytest.raises(ValueError, match="bare has no embeddings.*--embedding"):
+    with pytest.raises(ValueError, match="bare has no embeddings.*encode it with embedding"):
         rerank.run(dataclasses.replace(config, gallery=bare, global_similarity="embedding"))
     rerank.run(dataclasses.replace(config, gallery=bare, marginal="softmax"))  # centres of tokens, where one side has no embedding
     manifest = dataclasses.replace(open_gallery(bare).manifest, token_shape=None, token_dtype=None)
     write_manifest(bare, manifest)
-    with pytest.raises(ValueError, match="no tokens to match: encode it with --tokens"):
+    with pytest.raises(ValueError, match="no tokens to match: encode it with tokens"):
         rerank.run(dataclasses.replace(config, gallery=bare))
 
 
-def test_impossible_options_are_told_at_once():
+def test_impossible_options_are_reported_at_once():
     config = rerank.RerankConfig(
         hits="h", gallery="g", out="folder", top=0, marginal="mass", solver="simplex", transported=0, epsilon=0, weight=-1,
     )  # fmt: skip
-    told = " | ".join(config.problems())
+    message = " | ".join(config.problems())
     for part in (
         "--top 0",
         "--marginal mass",
@@ -186,7 +186,7 @@ def test_impossible_options_are_told_at_once():
         "--weight -1",
         "--out folder",
     ):
-        assert part in told
+        assert part in message
 
 
 def test_a_base_models_gallery_is_searched_re_ranked_and_shown(tiny_base, tiny_birds, tmp_path):
@@ -231,5 +231,5 @@ def test_with_hashes_the_global_term_is_the_asymmetric_similarity(tiny_model, ti
 
 
 def test_asymmetric_needs_hashes_of_the_queries(config):
-    with pytest.raises(ValueError, match="no real-valued hashes.*--hash"):
+    with pytest.raises(ValueError, match="no real-valued hashes.*encode it with hash"):
         rerank.run(dataclasses.replace(config, global_similarity="asymmetric"))

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from search_by_loop import BITS, answered, hand_made, loop
+from search_by_loop import answered, hand_made, loop
+from tied_gallery import tied_bits, tied_gallery
 
 from eet.datasets import synthetic
 from eet.gallery import Gallery, open_gallery, read_hits, read_recall, write_manifest, write_part
@@ -19,29 +20,22 @@ from pipelines import encode, index, search
 from pipelines.job.options import DataOptions
 
 
-@pytest.fixture(scope="module")
-def bits() -> np.ndarray:
-    """60 items on 12 codes, so that most distances are ties."""
-    random = np.random.default_rng(0)
-    return random.integers(0, 2, (12, BITS), np.uint8)[random.integers(0, 12, 60)]
-
-
 @pytest.fixture
-def gallery(bits, tmp_path) -> Gallery:
-    return hand_made(tmp_path / "gallery", bits, [None if row % 7 == 0 else row % 3 for row in range(60)], bad=(5, 17))
+def gallery(tmp_path) -> Gallery:
+    return tied_gallery(tmp_path / "gallery")
 
 
-def test_queries_of_another_model_are_refused(gallery, bits, tmp_path):
-    other = hand_made(tmp_path / "queries", bits[:2], [0, 0], digest="other")
+def test_queries_of_another_model_are_refused(gallery, tmp_path):
+    other = hand_made(tmp_path / "queries", tied_bits()[:2], [0, 0], digest="other")
     with pytest.raises(ValueError, match="encoded with model m, .* has other"):
         search.run(search.SearchConfig(gallery=gallery.path, queries=other.path, out=str(tmp_path / "hits.parquet")))
     assert not (tmp_path / "hits.parquet").exists()
 
 
-def test_query_pictures_need_a_model(gallery, tmp_path):
-    (tmp_path / "pictures").mkdir()
+def test_query_images_need_a_model(gallery, tmp_path):
+    (tmp_path / "images").mkdir()
     with pytest.raises(ValueError, match="--model is needed"):
-        search.run(search.SearchConfig(gallery=gallery.path, queries=str(tmp_path / "pictures"), out=str(tmp_path / "hits.parquet")))
+        search.run(search.SearchConfig(gallery=gallery.path, queries=str(tmp_path / "images"), out=str(tmp_path / "hits.parquet")))
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +47,9 @@ def birds_gallery(tiny_model, tiny_birds, tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def pictures(tiny_birds, tmp_path) -> Path:
+def query_images(tiny_birds, tmp_path) -> Path:
     table = synthetic.load(str(tiny_birds)).select("test")
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for row in (0, 5, 10):
         shutil.copy(table.location(row), folder / f"{row:02d}.png")
@@ -63,9 +57,9 @@ def pictures(tiny_birds, tmp_path) -> Path:
     return folder
 
 
-def test_pictures_are_encoded_beside_the_hits_and_ordered_by_their_hash(tiny_model, birds_gallery, pictures, tmp_path):
+def test_images_are_encoded_next_to_the_hits_and_ordered_by_their_hash(tiny_model, birds_gallery, query_images, tmp_path):
     config = search.SearchConfig(
-        gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=12, out=str(tmp_path / "hits.parquet")
+        gallery=birds_gallery, queries=str(query_images), model=str(tiny_model), k=12, out=str(tmp_path / "hits.parquet")
     )
     hits = search.run(config)
     assert read_hits(config.out).equals(hits.cast(read_hits(config.out).schema))
@@ -76,7 +70,7 @@ def test_pictures_are_encoded_beside_the_hits_and_ordered_by_their_hash(tiny_mod
     signs = np.unpackbits(codes, axis=1).astype(int) * 2 - 1
     for name in ("00.png", "05.png", "10.png"):
         with torch.inference_mode():
-            hash_b = student(student.preprocess(read_image(str(pictures / name))).unsqueeze(0), tokens=False).hash[0].numpy()
+            hash_b = student(student.preprocess(read_image(str(query_images / name))).unsqueeze(0), tokens=False).hash[0].numpy()
         distance = ((hash_b > 0) * 2 - 1 != signs).sum(axis=1)
         asymmetric = signs @ hash_b.astype(np.float64)
         rows = [row for row in hits.to_pylist() if row["query_id"] == name]
@@ -87,67 +81,67 @@ def test_pictures_are_encoded_beside_the_hits_and_ordered_by_their_hash(tiny_mod
                 assert asymmetric[place[before["item_id"]]] >= asymmetric[place[after["item_id"]]] - 1e-3
 
 
-def test_a_changed_picture_under_the_same_name_is_encoded_anew(tiny_model, birds_gallery, pictures, tmp_path):
+def test_a_changed_image_under_the_same_name_is_encoded_again(tiny_model, birds_gallery, query_images, tmp_path):
     config = search.SearchConfig(
-        gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet")
+        gallery=birds_gallery, queries=str(query_images), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet")
     )
     search.run(config)
     others = tmp_path / "others"
     others.mkdir()
-    shutil.copy(pictures / "05.png", others / "00.png")  # the name of one query, the picture of another
+    shutil.copy(query_images / "05.png", others / "00.png")  # the name of one query, the image of another
     hits = search.run(dataclasses.replace(config, queries=str(others)))
-    expected = search.run(dataclasses.replace(config, queries=str(pictures / "05.png"), out=str(tmp_path / "alone.parquet")))
+    expected = search.run(dataclasses.replace(config, queries=str(query_images / "05.png"), out=str(tmp_path / "alone.parquet")))
     assert set(hits["query_id"].to_pylist()) == {"00.png"}
     assert hits.drop_columns("query_id").equals(expected.drop_columns("query_id"))
 
 
-def test_a_search_that_fails_leaves_the_queries_of_the_one_before(tiny_model, birds_gallery, pictures, tmp_path):
+def test_a_search_that_fails_leaves_the_queries_of_the_one_before(tiny_model, birds_gallery, query_images, tmp_path):
     config = search.SearchConfig(
-        gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet")
+        gallery=birds_gallery, queries=str(query_images), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet")
     )
     search.run(config)
     before = open_gallery(str(tmp_path / "hits.queries")).codes()[1].to_pylist()
     with pytest.raises(ValueError, match="holds no image"):
         search.run(dataclasses.replace(config, queries=str(tiny_model)))
     assert open_gallery(str(tmp_path / "hits.queries")).codes()[1].to_pylist() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "hits.parquet", "hits.config.yaml", "hits.queries"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "hits.parquet", "hits.config.yaml", "hits.queries"}
 
 
-def test_queries_never_take_the_place_of_the_gallery(tiny_model, birds_gallery, pictures, tmp_path):
+def test_queries_never_take_the_place_of_the_gallery(tiny_model, birds_gallery, query_images, tmp_path):
     gallery = tmp_path / "hits.queries"
     shutil.copytree(birds_gallery, gallery)
-    config = search.SearchConfig(gallery=str(gallery), queries=str(pictures), model=str(tiny_model), out=str(tmp_path / "hits.parquet"))
-    with pytest.raises(ValueError, match="is --gallery itself"):
+    config = search.SearchConfig(gallery=str(gallery), queries=str(query_images), model=str(tiny_model), out=str(tmp_path / "hits.parquet"))
+    with pytest.raises(ValueError, match="is the --gallery"):
         search.run(config)
     assert len(open_gallery(str(gallery)).codes()[0]) == len(open_gallery(birds_gallery).codes()[0])
 
 
-def test_pictures_for_a_gallery_of_another_model_are_refused(tiny_model, birds_gallery, pictures, tmp_path):
+def test_images_for_a_gallery_of_another_model_are_refused(tiny_model, birds_gallery, query_images, tmp_path):
     other = load_bundle(tiny_model)
     other.head_hash.bias.data += 1
     save_bundle(other, tmp_path / "other")
     config = search.SearchConfig(
-        gallery=birds_gallery, queries=str(pictures), model=str(tmp_path / "other"), out=str(tmp_path / "hits.parquet")
+        gallery=birds_gallery, queries=str(query_images), model=str(tmp_path / "other"), out=str(tmp_path / "hits.parquet")
     )
     with pytest.raises(ValueError, match="encode both with one model"):
         search.run(config)
 
 
-def test_a_dry_run_writes_nothing(tiny_model, birds_gallery, pictures, tmp_path, capsys):
+def test_a_dry_run_writes_nothing(tiny_model, birds_gallery, query_images, tmp_path, capsys):
     config = search.SearchConfig(
-        gallery=birds_gallery, queries=str(pictures), model=str(tiny_model), out=str(tmp_path / "hits.parquet"), dry_run=True
+        gallery=birds_gallery, queries=str(query_images), model=str(tiny_model), out=str(tmp_path / "hits.parquet"), dry_run=True
     )
     search.run(config)
     search.run(dataclasses.replace(config, queries=birds_gallery))
     assert capsys.readouterr().out.count("nothing was started") == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images"}
 
 
 def test_an_index_older_than_its_gallery_is_refused_and_extended(parted, asked, tmp_path, capsys):
     whole, copy, out = Path(parted.path), tmp_path / "gallery", tmp_path / "index"
     shutil.copytree(whole, copy)
-    begun = dataclasses.replace(parted.manifest, num_parts=5, num_rows=35, num_ok=35)
-    write_manifest(str(copy), begun)
+    unfinished = dataclasses.replace(parted.manifest, num_parts=5, num_rows=35, num_ok=35)
+    write_manifest(str(copy), unfinished)
     make = index.IndexConfig(gallery=str(copy), out=str(out))
     index.run(make)
     assert GalleryIndex.load(str(out)).codes.num_items == 35
@@ -161,7 +155,7 @@ def test_an_index_older_than_its_gallery_is_refused_and_extended(parted, asked, 
     assert "(4 of 9 parts" in capsys.readouterr().out
     assert answered(search.run(ask)) == answered(search_gallery(parted, asked[0], k=4))
 
-    write_part(str(copy), 2, open_gallery(str(copy)).table().slice(14, 7))  # the same rows, written anew
+    write_part(str(copy), 2, open_gallery(str(copy)).table().slice(14, 7))  # the same rows, written again
     with pytest.raises(ValueError, match="index of another gallery"):
         search.run(ask)
     with pytest.raises(ValueError, match="is no index"):
@@ -185,9 +179,9 @@ def test_an_approximate_search_tells_its_recall_and_answers_that_are_short(ivf, 
     recall = read_recall(ivf.out)
     assert recall == {"recall": pytest.approx(sum(as_near) / len(exact)), "queries": 23, "k": 20} and 0 < recall["recall"] < 1
     full = [query for query, rank, _, _ in answered(hits) if rank == 20]
-    told = capsys.readouterr().out
-    assert f"recall@20 {recall['recall']:.4f} against exact search, on 23 queries" in told
-    assert len(full) < 23 and f"{23 - len(full)} queries got fewer hits" in told
+    printed = capsys.readouterr().out
+    assert f"recall@20 {recall['recall']:.4f} against exact search, on 23 queries" in printed
+    assert len(full) < 23 and f"{23 - len(full)} queries got fewer hits" in printed
     for query in set(farthest):  # what is found stands in the order of an exact search
         order = [item for asked_, _, item, _ in loop(parted, asked[0], 60) if asked_ == query]
         places = [order.index(item) for found, _, item, _ in answered(hits) if found == query]
@@ -197,7 +191,7 @@ def test_an_approximate_search_tells_its_recall_and_answers_that_are_short(ivf, 
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_all_lists_probed_is_an_exact_search_of_which_no_recall_is_told(ivf, parted, asked, own, capsys):
+def test_all_lists_probed_is_an_exact_search_without_a_recall(ivf, parted, asked, own, capsys):
     queries = parted if own else asked[0]
     hits = search.run(dataclasses.replace(ivf, probes=6, queries=queries.path))
     assert hits.equals(search_gallery(parted, queries, k=20))
@@ -206,5 +200,5 @@ def test_all_lists_probed_is_an_exact_search_of_which_no_recall_is_told(ivf, par
 
 def test_an_item_that_asks_for_itself_still_gets_k_others(ivf, parted, capsys):
     search.run(dataclasses.replace(ivf, queries=parted.path, probes=5, k=2))
-    told = capsys.readouterr().out
-    assert "recall@2 " in told and "fewer" not in told and read_recall(ivf.out)["k"] == 2
+    printed = capsys.readouterr().out
+    assert "recall@2 " in printed and "fewer" not in printed and read_recall(ivf.out)["k"] == 2

@@ -1,4 +1,4 @@
-"""A sweep: what is drawn, what fits the cluster, what it says of its trials, and one that runs, loses a trial, and goes on."""
+"""A sweep: draws, resources, records of trials, and a sweep that runs, loses a trial, and continues."""
 
 import dataclasses
 import json
@@ -92,7 +92,7 @@ def test_parameters_take_the_place_of_flags_and_of_places_in_a_list():
     [
         ({"loss.gamma": 1, "student.bits": 8, "out": "y"}, r"moves loss.gamma, out, which"),
         ({"data.root": "y"}, "moves data.root"),
-        ({"student.keep_ratios.1": 0.5}, r"at the places \[1\]"),
+        ({"student.keep_ratios.1": 0.5}, r"at the indexes \[1\]"),
     ],
 )
 def test_parameters_that_a_trial_does_not_have_are_refused(drawn, message):
@@ -400,7 +400,7 @@ def test_a_sweep_that_is_stopped_leaves_its_table_and_the_test_split_alone(tiny_
         finished(tmp_path / "out" / "trials", drawn_parameters(loss_weights(), trials=3, seed=42)[1], [0.5])
 
     monkeypatch.setattr(tuning.tune, "Tuner", lambda *_, **__: SimpleNamespace(fit=cut_off))
-    with pytest.raises(JobFailed, match="stopped with 2 trials still to run, and the test split not touched"):
+    with pytest.raises(JobFailed, match="stopped with 2 trials still to run, and the test split not used yet"):
         sweep.run(config_of(tmp_path / "out", tiny_birds, trials=3))
     rows = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["unfinished", "finished", "unfinished"]
@@ -431,7 +431,7 @@ def test_a_trial_that_fails_is_reported_with_its_reason_and_the_others_finish(sw
     config, result = swept
     good, wild = result.trials
     assert (good.status, wild.status) == ("finished", "failed")
-    assert "lower --train.learning_rate" in wild.reason
+    assert "lower learning_rate" in wild.reason
     assert result.chosen is not None and result.chosen.name == good.name
     assert len(good.history) == 2 and good.best["val_mAP"] == max(record["val_mAP"] for record in good.history)
     rows = pq.read_table(Path(config.out) / "results.parquet").to_pylist()

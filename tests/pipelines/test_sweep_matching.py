@@ -41,7 +41,7 @@ MEASURES = ("MAP@R", "P@1", "R-precision", "mAP@k")
 
 
 def write_items(path: Path, *, has_hash: bool = False) -> None:
-    """A gallery without embeddings whose tokens tell labels apart better than its codes do, the same at every call."""
+    """A gallery without embeddings whose tokens separate labels better than its codes do, the same at every call."""
     random = np.random.default_rng(3)
     labels = np.arange(ITEMS) % LABELS
     words = random.normal(size=(LABELS, TOKENS, DIM))
@@ -78,7 +78,7 @@ def config_of(out: Path, given: dict[str, Any], **changes) -> SweepMatchingConfi
 
 
 def measured(hits: pa.Table, queries: set[str], config: SweepMatchingConfig, folder: Path) -> dict[str, float]:
-    """What `eet evaluate` says of those hits that are of `queries`."""
+    """The measures of `eet evaluate` for the hits of `queries`."""
     write_hits(str(folder / "some.parquet"), hits.filter(pc.is_in(hits["query_id"], value_set=pa.array(sorted(queries)))))
     options = {"gallery": config.gallery, "hits": str(folder / "some.parquet"), "protocol": "encoded"}
     tracking_uri = default_tracking_uri(config.out)  # as a database of its own takes a while to make
@@ -164,7 +164,7 @@ def test_with_hashes_of_the_queries_trials_weigh_them_as_a_re_ranking_does(given
 
 
 def test_without_hashes_of_the_queries_the_asymmetric_similarity_is_refused(given, tmp_path):
-    with pytest.raises(ValueError, match="has no real-valued hashes, which --global_similarity asymmetric needs"):
+    with pytest.raises(ValueError, match="has no real-valued hashes, which global_similarity asymmetric needs"):
         rerankings_of(config_of(tmp_path, given, global_similarity="asymmetric"))
 
 
@@ -193,7 +193,7 @@ def of_one_query(hits: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(without_labels, "no query labels"), (too_few, "search with a larger --k"), (of_one_query, "give more queries")],
+    [(without_labels, "no query labels"), (too_few, "search with a larger k"), (of_one_query, "give more queries")],
 )
 def test_hits_that_cannot_be_judged_are_refused(change, message, given, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "connected", None)  # must not be reached
@@ -273,7 +273,7 @@ def reranked(config: SweepMatchingConfig, parameters: dict[str, object], out: Pa
 def test_a_trial_that_fails_is_reported_with_its_reason_and_the_others_finish(swept):
     config, result = swept
     assert [trial.status for trial in result.trials] == ["finished", "finished", "failed"]
-    assert "has no embeddings, which --global_similarity embedding needs" in result.trials[2].reason
+    assert "has no embeddings, which global_similarity embedding needs" in result.trials[2].reason
     rows = pq.read_table(Path(config.out) / "results.parquet").to_pylist()
     assert [(row["status"], row["weight"], row["MAP@R"] is None) for row in rows] == [
         ("finished", 0.1, False), ("finished", 5.0, False), ("failed", 9.0, True),

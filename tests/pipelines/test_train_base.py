@@ -109,9 +109,9 @@ def test_two_workers_go_on_from_a_checkpoint_as_one_would_have_batches_mining_bo
     two = dataclasses.replace(TRAIN, workers=2)
     resumed = train_base.run(config_of(out, tiny_birds, resume=True, train=two))
     assert len(resumed.history) == EPOCHS and resumed.history[-1]["images_per_s"] != trained.history[-1]["images_per_s"]
-    for ours, theirs in zip(resumed.history, trained.history, strict=True):
-        for name in set(ours) - {"images_per_s"}:
-            assert ours[name] == pytest.approx(theirs[name], abs=1e-5), (ours["epoch"], name)
+    for record, expected in zip(resumed.history, trained.history, strict=True):
+        for name in set(record) - {"images_per_s"}:
+            assert record[name] == pytest.approx(expected[name], abs=1e-5), (record["epoch"], name)
     one, other = load_base(runs / "base").state_dict(), load_base(out).state_dict()
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0, msg=name)
@@ -170,7 +170,7 @@ def test_boundaries_have_a_learning_rate_of_their_own_and_all_else_the_same(tiny
     assert settings.constant_rate and settings.warmup(len(task.train)) == 0
 
 
-def test_a_constant_rate_stays_behind_the_warm_up():
+def test_a_constant_rate_stays_after_the_warm_up():
     factors = [learning_rate_factor(step, warmup_steps=2, total_steps=9, constant=True) for step in range(12)]
     assert factors == [0.5] + [1.0] * 11
 
@@ -184,21 +184,21 @@ def test_validation_is_of_labels_that_neither_train_nor_test(tiny_birds, runs):
     assert sum(map(len, used)) == len(set().union(*used)) == 4
     measured = dataclasses.replace(task, val=images.val).validate(np.eye(12, dtype=np.float32))
     assert set(measured) == {"val_P@1", "val_MAP@R"}
-    with pytest.raises(ValueError, match="but one label to train on"):
+    with pytest.raises(ValueError, match="only one label to train on"):
         task_of(config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, validation_share=0.5)))
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pipelines.training.run.connected", None)
     train_base.run(config_of(tmp_path / "out", tiny_birds, dry_run=True))
-    told = capsys.readouterr().out
-    assert "2 labels, 24 training, 0 validation, 24 test images; 4 epochs of 3 steps of 8, 0 of warm-up" in told
-    assert "base: vit_tiny_patch16_224, embedding 12 wide, 7 x 7 patches" in told and "nothing was started" in told
+    printed = capsys.readouterr().out
+    assert "2 labels, 24 training, 0 validation, 24 test images; 4 epochs of 3 steps of 8, 0 of warm-up" in printed
+    assert "base: vit_tiny_patch16_224, embedding 12 wide, 7 x 7 patches" in printed and "nothing was started" in printed
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"embedding_width": 0}, "--embedding_width 0"),
         ({"loss": MarginOptions(margin=-1)}, "--loss.margin -1"),
@@ -211,9 +211,9 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
         ({"weights": "s3://bucket/w.pt"}, "--weights s3://bucket/w.pt"),
     ],
 )
-def test_an_impossible_value_is_the_one_problem_told(tiny_birds, tmp_path, changes, told):
+def test_an_impossible_value_is_the_one_problem_reported(tiny_birds, tmp_path, changes, message):
     problems = config_of(tmp_path, tiny_birds, **changes).problems()
-    assert len(problems) == 1 and told in problems[0], problems
+    assert len(problems) == 1 and message in problems[0], problems
 
 
 def test_defaults_are_the_published_ones():

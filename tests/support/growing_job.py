@@ -1,4 +1,4 @@
-"""Encodes on a cluster that grows. A part takes long until actors on two nodes have been seen: a test's pictures are too few to keep a
+"""Encodes on a cluster that grows. A part takes long until actors on two nodes have been seen: a test's images are too few to keep a
 cluster busy for the time that a node takes to start.
 
 python growing_job.py MODEL IMAGES GALLERY ADDRESS

@@ -81,7 +81,7 @@ def test_matching_draws_the_flags_of_the_reranking_in_their_ranges():
 
 
 @pytest.mark.parametrize(
-    ("space", "options", "told"),
+    ("space", "options", "message"),
     [
         (keep_ratios, {"stages": 0}, "1 or more"),
         (keep_ratios, {"ratios": (0.0, 0.5)}, "least and the greatest"),
@@ -99,8 +99,8 @@ def test_matching_draws_the_flags_of_the_reranking_in_their_ranges():
         (matching, {"weights": (0.0, 1.0)}, "above 0"),
     ],
 )
-def test_impossible_spaces_are_refused(space, options, told):
-    with pytest.raises(ValueError, match=told):
+def test_impossible_spaces_are_refused(space, options, message):
+    with pytest.raises(ValueError, match=message):
         space(**options)
 
 

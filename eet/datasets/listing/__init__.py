@@ -1,6 +1,6 @@
-"""Which pictures there are to encode, however they are stored: one module per form.
+"""Listing the images to encode: one module per form of storage.
 
-A list is iterated in batches, never held whole, so that hundreds of millions of pictures can be listed.
+A list is iterated in batches and never held completely, so that hundreds of millions of images can be listed.
 """
 
 from eet.datasets.listing.image_list import Columns, ImageList, ListedImages

@@ -1,4 +1,4 @@
-"""Brace patterns as a shell and webdataset expand them: train-{000..009}.tar, {a,b}.csv."""
+"""Brace patterns, as in a shell and in webdataset: train-{000..009}.tar, {a,b}.csv."""
 
 import re
 from itertools import product
@@ -12,12 +12,13 @@ _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.(-?\d+))?")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Every text that a pattern stands for, in order; the pattern alone where it has no braces that mean something.
+    """Expands a brace pattern into all its texts, in order; the pattern alone if it has no braces to expand.
 
-    {a,b} is each of the alternatives, which may hold braces themselves; {1..9} each whole number, {008..012} with zeros in front to one
-    width, {a..e} each letter, {0..10..5} each fifth. Braces without a comma or a range stand for themselves, as in bash.
+    {a,b} expands to each alternative, which may contain braces; {1..9} to each whole number, {008..012} with leading zeros to one width,
+    {a..e} to each letter, {0..10..5} to each fifth number. Braces without a comma or a range are literal, as in bash.
 
-    Raises ValueError where more than MOST_EXPANSIONS would come out.
+    Raises:
+        InputError: there would be more than MOST_EXPANSIONS texts.
 
     Example:
         >>> expand_braces("s-{08..10}.{tar,tgz}")
@@ -33,7 +34,7 @@ def expand_braces(pattern: str) -> list[str]:
             break
         closing = _closing(rest, opening)
         alternatives = None if closing is None else _alternatives(rest[opening + 1 : closing], pattern)
-        if closing is None or alternatives is None:  # this brace stands for itself; one inside it may not
+        if closing is None or alternatives is None:  # this brace is literal; one inside it may not be
             pieces.append([rest[: opening + 1]])
             rest = rest[opening + 1 :]
             continue
@@ -54,7 +55,7 @@ def _closing(text: str, opening: int) -> int | None:
 
 
 def _alternatives(inside: str, pattern: str) -> list[str] | None:
-    """What stands between two braces, expanded; None where the braces mean nothing."""
+    """The expanded contents of two braces; None where the braces are literal."""
     if match := _RANGE.fullmatch(inside):
         first, last, step = match.groups()
         numbers = _steps(int(first), int(last), step, pattern)
@@ -83,4 +84,4 @@ def _steps(first: int, last: int, step: str | None, pattern: str) -> range:
 
 def _refuse_too_many(number: int, pattern: str) -> None:
     if number > MOST_EXPANSIONS:
-        raise InputError(f"{pattern} stands for {number} names; at most {MOST_EXPANSIONS} are allowed: give a glob ('shards/*.tar')")
+        raise InputError(f"{pattern} expands to {number} names; at most {MOST_EXPANSIONS} are allowed: give a glob ('shards/*.tar')")

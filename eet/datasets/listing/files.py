@@ -1,4 +1,4 @@
-"""Image files: one, all under a folder, those that a glob matches, or several of these together."""
+"""Image files: one, all under a folder, those that match a glob, or a combination."""
 
 import abc
 import re
@@ -13,18 +13,18 @@ _WILD = re.compile(r"[*?\[]")
 
 
 class ImageFiles(ImageList):
-    """Images that are files of their own, without labels."""
+    """Images in separate files, without labels."""
 
     def __iter__(self) -> Iterator[ListedImages]:
         yield from in_batches(self.pairs())
 
     @abc.abstractmethod
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """(item_id, location) of each."""
+        """(item_id, location) of each image."""
 
 
 class SingleFile(ImageFiles):
-    """One image, called by its file name."""
+    """One image; item_id is its file name."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
@@ -37,7 +37,10 @@ class SingleFile(ImageFiles):
 class FilesUnder(ImageFiles):
     """Every file under a folder with an image suffix, at any depth; item_id is the path relative to it.
 
-    matching: a pattern that the relative path must match; files that do not are neither listed nor counted as ignored.
+    Args:
+        root: local folder or URI.
+        matching: pattern that the relative path must match; other files are neither listed nor counted as ignored.
+        description: see `ImageList`; default root.
     """
 
     def __init__(self, root: str, *, matching: re.Pattern[str] | None = None, description: str | None = None) -> None:
@@ -64,7 +67,7 @@ class FilesUnder(ImageFiles):
 
 
 class SeveralFiles(ImageFiles):
-    """Lists of files one after the other. lists: what goes in front of each item_id of a list, and the list."""
+    """Several lists of files, one after another. lists: (prefix of the item_ids, list)."""
 
     def __init__(self, lists: Sequence[tuple[str, ImageFiles]], description: str) -> None:
         super().__init__(description)
@@ -80,21 +83,24 @@ class SeveralFiles(ImageFiles):
 
 
 def is_glob(location: str) -> bool:
-    """Whether a location has wildcards: *, ?, [...] or **. In a URI, what follows a '?' is options."""
+    """Whether a location has wildcards: *, ?, [...] or **. In a URI, a '?' starts the options."""
     return bool(_WILD.search(split_options(location)[0]))
 
 
 def start_of_pattern(path: str, wild: re.Pattern[str] = _WILD) -> int:
-    """Where the name begins that holds the first wildcard; the folder that a pattern counts from lies in front. len(path) without one."""
+    """Start of the path segment with the first wildcard; the folder of the pattern comes before it. len(path) without a wildcard."""
     first = wild.search(path)
     return len(path) if first is None else path.rfind("/", 0, first.start()) + 1
 
 
 def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
-    """The folder in front of the first wildcard, and what a path relative to it must match.
+    """Splits a glob into the folder before the first wildcard and a pattern for paths relative to it.
 
-    * and ? stand for characters of one name, [...] for one of the characters, [!...] for one that is none of them, and ** in place of a
-    folder for any number of folders. ValueError where ** is only a piece of a name.
+    * and ? match characters of one name, [...] one of the characters, [!...] any other character, and ** as a whole folder name any number
+    of folders.
+
+    Raises:
+        InputError: ** is only part of a name.
     """
     from fsspec.utils import glob_translate
 
@@ -106,5 +112,5 @@ def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
         return f"{root}{options}", re.compile(glob_translate(rest))
     except ValueError as error:
         raise InputError(
-            f"{pattern}: ** stands for folders, so it must be all of a name: write 'photos/**/a*.jpg', not 'photos/a**.jpg'"
+            f"{pattern}: ** matches folders, so it must be a whole name: write 'photos/**/a*.jpg', not 'photos/a**.jpg'"
         ) from error

@@ -1,4 +1,4 @@
-"""What every form of listing gives."""
+"""The interface of all image lists."""
 
 import abc
 from collections.abc import Iterable, Iterator
@@ -8,13 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eet.datasets.table_formats import BATCH_ROWS
 from eet.storage import without_secrets
-
-BATCH_ROWS = 50_000
 
 
 class ListedImages(NamedTuple):
-    """A batch of pictures. item_ids: unique over the whole list. uris: where each lies. labels: (n,) int32, -1 where unknown, or None."""
+    """A batch of images.
+
+    Attributes:
+        item_ids: unique within the whole list.
+        uris: location of each image.
+        labels: int32 (n,), -1 where unknown; None if all are unknown.
+    """
 
     item_ids: list[str]
     uris: list[str]
@@ -25,10 +30,13 @@ class ListedImages(NamedTuple):
 class Columns:
     """Names of a table's columns.
 
-    path: of the image's path; None means "path". image: of its bytes (or of a struct {bytes, path}, as dataset hubs write it); None
-    means "image". A name that is given wins: `image` over a column that happens to be called "path". With neither, a column "path" is taken
-    where there is one, else a column "image"; both given are a ValueError. item_id: default the path, or FILE/row for an image column.
-    label: left out where there is no such column; also the key of a label in the KEY.json of a tar shard.
+    If neither path nor image is given, a column "path" is used if it exists, else a column "image". Giving both is an error.
+
+    Attributes:
+        path: column of the images' paths.
+        image: column of the images' bytes, or of structs {bytes, path}, as in dataset hubs.
+        item_id: column of the ids; default the path, or FILE/row for an image column.
+        label: column of the labels, if there is one; also the key of a label in the KEY.json of a tar shard.
     """
 
     path: str | None = None
@@ -38,9 +46,12 @@ class Columns:
 
 
 class ImageList(abc.ABC):
-    """Pictures to encode, listed anew with each iteration.
+    """Images to encode; each iteration lists them again.
 
-    description: what was listed, the same for the same input. label_names: index = label; None where labels have no names.
+    Attributes:
+        description: of the input; equal for equal inputs.
+        label_names: index = label; None where labels have no names.
+        ignored: number of files that are not images, in the last complete iteration.
     """
 
     description: str
@@ -49,14 +60,14 @@ class ImageList(abc.ABC):
     def __init__(self, description: str) -> None:
         self.description = without_secrets(description)
         self.ignored = 0
-        """Files of the last whole iteration that are no pictures."""
+        """Files that are not images, in the last complete iteration."""
 
     @abc.abstractmethod
     def __iter__(self) -> Iterator[ListedImages]: ...
 
 
 def in_batches(pairs: Iterable[tuple[str, str]]) -> Iterator[ListedImages]:
-    """(item_id, uri) pairs without labels, gathered."""
+    """Batches of (item_id, uri) pairs without labels."""
     pairs = iter(pairs)
     while batch := list(islice(pairs, BATCH_ROWS)):
         yield ListedImages([item_id for item_id, _ in batch], [uri for _, uri in batch], None)

@@ -1,4 +1,4 @@
-"""From what a user names to the list of its pictures."""
+"""From a user's location to a list of images."""
 
 import re
 from collections.abc import Sequence
@@ -10,38 +10,44 @@ from eet.datasets.listing.braces import expand_braces
 from eet.datasets.listing.coco import CocoImages
 from eet.datasets.listing.files import FilesUnder, ImageFiles, SeveralFiles, SingleFile, is_glob, split_glob, start_of_pattern
 from eet.datasets.listing.image_list import Columns, ImageList
-from eet.datasets.listing.table_formats import TABLE_SUFFIXES
 from eet.datasets.listing.tables import TableList
 from eet.datasets.listing.tar_shards import TAR_SUFFIXES, TarShards
+from eet.datasets.table_formats import TABLE_SUFFIXES
 from eet.errors import InputError, NotFoundError
 from eet.storage import join_location, resolve, split_options
 
 
 def list_images(location: str, *, columns: Columns | None = None, root: str | None = None) -> ImageList:
-    """The pictures at `location`, a local path or any URI that `eet.storage` opens:
+    """Lists the images at `location`, a local path or any URI that `eet.storage` opens:
 
     - a folder: every file under it with an image suffix;
     - one picture;
-    - a table with a column of paths (.csv, .parquet, .arrow, .jsonl), or one of images' bytes (.parquet, .arrow);
+    - a table with a column of paths (.csv, .tsv, .parquet, .arrow, .jsonl), or one of images' bytes (.parquet, .arrow);
     - a list of paths (.txt), one a line, which may be followed by a tab and a label;
     - a list as COCO and iNaturalist write it (.json), with categories as labels;
-    - a tar shard (webdataset): .tar, or .tar.gz and .tgz, which are slower;
+    - a tar shard (webdataset): .tar, or .tar.gz, .tgz, .tar.bz2, .tar.xz and .tar.zst, which are slower;
     - a glob of any one of these ('photos/*/front.jpg', 's3://bucket/shards/*.tar', '**' for any depth);
-    - braces, as in a shell ('shards/train-{000..009}.tar', '{a,b}.csv', 'photos/{2019,2020}/*.jpg'): every one must be there.
+    - braces, as in a shell ('shards/train-{000..009}.tar', '{a,b}.csv', 'photos/{2019,2020}/*.jpg'): every one must exist.
 
-    columns, root: for tables: names of columns; what paths are relative to.
-    Raises FileNotFoundError where nothing is there, ValueError for a glob that matches nothing or several forms, or a file of no such form.
+    Args:
+        location: see above.
+        columns: for tables: names of columns.
+        root: for tables and lists: folder that paths are relative to; default the folder of the file.
+
+    Raises:
+        NotFoundError: nothing exists there, or a glob matches nothing.
+        InputError: a glob matches several forms, or a file has none of these forms.
     """
     columns = columns or Columns()
     (kind,) = _kinds([location])
-    if kind == fs.FileType.NotFound:  # first, for a name may hold brackets and braces
+    if kind == fs.FileType.NotFound:  # tested first, because a name may contain brackets and braces
         path, options = split_options(location)
         if (expanded := expand_braces(path)) != [path]:
             return _of_braces(location, [f"{name}{options}" for name in expanded], columns, root)
         if is_glob(location):
             return _of_glob(location, columns, root)
         raise NotFoundError(
-            f"{location} is not there: give a folder, an image, a table ({', '.join(TABLE_SUFFIXES)}), a tar shard, or a glob"
+            f"{location} does not exist: give a folder, an image, a table ({', '.join(TABLE_SUFFIXES)}), a tar shard, or a glob"
         )
     if kind == fs.FileType.Directory:
         return FilesUnder(location)
@@ -52,7 +58,7 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
 
 
 def _kinds(locations: Sequence[str]) -> list[fs.FileType]:
-    """What is there; asked at once where all lie on one store."""
+    """The kind of each location; one request if all are on one store."""
     resolved = []
     for location in locations:
         try:
@@ -60,7 +66,7 @@ def _kinds(locations: Sequence[str]) -> list[fs.FileType]:
         except ValueError:
             if not is_glob(location) and "{" not in location:
                 raise
-            return [fs.FileType.NotFound] * len(locations)  # a pattern that is no URI in its own right
+            return [fs.FileType.NotFound] * len(locations)  # a pattern that is not a valid URI itself
     filesystem = resolved[0][0]
     if all(other == filesystem for other, _ in resolved):
         return [info.type for info in filesystem.get_file_info([path for _, path in resolved])]
@@ -83,10 +89,10 @@ def _matches(pattern: str, folder: str, matching: re.Pattern[str]) -> list[tuple
 
 
 def _of_braces(pattern: str, expanded: Sequence[str], columns: Columns, root: str | None) -> ImageList:
-    """A pattern with braces. What it expands to are files, folders of images, or globs.
+    """Lists a pattern with braces, which expands to files, folders of images, or globs.
 
-    Every file and folder must be there; of globs in one folder ('*.{jpg,png}') one must match. Names count from the folder in front of the
-    first brace or wildcard.
+    Every file and folder must exist; of several globs in one folder ('*.{jpg,png}') one must match. Names are relative to the folder before
+    the first brace or wildcard.
     """
     start = start_of_pattern(split_options(pattern)[0], re.compile(r"[*?\[{]"))
     name_of = {location: split_options(location)[0][start:] for location in expanded}
@@ -94,7 +100,7 @@ def _of_braces(pattern: str, expanded: Sequence[str], columns: Columns, root: st
     kinds = dict(zip(plain, _kinds(plain) if plain else [], strict=True))
     missing = [location for location, kind in kinds.items() if kind == fs.FileType.NotFound]
     if missing:
-        raise NotFoundError(f"{len(missing)} of the {len(expanded)} that {pattern} stands for are not there, such as {missing[0]}")
+        raise NotFoundError(f"{len(missing)} of the {len(expanded)} locations of {pattern} do not exist, such as {missing[0]}")
     globs: dict[tuple[str, str], list[str]] = {}
     for location in name_of:
         if location not in kinds:
@@ -115,7 +121,7 @@ def _of_braces(pattern: str, expanded: Sequence[str], columns: Columns, root: st
         elif is_image_file(name):
             lists.append((name[: name.rfind("/") + 1], SingleFile(location)))
         else:
-            raise InputError(f"{location}, which {pattern} stands for, is no image: list tables and shards apart from images")
+            raise InputError(f"{location}, from {pattern}, is no image: list tables and shards separately from images")
     lists += [(prefix, FilesUnder(folder, matching=matching, description=pattern)) for prefix, folder, matching in in_folders]
     return SeveralFiles(lists, pattern)
 
@@ -132,7 +138,7 @@ def _of_containers(files: Sequence[tuple[str, str]], description: str, columns: 
         return TableList(files, description, columns, root=root)
     if all(name.endswith(".json") for name in names):
         if len(files) > 1:
-            raise InputError(f"{description} is {len(files)} .json files: give one at a time, for their labels are numbered apart")
+            raise InputError(f"{description} is {len(files)} .json files: give one at a time, because their labels are numbered separately")
         return CocoImages(files[0][1], root=root)
     raise InputError(
         f"{description} is no image, table ({', '.join(TABLE_SUFFIXES)}), COCO list (.json) or tar shard ({', '.join(TAR_SUFFIXES)})"

@@ -1,4 +1,4 @@
-"""Tables that list images by path, or that hold them."""
+"""Tables that list images by path, or that contain them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,21 +8,29 @@ import pyarrow.compute as pc
 
 from eet.datasets.image_files import folder_of, image_location
 from eet.datasets.listing.image_list import Columns, ImageList, ListedImages
-from eet.datasets.listing.table_formats import Span, TableFile, class_label_names, open_table
 from eet.datasets.table_file import number_labels
+from eet.datasets.table_formats import Span, TableFile, class_label_names, open_table
 from eet.errors import InputError
 from eet.storage import Member
 
 
 class TableList(ImageList):
-    """The images that tables list, by a column of paths or by a column of bytes.
+    """The images of tables, by a column of paths or by a column of bytes.
 
-    A column of bytes may be a struct {bytes, path}, as `datasets` (Hugging Face) writes it: a row without bytes is the image at its path,
-    row by row. Its item_id is that of the other rows.
+    A column of bytes may be a struct {bytes, path}, as in `datasets` (Hugging Face): a row without bytes is the image at its path. Its
+    item_id has the same form as that of other rows.
 
-    files: (name, location) of each table, all with the same columns. root: what paths are relative to; default each table's own folder.
-    Absolute paths and URIs stay as they are. Labels are names or whole numbers, numbered 0 .. C-1 in sorted order, over all files; but a
-    label column that `datasets` calls a ClassLabel keeps its numbers, and label_names are all that it declares, used or not.
+    Labels are names or whole numbers, which are numbered 0 .. C-1 in sorted order over all files. A label column that `datasets` declares
+    as ClassLabel keeps its numbers; label_names are all declared names, used or not.
+
+    Args:
+        files: (name, location) of each table, all with the same columns.
+        description: see `ImageList`.
+        columns: names of columns.
+        root: folder that paths are relative to; default each table's own folder. Absolute paths and URIs are unchanged.
+
+    Raises:
+        InputError: the tables have different columns, or a column is missing.
     """
 
     def __init__(self, files: Sequence[tuple[str, str]], description: str, columns: Columns, *, root: str | None = None) -> None:
@@ -49,7 +57,7 @@ class TableList(ImageList):
             self._label_of, self.label_names = self._number_labels()
 
     def _declared_names(self) -> tuple[str, ...] | None:
-        """Names that the files themselves give to their whole-numbered labels, the same in all of them; None where they give none."""
+        """Label names that the files declare for whole-numbered labels; None if they declare none. They must agree in all files."""
         if self._label_column is None or not pa.types.is_integer(self._files[0].schema.field(self._label_column).type):
             return None
         names = class_label_names(self._files[0].schema, self._label_column)
@@ -57,7 +65,7 @@ class TableList(ImageList):
             if class_label_names(file.schema, self._label_column) != names:
                 raise InputError(
                     f"{file.location} and {self._files[0].location} declare different names for the labels in column {self._label_column}: "
-                    "give tables of one dataset, or list them apart"
+                    "give tables of one dataset, or list them separately"
                 )
         return names
 
@@ -138,16 +146,16 @@ class TableList(ImageList):
 
 
 def _without_nan(cell: object) -> object:
-    """NaN, which is equal to nothing, as None."""
+    """None instead of NaN, which is not equal to itself."""
     return None if cell != cell else cell
 
 
 def _image_columns(file: TableFile, columns: Columns) -> tuple[str | None, str]:
-    """The column of paths, None where there is one of images; and that one, of bytes or of structs."""
+    """(column of paths, ''), or (None, column of images, which are bytes or structs)."""
     if columns.path is not None and columns.image is not None:
         raise InputError(
             f"a column of paths ({columns.path}) and one of images ({columns.image}) are both given: give the one to read "
-            "(--columns.path or --columns.image)"
+            "(columns.path or columns.image)"
         )
     present = file.schema.names
     path, image = columns.path or "path", columns.image or "image"
@@ -162,9 +170,9 @@ def _image_columns(file: TableFile, columns: Columns) -> tuple[str | None, str]:
             return None, image
         raise InputError(
             f"{file.location}: column {image} is {kind}; images are bytes, or a struct with a field bytes. A column of paths is named by "
-            f"--columns.path {image}"
+            f"columns.path: {image}"
         )
     raise InputError(
-        f"{file.location} has columns {', '.join(present)}: it needs one of paths ({path}; --columns.path says another "
-        f"name) or of images' bytes ({image}; --columns.image)"
+        f"{file.location} has columns {', '.join(present)}: it needs one of paths ({path}; columns.path gives another "
+        f"name) or of images' bytes ({image}; columns.image)"
     )

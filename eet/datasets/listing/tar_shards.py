@@ -1,7 +1,7 @@
-"""Tar shards (webdataset): images are read where they lie in the tar; only compressed ones are unpacked, when they are read."""
+"""Tar shards (webdataset): images are read directly from the tar; only compressed shards are unpacked, when they are read."""
 
-import gzip
 import json
+import lzma
 import re
 import tarfile
 import zlib
@@ -14,9 +14,9 @@ from eet.datasets.image_files import is_image_file
 from eet.datasets.listing.image_list import BATCH_ROWS, ImageList, ListedImages
 from eet.errors import InputError
 from eet.storage import Member, resolve
-from eet.storage.members import is_compressed_tar, open_compressed
+from eet.storage.members import COMPRESSED_TAR_SUFFIXES, is_compressed_tar, open_compressed
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", *COMPRESSED_TAR_SUFFIXES)
 
 Label = int | str
 
@@ -24,12 +24,15 @@ Label = int | str
 class TarShards(ImageList):
     """The images in tar files; item_id is SHARD/MEMBER.
 
-    The label of KEY.jpg is what a member KEY.cls holds, else what the object in KEY.json has at `label_key`. Whole numbers stay as they are
-    (-1: unknown); names are numbered 0 .. C-1 in sorted order over all shards, for which each is read twice. The first shard decides
-    whether labels are numbers or names, and whether KEY.json is read at all; a shard with the other kind is a ValueError.
+    The label of KEY.jpg is the content of a member KEY.cls, else the value at `label_key` in KEY.json. Whole numbers are kept (-1 is
+    unknown); names are numbered 0 .. C-1 in sorted order over all shards, for which each shard is read twice. The first shard decides
+    whether labels are numbers or names, and whether KEY.json is read at all; a shard of the other kind is an InputError.
 
-    shards: (name, location) of each, the names unique; .tar, or packed with gzip (.tar.gz, .tgz), which is slower: listing unpacks all of
-    a shard, and so does every process that reads of it (see `eet.storage.members`).
+    Args:
+        shards: (name, location) of each shard, with unique names; .tar, or compressed (.tar.gz, .tgz, .tar.bz2, .tar.xz, .tar.zst), which
+            is slower: listing unpacks the whole shard, and so does every process that reads from it (see `eet.storage.members`).
+        description: see `ImageList`.
+        label_key: key of the label in KEY.json.
     """
 
     def __init__(self, shards: Sequence[tuple[str, str]], description: str, *, label_key: str = "label") -> None:
@@ -90,7 +93,7 @@ class TarShards(ImageList):
 
 
 class _Shard(NamedTuple):
-    """images: (name, uri). labels: by key. others: how many other files there are."""
+    """images: (name, uri). labels: key -> label. others: number of other files."""
 
     images: list[tuple[str, str]]
     labels: dict[str, Label]
@@ -99,7 +102,7 @@ class _Shard(NamedTuple):
 
 
 def _read_shard(location: str, label_key: str | None) -> _Shard:
-    """Lists one shard. label_key: of KEY.json; None leaves these members unread."""
+    """Lists one shard. label_key: key of the label in KEY.json; None to ignore these members."""
     images: list[tuple[str, str]] = []
     labels: dict[str, Label] = {}
     in_json: dict[str, Label] = {}
@@ -109,7 +112,7 @@ def _read_shard(location: str, label_key: str | None) -> _Shard:
     try:
         with (
             open_compressed(filesystem, path) if compressed else filesystem.open_input_file(path) as file,
-            tarfile.open(fileobj=file, mode="r:") as tar,
+            tarfile.open(fileobj=file, mode="r|" if compressed else "r:") as tar,
         ):
             for member in tar:
                 if not member.isfile():
@@ -127,12 +130,16 @@ def _read_shard(location: str, label_key: str | None) -> _Shard:
                         in_json[_key(name)] = label
                 else:
                     others += 1
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and (not compressed or error.errno is not None):
+            raise  # of the store, not of what it holds
         if compressed:
-            raise InputError(f"{location} cannot be unpacked ({error}): it is damaged, or no tar packed with gzip") from error
+            raise InputError(
+                f"{location} cannot be unpacked ({error}): it is damaged, or no tar that is compressed as its name says"
+            ) from error
         raise InputError(
-            f"{location} is no plain tar file ({error}): if it is packed with gzip, call it .tar.gz; otherwise unpack it (tar -xf), or "
-            "pack it again without compression"
+            f"{location} is no plain tar file ({error}): if it is compressed, its name should say so "
+            f"({', '.join(COMPRESSED_TAR_SUFFIXES)}); otherwise unpack it (tar -xf), or pack it again without compression"
         ) from error
     return _Shard(images, in_json | labels, bool(in_json), others)
 
@@ -144,7 +151,7 @@ def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _key(name: str) -> str:
-    """What the members of one sample share: the path up to the first dot of the file name."""
+    """The common key of a sample's members: the path up to the first dot of the file name."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 
@@ -160,7 +167,7 @@ def _label_of_cls(data: bytes, member: str) -> Label:
 
 
 def _label_of_json(data: bytes, key: str, member: str) -> Label | None:
-    """None where there is no object, or it has no such key."""
+    """The label in a JSON object; None where there is no object, or no such key."""
     try:
         record = json.loads(data)
     except ValueError:
@@ -169,7 +176,7 @@ def _label_of_json(data: bytes, key: str, member: str) -> Label | None:
     if label is None:
         return None
     if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
-        raise InputError(f"{member} has {label!r} as {key}; a label is a whole number from 0, or a name (--columns.label says another key)")
+        raise InputError(f"{member} has {label!r} as {key}; a label is a whole number from 0, or a name (columns.label names another key)")
     return _number_or_name(label, member)
 
 

@@ -35,7 +35,7 @@ def emit_load(builder: Any, start: Any, at: Any, held: Any) -> Any:
 
 
 def emit_store(builder: Any, start: Any, at: Any, value: Any) -> None:
-    """Writes a vector to float32 memory, `at` numbers behind the pointer `start`.
+    """Writes a vector to float32 memory, `at` numbers after the pointer `start`.
 
     ::
 

@@ -179,9 +179,9 @@ def test_classes_without_names_are_called_by_number(tmp_path):
         ("image_class_labels.txt", "1 1\n2 1\n", "list different images: 1 ids.*3"),
         ("image_class_labels.txt", "1 1\n2 1\n3 two\n", "image 3 has label 'two'"),
         ("image_class_labels.txt", "1 1\n2 1\n3\n", "line 3: '3' should be two values"),
-        ("images.txt", "1 a.jpg\n1 b.jpg\n3 c.jpg\n", "line 2: image 1 comes a second time"),
+        ("images.txt", "1 a.jpg\n1 b.jpg\n3 c.jpg\n", "line 2: image 1 occurs twice"),
         ("train_test_split.txt", "1 1\n2 0\n3 2\n", "image 3 has '2'; allowed are 1"),
-        ("classes.txt", "1 001.Albatross\n", "names no label 2"),
+        ("classes.txt", "1 001.Albatross\n", "has no name for label 2"),
     ],
 )
 def test_lists_that_disagree_are_refused(file, text, message, tmp_path):

@@ -59,7 +59,7 @@ def test_validation_is_left_alone_where_there_is_some_or_none_is_wanted():
         hold_out_labels(table_of([0, 1], ["train", "test"]), 0.5, seed=0)
 
 
-def test_own_labels_are_counted_anew_with_their_names():
+def test_own_labels_are_renumbered_with_their_names():
     part = with_own_labels(table_of([4, 1, 4, 3], ["train"] * 4))
     assert part.labels.tolist() == [2, 0, 2, 1] and part.labels.dtype == np.int32
     assert part.label_names == ("b", "d", "e")

@@ -1,8 +1,11 @@
+import json
+
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from eet.datasets import load_dataset, table_file
+from eet.datasets import load_dataset, table_file, table_formats
 from eet.datasets.table_file import load
 from eet.storage import resolve
 
@@ -72,10 +75,11 @@ def test_root_defaults_to_the_folder_of_the_table_and_may_be_a_uri(tmp_path):
 def test_a_table_and_its_root_may_be_uris_with_options(tmp_path, monkeypatch):
     file = csv(tmp_path, "path,label,split\na b.jpg,x,train\n")
     opened = []
-    monkeypatch.setattr(table_file, "resolve", lambda location: (opened.append(location), resolve(file))[1])
+    for module in (table_file, table_formats):
+        monkeypatch.setattr(module, "resolve", lambda location: (opened.append(location), resolve(file))[1])
     for root, table in [(None, "s3://bucket/photos/split.csv?region=eu-1"), ("s3://bucket/photos/?region=eu-1", None)]:
         assert load(root, table).location(0) == "s3://bucket/photos/a b.jpg?region=eu-1"
-    assert opened == ["s3://bucket/photos/split.csv?region=eu-1"] * 2
+    assert set(opened) == {"s3://bucket/photos/split.csv?region=eu-1"}
 
 
 def test_a_table_is_read_from_any_store_that_an_installed_backend_opens():
@@ -125,8 +129,59 @@ def test_fractional_labels_are_refused(tmp_path):
 def test_a_missing_or_foreign_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="split.csv is not a file"):
         load_dataset("table", str(tmp_path))
-    with pytest.raises(ValueError, match="should end in .csv or .parquet"):
+    with pytest.raises(ValueError, match="should end in .csv, .tsv, .parquet, .arrow, .jsonl or .txt"):
         load(None, "labels.xlsx")
     (tmp_path / "t.parquet").write_text("not parquet")
     with pytest.raises(ValueError, match="cannot be read as parquet"):
         load(None, str(tmp_path / "t.parquet"))
+
+
+ROWS = [("a/1.jpg", "007", "train"), ("b, c/2.jpg", None, "test"), ("ü/3.jpg", "12", "val"), ("4.jpg", "-1", "test")]
+
+
+def write_rows(folder, suffix) -> str:
+    """ROWS as a table of this format."""
+    file = folder / f"rows{suffix}"
+    columns = {name: [row[place] for row in ROWS] for place, name in enumerate(("path", "label", "split"))}
+    if suffix == ".jsonl":
+        file.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in ROWS))
+    elif suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table(columns), file, row_group_size=3)
+    elif suffix == ".arrow":
+        with pyarrow.ipc.new_file(file, pyarrow.table(columns).schema) as writer:
+            writer.write_table(pyarrow.table(columns), max_chunksize=3)
+    else:
+        lines = [list(columns), *([cell or "" for cell in row] for row in ROWS)]
+        mark = "\t" if suffix.lower() == ".tsv" else ","
+        file.write_text("".join(mark.join(f'"{cell}"' if "," in cell else cell for cell in line) + "\n" for line in lines))
+    return str(file)
+
+
+@pytest.mark.parametrize("batch", [2, 50_000])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".TSV", ".jsonl", ".parquet", ".arrow"])
+def test_every_format_holds_the_same_table(suffix, batch, tmp_path, monkeypatch):
+    monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
+    table = load(None, write_rows(tmp_path, suffix))
+    assert table.paths == tuple(path for path, _, _ in ROWS)
+    assert table.labels.tolist() == [0, -1, 1, -1] and table.label_names == ("a", "ü")
+    assert table.splits.tolist() == ["train", "test", "val", "test"]
+
+
+def test_json_lines_with_numbers_and_missing_keys(tmp_path):
+    text = '{"path": "a.jpg", "label": 3, "split": "train", "size": [5, 5]}\n\n{"path": "b.jpg", "split": "test"}\n'
+    table = load(None, csv(tmp_path, text, "t.jsonl"))
+    assert table.labels.tolist() == [0, -1] and table.label_names == ("3",)
+    with pytest.raises(ValueError, match="t.jsonl, line 2 is not JSON"):
+        load(None, csv(tmp_path, text.replace("\n\n", "\n[1,\n"), "t.jsonl"))
+
+
+def test_a_list_of_paths_has_no_splits_and_so_no_labels(tmp_path):
+    table = load("photos", csv(tmp_path, "a.jpg\nb c.jpg\n", "list.txt"))
+    assert table.paths == ("a.jpg", "b c.jpg") and table.labels.tolist() == [-1, -1] and table.splits.tolist() == ["test", "test"]
+    with pytest.raises(ValueError, match="has labels and no column split"):
+        load("photos", csv(tmp_path, "a.jpg\twren\n", "list.txt"))
+
+
+def test_a_table_of_no_row_is_empty(tmp_path):
+    for name, text in {"t.csv": "path,label,split\n", "t.tsv": "path\tlabel\tsplit\n"}.items():
+        assert len(load(None, csv(tmp_path, text, name))) == 0

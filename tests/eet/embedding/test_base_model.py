@@ -25,7 +25,7 @@ def small(name: str, **changes) -> BaseModel:  # type: ignore[no-untyped-def]
     return build_base(name, **given).eval()
 
 
-def pictures(model: BaseModel, count: int = 2) -> torch.Tensor:
+def random_images(model: BaseModel, count: int = 2) -> torch.Tensor:
     return torch.randn(count, 3, *model.preprocessing.image_size, generator=torch.Generator().manual_seed(0))
 
 
@@ -35,14 +35,14 @@ def test_shapes_units_and_mass(name):
     model = small(name)
     _, image_size, grid, width = SMALL[name]
     assert (model.backbone.grid, model.backbone.width, model.preprocessing.image_size) == (grid, width, image_size)
-    out = model(pictures(model))
+    out = model(random_images(model))
     assert out.embedding.shape == (2, 10) and out.tokens.shape == (2, 49, 10) and out.token_mass.shape == (2, 49)
     ones = torch.ones(2, 49)
     torch.testing.assert_close(out.embedding.norm(dim=1), ones[:, 0])
     torch.testing.assert_close(out.tokens.norm(dim=2), ones)
     torch.testing.assert_close(out.token_mass.sum(dim=1), ones[:, 0])
     assert (out.token_mass >= 0).all() and out.token_mass.dtype == torch.float32
-    torch.testing.assert_close(model.embed(pictures(model)), out.embedding)
+    torch.testing.assert_close(model.embed(random_images(model)), out.embedding)
 
 
 def reference(name: str, model: BaseModel, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -97,7 +97,7 @@ def pooled(values_RCE: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def test_the_head_reads_vector_and_patches_and_pools_between_projection_and_norm(name):
     model = small(name)
-    images = pictures(model)
+    images = random_images(model)
     vector, patches, importance = reference(name, model, images)
     out = model(images)
     torch.testing.assert_close(out.embedding, F.normalize(vector @ model.head.weight.T + model.head.bias, dim=1), atol=1e-5, rtol=1e-4)
@@ -115,7 +115,7 @@ def test_the_head_reads_vector_and_patches_and_pools_between_projection_and_norm
 def test_shares_of_patches_that_are_averaged_are_all_of_the_embedding():
     """Before the negative ones are left out: the mean over tokens of <t, e> is the embedding's own length."""
     model = small("swin_tiny_patch4_window7_224")
-    images = pictures(model)
+    images = random_images(model)
     vector, patches, _ = reference("swin", model, images)
     shares = torch.einsum("brce,be->b", model.head(patches), model.embed(images)) / 49
     torch.testing.assert_close(shares, model.head(vector).norm(dim=1))
@@ -124,7 +124,7 @@ def test_shares_of_patches_that_are_averaged_are_all_of_the_embedding():
 @pytest.mark.parametrize("name", SMALL)
 def test_every_weight_learns_from_the_embedding_alone(name):
     model = small(name).train()
-    model.embed(pictures(model)).square().mul(torch.randn(10)).sum().backward()
+    model.embed(random_images(model)).square().mul(torch.randn(10)).sum().backward()
     idle = [key for key, parameter in model.named_parameters() if parameter.grad is None]
     assert idle == []
     assert any(parameter.grad.abs().max() > 0 for parameter in model.backbone.parameters())
@@ -136,7 +136,7 @@ def test_statistics_of_batchnorm_stay_in_training_while_its_scale_learns(name):
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms and not any(norm.training for norm in norms)
     before = [norm.running_mean.clone() for norm in norms]
-    images = pictures(model, 3)
+    images = random_images(model, 3)
     alone = model.embed(images[:1])
     if name == "resnet50":  # no chance in it
         torch.testing.assert_close(model.embed(images)[:1], alone)
@@ -171,7 +171,7 @@ def test_weights_come_from_a_file_without_its_classifier(name, tmp_path):
     classifier = {"resnet50": "fc", "cvt_13": "classifier"}.get(name, "head")
     save_file({**state, f"{classifier}.weight": torch.zeros(1000, 3), f"{classifier}.bias": torch.zeros(1000)}, tmp_path / "w.safetensors")
     loaded = small(name, seed=6, weights=str(tmp_path / "w.safetensors"))
-    images = pictures(source, 1)
+    images = random_images(source, 1)
     with torch.no_grad():
         torch.testing.assert_close(
             loaded.backbone(images, patches=False).vector, source.backbone(images, patches=False).vector, atol=1e-5, rtol=1e-4
@@ -202,7 +202,7 @@ def test_what_cannot_be_built_is_refused(arguments, said):
         build_base(**{"weights": "none", **arguments})
 
 
-def test_a_picture_goes_in_as_the_preprocessing_says():
+def test_an_image_goes_in_as_the_preprocessing_says():
     model = small("resnet50")
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 280, 3), dtype=np.uint8))
-    assert model.preprocess(picture).shape == (3, 224, 256)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 280, 3), dtype=np.uint8))
+    assert model.preprocess(image).shape == (3, 224, 256)

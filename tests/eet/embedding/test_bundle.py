@@ -39,8 +39,8 @@ def test_bundle_gives_the_same_model_back(tmp_path: Path, backbone: str, options
     again = load_base(tmp_path / "new" / "bundle")
     assert not again.training and again.preprocessing == model.preprocessing
     images = torch.randn(2, 3, *size)
-    for mine, theirs in zip(model(images), again(images), strict=True):
-        assert torch.equal(mine, theirs)
+    for saved, loaded in zip(model(images), again(images), strict=True):
+        assert torch.equal(saved, loaded)
     record = read_base_record(tmp_path / "new" / "bundle")
     assert record == written
     assert record.digest == base_digest(again) and record.preprocessing_digest == model.preprocessing.digest

@@ -56,7 +56,7 @@ def test_the_ends_of_chance_draw_what_has_weight(chance):
     assert (labels[anchors] == labels[positives]).all() and (anchors != positives).all() and (labels[anchors] != labels[negatives]).all()
 
 
-def test_an_anchor_far_from_every_negative_keeps_its_triplet_beside_a_near_pair():
+def test_an_anchor_far_from_every_negative_keeps_its_triplet_next_to_a_near_pair():
     """Weights relative to the whole batch's largest underflow there: at a width of 256, 0.5 outweighs sqrt(2) by e^184."""
     embeddings = torch.eye(6, 256)
     embeddings[1] = F.normalize(embeddings[0] + 0.3 * embeddings[1], dim=0)
@@ -66,8 +66,8 @@ def test_an_anchor_far_from_every_negative_keeps_its_triplet_beside_a_near_pair(
 
     from pytorch_metric_learning.miners import DistanceWeightedMiner
 
-    theirs, _, _ = DistanceWeightedMiner(nonzero_loss_cutoff=3)(embeddings, labels)
-    assert set(theirs.tolist()) == {0, 1}  # why the miner is our own
+    mined, _, _ = DistanceWeightedMiner(nonzero_loss_cutoff=3)(embeddings, labels)
+    assert set(mined.tolist()) == {0, 1}  # so this miner is not used
 
 
 def test_opposite_points_have_a_finite_weight():
@@ -96,15 +96,15 @@ def test_the_loss_and_its_gradients_are_the_definition_s():
     with torch.no_grad():
         objective.loss.beta += 0.1 * torch.arange(5)
     betas = objective.loss.beta.detach().clone().requires_grad_()
-    ours, slow = (embeddings.clone().requires_grad_() for _ in range(2))  # the loss sees them at unit length, as from a model
+    learned, slow = (embeddings.clone().requires_grad_() for _ in range(2))  # the loss sees them at unit length, as from a model
     chance = torch.rand(12, 2, generator=torch.Generator().manual_seed(3))
-    total, terms = objective(F.normalize(ours, dim=1), labels, chance)
+    total, terms = objective(F.normalize(learned, dim=1), labels, chance)
     total.backward()
     triplets = distance_weighted_triplets(embeddings, labels, chance)
     expected = slow_loss(F.normalize(slow, dim=1), labels, triplets, betas, 0.3)
     expected.backward()
     torch.testing.assert_close(total, expected)
-    torch.testing.assert_close(ours.grad, slow.grad, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(learned.grad, slow.grad, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(objective.loss.beta.grad, betas.grad)
     assert betas.grad[:4].abs().max() > 0 and betas.grad[4] == 0
     assert terms["beta"] == pytest.approx(1.1)

@@ -226,7 +226,7 @@ def test_truth_values_and_zeros() -> None:
 def test_ragged_tables_and_foreign_blocks_are_refused() -> None:
     with pytest.raises(ValueError, match="row 2 of table 'T' has 1 cells for 2 headers"):
         page_of(Table(["a", "b"], [[1, 2], [1]], caption="T"))
-    with pytest.raises(ValueError, match="a str cannot stand in a section"):
+    with pytest.raises(ValueError, match="a str cannot be in a section"):
         render_report("t", [Section("s", ["text"])])  # type: ignore[list-item]
 
 

@@ -1,4 +1,4 @@
-"""The encoder against the network run on one picture at a time."""
+"""The encoder against the network run on one image at a time."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def rows(tiny_birds: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table
     cut = tmp_path_factory.mktemp("bad") / "cut.png"
     data = Path(uris[4]).read_bytes()
     cut.write_bytes(data[: len(data) // 2])
-    uris[4], uris[7] = str(cut), "/no/such/picture.png"
+    uris[4], uris[7] = str(cut), "/no/such/image.png"
     labels = pa.array([int(table.labels[row]) for row in chosen], pa.int32())
     return pa.table({"item_id": [f"{row:02d}" for row in range(ROWS)], "uri": uris, "label": labels})
 
@@ -48,7 +48,7 @@ def alone(student: Student, uri: str):
     return student(student.preprocess(read_image(uri)).unsqueeze(0))
 
 
-def test_each_row_is_what_the_network_says_of_its_picture_alone(student, rows, encoded):
+def test_each_row_is_the_output_of_the_network_for_its_image_alone(student, rows, encoded):
     token_shape = student.token_shape
     assert token_shape == (2, 32)
     good = [row for row in range(ROWS) if row not in BAD]
@@ -58,7 +58,7 @@ def test_each_row_is_what_the_network_says_of_its_picture_alone(student, rows, e
     index = fixed_binary_to_numpy(table["token_index"], "<u2", token_shape[:1])
     mass = fixed_binary_to_numpy(table["token_mass"], "<f2", token_shape[:1])
     embedding = fixed_binary_to_numpy(table["embedding"], "<f2", (32,))
-    assert len(np.unique(codes, axis=0)) > 1, "all codes are one: nothing would be told apart"
+    assert len(np.unique(codes, axis=0)) > 1, "all codes are one: nothing could be distinguished"
     for place, row in enumerate(good):
         out = alone(student, rows["uri"][row].as_py())
         expected = out.hash[0].numpy()
@@ -73,7 +73,7 @@ def test_each_row_is_what_the_network_says_of_its_picture_alone(student, rows, e
 
 @torch.inference_mode()
 def test_hashes_are_those_of_the_plain_loop_bit_for_bit(student, rows, encoded):
-    """Pictures normalised one by one and then stacked: how the encoder brings its batches together must not move a hash."""
+    """Images normalised one by one and then stacked: how the encoder brings its batches together must not move a hash."""
     uris = rows["uri"].to_pylist()
     for start in range(0, ROWS, 4):
         batch = torch.zeros(4, 3, 48, 48)
@@ -170,10 +170,10 @@ def test_a_bundle_of_another_kind_is_refused_by_name(tiny_base, tmp_path):
 def test_how_threads_share_the_work_changes_no_byte(student, rows, encoded, threads):
     """Of three batches two or three threads take one each; one, or eight, share every network."""
     before = torch.get_num_threads()
-    told: list[int] = []
-    again = PartEncoder(student, batch_size=4, threads=threads, tokens=True, embedding=True).encode(rows, told.append)
+    reported: list[int] = []
+    again = PartEncoder(student, batch_size=4, threads=threads, tokens=True, embedding=True).encode(rows, reported.append)
     assert again.table.equals(encoded.table) and np.array_equal(again.hash, encoded.hash)
-    assert told == [4, 8, 11] and torch.get_num_threads() == before
+    assert reported == [4, 8, 11] and torch.get_num_threads() == before
 
 
 def test_a_fault_of_the_network_ends_the_part_and_leaves_the_threads_as_they_were(student, rows, monkeypatch):
@@ -200,7 +200,7 @@ def test_rows_keep_their_order_ids_and_labels(rows, encoded):
     assert encoded.table["label"].to_pylist() == [None if row in BAD else label for row, label in enumerate(labels)]
 
 
-def test_a_bad_picture_is_a_row_with_a_reason_and_nothing_else(encoded):
+def test_a_bad_image_is_a_row_with_a_reason_and_nothing_else(encoded):
     for row, status in BAD.items():
         values = encoded.table.slice(row, 1).to_pylist()[0]
         assert values["status"] == status and values["error"]
@@ -211,13 +211,13 @@ def test_a_bad_picture_is_a_row_with_a_reason_and_nothing_else(encoded):
     assert encoded.table["error"].take(good).null_count == len(good)
 
 
-def test_a_row_depends_on_its_place_and_picture_alone(student, rows, encoded):
-    """Other pictures in the batch, and a part that ends in the middle of one, change no byte."""
+def test_a_row_depends_on_its_place_and_image_alone(student, rows, encoded):
+    """Other images in the batch, and a part that ends in the middle of one, change no byte."""
     encoder = PartEncoder(student, batch_size=4, threads=1, tokens=True, embedding=True)
     shorter = encoder.encode(rows.slice(0, 6))
     assert shorter.table.equals(encoded.table.slice(0, 6))
     swapped = rows.to_pylist()
-    swapped[0]["uri"], swapped[3]["uri"] = swapped[10]["uri"], "/no/such/picture.png"
+    swapped[0]["uri"], swapped[3]["uri"] = swapped[10]["uri"], "/no/such/image.png"
     others = encoder.encode(pa.Table.from_pylist(swapped, schema=rows.schema))
     assert others.table["code"][0] != encoded.table["code"][0] or not np.array_equal(others.hash[0], encoded.hash[0])
     for row in (1, 2, 5, 6, 8, 9, 10):
@@ -245,7 +245,7 @@ def test_an_unlabelled_row_has_no_label(student, rows):
     assert PartEncoder(student, batch_size=4).encode(unlabelled).table["label"].to_pylist() == [None, 2, None]
 
 
-def test_a_picture_above_the_limit_is_refused(student, rows):
+def test_an_image_above_the_limit_is_refused(student, rows):
     table = PartEncoder(student, batch_size=4, max_pixels=48 * 48 - 1).encode(rows.slice(0, 2)).table
     assert table["status"].to_pylist() == ["too-large"] * 2
 
@@ -256,15 +256,15 @@ def test_sizes_below_one_are_refused(student, sizes):
         PartEncoder(student, **sizes)
 
 
-def test_it_tells_after_each_batch_how_many_rows_are_done(student, rows):
-    told: list[int] = []
-    PartEncoder(student, batch_size=4).encode(rows, told.append)
-    assert told == [4, 8, 11]
+def test_the_rows_done_are_reported_after_each_batch(student, rows):
+    reported: list[int] = []
+    PartEncoder(student, batch_size=4).encode(rows, reported.append)
+    assert reported == [4, 8, 11]
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_jpegs_decoded_on_the_device_give_the_rows_that_the_threads_give(student, rows, tmp_path, monkeypatch, device):
-    """JPEGs among other pictures, two that the decoder refuses and one that is cut off: the same hashes, and the same reasons."""
+    """JPEGs among other images, two that the decoder refuses and one that is cut off: the same hashes, and the same reasons."""
     pytest.importorskip("torchcodec", reason="TorchCodec is not installed (pip install -e '.[nvjpeg]')")
     uris = rows["uri"].to_pylist()
     for row in (0, 1, 3, 5, 6, 9):
@@ -295,6 +295,6 @@ def test_jpegs_decoded_on_the_device_give_the_rows_that_the_threads_give(student
     for name in ("item_id", "uri", "label", "status", "error"):
         assert on_device.table[name].equals(expected.table[name])
     if device == "cpu":
-        assert on_device.table.equals(expected.table), "small pictures are decoded at full size by both"
+        assert on_device.table.equals(expected.table), "small images are decoded at full size by both"
     np.testing.assert_allclose(on_device.hash, expected.hash, atol=SURE if device == "cpu" else 0.1)
     assert np.abs(on_device.hash[0]).max() > 10 * SURE

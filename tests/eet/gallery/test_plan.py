@@ -119,7 +119,7 @@ def test_ids_given_twice_are_refused_with_examples_wherever_they_stand(tmp_path,
     monkeypatch.setattr(external_sort, "BLOCK_ROWS", 2)
     monkeypatch.setattr("eet.gallery.plan.sorted_by_id", lambda items: external_sort.sorted_by_id(items, run_rows=run_rows))
     for groups in ([["b", "a", "b", "a", "a"]], [["b", "a"], ["b"], ["a", "a"]], [["a"], ["a", "b"], ["b", "a"]]):
-        with pytest.raises(ValueError, match="3 items have an id that another one has: 'a', 'b'. "):
+        with pytest.raises(ValueError, match="3 items have the id of another item: 'a', 'b'. "):
             plan(tmp_path / "gallery", groups)
         assert not (tmp_path / "gallery" / "plan.parquet").exists()
     ids = [f"d{n}" for n in range(7)] * 2
@@ -132,7 +132,7 @@ def test_no_plan_and_another_plan(tmp_path):
         planned_parts(str(tmp_path))
     plan(tmp_path, ["a", "b"], rows=1)
     second = planned_parts(str(tmp_path))[1]
-    with pytest.raises(ValueError, match="not the plan that names part 7"):
+    with pytest.raises(ValueError, match="not the plan of part 7"):
         read_planned_part(str(tmp_path), second._replace(part=7))
     with pytest.raises(FileNotFoundError, match="plan-000003"):
         read_planned_part(str(tmp_path), second._replace(file="plan-000003.parquet"))

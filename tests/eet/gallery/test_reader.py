@@ -181,13 +181,13 @@ def test_a_manifest_that_miscounts_is_found_out(tmp_path):
     write(str(tmp_path))
     for num_ok in (len(GOOD) - 1, len(GOOD) + 1):
         write_manifest(str(tmp_path), dataclasses.replace(MANIFEST, num_ok=num_ok))
-        with pytest.raises(ValueError, match=f"hold {len(GOOD)} rows with status ok, its manifest says {num_ok}"):
+        with pytest.raises(ValueError, match=f"hold {len(GOOD)} rows with status ok, its manifest counts {num_ok}"):
             open_gallery(str(tmp_path)).codes()
         with pytest.raises(ValueError, match="damaged"):
             open_gallery(str(tmp_path)).labels()
 
 
-def test_a_gallery_of_version_1_is_read_with_its_parts_beside_the_manifest(tmp_path):
+def test_a_gallery_of_version_1_is_read_with_its_parts_next_to_the_manifest(tmp_path):
     schema = gallery_schema(num_bits=8, token_shape=None, embedding_dim=None)
     codes = np.arange(4, dtype=np.uint8)[:, None]
     for part in range(2):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eet.hashing import learn_target_codes, shared_codes
+from eet.hashing import learn_target_codes, minimum_distance, separated_target_codes, shared_codes, target_codes
 from eet.hashing.target_codes import nearest_free
 
 
@@ -104,6 +104,20 @@ def test_free_codes_are_found_by_flipping_the_least_certain_bits_first() -> None
     assert got == [[1, -1, -1, 1], [-1, -1, 1, 1], [-1, -1, -1, 1], [1, -1, 1, -1]]
 
 
+def test_the_published_method_is_unchanged_and_the_separated_one_reads_no_counts() -> None:
+    labels = np.concatenate([labels_of(30), np.zeros(100, dtype=np.int64)])
+    published = target_codes(labels, num_bits=24, seed=5, method="published")
+    np.testing.assert_array_equal(published, learn_target_codes(labels, num_bits=24, seed=5))
+    separated = target_codes(labels, num_bits=24, seed=5, method="separated")
+    np.testing.assert_array_equal(separated, separated_target_codes(30, num_bits=24, seed=5))
+    assert minimum_distance(separated) > minimum_distance(published)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="'best': use 'published' or 'separated'"):
+        target_codes(labels_of(3), num_bits=8, seed=0, method="best")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("labels", "bits", "said"),
     [
@@ -119,3 +133,6 @@ def test_free_codes_are_found_by_flipping_the_least_certain_bits_first() -> None
 def test_what_are_no_labels_is_refused(labels: np.ndarray, bits: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         learn_target_codes(labels, num_bits=bits, seed=0)
+    for method in ("published", "separated"):
+        with pytest.raises(ValueError, match=said if bits else "bits"):
+            target_codes(labels, num_bits=bits, seed=0, method=method)

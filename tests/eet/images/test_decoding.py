@@ -125,6 +125,7 @@ def test_max_pixels_is_the_only_limit(monkeypatch):
         decode(data, max_pixels=0)
 
 
+@pytest.mark.slow
 def test_pillows_own_limit_is_left_to_the_program_that_imports_us():
     script = (
         "import PIL.Image as pillow; before = pillow.MAX_IMAGE_PIXELS; import eet.images, eet.vit; assert pillow.MAX_IMAGE_PIXELS == before"
@@ -246,7 +247,7 @@ def test_exif_orientation_of_a_jpeg():
     assert result[:14].min() > 240 and result[20:].max() < 15
 
 
-def test_broken_exif_loses_no_picture_and_warns_nobody(recwarn):
+def test_broken_exif_loses_no_image_and_warns_nobody(recwarn):
     exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff garbage, and no tag of it whole"
     data = encoded(photo(), "JPEG", exif=exif)
     assert isinstance(decode(data), Image.Image)
@@ -292,7 +293,7 @@ def test_threads_agree_with_one_thread():
 
 
 def test_text_named_jpg_and_missing_file(tmp_path):
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     assert read_image(str(tmp_path / "text.jpg")).status == "not-an-image"
     failure = read_image(str(tmp_path / "absent.jpg"))
     assert failure.status == "missing" and "absent.jpg" in failure.error
@@ -370,7 +371,7 @@ def waves(width: int, height: int) -> Image.Image:
         ((800, 600), (100, 76), (200, 150)),
         ((800, 600), (400, 10), (400, 300)),
         ((800, 600), (401, 10), (800, 600)),
-        ((1601, 807), (100, 100), (201, 101)),  # a column and a row that the picture fills in part
+        ((1601, 807), (100, 100), (201, 101)),  # a column and a row that the image fills in part
         ((30, 20), (400, 400), (30, 20)),
     ],
 )
@@ -389,8 +390,8 @@ def test_a_jpeg_is_decoded_at_the_least_scale_that_is_not_below_the_size_asked_f
 
 
 @pytest.mark.parametrize("orientation", SEEN)
-def test_a_reduced_jpeg_stands_upright_and_says_where_the_picture_lies_in_it(orientation):
-    """The mean of each reduced pixel's place in the whole picture, which begins where the extent says, not where the image does."""
+def test_a_reduced_jpeg_stands_upright_and_says_where_the_image_lies_in_it(orientation):
+    """The mean of each reduced pixel's place in the whole image, which begins where the extent says, not where the image does."""
     data = encoded(waves(1005, 611), "JPEG", quality=95, exif=orientation_exif(orientation))
     whole = pixels(decode(data)).astype(float)
     least = (200, 80) if whole.shape[1] > whole.shape[0] else (80, 200)  # a quarter; a half, were width and height confused

@@ -17,7 +17,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 MANY = 10**9
 
 
-def picture(width: int = 90, height: int = 60, mode: str = "RGB") -> Image.Image:
+def noise_image(width: int = 90, height: int = 60, mode: str = "RGB") -> Image.Image:
     """Patches of colour: detail that survives the coding."""
     small = np.random.default_rng(width * height).integers(0, 256, (height // 10, width // 10, 3), np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
@@ -36,8 +36,8 @@ def turned(orientation: int) -> dict:
 
 
 def first_segment_after(exif: dict, body: bytes) -> bytes:
-    """A JPEG whose Exif stands behind another APP1 segment."""
-    data = jpeg(picture(), **exif)
+    """A JPEG whose Exif comes after another APP1 segment."""
+    data = jpeg(noise_image(), **exif)
     return data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
 
 
@@ -55,8 +55,13 @@ def broken(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_ordinary_jpegs_come_out_as_pillow_shows_them(device):
-    files = [jpeg(picture(), **turned(orientation), subsampling=orientation % 3) for orientation in range(1, 9)]
-    files += [jpeg(picture(), progressive=True), jpeg(picture(mode="L")), jpeg(picture(200, 310)), jpeg(picture(), quality=40)]
+    files = [jpeg(noise_image(), **turned(orientation), subsampling=orientation % 3) for orientation in range(1, 9)]
+    files += [
+        jpeg(noise_image(), progressive=True),
+        jpeg(noise_image(mode="L")),
+        jpeg(noise_image(200, 310)),
+        jpeg(noise_image(), quality=40),
+    ]
     for data, image_3HW in zip(files, DeviceJpegDecoder(torch.device(device)).decode([ordinary(data) for data in files]), strict=True):
         assert image_3HW.dtype == torch.uint8 and image_3HW.device.type == device
         expected = np.asarray(decode(data)).astype(int)
@@ -67,7 +72,7 @@ def test_ordinary_jpegs_come_out_as_pillow_shows_them(device):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [(500, 375), (300, 900), (180, 120)])
 def test_the_view_on_the_device_is_that_of_the_record(size, device):
-    data = jpeg(picture(*size))
+    data = jpeg(noise_image(*size))
     preprocessing = Preprocessing.published((64, 48))
     (image_3HW,) = DeviceJpegDecoder(torch.device(device)).decode([ordinary(data)])
     view = preprocessing.view_on_device(image_3HW).cpu().numpy().astype(int)
@@ -77,15 +82,15 @@ def test_the_view_on_the_device_is_that_of_the_record(size, device):
 
 
 def test_what_is_no_ordinary_jpeg_is_left_to_the_other_decoder():
-    whole = jpeg(picture())
+    whole = jpeg(noise_image())
     assert ordinary_jpeg(whole, max_pixels=90 * 60) == OrdinaryJpeg(whole, 90 * 60)
     assert ordinary_jpeg(whole, max_pixels=90 * 60 - 1) is None
-    several = jpeg(picture(), format="MPO", save_all=True, append_images=[picture(60, 90)])
-    stored_as_rgb = jpeg(picture(), keep_rgb=True)
-    turned_by_xmp = jpeg(picture(), xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>')
+    several = jpeg(noise_image(), format="MPO", save_all=True, append_images=[noise_image(60, 90)])
+    stored_as_rgb = jpeg(noise_image(), keep_rgb=True)
+    turned_by_xmp = jpeg(noise_image(), xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>')
     assert decode(turned_by_xmp).size == (60, 90), "Pillow does not look into XMP any more"
-    turned_behind_xmp = first_segment_after(turned(6), b"http://ns.adobe.com/xap/1.0/\0<x/>")
-    assert decode(turned_behind_xmp).size == (60, 90)
+    turned_after_xmp = first_segment_after(turned(6), b"http://ns.adobe.com/xap/1.0/\0<x/>")
+    assert decode(turned_after_xmp).size == (60, 90)
     assert decode(stored_as_rgb).size == decode(several).size == (90, 60)
     for data in (
         b"",
@@ -94,19 +99,19 @@ def test_what_is_no_ordinary_jpeg_is_left_to_the_other_decoder():
         whole[:-2],
         whole[: len(whole) // 2],
         whole[:30] + b"\xff\xd9",
-        jpeg(picture(mode="CMYK")),
+        jpeg(noise_image(mode="CMYK")),
         stored_as_rgb,
         turned_by_xmp,
-        turned_behind_xmp,
+        turned_after_xmp,
         several,
-        jpeg(picture(), format="PNG") + b"\xff\xd9",
+        jpeg(noise_image(), format="PNG") + b"\xff\xd9",
     ):
         assert ordinary_jpeg(data, max_pixels=MANY) is None, data[:40]
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_one_that_the_decoder_refuses_is_none_and_changes_no_other(device):
-    files = [jpeg(picture(90, 60)), broken(jpeg(picture())), jpeg(picture(60, 90))]
+    files = [jpeg(noise_image(90, 60)), broken(jpeg(noise_image())), jpeg(noise_image(60, 90))]
     first, refused, last = DeviceJpegDecoder(torch.device(device)).decode([ordinary(data) for data in files])
     assert refused is None
     for data, image_3HW in ((files[0], first), (files[2], last)):
@@ -114,7 +119,7 @@ def test_one_that_the_decoder_refuses_is_none_and_changes_no_other(device):
 
 
 class Nvjpeg:
-    """A decoder that fails as TorchCodec tells of nvJPEG, for files that are named, and otherwise decodes on the CPU."""
+    """A decoder that fails with TorchCodec's nvJPEG messages for the given files, and decodes the others on the CPU."""
 
     def __init__(self, monkeypatch, failing: dict[bytes, str] | None = None) -> None:
         self.decoder = DeviceJpegDecoder(torch.device("cpu"))
@@ -141,31 +146,31 @@ SIZES = [(30, 40), (40, 30), (50, 10), (90, 60), (10, 10), (20, 10), (70, 30)]
 def test_so_many_pixels_are_decoded_at_once_and_no_more(monkeypatch):
     monkeypatch.setattr(device_jpeg, "PIXELS_AT_ONCE", 3000)
     nvjpeg = Nvjpeg(monkeypatch)
-    decoded = nvjpeg.decoder.decode([ordinary(jpeg(picture(*size))) for size in SIZES])  # 1200, 1200, 500, 5400 (alone), 100, 200, 2100
+    decoded = nvjpeg.decoder.decode([ordinary(jpeg(noise_image(*size))) for size in SIZES])  # 1200, 1200, 500, 5400 (alone), 100, 200, 2100
     assert [(image.shape[2], image.shape[1]) for image in decoded] == SIZES
     assert nvjpeg.groups == [3, 1, 3]
 
 
 @pytest.mark.parametrize(
-    "told", ["nvjpegDecode failed: 3", "Failed to decode batch: 6", "Failed to get image info: 4", "Unknown chroma subsampling"]
+    "message", ["nvjpegDecode failed: 3", "Failed to decode batch: 6", "Failed to get image info: 4", "Unknown chroma subsampling"]
 )
-def test_what_nvjpeg_says_of_a_picture_is_of_that_picture_alone(monkeypatch, told):
-    files = [jpeg(picture(*size)) for size in SIZES]
-    nvjpeg = Nvjpeg(monkeypatch, {files[4]: told})
+def test_an_nvjpeg_error_of_an_image_affects_that_image_alone(monkeypatch, message):
+    files = [jpeg(noise_image(*size)) for size in SIZES]
+    nvjpeg = Nvjpeg(monkeypatch, {files[4]: message})
     decoded = list(nvjpeg.decoder.decode([ordinary(data) for data in files]))
     assert [image is None for image in decoded] == [False] * 4 + [True] + [False] * 2
     assert len([size for size in nvjpeg.groups if size == 1]) <= 4, "the others of its group are decoded together"
 
 
-@pytest.mark.parametrize("told", ["nvjpegDecode failed: 5", "CUDA error: out of memory", "Failed to create nvjpeg state: 6"])
-def test_what_is_the_devices_fault_is_not_taken_for_a_pictures(monkeypatch, told):
-    data = jpeg(picture())
-    with pytest.raises(RuntimeError, match=told):
-        list(Nvjpeg(monkeypatch, {data: told}).decoder.decode([ordinary(data)]))
+@pytest.mark.parametrize("message", ["nvjpegDecode failed: 5", "CUDA error: out of memory", "Failed to create nvjpeg state: 6"])
+def test_an_error_of_the_device_is_not_taken_for_a_bad_image(monkeypatch, message):
+    data = jpeg(noise_image())
+    with pytest.raises(RuntimeError, match=message):
+        list(Nvjpeg(monkeypatch, {data: message}).decoder.decode([ordinary(data)]))
 
 
 def test_of_an_unclear_fault_a_probe_tells_whose_it_is(monkeypatch):
-    data = jpeg(picture())
+    data = jpeg(noise_image())
     nvjpeg = Nvjpeg(monkeypatch, {data: "nvjpegDecode failed: 6"})
     nvjpeg.failing[nvjpeg.decoder.probe] = "nvjpegDecode failed: 8"
     with pytest.raises(RuntimeError, match="nvjpegDecode failed: 8"):
@@ -175,7 +180,7 @@ def test_of_an_unclear_fault_a_probe_tells_whose_it_is(monkeypatch):
 @pytest.mark.gpu
 def test_what_the_scan_lacks_is_the_same_each_time():
     """Of memory that nvJPEG leaves unwritten the code would be another every time."""
-    whole = jpeg(picture(400, 300))
+    whole = jpeg(noise_image(400, 300))
     cut = ordinary(whole[: len(whole) // 2] + b"\xff\xd9")
     decoder = DeviceJpegDecoder(torch.device("cuda"))
     first, *others = (next(decoder.decode([cut])) for _ in range(4))

@@ -15,19 +15,19 @@ from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA, random_box
 PUBLISHED = Preprocessing.published()
 
 
-def smooth_picture(width: int, height: int) -> Image.Image:
+def smooth_image(width: int, height: int) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
     waves = [np.sin(3 * x + 1.5 * y), np.cos(2 * x - 4 * y), np.sin(5 * x * y + 1)]
     return Image.fromarray(np.rint(127 + 120 * np.stack(waves, axis=-1)).astype(np.uint8))
 
 
-def noisy_picture(width: int, height: int) -> Image.Image:
+def noisy_image(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (1200, 300), (180, 240)])
 def test_published_form_is_resize_256_and_centre_crop_224(size: tuple[int, int]) -> None:
-    theirs = transforms.Compose(
+    torchvision_form = transforms.Compose(
         [
             transforms.Resize(256),
             transforms.CenterCrop(224),
@@ -35,37 +35,37 @@ def test_published_form_is_resize_256_and_centre_crop_224(size: tuple[int, int])
             transforms.Normalize(Preprocessing.IMAGENET_MEAN, Preprocessing.IMAGENET_STD),
         ]
     )
-    picture = smooth_picture(*size)
-    mine, published = PUBLISHED(picture), theirs(picture)
+    image = smooth_image(*size)
+    mine, published = PUBLISHED(image), torchvision_form(image)
     assert mine.shape == published.shape == (3, 224, 224) and mine.dtype == torch.float32 and mine.is_contiguous()
-    # A level of 255 is 0.017; torchvision rounds its box to whole pixels, ours is exact.
+    # A level of 255 is 0.017; torchvision rounds its box to whole pixels, this one is exact.
     assert (mine - published).abs().mean() < 0.012
     assert (mine - published).abs().max() < 0.09
 
 
 @pytest.mark.parametrize(
-    ("image_size", "crop_share", "picture", "box"),
+    ("image_size", "crop_share", "image", "box"),
     [
         ((224, 224), 0.875, (512, 256), (144.0, 16.0, 368.0, 240.0)),
         ((224, 224), 0.875, (256, 512), (16.0, 144.0, 240.0, 368.0)),
         ((224, 224), 1.0, (300, 200), (50.0, 0.0, 250.0, 200.0)),
-        ((100, 200), 1.0, (400, 400), (0.0, 100.0, 400.0, 300.0)),  # input wider than the picture: height gives way
+        ((100, 200), 1.0, (400, 400), (0.0, 100.0, 400.0, 300.0)),  # input wider than the image: height gives way
         ((200, 100), 0.5, (400, 400), (150.0, 100.0, 250.0, 300.0)),
         ((64, 64), 0.875, (10, 10), (0.625, 0.625, 9.375, 9.375)),
     ],
 )
 def test_box_by_numbers(
-    image_size: tuple[int, int], crop_share: float, picture: tuple[int, int], box: tuple[float, float, float, float]
+    image_size: tuple[int, int], crop_share: float, image: tuple[int, int], box: tuple[float, float, float, float]
 ) -> None:
     preprocessing = replace(PUBLISHED, image_size=image_size, crop_share=crop_share)
-    assert preprocessing.centred_box(*picture) == pytest.approx(box)
+    assert preprocessing.centred_box(*image) == pytest.approx(box)
 
 
 def test_input_is_height_by_width() -> None:
     preprocessing = replace(PUBLISHED, image_size=(40, 72))
-    picture = smooth_picture(100, 90)
-    assert preprocessing.view(picture).size == (72, 40)
-    assert preprocessing(picture).shape == preprocessing.augment(picture, np.random.default_rng(0)).shape == (3, 40, 72)
+    image = smooth_image(100, 90)
+    assert preprocessing.view(image).size == (72, 40)
+    assert preprocessing(image).shape == preprocessing.augment(image, np.random.default_rng(0)).shape == (3, 40, 72)
 
 
 def test_pixels_are_normalised_one_by_one() -> None:
@@ -79,31 +79,31 @@ def test_pixels_are_normalised_one_by_one() -> None:
 
 
 def test_call_normalises_what_view_shows() -> None:
-    picture = noisy_picture(90, 70)
+    image = noisy_image(90, 70)
     small = replace(PUBLISHED, image_size=(32, 32))
-    assert torch.equal(small(picture), small.normalise(np.array(small.view(picture))))
+    assert torch.equal(small(image), small.normalise(np.array(small.view(image))))
 
 
-def test_a_batch_is_normalised_as_its_pictures_are() -> None:
-    """Bit for bit: a code must not depend on how pictures came together."""
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
-    batch = PUBLISHED.normalise(torch.from_numpy(pictures))
+def test_a_batch_is_normalised_as_its_images_are() -> None:
+    """Bit for bit: a code must not depend on how images came together."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    batch = PUBLISHED.normalise(torch.from_numpy(images))
     assert batch.shape == (3, 3, 5, 7) and batch.is_contiguous(memory_format=torch.channels_last)
     mean, std = (torch.tensor(values).mul_(255).view(3, 1, 1) for values in (PUBLISHED.mean, PUBLISHED.std))
-    for got, picture in zip(batch, pictures, strict=True):
-        assert torch.equal(got, PUBLISHED.normalise(picture))
-        assert torch.equal(got, torch.from_numpy(picture).permute(2, 0, 1).float().sub_(mean).mul_(std.reciprocal()))
+    for got, image in zip(batch, images, strict=True):
+        assert torch.equal(got, PUBLISHED.normalise(image))
+        assert torch.equal(got, torch.from_numpy(image).permute(2, 0, 1).float().sub_(mean).mul_(std.reciprocal()))
 
 
 def test_interpolation_is_the_one_named() -> None:
-    picture, box = noisy_picture(90, 70), replace(PUBLISHED, image_size=(32, 32)).centred_box(90, 70)
+    image, box = noisy_image(90, 70), replace(PUBLISHED, image_size=(32, 32)).centred_box(90, 70)
     for name, pillows in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
-        view = replace(PUBLISHED, image_size=(32, 32), interpolation=name).view(picture)
-        np.testing.assert_array_equal(np.asarray(view), np.asarray(picture.resize((32, 32), pillows, box=box)))
+        view = replace(PUBLISHED, image_size=(32, 32), interpolation=name).view(image)
+        np.testing.assert_array_equal(np.asarray(view), np.asarray(image.resize((32, 32), pillows, box=box)))
 
 
 def images_of_every_mode() -> list[Image.Image]:
-    colour = smooth_picture(60, 44)
+    colour = smooth_image(60, 44)
     grey16 = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
     clear = colour.copy()
     clear.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 60).astype(np.uint8), (44, 1))))
@@ -130,7 +130,7 @@ def test_an_image_of_any_mode_is_seen_as_decoding_gives_it(image: Image.Image) -
 
 
 @pytest.mark.parametrize("width", [1019, 1021, 1033])
-def test_the_box_of_a_whole_picture_stays_inside_it(width: int) -> None:
+def test_the_box_of_a_whole_image_stays_inside_it(width: int) -> None:
     whole = replace(PUBLISHED, crop_share=1.0)
     left, top, right, bottom = whole.centred_box(width, 2000)
     assert left >= 0 and right <= width
@@ -157,12 +157,12 @@ def test_least_size_by_numbers(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_reduced_decode_moves_the_input_by_little(orientation: int, tmp_path: Path) -> None:
-    """Sizes that no reduction divides, where a view from the image's corner instead of the picture's would be shifted."""
+    """Sizes that no reduction divides, where a view measured from the reduced image's corner would be shifted."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     y, x = np.mgrid[0:603, 0:1101]
-    picture = Image.fromarray(np.rint(127 + 120 * np.stack([np.sin(x / 9), np.sin(y / 9), np.sin((x + y) / 12)], -1)).astype(np.uint8))
-    picture.save(tmp_path / "waves.jpg", quality=95, exif=exif)
+    image = Image.fromarray(np.rint(127 + 120 * np.stack([np.sin(x / 9), np.sin(y / 9), np.sin((x + y) / 12)], -1)).astype(np.uint8))
+    image.save(tmp_path / "waves.jpg", quality=95, exif=exif)
     small = replace(PUBLISHED, image_size=(64, 64))
     seen, whole = (
         np.asarray(each.read(str(tmp_path / "waves.jpg"))).astype(int) for each in (small, replace(small, least_oversampling=None))
@@ -171,9 +171,9 @@ def test_a_reduced_decode_moves_the_input_by_little(orientation: int, tmp_path: 
     assert np.abs(seen - whole).max() <= 8 and np.abs(seen - whole).mean() < 2
 
 
-def test_without_reduction_what_is_read_is_the_view_of_the_whole_picture(tmp_path: Path) -> None:
-    smooth_picture(900, 700).save(tmp_path / "large.jpg")
-    smooth_picture(900, 700).save(tmp_path / "large.png")
+def test_without_reduction_what_is_read_is_the_view_of_the_whole_image(tmp_path: Path) -> None:
+    smooth_image(900, 700).save(tmp_path / "large.jpg")
+    smooth_image(900, 700).save(tmp_path / "large.png")
     small = replace(PUBLISHED, image_size=(32, 32))
     for name, preprocessing in (("large.jpg", replace(small, least_oversampling=None)), ("large.png", small)):
         image = read_image(str(tmp_path / name))
@@ -182,8 +182,8 @@ def test_without_reduction_what_is_read_is_the_view_of_the_whole_picture(tmp_pat
 
 
 def test_what_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
-    smooth_picture(90, 70).save(tmp_path / "picture.jpg")
-    refused = PUBLISHED.read(str(tmp_path / "picture.jpg"), max_pixels=6299)
+    smooth_image(90, 70).save(tmp_path / "image.jpg")
+    refused = PUBLISHED.read(str(tmp_path / "image.jpg"), max_pixels=6299)
     assert isinstance(refused, DecodeFailure) and refused.status == "too-large"
     missing = PUBLISHED.read(str(tmp_path / "absent.jpg"))
     assert isinstance(missing, DecodeFailure) and missing.status == "missing"
@@ -193,13 +193,13 @@ def test_what_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_augmentation_is_decided_by_its_generator_alone() -> None:
-    small, picture = replace(PUBLISHED, image_size=(32, 32)), noisy_picture(90, 70)
+    small, image = replace(PUBLISHED, image_size=(32, 32)), noisy_image(90, 70)
     np.random.seed(0)
-    first = small.augment(picture, np.random.default_rng([7, 1, 3]))
+    first = small.augment(image, np.random.default_rng([7, 1, 3]))
     np.random.seed(1)
     torch.manual_seed(1)
-    assert torch.equal(small.augment(picture, np.random.default_rng([7, 1, 3])), first)
-    assert not torch.equal(small.augment(picture, np.random.default_rng([7, 2, 3])), first)
+    assert torch.equal(small.augment(image, np.random.default_rng([7, 1, 3])), first)
+    assert not torch.equal(small.augment(image, np.random.default_rng([7, 2, 3])), first)
 
 
 def test_half_of_the_views_are_mirrored_and_all_lie_in_range() -> None:
@@ -242,7 +242,7 @@ def test_published_crops_are_the_default_and_larger_ones_can_be_had() -> None:
         views = [small.augment(ramp, random, **options)[0] for _ in range(300)]
         return min(float((view[0, 0] - view[0, -1]).abs()) for view in views) * small.std[0] * 255
 
-    # A square picture whose red counts its columns: of a crop of area a, 15/16 of sqrt(a x 3/4) x 200 columns lie between the outer pixels.
+    # A square image whose red counts its columns: of a crop of area a, 15/16 of sqrt(a x 3/4) x 200 columns lie between the outer pixels.
     assert 25 < least_width() < 70
     assert least_width(min_crop_area=0.5) > 100
     assert least_width(min_crop_area=1.0) > 150
@@ -251,16 +251,16 @@ def test_published_crops_are_the_default_and_larger_ones_can_be_had() -> None:
 @pytest.mark.parametrize(
     ("size", "box"), [((1000, 10), (1000 / 2 - 20 / 3, 0, 1000 / 2 + 20 / 3, 10)), ((10, 1000), (0, 500 - 20 / 3, 10, 500 + 20 / 3))]
 )
-def test_very_long_pictures_fall_back_to_the_middle(size: tuple[int, int], box: tuple[float, ...]) -> None:
+def test_very_long_images_fall_back_to_the_middle(size: tuple[int, int], box: tuple[float, ...]) -> None:
     assert random_box(*size, np.random.default_rng(0), PUBLISHED_MIN_CROP_AREA) == pytest.approx(box)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50)])
-def test_tiny_pictures_have_a_view(size: tuple[int, int]) -> None:
-    small, picture = replace(PUBLISHED, image_size=(16, 16)), noisy_picture(*size)
+def test_tiny_images_have_a_view(size: tuple[int, int]) -> None:
+    small, image = replace(PUBLISHED, image_size=(16, 16)), noisy_image(*size)
     for seed in range(20):
-        assert torch.isfinite(small.augment(picture, np.random.default_rng(seed))).all()
-    assert torch.isfinite(small(picture)).all()
+        assert torch.isfinite(small.augment(image, np.random.default_rng(seed))).all()
+    assert torch.isfinite(small(image)).all()
 
 
 # ---- the record

@@ -15,7 +15,7 @@ def noise(width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("interpolation", sorted(PILLOW))
 @pytest.mark.parametrize(
-    ("picture", "box", "size"),
+    ("image", "box", "size"),
     [
         ((301, 203), (10.3, 5.7, 200.1, 199.9), (64, 48)),  # made smaller, fractions of pixels
         ((301, 203), (0, 0, 301, 203), (224, 224)),  # nearly as it is, sides in another ratio
@@ -26,8 +26,8 @@ def noise(width: int, height: int) -> np.ndarray:
         ((1, 1), (0, 0, 1, 1), (16, 16)),
     ],
 )
-def test_it_is_pillows_resize(picture, box, size, interpolation, device):
-    pixels_HW3 = noise(*picture)
+def test_it_is_pillows_resize(image, box, size, interpolation, device):
+    pixels_HW3 = noise(*image)
     view = resample(torch.from_numpy(pixels_HW3).movedim(-1, 0).to(device), box, size, interpolation)
     assert view.dtype == torch.uint8 and view.device.type == device and tuple(view.shape) == (*size, 3)
     expected = np.asarray(Image.fromarray(pixels_HW3).resize(size[::-1], PILLOW[interpolation], box=box)).astype(int)
@@ -37,7 +37,7 @@ def test_it_is_pillows_resize(picture, box, size, interpolation, device):
 
 
 def test_bright_edges_do_not_wrap_around():
-    """The cubic kernel reaches beyond 0 and 255 beside an edge."""
+    """The cubic kernel reaches beyond 0 and 255 near an edge."""
     pixels_HW3 = np.zeros((40, 40, 3), np.uint8)
     pixels_HW3[:, 20:] = 255
     view = resample(torch.from_numpy(pixels_HW3).movedim(-1, 0), (0, 0, 40, 40), (160, 160), "bicubic").numpy()

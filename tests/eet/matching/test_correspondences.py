@@ -30,7 +30,7 @@ def test_cells_are_the_unit_without_a_patch_size_and_what_is_not_alike_is_left_o
     assert found.query_box_n4[0].tolist() == [1, 0, 2, 1]
 
 
-def test_a_picture_is_matched_with_itself_in_place() -> None:
+def test_an_image_is_matched_with_itself_in_place() -> None:
     tokens = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
     shuffled = torch.tensor([3, 1, 0, 5, 4, 2])
     _, plans = structural_similarity(tokens, tokens[None, shuffled], torch.ones(6), torch.ones(1, 6))

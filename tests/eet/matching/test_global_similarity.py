@@ -10,8 +10,8 @@ RANDOM = np.random.default_rng(0)
 def test_hamming_similarity_is_the_cosine_of_signs(bits: int) -> None:
     one, other = RANDOM.integers(0, 2, (2, 7, bits), np.uint8)
     found = hamming_similarity(np.packbits(one, axis=1), np.packbits(other, axis=1), num_bits=bits)
-    signs, theirs = 2.0 * one - 1, 2.0 * other - 1
-    np.testing.assert_allclose(found, (signs * theirs).sum(1) / bits, atol=1e-6)
+    signs, other_signs = 2.0 * one - 1, 2.0 * other - 1
+    np.testing.assert_allclose(found, (signs * other_signs).sum(1) / bits, atol=1e-6)
     assert found.dtype == np.float32
 
 

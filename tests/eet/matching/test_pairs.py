@@ -250,7 +250,7 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_compiled_loops_close_over_nothing() -> None:
-    """What closes over another is compiled anew in each process: its place on disk is never found again."""
+    """A function that closes over another is compiled again in each process: its cache on disk is never found again."""
     from eet.matching import compiled_sinkhorn
 
     kept = [value for value in vars(compiled_sinkhorn).values() if getattr(getattr(value, "_cache", None), "cache_path", None)]

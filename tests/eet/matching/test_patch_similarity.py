@@ -6,7 +6,7 @@ import torch
 from eet.matching import patch_similarity
 
 
-def test_it_is_the_mean_cosine_of_different_patches_behind_each_block() -> None:
+def test_it_is_the_mean_cosine_of_different_patches_after_each_block() -> None:
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", img_size=48, embed_dim=32, depth=3, num_heads=2, reg_tokens=1).eval()
     images = torch.randn(2, 3, 48, 48)

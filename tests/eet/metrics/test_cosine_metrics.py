@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from eet.metrics import average_precision, cosine_metrics, map_at_r, precision_at_k, r_precision, recall_at_k
+from eet.metrics import average_precision, cosine_metrics, map_at_r, means_with_intervals, precision_at_k, r_precision, recall_at_k
 
 
 def slow_metrics(embeddings, labels, count_query):  # type: ignore[no-untyped-def]
@@ -17,25 +17,24 @@ def slow_metrics(embeddings, labels, count_query):  # type: ignore[no-untyped-de
         if not relevant.any():
             continue
         distances = -similarities[q, others]
-        ranked, r = relevant[np.argsort(distances, kind="stable")], int(relevant.sum())
         for name, value in {
-            "mAP": average_precision(distances, relevant, ties="stable"),
-            "P@1": precision_at_k(ranked, 1),
-            "P@5": precision_at_k(ranked, 5),
-            "recall@1": recall_at_k(ranked, 1),
-            "recall@3": recall_at_k(ranked, 3),
-            "R-precision": r_precision(ranked, r, count_query=count_query),
-            "MAP@R": map_at_r(ranked, r, count_query=count_query),
+            "mAP": average_precision(distances, relevant),
+            "P@1": precision_at_k(distances, relevant, 1),
+            "P@5": precision_at_k(distances, relevant, 5),
+            "recall@1": recall_at_k(distances, relevant, 1),
+            "recall@3": recall_at_k(distances, relevant, 3),
+            "R-precision": r_precision(distances, relevant, count_query=count_query),
+            "MAP@R": map_at_r(distances, relevant, count_query=count_query),
         }.items():
             values.setdefault(name, []).append(value)
     used = len(values["mAP"])
-    return {**{name: float(np.mean(v)) for name, v in values.items()}, "queries": used, "queries_without_relevant": len(units) - used}
+    return {**means_with_intervals(values), "queries": used, "queries_without_relevant": len(units) - used}
 
 
 @pytest.mark.parametrize("count_query", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("block", [7, 256])
-def test_counted_ranks_equal_a_sort_one_query_at_a_time(tied: bool, count_query: bool, block: int, monkeypatch) -> None:
+def test_counted_groups_equal_a_sort_one_query_at_a_time(tied: bool, count_query: bool, block: int, monkeypatch) -> None:
     monkeypatch.setattr(sys.modules["eet.metrics.cosine_metrics"], "QUERIES_AT_ONCE", block)  # the package's attribute is the function
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 6, size=90)

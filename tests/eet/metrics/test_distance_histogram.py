@@ -1,10 +1,8 @@
-import math
-
 import numpy as np
 import pytest
 
 from eet.metrics import average_precision, expected_average_precision, precision_recall_curve
-from eet.metrics.distance_histogram import check_codes, sum_of_inverses
+from eet.metrics.distance_histogram import check_codes
 
 
 @pytest.mark.parametrize("scale", [3, 60, 3000])
@@ -28,13 +26,6 @@ def test_expected_average_precision_stays_exact_far_down_a_huge_gallery() -> Non
     first = 10**9
     found = expected_average_precision(np.array([[first, 2]]), np.array([[0, 2]]))[0]
     assert found == pytest.approx((1 / (first + 1) + 2 / (first + 2)) / 2, rel=1e-9)
-
-
-@pytest.mark.parametrize("start", [0, 200, 256, 300, 5000])
-def test_sums_of_inverses_hold_to_the_last_digits(start: int) -> None:
-    for count in (0, 1, 2, 57, 900):
-        expected = math.fsum(1 / i for i in range(start + 1, start + count + 1))
-        assert sum_of_inverses(np.array(start), np.array(count)) == pytest.approx(expected, rel=1e-13, abs=1e-15)
 
 
 def test_precision_recall_curve_pools_counts_and_leaves_out_empty_queries() -> None:

@@ -1,12 +1,13 @@
 import math
+import sys
 
 import numpy as np
 import pytest
 
-from eet.metrics import average_precision, map_at_r, precision_at_k, r_precision, ranked_metrics, recall_at_k
+from eet.metrics import average_precision, map_at_r, means_with_intervals, precision_at_k, r_precision, ranked_metrics, recall_at_k
 
 
-def slow_metrics(queries, labels, gallery, gallery_labels, rows, count_query):  # type: ignore[no-untyped-def]
+def slow_metrics(queries, labels, gallery, gallery_labels, rows, count_query, ties):  # type: ignore[no-untyped-def]
     values: dict[str, list[float]] = {}
     for q in range(len(queries)):
         keep = [n for n in range(len(gallery)) if rows is None or n != rows[q]]
@@ -14,27 +15,27 @@ def slow_metrics(queries, labels, gallery, gallery_labels, rows, count_query):  
         relevant = gallery_labels[keep] == labels[q]
         if not relevant.any():
             continue
-        ranked, r = relevant[np.argsort(distances, kind="stable")], int(relevant.sum())
-        for name, value in {
-            "mAP": average_precision(distances, relevant),
-            "mAP_stable": average_precision(distances, relevant, ties="stable"),
-            "P@1": precision_at_k(ranked, 1),
-            "P@5": precision_at_k(ranked, 5),
-            "recall@1": recall_at_k(ranked, 1),
-            "recall@3": recall_at_k(ranked, 3),
-            "R-precision": r_precision(ranked, r, count_query=count_query),
-            "MAP@R": map_at_r(ranked, r, count_query=count_query),
-        }.items():
-            values.setdefault(name, []).append(value)
+        for way, end in {"expected": "", **({"stable": "_stable"} if ties == "stable" else {})}.items():
+            for name, value in {
+                "mAP": average_precision(distances, relevant, ties=way),
+                "P@1": precision_at_k(distances, relevant, 1, ties=way),
+                "P@5": precision_at_k(distances, relevant, 5, ties=way),
+                "recall@1": recall_at_k(distances, relevant, 1, ties=way),
+                "recall@3": recall_at_k(distances, relevant, 3, ties=way),
+                "R-precision": r_precision(distances, relevant, count_query=count_query, ties=way),
+                "MAP@R": map_at_r(distances, relevant, count_query=count_query, ties=way),
+            }.items():
+                values.setdefault(name + end, []).append(value)
     used = len(values["mAP"])
-    means = {name: float(np.mean(v)) for name, v in values.items()}
-    return {**means, "queries": used, "queries_without_relevant": len(queries) - used}
+    return {**means_with_intervals(values), "queries": used, "queries_without_relevant": len(queries) - used}
 
 
 @pytest.mark.parametrize("bits", [6, 24])
 @pytest.mark.parametrize("count_query", [False, True])
 @pytest.mark.parametrize("same_gallery", [False, True])
-def test_blocked_metrics_equal_one_query_at_a_time(bits: int, count_query: bool, same_gallery: bool) -> None:
+@pytest.mark.parametrize("ties", ["expected", "stable"])
+def test_blocked_metrics_equal_one_query_at_a_time(monkeypatch, bits: int, count_query: bool, same_gallery: bool, ties: str) -> None:
+    monkeypatch.setattr(sys.modules["eet.metrics.ranked_metrics"], "QUERIES_AT_ONCE", 9)  # the package's attribute is the function
     rng = np.random.default_rng(bits)
     gallery = np.packbits(rng.random((80, bits)) < 0.5, axis=1)
     gallery_labels = rng.integers(0, 6, size=80)
@@ -43,11 +44,22 @@ def test_blocked_metrics_equal_one_query_at_a_time(bits: int, count_query: bool,
     queries, labels = gallery[5:40] ^ 4, gallery_labels[5:40]
     found = ranked_metrics(
         queries, labels, gallery, gallery_labels, num_bits=bits, query_rows=rows, ks=(1, 5), recall_ks=(1, 3),
-        count_query=count_query,
+        count_query=count_query, ties=ties,
     )  # fmt: skip
-    expected = slow_metrics(queries, labels, gallery, gallery_labels, rows, count_query)
+    expected = slow_metrics(queries, labels, gallery, gallery_labels, rows, count_query, ties)
     assert expected["queries_without_relevant"] == same_gallery
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_order_of_rows_inside_ties_does_not_matter() -> None:
+    """Labels come one after the other, as folders do, and all items of a label share a code with those of the next."""
+    labels = np.repeat(np.arange(6), 8)
+    codes = np.packbits(np.eye(8, dtype=np.uint8)[labels // 2], axis=1)
+    turned = np.arange(48)[::-1]
+    for order in (np.arange(48), turned):
+        found = ranked_metrics(codes[order], labels[order], codes[order], labels[order], num_bits=8, query_rows=np.arange(48))
+        assert found["P@1"] == found["R-precision"] == pytest.approx(7 / 15)
+        assert "P@1_stable" not in found
 
 
 def test_no_query_with_a_match_gives_undefined_measures() -> None:
@@ -63,5 +75,7 @@ def test_wrong_arguments_are_refused() -> None:
         ranked_metrics(codes, labels, codes, labels, num_bits=8, ks=(0,))
     with pytest.raises(ValueError, match="0 to 1"):
         ranked_metrics(codes, labels, codes, labels, num_bits=8, query_rows=np.array([0, 2]))
+    with pytest.raises(ValueError, match="'expected' or 'stable'"):
+        ranked_metrics(codes, labels, codes, labels, num_bits=8, ties="none")
     with pytest.raises(ValueError, match="query codes"):
         ranked_metrics(codes, labels, codes, labels, num_bits=9)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -37,17 +39,22 @@ def test_ranks_and_counts_equal_a_plain_loop(monkeypatch: pytest.MonkeyPatch, bi
     assert found.total_QH.dtype == found.relevant_QH.dtype == np.int64
     np.testing.assert_array_equal(found.total_QH, total)
     np.testing.assert_array_equal(found.relevant_QH, relevant)
+    counts = ranks.match_counts(queries, labels, gallery, gallery_labels, num_bits=bits, query_rows=rows, threads=threads)
+    assert counts.total_QH.dtype == counts.relevant_QH.dtype == np.int64
+    np.testing.assert_array_equal(counts.total_QH, total)
+    np.testing.assert_array_equal(counts.relevant_QH, relevant)
 
 
-def test_a_large_gallery_is_ranked_without_a_table_of_queries_and_items() -> None:
+@pytest.mark.parametrize("ties", ["expected", "stable"])
+def test_a_large_gallery_is_ranked_without_a_table_of_queries_and_items(ties: Any) -> None:
     """1,000 queries against 200,000 items of 20 labels: a table of distances alone would take 200 MB, the ranks of all matches 80."""
     import resource
 
     rng = np.random.default_rng(0)
     gallery, labels = random_codes(rng, 200_000, 32), rng.integers(0, 20, size=200_000)
     queries, query_labels = random_codes(rng, 1000, 32), rng.integers(0, 20, size=1000)
-    rank_gallery(queries[:2], query_labels[:2], gallery[:100], labels[:100], num_bits=32)  # compiles
+    rank_gallery(queries[:2], query_labels[:2], gallery[:100], labels[:100], num_bits=32, ties=ties)  # compiles
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    measures = rank_gallery(queries, query_labels, gallery, labels, num_bits=32).measures
+    measures = rank_gallery(queries, query_labels, gallery, labels, num_bits=32, ties=ties).measures
     assert measures["queries"] == 1000
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 60, "MB"

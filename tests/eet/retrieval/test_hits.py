@@ -57,7 +57,7 @@ def test_a_query_whose_image_is_gone_is_named(tiny_model, gallery, tmp_path):
     hits = eet.search(gallery, eet.encode(tiny_model, [image]), k=2)
     hits.panel(0)
     image.unlink()
-    with pytest.raises(eet.EetError, match="cannot be read any more"):
+    with pytest.raises(eet.EetError, match="can no longer be read"):
         hits.panel(0)
 
 

@@ -25,9 +25,9 @@ def test_panels_hold_the_hits_of_their_query_framed_by_label(searched, monkeypat
     )
     shown = spread_queries(hits, 4)
     panels.hit_blocks(hits, shown, gallery, gallery, top=5)
-    for query, (pictures, captions) in zip(shown, drawn, strict=True):
+    for query, (images, captions) in zip(shown, drawn, strict=True):
         rows = [row for row in hits.to_pylist() if row["query_id"] == query][:5]
-        assert [right for _, right in pictures] == [row["query_label"] == row["item_label"] for row in rows]
+        assert [right for _, right in images] == [row["query_label"] == row["item_label"] for row in rows]
         assert [caption.splitlines()[-1] for caption in captions] == [f"distance {row['distance']}" for row in rows]
-    rights = {right for pictures, _ in drawn for _, right in pictures}
-    assert rights == {True, False}, "nothing to tell apart"
+    rights = {right for images, _ in drawn for _, right in images}
+    assert rights == {True, False}, "both kinds must occur"

@@ -5,21 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from search_by_loop import BITS, answered, hand_made, loop
+from tied_gallery import tied_bits, tied_gallery
 
 from eet.gallery import Gallery, open_gallery
 from eet.retrieval.search import search_gallery
 
 
-@pytest.fixture(scope="module")
-def bits() -> np.ndarray:
-    """60 items on 12 codes, so that most distances are ties."""
-    random = np.random.default_rng(0)
-    return random.integers(0, 2, (12, BITS), np.uint8)[random.integers(0, 12, 60)]
-
-
 @pytest.fixture
-def gallery(bits, tmp_path) -> Gallery:
-    return hand_made(tmp_path / "gallery", bits, [None if row % 7 == 0 else row % 3 for row in range(60)], bad=(5, 17))
+def gallery(tmp_path) -> Gallery:
+    return tied_gallery(tmp_path / "gallery")
 
 
 @pytest.mark.parametrize("k", [1, 7, 57, 58, 200])
@@ -34,8 +28,8 @@ def test_the_same_folder_by_another_name_is_the_same_gallery(gallery, monkeypatc
 
 
 @pytest.mark.parametrize("k", [3, 100])
-def test_another_gallery_with_the_same_ids_keeps_them(gallery, bits, tmp_path, k):
-    queries = hand_made(tmp_path / "queries", bits[:4], [0, 1, 2, None])
+def test_another_gallery_with_the_same_ids_keeps_them(gallery, tmp_path, k):
+    queries = hand_made(tmp_path / "queries", tied_bits()[:4], [0, 1, 2, None])
     hits = search_gallery(gallery, queries, k=k)
     assert answered(hits) == loop(gallery, queries, k)
     assert len(hits) == 4 * min(k, 58)
@@ -55,8 +49,8 @@ def test_inside_a_distance_the_hash_orders_then_the_id_and_scores_fall_with_the_
         assert all((np.diff(scores[ids == query]) <= 1e-6).all() for query in np.unique(ids))
 
 
-def test_labels_come_along_and_unknown_ones_are_null(gallery, bits, tmp_path):
-    queries = hand_made(tmp_path / "queries", bits[:2], [1, None], prefix="query")
+def test_labels_come_along_and_unknown_ones_are_null(gallery, tmp_path):
+    queries = hand_made(tmp_path / "queries", tied_bits()[:2], [1, None], prefix="query")
     hits = search_gallery(gallery, queries, k=58)
     label_of = dict(zip(gallery.codes()[1].to_pylist(), gallery.labels().tolist(), strict=True))
     assert hits["query_label"].to_pylist() == [1] * 58 + [None] * 58
@@ -64,9 +58,9 @@ def test_labels_come_along_and_unknown_ones_are_null(gallery, bits, tmp_path):
         assert row["item_label"] == (None if label_of[row["item_id"]] < 0 else label_of[row["item_id"]])
 
 
-def test_labels_of_queries_are_matched_by_name(bits, tmp_path):
-    items = hand_made(tmp_path / "items", bits[:3], [0, 1, 2], names=("crow", "jay", "owl"))
-    queries = hand_made(tmp_path / "queries", bits[:4], [0, 1, 2, None], names=("emu", "jay", "crow"), prefix="query")
+def test_labels_of_queries_are_matched_by_name(tmp_path):
+    items = hand_made(tmp_path / "items", tied_bits()[:3], [0, 1, 2], names=("crow", "jay", "owl"))
+    queries = hand_made(tmp_path / "queries", tied_bits()[:4], [0, 1, 2, None], names=("emu", "jay", "crow"), prefix="query")
     hits = search_gallery(items, queries, k=1)
     assert hits["query_label"].to_pylist() == [3, 1, 0, None]
 

@@ -1,6 +1,7 @@
-"""The verbs of the Python API: encode, search, rerank, evaluate."""
+"""The functions of the Python API: encode, search, rerank, evaluate."""
 
 import gc
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from eet.datasets import ImageTable, synthetic
 from eet.gallery import encoding, is_gallery, write_hits
 from eet.retrieval.measures import encoded_measures, hits_measures
 from eet.storage import resolve
+from eet.vit import save_bundle
 from pipelines import rerank as rerank_job
 
 
@@ -176,14 +178,14 @@ def test_reranking_is_that_of_the_job(model, birds, paths, tmp_path, options):
     out = str(tmp_path / "gallery")
     gallery = eet.encode(model, paths, labels=birds.labels.tolist(), label_names=birds.label_names, tokens=True, out=out, rows_per_part=20)
     hits = eet.search(out, out, k=10)
-    ours = eet.rerank(hits, top=6, **options)
+    reranked = eet.rerank(hits, top=6, **options)
     write_hits(str(tmp_path / "hits.parquet"), hits.table)
     config = rerank_job.RerankConfig(
         hits=str(tmp_path / "hits.parquet"), gallery=out, out=str(tmp_path / "new.parquet"), top=6, engine="local", **options
     )
-    assert ours.table.equals(rerank_job.run(config))
-    assert ours.table["item_id"] != hits.table["item_id"]
-    assert ours.gallery is hits.gallery and gallery.manifest == ours.gallery.manifest
+    assert reranked.table.equals(rerank_job.run(config))
+    assert reranked.table["item_id"] != hits.table["item_id"]
+    assert reranked.gallery is hits.gallery and gallery.manifest == reranked.gallery.manifest
 
 
 def test_hits_are_measured_in_their_order(gallery, hits):
@@ -192,8 +194,9 @@ def test_hits_are_measured_in_their_order(gallery, hits):
         found = eet.evaluate(one, ks=(1, 5), recall_ks=(2,))
         values = hits_measures(one.table, gallery, own=True, ks=(1, 5), recall_ks=(2,))
         assert dict(found) == values.values and found.notes == tuple(values.notes)
+        values = eet.evaluate(one, ties="stable")
         first = [row for row in one.table.to_pylist() if row["rank"] == 1]
-        assert found["P@1"] == pytest.approx(np.mean([row["query_label"] == row["item_label"] for row in first]))
+        assert values["P@1_stable"] == pytest.approx(np.mean([row["query_label"] == row["item_label"] for row in first]))
         assert found["queries"] == len(first)
 
 
@@ -206,9 +209,21 @@ def test_a_gallery_is_measured_as_a_whole(model, gallery, birds, paths):
     assert "mAP" in str(found) and repr(found) == str(found)
 
 
+def test_labels_that_the_model_was_trained_on_can_be_measured_alone(model, gallery, hits, birds, tmp_path):
+    """The same network, in a bundle that names two of the four labels."""
+    names = birds.label_names[:2]
+    save_bundle(model, tmp_path / "two", label_names=names)
+    for labels, chosen in (("seen", names), ("unseen", birds.label_names[2:])):
+        ranked = eet.evaluate(gallery, labels=labels, model=tmp_path / "two")
+        assert dict(ranked) == encoded_measures(gallery, gallery, labels=chosen).measures and ranked["queries"] == 24
+        found = eet.evaluate(hits, labels=labels, model=tmp_path / "two", denominator="found")
+        assert dict(found) == hits_measures(hits.table, gallery, own=True, labels=chosen, denominator="found").values
+
+
 def test_an_evaluation_prints_its_measures_and_notes(hits):
     shown = str(eet.evaluate(hits, ks=(1, 50)))
-    assert "P@1 " in shown and "P@50" not in shown
+    assert re.search(r"^P@1 +0\.\d{4} ±0\.\d{4}$", shown, re.MULTILINE)
+    assert "P@50" not in shown and "_low" not in shown
     assert "note: measures at ranks beyond the 12 hits of a query are left out" in shown
 
 
@@ -237,6 +252,9 @@ MISTAKES = {
     "no tokens": (lambda s: eet.rerank(eet.search(s.plain, s.plain)), "has no tokens"),
     "no labels": (lambda s: eet.evaluate(s.plain), "has no labels"),
     "no labels of hits": (lambda s: eet.evaluate(eet.search(s.plain, s.plain)), "no query labels"),
+    "labels without a model": (lambda s: eet.evaluate(s.gallery, labels="seen"), "needs model"),
+    "labels of none": (lambda s: eet.evaluate(s.gallery, labels="old"), "needs model"),
+    "ties": (lambda s: eet.evaluate(s.gallery, ties="none"), "'expected' or 'stable'"),
     "queries twice": (lambda s: eet.evaluate(s.hits, s.gallery), "leave them out"),
 }
 

@@ -115,7 +115,7 @@ def test_threads_that_share_the_codes_find_the_same(monkeypatch: pytest.MonkeyPa
                 monkeypatch.setattr("eet.search.tiled_search.tiling", lambda *sizes, cut=cut, **limits: cut)
                 found.append(index.search_scored(queries[:count], k, query_hash=query_hash[:count], threads=3))
             for other in found[1:]:
-                assert all(np.array_equal(mine, theirs) for mine, theirs in zip(other, found[0], strict=True))
+                assert all(np.array_equal(array, other_array) for array, other_array in zip(other, found[0], strict=True))
 
 
 @pytest.mark.parametrize(("threads", "tiles"), [(1, [64]), (2, [32, 32]), (8, [8] * 8), (16, [64] * 16)])
@@ -150,13 +150,13 @@ def test_a_device_takes_fewer_queries_at_a_time_for_a_large_k(monkeypatch) -> No
         sizes.clear()
         on_device = index.search(queries, k, query_hash=query_hash, device="cpu:0")
         expected = index.search(queries, k, query_hash=query_hash)
-        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(on_device, expected, strict=True))
+        assert all(np.array_equal(array, other_array) for array, other_array in zip(on_device, expected, strict=True))
         assert max(sizes) * min(k, 700) <= 1500 and sum(sizes) == len(queries)
 
 
 @pytest.mark.parametrize("bits", [16, 64, 100])
-def test_more_candidates_than_the_scan_first_has_room_for(bits: int) -> None:
-    """Thousands of codes at one distance, behind thousands that are farther and come first."""
+def test_more_candidates_than_the_first_arrays_of_the_scan_hold(bits: int) -> None:
+    """Thousands of codes at one distance, after thousands that are farther."""
     rng = np.random.default_rng(bits)
     far = pack(rng.integers(0, 2, size=(9000, bits)))
     near = np.zeros((6000, bits), dtype=np.int64)

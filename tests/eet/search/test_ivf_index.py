@@ -82,7 +82,7 @@ def test_rebuilding_keeps_the_lists_and_the_probes(num_values: int) -> None:
     assert IVFIndex.build(items[:0]).rebuilt(items).num_lists > 1
 
 
-def test_more_is_found_than_a_query_first_has_room_for() -> None:
+def test_more_is_found_than_the_first_arrays_hold() -> None:
     items = drawn(64, 9000, 8999)
     index = IVFIndex.build(items, lists=2).with_probes(1)
     queries = items[:3]

@@ -22,7 +22,7 @@ def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
             tar.addfile(info, io.BytesIO(data))
 
 
-def test_a_container_that_was_replaced_is_an_error_and_no_other_picture(tmp_path):
+def test_a_container_that_was_replaced_is_an_error_and_no_other_image(tmp_path):
     make_tar(tmp_path / "s.tar", {"a.jpg": b"x" * 5000})
     ((uri,),) = [batch.uris for batch in list_images(str(tmp_path / "s.tar"))]
     (tmp_path / "t.tar").write_bytes((tmp_path / "s.tar").read_bytes()[:2000])

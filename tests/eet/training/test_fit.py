@@ -114,7 +114,7 @@ def test_steps_are_reported_with_mean_losses_and_the_last_of_each_epoch(tiny_bir
 
 
 def test_a_loss_that_is_no_number_any_more_ends_the_run_at_once_saying_what_to_do(tiny_birds):
-    with pytest.raises(Diverged, match=r"the loss is (nan|inf) in epoch 1: lower --train.learning_rate"):
+    with pytest.raises(Diverged, match=r"the loss is (nan|inf) in epoch 1: lower learning_rate"):
         fit(task_on(tiny_birds), dataclasses.replace(SETTINGS, learning_rate=1e30, warmup_steps=0))
 
 

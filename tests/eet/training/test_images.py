@@ -78,7 +78,7 @@ def test_a_view_depends_on_seed_epoch_and_item_alone(table):
         assert not torch.equal(view, AugmentedImages(table, PREPROCESSING, seed=8)[2, row][0])
 
 
-def test_two_items_with_one_picture_get_views_of_their_own():
+def test_two_items_with_one_image_get_views_of_their_own():
     assert view_random(0, 0, "a.jpg").random() != view_random(0, 0, "b.jpg").random()
 
 
@@ -139,8 +139,8 @@ def test_the_loader_gives_the_samplers_batches_from_any_number_of_processes(tabl
     images = AugmentedImages(table, PREPROCESSING, seed=7)
     steps = sampler(num_images=len(table), batch_size=16, micro=6, epoch=1)
     batches = list(step_loader(images, steps, processes=processes, pin=False))
-    for (pictures, labels), wanted in zip(batches, steps, strict=True):
-        assert torch.equal(pictures, torch.stack([images[index][0] for index in wanted]))
+    for (batch, labels), wanted in zip(batches, steps, strict=True):
+        assert torch.equal(batch, torch.stack([images[index][0] for index in wanted]))
         assert labels.tolist() == [table.labels[row] for _, row in wanted] and labels.dtype == torch.int64
 
 

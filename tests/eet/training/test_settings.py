@@ -22,8 +22,8 @@ def test_warm_up_is_500_steps_or_a_ninth(epochs, asked, expected):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (FitSettings(epochs=4, batch_size=16, warmup_steps=9), "--train.warmup_steps 9 is more than the 8 steps of 4 epochs"),
-        (FitSettings(batch_size=64), "--train.batch_size 64 is more than the 32 training images"),
+        (FitSettings(epochs=4, batch_size=16, warmup_steps=9), "warmup_steps 9 is more than the 8 steps of 4 epochs"),
+        (FitSettings(batch_size=64), "batch_size 64 is more than the 32 training images"),
     ],
 )
 def test_settings_that_make_no_training_are_refused(settings, told):

@@ -165,8 +165,8 @@ def test_patch_embedding_is_resized_to_another_patch(trained: Student, tmp_path:
     student = build(weights=write(trained, tmp_path / "w.pt"), patch_size=16)
     assert student.trunk.patch_embed.proj.weight.shape == (24, 3, 16, 16)
     flat = torch.full((1, 3, 64, 64), 0.7)  # on a flat image the resized kernel must say what the first one says
-    theirs = trained.trunk.patch_embed.proj(flat)[0, :, 0, 0]
-    torch.testing.assert_close(student.trunk.patch_embed.proj(flat)[0, :, 0, 0], theirs, atol=1e-3, rtol=1e-3)
+    projected = trained.trunk.patch_embed.proj(flat)[0, :, 0, 0]
+    torch.testing.assert_close(student.trunk.patch_embed.proj(flat)[0, :, 0, 0], projected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_an_open_clip_model_that_does_not_fit_says_which_backbone_would(tmp_path
     with pytest.raises(ValueError, match=r"unknown norm_pre.*ViT of width 24, patch 8: choose .*such as vit_.*clip.*OpenAI"):
         build(weights=str(tmp_path / "clip.pt"))
     torch.save({"visual.layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pt")
-    with pytest.raises(ValueError, match="image side is not open_clip's ViT"):
+    with pytest.raises(ValueError, match="image encoder is not open_clip's ViT"):
         build(weights=str(tmp_path / "resnet.pt"))
 
 
@@ -360,8 +360,8 @@ def test_every_size_is_read_off_the_tensors(backbone: str, options: dict[str, An
     again = student_from_state_dict(timm_named_weights(student), num_heads=3, prune_after=(1,), keep_ratios=(0.5,))
     assert not again.training and again.preprocessing.image_size == (32, 32)
     images = torch.randn(2, 3, 32, 32)
-    for mine, theirs in zip(again(images)[:6], student(images)[:6], strict=True):
-        assert torch.equal(mine, theirs)
+    for one, other in zip(again(images)[:6], student(images)[:6], strict=True):
+        assert torch.equal(one, other)
 
 
 def test_half_precision_arrays_are_taken_as_float32() -> None:

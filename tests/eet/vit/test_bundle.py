@@ -106,6 +106,24 @@ def test_what_the_hash_reads_goes_to_disk_and_back(tmp_path: Path, backbone: str
     assert_same_model(student, load_bundle(tmp_path))
 
 
+@pytest.mark.parametrize("backbone", ["deit_tiny_patch16_224", None])
+def test_a_joint_hash_goes_to_disk_and_back_and_its_values_are_in_the_digest(tmp_path: Path, backbone: str | None) -> None:
+    student = build_student(
+        "deit_tiny_patch16_224", num_classes=3, num_bits=10, schedule=PruningSchedule((), ()), weights="none", hash_input="joint",
+        label_weight=0.3, backbone_options={**SMALL, "img_size": (32, 32)},
+    ).eval()  # fmt: skip
+    student.backbone = backbone
+    student.temperature = 1.5
+    digests = [save_bundle(student, tmp_path).digest]
+    loaded = load_bundle(tmp_path)
+    assert (loaded.hash_input, loaded.temperature, loaded.label_weight) == ("joint", 1.5, 0.3)
+    assert_same_model(student, loaded)
+    for name, value in (("temperature", 1.0), ("label_weight", 0.4)):
+        setattr(student, name, value)
+        digests.append(weights_digest(student))
+    assert len(set(digests)) == 3
+
+
 def test_a_bundle_of_the_first_version_hashes_logits_of_pictures_decoded_whole(tmp_path: Path) -> None:
     student = make_student()
     student.preprocessing = replace(student.preprocessing, least_oversampling=None)
@@ -205,7 +223,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "cannot be read"),
     "schedule changed": (_change_record(lambda values: values.update(keep_ratios=[0.5, 0.9])), "is not what model.json describes"),
     "depth changed": (_change_record(lambda values: values["backbone_options"].update(depth=2)), "weights that this student lacks"),
-    "newer version": (_change_record(lambda values: values.update(bundle_version=4)), "version 4; this program reads up to 3"),
+    "newer version": (_change_record(lambda values: values.update(bundle_version=5)), "version 5; this program reads up to 4"),
     "version not a number": (_change_record(lambda values: values.update(bundle_version="1.0")), "cannot be read"),
     "field missing": (_change_record(lambda values: values.pop("preprocessing")), "preprocessing"),
     "digest missing": (_change_record(lambda values: values.pop("digest")), "digest"),

@@ -1,4 +1,4 @@
-"""One block against the same block written as loops over heads and tokens, pruned behind the whole block."""
+"""One block against the same block written as loops over heads and tokens, pruned after the whole block."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def plain_block(block: Block, x_ND: Tensor, num_prefix: int) -> tuple[Tensor, Te
 @pytest.mark.parametrize("num_prefix", [1, 5])
 @pytest.mark.parametrize(("qk_norm", "init_values"), [(False, None), (True, 0.3)])
 @torch.no_grad()
-def test_pruned_block_equals_pruning_behind_the_plain_block(num_prefix: int, qk_norm: bool, init_values: float | None) -> None:
+def test_pruned_block_equals_pruning_after_the_plain_block(num_prefix: int, qk_norm: bool, init_values: float | None) -> None:
     block = make_block(qk_norm=qk_norm, init_values=init_values)
     assert isinstance(block.ls1, LayerScale) == (init_values is not None)
     x_BND = torch.randn(3, num_prefix + 9, WIDTH)
@@ -79,9 +79,9 @@ def test_prefix_alone_comes_out_as_with_all_tokens(keep: int | None, importance:
     if keep is None and importance:
         assert whole[1] is not None and whole[1].shape == (2, 9)
     assert (prefix[2] is None) == (whole[2] is None) == (keep is None)
-    for mine, theirs in zip(prefix[1:], whole[1:], strict=True):
-        if mine is not None:
-            torch.testing.assert_close(mine, theirs)
+    for one, other in zip(prefix[1:], whole[1:], strict=True):
+        if one is not None:
+            torch.testing.assert_close(one, other)
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def test_tokens_without_content_score_zero_and_not_nan() -> None:
     assert importance.tolist() == [[0.0] * 5]
 
 
-def test_top_patches_are_the_greatest_in_picture_order() -> None:
+def test_top_patches_are_the_greatest_in_image_order() -> None:
     importance = torch.tensor([[0.1, 0.9, 0.3, 0.8], [0.7, 0.1, 0.6, 0.0]])
     assert top_patches(importance, 2).tolist() == [[1, 3], [0, 2]]
     assert top_patches(importance, 4).tolist() == [[0, 1, 2, 3]] * 2

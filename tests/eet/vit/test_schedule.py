@@ -43,7 +43,7 @@ def test_empty_schedule_keeps_everything() -> None:
         ((0.5, 0.5, 0.25), 196, 2, 16, (94, 46, 14)),
         ((1.0, 0.9), 196, 1, 8, (196, 175)),  # no more than live
         ((0.01, 0.5), 196, 1, 8, (7, 7)),  # one multiple at least
-        ((0.1,), 40, 9, 8, (7,)),  # tokens beside that fill a multiple by themselves
+        ((0.1,), 40, 9, 8, (7,)),  # prefix tokens that fill a multiple by themselves
     ],
 )
 def test_rounded_stages_leave_multiples_of_tokens(

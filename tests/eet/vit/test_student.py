@@ -223,7 +223,7 @@ def test_neighbours_in_the_batch_do_not_matter() -> None:
 @torch.no_grad()
 def test_hash_of_probabilities_starts_as_the_expected_target_code() -> None:
     student, published = make_student(), make_student()
-    student.hash_input = "probabilities"
+    student.hash_input = "probabilities"  # both heads are as wide as the labels
     codes = torch.from_numpy(np.where(np.random.default_rng(1).random((5, 12)) < 0.5, -1, 1))
     student.start_hash_at_codes(codes)
     out = student(images_for(student))
@@ -232,6 +232,30 @@ def test_hash_of_probabilities_starts_as_the_expected_target_code() -> None:
         weights = [float((logits[label].double() - logits.double().max()).exp()) for label in range(5)]
         expected = sum(weight / sum(weights) * code for weight, code in zip(weights, codes.double(), strict=True))
         torch.testing.assert_close(hashed.double(), expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hash_input", ["probabilities", "joint"])
+def test_the_hash_is_a_linear_layer_of_the_probabilities_at_a_temperature_and_of_the_image(hash_input: Any) -> None:
+    student = build_student(
+        "deit_tiny_patch16_224", num_classes=5, num_bits=12, schedule=NO_PRUNING, weights="none", hash_input=hash_input, label_weight=0.4,
+        backbone_options={**SMALL, "img_size": (48, 80)},
+    ).eval()  # fmt: skip
+    nn.init.normal_(student.trunk.head.weight, std=2.0, generator=torch.Generator().manual_seed(1))
+    student.temperature = 2.5
+    out = student(images_for(student))
+    weight, bias = student.head_hash.weight.double().numpy(), student.head_hash.bias.double().numpy()
+    for logits, embedding, hashed in zip(*(value.double().numpy() for value in (out.logits, out.embedding, out.hash)), strict=True):
+        powers = [np.exp(logit / 2.5) for logit in logits]
+        read = np.array(powers) / sum(powers)
+        if hash_input == "joint":
+            read = np.concatenate([embedding / np.sqrt((embedding**2).sum()), 0.4 * read / np.sqrt((read**2).sum())])
+        np.testing.assert_allclose(hashed, [float(row @ read + shift) for row, shift in zip(weight, bias, strict=True)], atol=1e-5)
+
+
+def test_only_a_hash_of_probabilities_can_start_at_the_codes() -> None:
+    with pytest.raises(ValueError, match="the hash reads logits"):
+        make_student().start_hash_at_codes(torch.ones(5, 12))
 
 
 def test_mass_can_be_had_without_tokens_but_not_the_other_way_round() -> None:
@@ -378,7 +402,9 @@ def test_images_of_another_size_are_refused() -> None:
         ({"num_bits": 0}, "at least 1"),
         ({"schedule": PruningSchedule((5,), (0.5,))}, "blocks 1 to 4"),
         ({"trunk": nn.Linear(2, 2)}, "CLS"),
-        ({"hash_input": "embedding"}, "logits or probabilities"),
+        ({"hash_input": "embedding"}, "logits or probabilities or joint"),
+        ({"temperature": 0.0}, "temperature 0.0 must be above 0"),
+        ({"label_weight": -0.1}, "label_weight -0.1 0 or more"),
     ],
 )
 def test_what_is_no_student_is_refused(change: dict[str, Any], said: str) -> None:

@@ -3,27 +3,15 @@
 import contextlib
 import shutil
 
-import numpy as np
 import pytest
-from search_by_loop import BITS, hand_made
+from ray.exceptions import RayTaskError
 
+from eet.errors import EetError
 from eet.gallery import Gallery, open_gallery
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.search import search_gallery
 from pipelines.actors import shards
 from pipelines.job.errors import JobFailed
-
-
-@pytest.fixture(scope="module")
-def bits() -> np.ndarray:
-    """60 items on 12 codes, so that most distances are ties."""
-    random = np.random.default_rng(0)
-    return random.integers(0, 2, (12, BITS), np.uint8)[random.integers(0, 12, 60)]
-
-
-@pytest.fixture
-def gallery(bits, tmp_path) -> Gallery:
-    return hand_made(tmp_path / "gallery", bits, [None if row % 7 == 0 else row % 3 for row in range(60)], bad=(5, 17))
 
 
 def kill_a_shard() -> None:
@@ -54,6 +42,36 @@ def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewe
         kill_a_shard()
         with pytest.raises(JobFailed, match=r"shard of parts 1, 3, 5, 7 cannot be built: .* lacks .*part-000005"):
             search_gallery(gallery, asked[0], k=5, search=found)
+
+
+def test_a_part_that_is_cut_off_is_named_and_told_as_damage(parted, tmp_path):
+    copy = tmp_path / "gallery"
+    shutil.copytree(parted.path, copy)
+    part = copy / "parts" / "part-000003.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    answer = shards.Shard(str(copy), [3], False).search(parted.codes()[0][:1], 5, None)
+    assert isinstance(answer, str) and "is damaged" in answer and part.name in answer
+
+
+@pytest.mark.parametrize("fault", [ValueError("a wrong shape"), OSError("the store went away"), KeyError("a name")])
+def test_a_fault_of_eet_in_a_shard_is_raised_and_not_told_as_the_users(parted, monkeypatch, fault):
+    def fails(*_):
+        raise fault
+
+    monkeypatch.setattr(GalleryIndex, "of_gallery", fails)
+    shard = shards.Shard(parted.path, [0], False)
+    with pytest.raises(type(fault), match=str(fault)):
+        shard.search(parted.codes()[0][:1], 5, None)
+
+
+def test_such_a_fault_reaches_the_driver_as_itself(ray_session, parted, asked, tmp_path):
+    copy = tmp_path / "gallery"
+    shutil.copytree(parted.path, copy)
+    (copy / "parts" / "part-000003.parquet").unlink()
+    (copy / "parts" / "part-000003.parquet").mkdir()  # nothing that EET expects
+    with shards.sharded_search(Gallery(str(copy), parted.manifest), 2, address="local") as found, pytest.raises(RayTaskError) as raised:
+        search_gallery(parted, asked[0], k=5, search=found)
+    assert not isinstance(raised.value, EetError)
 
 
 @pytest.mark.parametrize("number_of_shards", [1, 2, 5, 9])

@@ -45,12 +45,12 @@ def test_encoding_is_measured_three_ways_on_the_same_rows(in_process, tiny_birds
     assert all(timing.rows == 60 and timing.images_per_s > 0 for timing in timings)
     job, bare, loader = timings
     assert bare.ratio == 1 and job.differing_bits == bare.differing_bits == 0
-    assert loader.differing_bits < 0.1, "the plain loop encodes other pictures, or in another order"
-    told = capsys.readouterr().out
+    assert loader.differing_bits < 0.1, "the plain loop encodes other images, or in another order"
+    printed = capsys.readouterr().out
     record = json.loads((tmp_path / "encode.json").read_text())
     assert record["machine"]["threads"] == 1 and record["config"]["encode"]["rows"] == 60
     assert [case["images_per_s"] for case in record["timings"]] == [timing.images_per_s for timing in timings]
-    assert all(method in told for method in (*encode_benchmark.METHODS, "images/s"))
+    assert all(method in printed for method in (*encode_benchmark.METHODS, "images/s"))
 
 
 def test_decoding_where_the_network_runs_is_a_fourth_way(in_process, tiny_birds, tiny_model, tmp_path, capsys, monkeypatch):
@@ -77,7 +77,7 @@ def test_codes_of_the_job_that_differ_end_the_benchmark(in_process, tiny_birds, 
         benchmark.run(encode_config(tiny_birds, tiny_model))
 
 
-def test_the_steady_rate_begins_behind_the_first_part():
+def test_the_steady_rate_begins_after_the_first_part():
     once = encode_benchmark.EncodeRun(first_rows=100, first_end_s=30.0, last_end_s=50.0, codes=np.zeros((500, 2), np.uint8))
     assert once.steady_rate == 400 / 20
     assert once.startup_s == 30 - 100 / 20
@@ -99,10 +99,15 @@ def test_the_plain_loop_sees_what_the_encoder_sees(tiny_birds, tiny_model):
 
 
 def test_impossible_encode_options_are_named(tmp_path):
-    told = " ".join(benchmark.BenchmarkConfig(what="encode", device="cpu", encode=EncodeBenchmarkOptions(rows=9, rounds=0)).problems())
-    assert "--encode.images is missing" in told and "--encode.rows 9" in told and "--encode.rounds 0" in told and "--device cpu" in told
+    message = " ".join(benchmark.BenchmarkConfig(what="encode", device="cpu", encode=EncodeBenchmarkOptions(rows=9, rounds=0)).problems())
+    assert (
+        "--encode.images is missing" in message
+        and "--encode.rows 9" in message
+        and "--encode.rounds 0" in message
+        and "--device cpu" in message
+    )
     assert benchmark.BenchmarkConfig().problems() == []
-    (tmp_path / "table.csv").write_text("path\n/no/such/picture.png\n")
+    (tmp_path / "table.csv").write_text("path\n/no/such/image.png\n")
     options = EncodeBenchmarkOptions(images=str(tmp_path / "table.csv"), rows=4, rows_per_part=2)
     with pytest.raises(ValueError, match="give image files on this machine"):
         encode_benchmark.image_uris(options)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 NETWORK = {"backbone": "deit_tiny_patch16_224", "threads": 2}
 
 
-def test_latency_is_measured_network_by_network_beside_timm(tmp_path, capsys):
+def test_latency_is_measured_network_by_network_with_timm(tmp_path, capsys):
     options = EncoderBenchmarkOptions(batch_sizes=(1, 2), schedules=("2:0.1",))
     config = benchmark.BenchmarkConfig(encoder=options, repeats=2, json=str(tmp_path / "encoder.json"), device="cpu", **NETWORK)
     timings = benchmark.run(config)
@@ -19,10 +19,10 @@ def test_latency_is_measured_network_by_network_beside_timm(tmp_path, capsys):
     assert [timing.batch_size for timing in timings] == [1] * 4 + [2] * 4
     assert all(timing.ratio == 1 for timing in timings if timing.method == "timm")
     assert all(timing.ms > 0 and timing.images_per_s == pytest.approx(timing.batch_size / timing.ms * 1e3) for timing in timings)
-    theirs, teacher, student, pruned_early = (timing.gmacs_per_image for timing in timings[:4])
-    assert theirs >= teacher > student > pruned_early > 0
-    told = capsys.readouterr().out
-    assert told.count("student 2:0.1") == 2 and "precision fp32" in told
+    timm_vit, teacher, student, pruned_early = (timing.gmacs_per_image for timing in timings[:4])
+    assert timm_vit >= teacher > student > pruned_early > 0
+    printed = capsys.readouterr().out
+    assert printed.count("student 2:0.1") == 2 and "precision fp32" in printed
     assert benchmark.run(benchmark.BenchmarkConfig(what="tables", results=(config.json,))) == []
     shown = capsys.readouterr().out
     assert shown.startswith("`eet benchmark encoder --device cpu --backbone deit_tiny_patch16_224 --repeats 2 --threads 2 ")

@@ -20,21 +20,21 @@ def test_matching_is_measured_method_by_method_and_written(tmp_path, capsys, dev
     timings = benchmark.run(benchmark.BenchmarkConfig(what="matching", matching=FEW, repeats=2, threads=1, json=str(file), device=device))
     assert len({(timing.method, timing.tokens, timing.mean_cosine) for timing in timings}) == len(timings) == 5 * 2 * 2
     assert all(0 <= timing.error <= 1e-4 and timing.pairs_per_s > 0 and timing.cpu_ratio > 0 for timing in timings)
-    assert all(timing.ratio == 1 for timing in timings if timing.method == "ours")
+    assert all(timing.ratio == 1 for timing in timings if timing.method == "EET")
     record = json.loads(file.read_text())
     assert [case["ratio"] for case in record["timings"]] == [timing.ratio for timing in timings]
-    told = capsys.readouterr().out
-    assert told.count("ot.batch") == 4 and "pot" in told
+    printed = capsys.readouterr().out
+    assert printed.count("ot.batch") == 4 and "pot" in printed
 
 
 def test_a_score_that_is_off_ends_the_benchmark(monkeypatch):
     match = matching_benchmark.match_pairs
     monkeypatch.setattr(matching_benchmark, "match_pairs", lambda *sides, **options: match(*sides, **options) + 2e-4)
-    with pytest.raises(RuntimeError, match="ours at 5 tokens of 16, mean cosine 0.0: a score is off"):
+    with pytest.raises(RuntimeError, match="EET at 5 tokens of 16, mean cosine 0.0: a score is off"):
         benchmark.run(benchmark.BenchmarkConfig(what="matching", matching=FEW, repeats=1, threads=1))
 
 
 def test_impossible_options_of_matching_are_named():
     options = MatchingBenchmarkOptions(tokens=(12,), mean_cosines=(1.0,), epsilon=0.001, products=0)
-    told = " ".join(benchmark.BenchmarkConfig(what="matching", matching=options).problems())
-    assert all(f"--matching.{name}" in told for name in ("tokens", "mean_cosines", "epsilon", "products"))
+    message = " ".join(benchmark.BenchmarkConfig(what="matching", matching=options).problems())
+    assert all(f"--matching.{name}" in message for name in ("tokens", "mean_cosines", "epsilon", "products"))

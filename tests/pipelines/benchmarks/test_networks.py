@@ -12,9 +12,9 @@ NETWORK = {"backbone": "deit_tiny_patch16_224", "threads": 2}
 
 def test_impossible_options_of_networks_are_named():
     options = EncoderBenchmarkOptions(batch_sizes=(0,), modes=("graphed",), schedules=("4:2",))
-    told = " ".join(benchmark.BenchmarkConfig(encoder=options, train=TrainBenchmarkOptions(batch_size=0), device="cpu").problems())
-    assert "--encoder.batch_sizes [0]" in told and "--train.batch_size 0" in told and "CUDA graphs need a CUDA device" in told
-    assert "--encoder.schedules: schedule '4:2'" in told
+    message = " ".join(benchmark.BenchmarkConfig(encoder=options, train=TrainBenchmarkOptions(batch_size=0), device="cpu").problems())
+    assert "--encoder.batch_sizes [0]" in message and "--train.batch_size 0" in message and "CUDA graphs need a CUDA device" in message
+    assert "--encoder.schedules: schedule '4:2'" in message
     for text in ("4:2", "4", "3:0.5,2:0.5", "13:0.5", "4:0.5/0", "4:0.5/x", ""):
         with pytest.raises(ValueError, match="write block:ratio for each stage, such as 4:0.7"):
             parsed_schedule(text, NETWORK["backbone"])

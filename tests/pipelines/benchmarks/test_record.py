@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 
 from pipelines import benchmark, cli
-from pipelines.benchmarks.record import Column, command_of, markdown_table
+from pipelines.benchmarks.record import Column, command_of, markdown_table, write_record
 from pipelines.benchmarks.search import SearchBenchmarkOptions
 
 
@@ -27,3 +27,24 @@ def test_what_was_not_measured_is_an_empty_place_in_a_table():
     }
     table = markdown_table(record, (Column("method", "a"), Column("ms", "c", ".1f")))
     assert table == "`eet benchmark x`\n\ncard, torch 2.\n\n| method | ms |\n|---|--:|\n| b |  |\n| d | 1.2 |\n"
+
+
+def test_a_command_shows_no_path_of_the_machine_that_need_not_be_there(tmp_path, monkeypatch):
+    """Locations stay as they were given; absolute ones become relative where they lie below the working directory."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    locations = {
+        "runs/gallery": "runs/gallery",
+        "../gallery": "../gallery",
+        str(tmp_path / "here" / "runs" / "gallery"): "runs/gallery",
+        str(tmp_path / "hereabouts"): str(tmp_path / "hereabouts"),
+        "s3://bucket/gallery": "s3://bucket/gallery",
+    }
+    for given, shown in locations.items():
+        config = benchmark.BenchmarkConfig(what="search", search=SearchBenchmarkOptions(gallery=given))
+        assert command_of(config) == f"eet benchmark search --search.gallery {shown}"
+    config = benchmark.BenchmarkConfig(what="tables", results=(str(tmp_path / "here" / "a.json"), "b.json"))
+    assert shlex.split(command_of(config))[-1] == '["a.json", "b.json"]'
+    config = benchmark.BenchmarkConfig(what="search", search=SearchBenchmarkOptions(gallery=str(tmp_path / "here" / "g")))
+    write_record("record.json", "search", {}, config, [])
+    assert str(tmp_path) not in (tmp_path / "here" / "record.json").read_text()

@@ -30,18 +30,18 @@ def test_search_is_measured_case_by_case_and_written(tmp_path, capsys, device):
     record = json.loads(file.read_text())
     assert record["machine"]["threads"] == 1 and record["config"]["search"]["k"] == 7
     assert [case["ratio"] for case in record["timings"]] == [timing.ratio for timing in timings]
-    told = capsys.readouterr().out
-    assert told.count("clustered") == 4 and "faiss" in told
+    printed = capsys.readouterr().out
+    assert printed.count("clustered") == 4 and "faiss" in printed
 
 
 @pytest.mark.gpu
-def test_beyond_what_faiss_finds_on_a_gpu_ours_is_measured_alone(tmp_path):
+def test_beyond_what_faiss_finds_on_a_gpu_eet_is_measured_alone(tmp_path):
     pytest.importorskip("faiss", reason="needs faiss-gpu")
     many = dataclasses.replace(SMALL, sizes=(5000,), k=benchmark.FAISS_MOST_ON_GPU + 1)
     for timing in benchmark.run(benchmark.BenchmarkConfig(what="search", search=many, repeats=1, device="cuda")):
         assert timing.ours_ms > 0 and timing.faiss_ms is timing.ratio is timing.faiss_build_s is None
-    told = benchmark.BenchmarkConfig(what="search", search=dataclasses.replace(many, plot="a.png"), device="cuda").problems()
-    assert "there is nothing to draw" in " ".join(told)
+    message = benchmark.BenchmarkConfig(what="search", search=dataclasses.replace(many, plot="a.png"), device="cuda").problems()
+    assert "there is nothing to draw" in " ".join(message)
 
 
 def test_an_answer_that_differs_from_faiss_ends_the_benchmark(monkeypatch):
@@ -58,9 +58,9 @@ def test_an_answer_that_differs_from_faiss_ends_the_benchmark(monkeypatch):
 
 def test_impossible_options_are_named():
     options = SearchBenchmarkOptions(bits=(12,), queries=0, flip_share=0.7, plot="s3://a/b.png")
-    told = " ".join(benchmark.BenchmarkConfig(what="search", search=options).problems())
-    assert "--search.bits [12]" in told and "--search.queries 0" in told and "--search.flip_share 0.7" in told
-    assert "--search.plot s3://a/b.png" in told
+    message = " ".join(benchmark.BenchmarkConfig(what="search", search=options).problems())
+    assert "--search.bits [12]" in message and "--search.queries 0" in message and "--search.flip_share 0.7" in message
+    assert "--search.plot s3://a/b.png" in message
     assert "--search.sizes" in " ".join(SearchBenchmarkOptions(sizes=()).problems() + SearchBenchmarkOptions(sizes=(0,)).problems())
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import pipelines.benchmarks.train as train_benchmark
+from eet.device import Device
 from pipelines import benchmark
 from pipelines.benchmarks.train import TrainBenchmarkOptions
 
@@ -33,6 +34,6 @@ def test_a_step_updates_what_the_whole_batch_says():
     parts = copy.deepcopy(whole)
     images, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
     for objective, micro in ((whole, 5), (parts, 2)):
-        train_benchmark.Step(objective, images, labels, micro=micro, bf16=False, compiled=False).run()
+        train_benchmark.Step(objective, images, labels, micro=micro, device=Device.of("cpu"), compiled=False).run()
     torch.testing.assert_close(whole.network.weight, parts.network.weight)
     assert not torch.equal(whole.network.weight, torch.nn.Linear(4, 3).weight)

@@ -53,9 +53,9 @@ def test_what_never_fits_is_refused():
         pool_of([], grows=False)
 
 
-@pytest.mark.parametrize(("need", "told"), [(WorkerNeed(cpus=0), "--cpus_per_worker 0"), (WorkerNeed(gpus=2), "--gpus_per_worker 2")])
-def test_impossible_needs_are_told(need, told):
-    assert [problem.startswith(told) for problem in need.problems()] == [True]
+@pytest.mark.parametrize(("need", "message"), [(WorkerNeed(cpus=0), "--cpus_per_worker 0"), (WorkerNeed(gpus=2), "--gpus_per_worker 2")])
+def test_impossible_needs_are_reported(need, message):
+    assert [problem.startswith(message) for problem in need.problems()] == [True]
 
 
 def test_memory_never_keeps_a_worker_off_a_node_that_has_the_cpus():

@@ -32,7 +32,11 @@ GOOD_DATA = DataOptions(name="folder", root="birds")
         (LossOptions(beta=-0.1), "--loss.beta -0.1"),
         (LossOptions(sigma=-1), "--loss.sigma -1"),
         (LossOptions(masked_patches=-1), "--loss.masked_patches -1"),
-        (TrainOptions(epochs=0), "--train.epochs 0"),
+        (TrainOptions(epochs=0, probe=False), "--train.epochs 0"),
+        (TrainOptions(epochs=-1), "--train.epochs -1"),
+        (StudentOptions(label_weight=-1), "--student.label_weight -1"),
+        (DataOptions(root="r", unseen_share=1.0), "--data.unseen_share 1.0"),
+        (DataOptions(root="r", unseen_share=0.5, unseen="f"), "use one"),
         (TrainOptions(batch_size=0), "--train.batch_size 0"),
         (TrainOptions(workers=0), "--train.workers 0"),
         (TrainOptions(max_failures=-1), "--train.max_failures -1"),
@@ -83,7 +87,7 @@ def test_all_problems_are_told_at_once_from_every_group():
         data=DataOptions(name="cubs"),
         student=StudentOptions(bits=0, image_size=3),
         loss=LossOptions(beta=-1),
-        train=TrainOptions(epochs=0, workers=0),
+        train=TrainOptions(epochs=-1, workers=0),
     )
     flags = ("--data.name", "--data.root", "--student.bits", "--student.image_size", "--loss.beta", "--train.epochs", "--train.workers")
     problems = config.problems()
@@ -120,8 +124,14 @@ def test_the_cluster_is_the_flag_then_the_variable_then_this_machine(monkeypatch
     assert JobOptions(address="auto").ray_address == "auto"
 
 
-def test_training_defaults_are_the_published_ones():
-    train, loss, student = TrainOptions(), LossOptions(), StudentOptions()
+def test_options_that_are_not_given_are_those_of_the_recipe():
+    config = DistillConfig(out="x", train=TrainOptions(recipe="published"))
+    train, loss, student = config.train, config.loss, config.student
     assert (train.epochs, train.batch_size, train.optimizer, train.learning_rate, train.momentum) == (90, 64, "sgd", 0.01, 0.9)
+    assert (train.head_learning_rate, train.weight_decay, train.probe) == (None, 0.0, False)
     assert dataclasses.asdict(loss) == {"beta": 0.1, "sigma": 1.0, "masked_patches": 4}
     assert (student.backbone, student.keep_ratios) == ("deit_small_patch16_224", (0.5, 0.5, 0.25))
+    assert (student.hash_input, student.target_codes) == ("logits", "published")
+    best = DistillConfig(out="x", train=TrainOptions(learning_rate=3e-4), loss=LossOptions(beta=0.0))
+    assert (best.train.optimizer, best.train.learning_rate, best.train.probe, best.loss.beta) == ("adamw", 3e-4, True, 0.0)
+    assert (best.student.hash_input, best.student.target_codes) == ("joint", "separated")

@@ -30,7 +30,9 @@ from pipelines.training.run import TrainingResult, new_network
 NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
 EPOCHS = 4
 # One thread, so that sums are added in one order and runs can be compared bit by bit.
-TRAIN = TrainOptions(epochs=EPOCHS, batch_size=16, cpus_per_worker=1, validation_share=0, max_failures=1, micro_batch_size=6)
+TRAIN = TrainOptions(
+    recipe="published", epochs=EPOCHS, batch_size=16, cpus_per_worker=1, validation_share=0, max_failures=1, micro_batch_size=6
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -304,6 +306,23 @@ def test_staged_training_leaves_the_teacher_as_it_is(teacher, tiny_birds, runs):
     assert 0 < np.abs(learned - record.target_codes).max() < 0.1
 
 
+def test_the_best_recipe_ends_with_joint_codes_and_measures_of_trained_and_untrained_labels(ray_session, tiny_birds, runs):
+    names = synthetic.load(str(tiny_birds)).label_names
+    (runs / "unseen.txt").write_text(f"{names[1]}\n{names[3]}\n")
+    data = DataOptions(name="synthetic", root=str(tiny_birds), unseen=str(runs / "unseen.txt"))
+    train = TrainOptions(epochs=1, batch_size=8, cpus_per_worker=1, workers=2, validation_share=0.25)
+    student = StudentOptions(**NETWORK, image_size=48, bits=24, label_weight=0.5)
+    result = distill.run(config_of(runs / "best", tiny_birds, data=data, student=student, train=train))
+    rows = {"student", "teacher", "student, frozen with a probe", "teacher, frozen with a probe"}
+    assert set(result.test) == rows and all(set(measures) == {"encoded", "unseen labels"} for measures in result.test.values())
+    for folder in (runs / "best", runs / "best" / "teacher"):
+        network, record = load_bundle(folder), read_bundle_record(folder)
+        assert (network.hash_input, network.label_weight, network.num_bits) == ("joint", 0.5, 24)
+        assert record.label_names == (names[0], names[2])
+        weight = network.head_hash.weight.detach()  # a rotation, which was fitted on rank 0 and is in the bundle
+        torch.testing.assert_close(weight @ weight.T, torch.eye(24), atol=1e-4, rtol=0)
+
+
 def test_an_unreadable_image_stops_the_job_before_training_naming_it(tiny_birds, tmp_path, monkeypatch):
     birds = tmp_path / "birds"
     shutil.copytree(tiny_birds, birds)
@@ -313,7 +332,7 @@ def test_an_unreadable_image_stops_the_job_before_training_naming_it(tiny_birds,
     monkeypatch.setattr("pipelines.training.run.connected", None)  # must not be reached
     with pytest.raises(ValueError, match="2 of 48 images cannot be read") as refusal:
         distill.run(config_of(tmp_path / "out", birds))
-    assert all(location in str(refusal.value) for location in bad) and "--data.on_error skip" in str(refusal.value)
+    assert all(location in str(refusal.value) for location in bad) and "on_error skip" in str(refusal.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -339,7 +358,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
 @pytest.mark.parametrize(
     ("train", "told"),
     [
-        ({"warmup_steps": 2 * EPOCHS + 1}, f"--train.warmup_steps {2 * EPOCHS + 1} is more than the {2 * EPOCHS} steps"),
+        ({"warmup_steps": 2 * EPOCHS + 1}, f"warmup_steps {2 * EPOCHS + 1} is more than the {2 * EPOCHS} steps"),
         ({"batch_size": 64, "warmup_steps": 0}, "more than the 32 training images"),
     ],
 )

@@ -1,9 +1,11 @@
-"""Every form of input lists the same pictures, and each location that it gives opens the right one."""
+"""Every form of input lists the same images, and each location that it gives opens the right one."""
 
+import bz2
 import fnmatch
 import gzip
 import io
 import json
+import lzma
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eet.datasets.listing import Columns, image_list, list_images, table_formats
+from eet.datasets import table_formats
+from eet.datasets.listing import Columns, image_list, list_images
 from eet.datasets.listing.files import split_glob
+from eet.errors import InputError
 from eet.storage import read_bytes
 
 NAMES = ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp", "04.jpg"]
@@ -126,9 +130,9 @@ def test_braces_of_shards_and_tables(tmp_path, scheme, monkeypatch):
     assert listed(f"{scheme}{tmp_path}/s-{{000..001}}.tar") == {f"s-00{n}.tar/a.jpg": (f"tar {n}".encode(), -1) for n in range(2)}
     assert listed(f"{scheme}{tmp_path}/{{0,2}}.csv") == {f"{n}.jpg": (f"csv {n}".encode(), None) for n in (0, 2)}
     assert len(listed(f"{scheme}{tmp_path}/{{s-*,s-000}}.tar")) == 3
-    with pytest.raises(FileNotFoundError, match="2 of the 5 that .* stands for are not there, such as .*s-003.tar"):
+    with pytest.raises(FileNotFoundError, match="2 of the 5 locations of .* do not exist, such as .*s-003.tar"):
         list_images(f"{scheme}{tmp_path}/s-{{000..004}}.tar")
-    with pytest.raises(ValueError, match="s-000.tar, which .* is no image: list tables and shards apart"):
+    with pytest.raises(ValueError, match="s-000.tar, which .* is no image: list tables and shards separately"):
         list_images(f"{scheme}{tmp_path}/{{0.jpg,s-000.tar}}")
     monkeypatch.chdir(tmp_path)
     assert set(listed("{0,1}.jpg")) == {"0.jpg", "1.jpg"}
@@ -140,11 +144,11 @@ def test_a_name_with_braces(tree):
 
 
 def test_two_stars_inside_a_name_are_refused(tree):
-    with pytest.raises(ValueError, match=r"a\*\*.jpg: \*\* stands for folders"):
+    with pytest.raises(ValueError, match=r"a\*\*.jpg: \*\* matches folders"):
         list_images(f"{tree}/a**.jpg")
 
 
-def test_one_picture_and_a_name_with_brackets(tree):
+def test_one_image_and_a_name_with_brackets(tree):
     assert listed(tree / "b/c/02.jpg") == {"02.jpg": (b"contents of b/c/02.jpg", None)}
     (tree / "a[1]*.jpg").write_bytes(b"odd")
     assert listed(tree / "a[1]*.jpg") == {"a[1]*.jpg": (b"odd", None)}
@@ -190,7 +194,7 @@ def test_parquet_tables_of_paths_over_several_files_share_their_labels(tree, tmp
 @pytest.mark.parametrize("batch", [2, 50_000])
 def test_parquet_with_the_bytes_in_it(tmp_path, monkeypatch, form, extra, batch):
     monkeypatch.setattr(table_formats, "BATCH_ROWS", batch)
-    data = [f"picture {n}".encode() for n in range(5)]
+    data = [f"image {n}".encode() for n in range(5)]
     if form == "struct":
         column = pa.array([{"bytes": value, "path": None} for value in data], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     else:
@@ -220,7 +224,7 @@ def test_a_column_that_is_named_wins_over_one_called_path(tmp_path):
     for columns in (Columns(image="absent"), Columns(path="absent")):
         with pytest.raises(ValueError, match="it needs one of paths .*absent"):
             list_images(str(tmp_path / "t.parquet"), columns=columns)
-    with pytest.raises(ValueError, match="column words is string; .* --columns.path words"):
+    with pytest.raises(ValueError, match="column words is string; .* columns.path: words"):
         list_images(str(tmp_path / "t.parquet"), columns=Columns(image="words"))
 
 
@@ -267,7 +271,7 @@ def test_a_list_of_paths(tree):
         ("t.jsonl", b'{"path": "a", "label": 1}\n{"path": "b", "label": true}', "line 2: label is True; allowed are text, a number"),
         ("t.jsonl", b'{"path": "a"}\n{"file": "b"}', "row 2 has no path .text. in column path"),
         ("t.jsonl", b"", "has columns : it needs one of paths"),
-        ("t.jsonl", b'{"image": "a.jpg"}', "--columns.path image"),
+        ("t.jsonl", b'{"image": "a.jpg"}', "columns.path"),
         ("t.txt", b"a.jpg\twren\tx", "line 1 has 2 tabs"),
         ("t.txt", b"\xff\xfe.jpg", "is not text in UTF-8"),
         ("t.txt", b"\n", "lists no image"),
@@ -401,8 +405,18 @@ def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
             tar.addfile(info, io.BytesIO(data))
 
 
-def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
-    long = "deep/" * 30 + "picture.jpg"  # a header of its own for the name
+def compress_tar(path: Path, members: dict[str, bytes]) -> None:
+    """A tar that is compressed as the ending of its name says."""
+    compress = {"gz": gzip.compress, "tgz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": pa.Codec("zstd").compress}
+    make_tar(path, members)
+    path.write_bytes(compress[path.name.rpartition(".")[2].lower()](path.read_bytes()))
+
+
+COMPRESSED = ["tar.gz", "tgz", "TAR.GZ", "tar.bz2", "tar.xz", "tar.zst"]
+
+
+def test_tar_shards_with_labels_next_to_the_images(tmp_path):
+    long = "deep/" * 30 + "image.jpg"  # a header of its own for the name
     make_tar(tmp_path / "s-000.tar", {"0001.jpg": b"one", "0001.cls": b"7", "0001.json": b"{}", "0002.front.jpg": b"two"})
     make_tar(tmp_path / "s-001.tar", {"0001.cls": b"3\n", "0001.png": b"three", long: b"four" * 999})
     found = listed(f"{tmp_path}/s-*.tar")
@@ -417,8 +431,7 @@ def test_tar_shards_with_labels_beside_the_pictures(tmp_path):
     assert set(listed(tmp_path / "s-001.tar")) == {"s-001.tar/0001.png", f"s-001.tar/{long}"}
 
 
-@pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "TAR.GZ"])
-@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(("suffix", "scheme"), [*((suffix, "") for suffix in COMPRESSED), ("tar.gz", "file://")])
 def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path, monkeypatch, suffix, scheme):
     from eet.storage import members
 
@@ -427,7 +440,7 @@ def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path,
     monkeypatch.setattr(members, "unpack", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
     data = {f"{number:03d}.jpg": np.random.default_rng(number).bytes(3000) for number in range(100)}
     for shard in range(3):
-        make_tar(tmp_path / f"s{shard}.{suffix}", {**data, "000.cls": b"wren", "000.txt": b"words"}, "w:gz")
+        compress_tar(tmp_path / f"s{shard}.{suffix}", {**data, "000.cls": b"wren", "000.txt": b"words"})
     images = list_images(f"{scheme}{tmp_path}/s*.{suffix}")
     (batch,) = images
     assert images.ignored == 3 and images.label_names == ("wren",) and batch.labels.tolist() == [0, *[-1] * 99] * 3
@@ -438,6 +451,16 @@ def test_compressed_tar_shards_are_unpacked_once_and_read_in_any_order(tmp_path,
             own = places[100 * shard : 100 * shard + 100][::-1]
             assert list(pool.map(read_bytes, [uri for _, uri in own])) == [data[item_id[-7:]] for item_id, _ in own]
     assert len(unpacked) == 3 and len(members.unpacked_files) == 2
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_a_damaged_or_other_compressed_tar_is_named(tmp_path, suffix):
+    compress_tar(tmp_path / f"whole.{suffix}", {"a.jpg": np.random.default_rng(0).bytes(50_000)})
+    whole = (tmp_path / f"whole.{suffix}").read_bytes()
+    for name, data in {"short": whole[:20_000], "other": b"these are words" * 99, "empty": b""}.items():
+        (tmp_path / f"{name}.{suffix}").write_bytes(data)
+        with pytest.raises(InputError, match=f"{name}.{suffix} cannot be unpacked .*it is damaged"):
+            listed(tmp_path / f"{name}.{suffix}")
 
 
 def test_a_gzip_of_several_streams(tmp_path):
@@ -492,7 +515,7 @@ def test_numbers_and_names_in_tar_shards_are_not_mixed(tmp_path, first, second, 
 def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     cases = [
-        (tmp_path / "nowhere", FileNotFoundError, "nowhere is not there: give a folder"),
+        (tmp_path / "nowhere", FileNotFoundError, "nowhere does not exist: give a folder"),
         (f"{tree}/*.tar", FileNotFoundError, "no file matches"),
         (f"{tree}/*.gif", ValueError, "holds no image"),
         (tmp_path / "empty", ValueError, "holds no image .0 other files"),
@@ -501,7 +524,7 @@ def test_what_cannot_be_listed_says_what_can(tree, tmp_path):
     make_tar(tmp_path / "words.tar", {"a.txt": b"words"})
     cases.append((tmp_path / "words.tar", ValueError, "hold no image .1 other members"))
     make_tar(tmp_path / "zipped.tar", {"a.jpg": b"x"}, "w:gz")
-    cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file .*call it .tar.gz"))
+    cases.append((tmp_path / "zipped.tar", ValueError, "no plain tar file .*its name should say so .*.tar.gz"))
     (tmp_path / "short.tar.gz").write_bytes((tmp_path / "zipped.tar").read_bytes()[:60])
     cases.append((tmp_path / "short.tar.gz", ValueError, "short.tar.gz cannot be unpacked .*it is damaged"))
     (tmp_path / "other.tgz").write_bytes(b"no gzip")

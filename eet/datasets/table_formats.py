@@ -1,4 +1,4 @@
-"""Files that tables come in: one class per format, all read as runs of rows."""
+"""File formats of tables: one class per format, all read as runs of rows."""
 
 import abc
 import io
@@ -13,21 +13,31 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from eet.datasets.listing.image_list import BATCH_ROWS
-from eet.datasets.table_file import NULLS
 from eet.errors import InputError
 from eet.storage import resolve
 from eet.storage.members import is_arrow_stream, open_arrow
 
-# Rows whose images are read while listing, to see which are there: few, for an image may have megabytes.
+BATCH_ROWS = 50_000
+
+NULLS = ["", "null", "NULL", "NaN", "nan"]
+"""Cells of a CSV that mean there is no value. "NA" and "None" are left out: they can be names."""
+
+# Rows whose images are read at once while listing, to see which exist: few, because an image may have megabytes.
 _ROWS_WITH_IMAGES = 256
 
 _READ_BYTES = 4 * 2**20
 
 
 class Span(NamedTuple):
-    """Rows of a row group: `first` counts within it, `row` within the file. batch: the columns asked for, None where none was. paths: of a
-    struct column of images, where the image of each row lies that has a path in place of bytes; None where no row has.
+    """Consecutive rows of a row group.
+
+    Attributes:
+        group: number of the row group.
+        first: first row, counted within the row group.
+        row: first row, counted within the file.
+        rows: number of rows.
+        batch: the requested columns; None if there are none.
+        paths: for a struct column of images: the path of each row that has a path instead of bytes; None if no row has.
     """
 
     group: int
@@ -39,9 +49,15 @@ class Span(NamedTuple):
 
 
 class TableFile(abc.ABC):
-    """One file of a table. name: relative to what was listed. schema: names and types of its columns.
+    """One file of a table.
 
-    Raises ValueError where it cannot be read.
+    Attributes:
+        name: path relative to the listed folder.
+        location: of the file.
+        schema: names and types of its columns.
+
+    Raises:
+        InputError: the file cannot be read.
     """
 
     def __init__(self, name: str, location: str) -> None:
@@ -50,7 +66,12 @@ class TableFile(abc.ABC):
         try:
             self.schema = self._read_schema()
         except pa.ArrowInvalid as error:
-            raise InputError(f"{location} cannot be read: {error}") from error
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: Exception) -> InputError:
+        """The error that what is there is not of this format."""
+        suffix = next(suffix for suffix, kind in FORMATS.items() if type(self) is kind)
+        return InputError(f"{self.location} cannot be read as {suffix[1:]}: {error}")
 
     @abc.abstractmethod
     def _read_schema(self) -> pa.Schema: ...
@@ -59,19 +80,21 @@ class TableFile(abc.ABC):
     def spans(self, columns: Sequence[str], *, image: str | None = None) -> Iterator[Span]:
         """Runs of rows with these columns, in order.
 
-        image: a struct column with fields bytes and path, whose paths are wanted where there are no bytes.
+        image: a struct column with fields bytes and path, whose paths are returned for rows without bytes.
         """
 
     def num_rows(self) -> int:
-        """Rows of a file that has images in it."""
+        """Number of rows; only for formats that hold images."""
         raise NotImplementedError
 
 
 class CsvFile(TableFile):
-    """Comma-separated, with a line of names. One row group."""
+    """Comma-separated, with a header line. One row group."""
+
+    delimiter = ","
 
     def _read_schema(self) -> pa.Schema:
-        with self._filesystem.open_input_file(self._path) as file, pyarrow.csv.open_csv(file) as reader:
+        with self._filesystem.open_input_file(self._path) as file, self._open(file, pyarrow.csv.ConvertOptions()) as reader:
             return reader.schema
 
     def spans(self, columns: Sequence[str], *, image: str | None = None) -> Iterator[Span]:
@@ -83,10 +106,19 @@ class CsvFile(TableFile):
             null_values=NULLS,
         )
         first = 0
-        with self._filesystem.open_input_file(self._path) as file, pyarrow.csv.open_csv(file, convert_options=convert) as reader:
+        with self._filesystem.open_input_file(self._path) as file, self._open(file, convert) as reader:
             for batch in reader:
                 yield Span(0, first, first, len(batch), batch)
                 first += len(batch)
+
+    def _open(self, file: pa.NativeFile, convert: pyarrow.csv.ConvertOptions) -> pyarrow.csv.CSVStreamingReader:
+        return pyarrow.csv.open_csv(file, parse_options=pyarrow.csv.ParseOptions(delimiter=self.delimiter), convert_options=convert)
+
+
+class TsvFile(CsvFile):
+    """Separated by tabs."""
+
+    delimiter = "\t"
 
 
 class ParquetFile(TableFile):
@@ -106,7 +138,7 @@ class ParquetFile(TableFile):
                 wanted, at_once = list(columns), BATCH_ROWS
                 if without != 0:
                     wanted.append(f"{image}.path")
-                if without not in (0, rows):  # some have bytes: which, only they say
+                if without not in (0, rows):  # some rows have bytes: only reading them shows which
                     wanted.append(f"{image}.bytes")
                     at_once = _ROWS_WITH_IMAGES
                 if not wanted:
@@ -158,7 +190,7 @@ def _open_ipc(file: pa.NativeFile) -> pa.ipc.RecordBatchStreamReader | pa.ipc.Re
 
 
 class _TextFile(TableFile):
-    """One row a line, in UTF-8; blank lines are skipped. One row group, all cells text or null."""
+    """One row per line, in UTF-8; blank lines are skipped. One row group; all cells are text or null."""
 
     def _rows(self) -> Iterator[tuple[int, dict[str, object]]]:
         """(line number from 1, cells by column) of each row."""
@@ -183,7 +215,7 @@ class _TextFile(TableFile):
             first += len(some)
 
     def _cell(self, cell: object, column: str, number: int) -> str | None:
-        """As text, as the cells of a CSV are."""
+        """The cell as text, like the cells of a CSV."""
         if cell is None or isinstance(cell, str):
             return cell
         if isinstance(cell, bool) or not isinstance(cell, int | float):
@@ -192,7 +224,7 @@ class _TextFile(TableFile):
 
 
 class JsonLinesFile(_TextFile):
-    """JSON lines: an object a line. The columns are the keys of the first; a later object may lack some, which are null then."""
+    """JSON lines: one object per line. The columns are the keys of the first object; missing keys in later objects are null."""
 
     def _read_schema(self) -> pa.Schema:
         _, first = next(self._rows(), (0, {}))
@@ -209,7 +241,7 @@ class JsonLinesFile(_TextFile):
 
 
 class PathLinesFile(_TextFile):
-    """A path a line, which may be followed by a tab and a label: columns path and label."""
+    """One path per line, optionally followed by a tab and a label: columns path and label."""
 
     def _read_schema(self) -> pa.Schema:
         return pa.schema([("path", pa.string()), ("label", pa.string())])
@@ -222,7 +254,7 @@ class PathLinesFile(_TextFile):
 
 
 def _without_value(group: pq.RowGroupMetaData, column: str) -> int | None:
-    """How many rows of a row group have no value in a column; None where the file does not say."""
+    """Number of rows of a row group without a value in a column; None where the file has no statistics."""
     for place in range(group.num_columns):
         chunk = group.column(place)
         if chunk.path_in_schema == column:
@@ -232,7 +264,7 @@ def _without_value(group: pq.RowGroupMetaData, column: str) -> int | None:
 
 
 def paths_without_bytes(images: pa.StructArray) -> list[str | None]:
-    """The path of each image that has no bytes, None for the others. Where the field bytes was not read, none has bytes."""
+    """The path of each image that has no bytes, None for the others. If the field bytes was not read, no image has bytes."""
     paths = pc.struct_field(images, "path")
     if images.type.get_field_index("bytes") >= 0:
         paths = pc.if_else(pc.is_null(pc.struct_field(images, "bytes")), paths, None)
@@ -240,9 +272,9 @@ def paths_without_bytes(images: pa.StructArray) -> list[str | None]:
 
 
 def class_label_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
-    """Names of a column that `datasets` (Hugging Face) calls a ClassLabel, in the order of their numbers; None where it says nothing.
+    """Label names of a column that `datasets` (Hugging Face) declares as ClassLabel, in the order of their numbers; None if there are none.
 
-    It writes JSON under the key "huggingface" of a schema's metadata: info.features.COLUMN.names.
+    They are stored as JSON under the key "huggingface" of the schema's metadata: info.features.COLUMN.names.
     """
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
@@ -254,12 +286,13 @@ def class_label_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
 
 FORMATS: dict[str, type[TableFile]] = {
     ".csv": CsvFile,
+    ".tsv": TsvFile,
     ".parquet": ParquetFile,
     ".arrow": ArrowFile,
     ".jsonl": JsonLinesFile,
     ".txt": PathLinesFile,
 }
-"""Format of a table by the ending of its name."""
+"""Suffix of a table -> class of its format."""
 
 TABLE_SUFFIXES = tuple(FORMATS)
 

@@ -1,0 +1,56 @@
+"""Labels that are held out of training, so that codes are judged on labels that were never trained."""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from eet.datasets.image_table import ImageTable
+from eet.errors import InputError
+
+
+def split_unseen(table: ImageTable, *, share: float = 0.0, names: Collection[str] = (), seed: int = 42) -> tuple[ImageTable, ImageTable]:
+    """Takes whole labels out of a table.
+
+    Args:
+        table: all splits.
+        share: share of the labels to take out, in [0, 1): round(share * labels), drawn by `seed`, at least one where share is above 0.
+        names: the labels to take out by name, instead of a share.
+        seed: of the draw.
+
+    Returns:
+        The rest, with the remaining labels counted from 0 in their order; and the images to judge the labels that were taken out by, with
+        labels of their own, all of split 'test': their test images, of labels without test images all of them. Images without a label
+        stay in the rest.
+
+    Raises:
+        ValueError: a share outside its range, share and names both given, a name that no image has, or no label left to train on.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"unseen share {share}: use 0 (none) to below 1")
+    if share and names:
+        raise InputError("a share of unseen labels and their names are both given: use one")
+    present = np.unique(table.labels[table.labels >= 0])
+    if names:
+        by_name = {table.label_names[label]: label for label in present}
+        if missing := sorted(set(names) - set(by_name)):
+            raise InputError(f"{len(missing)} unseen labels have no image, for example {missing[:3]}; labels are {list(by_name)[:3]} ...")
+        unseen = np.array(sorted(by_name[name] for name in set(names)))
+    else:
+        count = max(1, round(share * len(present))) if share else 0
+        unseen = np.sort(np.random.default_rng(seed).permutation(present)[:count])
+    trained = np.setdiff1d(present, unseen)
+    if not len(trained):
+        raise InputError(f"all {len(present)} labels are unseen: leave at least one to train on")
+    with_test = np.unique(table.labels[table.splits == "test"])
+    is_unseen = np.isin(table.labels, unseen)
+    judged = is_unseen & ((table.splits == "test") | ~np.isin(table.labels, with_test))
+    return _with_labels(table, ~is_unseen, trained), _with_labels(table, judged, unseen, split="test")
+
+
+def _with_labels(table: ImageTable, rows: np.ndarray, used: np.ndarray, *, split: str | None = None) -> ImageTable:
+    """Rows by mask, with the labels `used` (ascending) counted from 0."""
+    part = table.take(rows)
+    places = np.full(table.num_labels + 1, -1, np.int32)  # the last is of label -1
+    places[used] = np.arange(len(used))
+    splits = part.splits if split is None else np.full(len(part), split)
+    return ImageTable(part.root, part.paths, places[part.labels], splits, tuple(table.label_names[label] for label in used))

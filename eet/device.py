@@ -1,0 +1,59 @@
+"""Where networks run, and in what precision."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from eet.errors import InputError
+
+Precision = Literal["auto", "fp32", "bf16"]
+"""Of a network's arithmetic: "auto" is bf16 on CUDA and fp32 on a CPU."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that networks run on, and the precision of their arithmetic there. `Device.of` makes one.
+
+    Attributes:
+        torch_device: as torch takes it.
+        precision: "fp32", or "bf16" (by autocast; weights stay float32).
+    """
+
+    torch_device: torch.device
+    precision: Literal["fp32", "bf16"]
+
+    @classmethod
+    def of(cls, device: torch.device | str = "auto", precision: str = "auto") -> "Device":
+        """Args:
+            device: as torch takes it; "auto" is CUDA where there is one, else the CPU.
+            precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
+
+        Raises:
+            InputError: another precision.
+        """
+        check_precision(precision)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        placed = torch.device(device)
+        bf16 = precision == "bf16" or (precision == "auto" and placed.type == "cuda")
+        return cls(placed, "bf16" if bf16 else "fp32")
+
+    @property
+    def type(self) -> str:
+        """The kind of device: "cpu", "cuda"."""
+        return self.torch_device.type
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.type == "cuda"
+
+    def autocast(self) -> torch.autocast:
+        """The context in which networks run here in this precision."""
+        return torch.autocast(self.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def check_precision(precision: str) -> None:
+    """InputError where this is none that `Device.of` knows."""
+    if precision not in get_args(Precision):
+        raise InputError(f"precision={precision!r}: allowed are {', '.join(get_args(Precision))}")

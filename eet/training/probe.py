@@ -1,0 +1,67 @@
+"""A linear probe: the label head that features of a frozen network give, fitted in seconds.
+
+Shapes: N images, D feature width, C labels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eet.errors import InputError
+
+LEARNING_RATE, WEIGHT_DECAY, FEATURE_NOISE, LABEL_SMOOTHING, BATCH = 3e-3, 0.01, 0.3, 0.1, 64
+FEWEST_STEPS, MOST_STEPS, EPOCHS = 500, 30_000, 60
+
+
+class LinearHead(NamedTuple):
+    """weight_CD (C, D) and bias_C (C,), float32: logits = features @ weight_CD.T + bias_C."""
+
+    weight_CD: Tensor
+    bias_C: Tensor
+
+
+def fit_probe(features_ND: np.ndarray, labels_N: np.ndarray, *, num_labels: int, seed: int) -> LinearHead:
+    """Fits a label head on stored features: cross entropy with label smoothing on z-scored features with noise, AdamW.
+
+    The z-scoring is folded into the returned head, which takes the features as they are.
+
+    Args:
+        features_ND: (N, D) finite.
+        labels_N: (N,) integers 0 .. num_labels - 1.
+        num_labels: C.
+        seed: of the order of images, of the noise and of the first weights.
+
+    Raises:
+        ValueError: no features, features that are not finite, or shapes that do not fit.
+    """
+    features_ND = np.asarray(features_ND, dtype=np.float32)
+    if features_ND.ndim != 2 or not len(features_ND) or features_ND.shape[:1] != labels_N.shape:
+        raise InputError(f"features are {features_ND.shape} and labels {labels_N.shape}: give one row and one label an image")
+    if not np.isfinite(features_ND).all():
+        raise InputError("features are not finite: the network is broken; begin from other weights")
+    random = torch.Generator().manual_seed(seed)
+    mean_D, deviation_D = features_ND.mean(axis=0), features_ND.std(axis=0) + 1e-6
+    x_ND = torch.from_numpy((features_ND - mean_D) / deviation_D)
+    y_N = torch.from_numpy(np.asarray(labels_N, dtype=np.int64))
+    num_images, width = x_ND.shape
+    head = torch.nn.Linear(width, num_labels)
+    torch.nn.init.trunc_normal_(head.weight, std=0.02, generator=random)
+    torch.nn.init.zeros_(head.bias)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    per_epoch = -(-num_images // BATCH)
+    steps = min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * per_epoch))
+    order_N = torch.empty(0, dtype=torch.int64)
+    for step in range(steps):
+        place = step % per_epoch
+        if place == 0:
+            order_N = torch.randperm(num_images, generator=random)
+        rows = order_N[place * BATCH : (place + 1) * BATCH]
+        noisy = x_ND[rows] + FEATURE_NOISE * torch.randn(len(rows), width, generator=random)
+        optimizer.zero_grad()
+        F.cross_entropy(head(noisy), y_N[rows], label_smoothing=LABEL_SMOOTHING).backward()
+        optimizer.step()
+    weight_CD = head.weight.detach() / torch.from_numpy(deviation_D)
+    return LinearHead(weight_CD, head.bias.detach() - weight_CD @ torch.from_numpy(mean_D))

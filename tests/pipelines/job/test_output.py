@@ -1,0 +1,44 @@
+"""The config beside an output, and what a resumed job is compared with."""
+
+import dataclasses
+import re
+
+import pytest
+import yaml
+
+from pipelines.distill import DistillConfig
+from pipelines.job.options import DataOptions
+from pipelines.job.output import check_same_options
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A config with relative locations, and its folder, where an earlier version wrote config.yaml with the locations as given."""
+    monkeypatch.chdir(tmp_path)
+    config = DistillConfig(out="run", teacher="models/teacher", weights="timm", data=DataOptions(name="table", table="lists/birds.csv"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(_plain(dataclasses.asdict(config))))
+    return config, tmp_path
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def test_a_job_of_an_earlier_version_is_resumed_from_the_same_working_directory(begun):
+    config, folder = begun
+    assert yaml.safe_load((folder / "run" / "config.yaml").read_text())["data"]["table"] == "lists/birds.csv"
+    check_same_options(config, ())
+    absolute = dataclasses.replace(config, out=str(folder / "run"), teacher=str(folder / "models" / "teacher"))
+    check_same_options(absolute, ())
+
+
+def test_relative_locations_from_another_working_directory_are_other_options(begun, monkeypatch):
+    config, folder = begun
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    given = dataclasses.replace(config, out=str(folder / "run"), teacher=str(folder / "models" / "teacher"))
+    with pytest.raises(ValueError, match=re.escape("teacher: ")):
+        check_same_options(given, ())
