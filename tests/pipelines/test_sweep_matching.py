@@ -108,7 +108,7 @@ def test_halves_are_disjoint_together_all_and_drawn_by_the_seed(given):
 @pytest.mark.parametrize(
     ("flags", "messages"),
     [
-        (["--space", "tune_spaces.bits.bits"], ["moves student.bits", "it may move top, marginal"]),
+        (["--space", "tune_spaces.bits.bits"], ["changes student.bits", "it may change top, marginal"]),
         (["--space", "bits"], ["bits is neither one of matching nor the dotted path"]),
         (["--top", "0", "--concurrent", "0"], ["--top 0", "--concurrent 0"]),
         (["--space_options", "{form: grid, epsilons: [0.00001]}"], ["--space: --epsilon 1e-05"]),
@@ -142,7 +142,7 @@ def test_a_trial_moves_flags_of_the_re_ranking_but_not_what_it_is_given(given, t
     base = config_of(tmp_path, given).base
     moved = with_parameters(base, {"solver": "exact", "top": 5, "weight": 2.0})
     assert (moved.solver, moved.top, moved.weight, moved.hits) == ("exact", 5, 2.0, given["hits"])
-    with pytest.raises(ValueError, match="moves hits, engine, loss.beta, which"):
+    with pytest.raises(ValueError, match="changes hits, engine, loss.beta, which"):
         with_parameters(base, {"hits": "x", "engine": "ray", "loss.beta": 0.1})
 
 
