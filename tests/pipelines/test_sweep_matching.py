@@ -176,7 +176,7 @@ def test_a_trial_that_a_searcher_draws_again_is_not_run_again(given, tmp_path, m
     parameters, record = {"weight": 2.0}, dict.fromkeys(MEASURES, 0.5)
     end_trial(tmp_path / trial_name(parameters), "finished", "", [record])
     base = config_of(tmp_path, given).base
-    reranking.run_trial(parameters, base=base, root=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
+    reranking.run_trial(parameters, base=base, trials_dir=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
     assert reports == [record]
 
 
@@ -194,7 +194,7 @@ def of_one_query(hits: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(without_labels, "no query labels"), (too_few, "search with a larger k"), (of_one_query, "give more queries")],
+    [(without_labels, "no query labels"), (too_few, "search with a larger --k"), (of_one_query, "give more queries")],
 )
 def test_hits_that_cannot_be_judged_are_refused(change, message, given, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "connected", None)  # must not be reached
