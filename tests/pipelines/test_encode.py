@@ -119,12 +119,12 @@ def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, fold
         encode.run(config)
     with pytest.raises(ValueError, match="not a finished gallery"):
         open_gallery(config.out)
-    written = Path(config.out, "config.yaml").read_text()
+    first_config = Path(config.out, "config.yaml").read_text()
 
     for changes in ({"tokens": False}, {"rows_per_part": 6}, {"images": str(folder / "a")}, {"precision": "bf16"}, {"jpegs_on": "gpu"}):
         with pytest.raises(ValueError, match="started differently"):
             encode.run(dataclasses.replace(config, **changes))
-    assert Path(config.out, "config.yaml").read_text() == written, "a refused job must leave the config of the first one"
+    assert Path(config.out, "config.yaml").read_text() == first_config, "a refused job must leave the config of the first one"
 
     Path(config.out, "parts", ".part-000003.parquet.0123.tmp").write_bytes(b"of a writer that was killed")
     again = cut_after(monkeypatch, 99)

@@ -90,8 +90,8 @@ def test_parameters_take_the_place_of_flags_and_of_places_in_a_list():
 @pytest.mark.parametrize(
     ("drawn", "message"),
     [
-        ({"loss.gamma": 1, "student.bits": 8, "out": "y"}, r"moves loss.gamma, out, which"),
-        ({"data.root": "y"}, "moves data.root"),
+        ({"loss.gamma": 1, "student.bits": 8, "out": "y"}, r"changes loss.gamma, out, which"),
+        ({"data.root": "y"}, "changes data.root"),
         ({"student.keep_ratios.1": 0.5}, r"at the indexes \[1\]"),
     ],
 )

@@ -108,7 +108,7 @@ def test_halves_are_disjoint_together_all_and_drawn_by_the_seed(given):
 @pytest.mark.parametrize(
     ("flags", "messages"),
     [
-        (["--space", "tune_spaces.bits.bits"], ["moves student.bits", "it may move top, marginal"]),
+        (["--space", "tune_spaces.bits.bits"], ["changes student.bits", "it may change top, marginal"]),
         (["--space", "bits"], ["bits is neither one of matching nor the dotted path"]),
         (["--top", "0", "--concurrent", "0"], ["--top 0", "--concurrent 0"]),
         (["--space_options", "{form: grid, epsilons: [0.00001]}"], ["--space: --epsilon 1e-05"]),
@@ -142,7 +142,7 @@ def test_a_trial_moves_flags_of_the_re_ranking_but_not_what_it_is_given(given, t
     base = config_of(tmp_path, given).base
     moved = with_parameters(base, {"solver": "exact", "top": 5, "weight": 2.0})
     assert (moved.solver, moved.top, moved.weight, moved.hits) == ("exact", 5, 2.0, given["hits"])
-    with pytest.raises(ValueError, match="moves hits, engine, loss.beta, which"):
+    with pytest.raises(ValueError, match="changes hits, engine, loss.beta, which"):
         with_parameters(base, {"hits": "x", "engine": "ray", "loss.beta": 0.1})
 
 
@@ -176,7 +176,7 @@ def test_a_trial_that_a_searcher_draws_again_is_not_run_again(given, tmp_path, m
     parameters, record = {"weight": 2.0}, dict.fromkeys(MEASURES, 0.5)
     end_trial(tmp_path / trial_name(parameters), "finished", "", [record])
     base = config_of(tmp_path, given).base
-    reranking.run_trial(parameters, base=base, root=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
+    reranking.run_trial(parameters, base=base, trials_dir=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
     assert reports == [record]
 
 
@@ -194,7 +194,7 @@ def of_one_query(hits: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(without_labels, "no query labels"), (too_few, "search with a larger k"), (of_one_query, "give more queries")],
+    [(without_labels, "no query labels"), (too_few, "search with a larger --k"), (of_one_query, "give more queries")],
 )
 def test_hits_that_cannot_be_judged_are_refused(change, message, given, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "connected", None)  # must not be reached
