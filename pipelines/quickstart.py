@@ -154,7 +154,9 @@ def run(config: QuickstartConfig) -> QuickstartResult:
             begun = (out / "model" / CHECKPOINTS).exists()
             distill.run(_distill_config(config, data, out, resume=begun))
         if not is_gallery(gallery):
-            encode.run(encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512))
+            encode.run(
+                encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512, engine="local")
+            )
         trials = sweep.run(_sweep_config(config, data, out)) if config.with_sweep else None
     # Every image is a hit of every other, so that measures of the hits are those of the whole gallery.
     everything = max(1, open_gallery(gallery).manifest.num_ok - 1)

@@ -182,8 +182,8 @@ class HashingTask(TrainingTask):
                     (network.head_hash, heads.hash_weight_bE, heads.hash_bias_b),
                 ):
                     if weight is not None:
-                        layer.weight.copy_(torch.from_numpy(weight))
-                        layer.bias.copy_(torch.from_numpy(bias))
+                        layer.weight.copy_(torch.from_numpy(np.array(weight)))  # a copy: Ray gives arrays that are read-only
+                        layer.bias.copy_(torch.from_numpy(np.array(bias)))
 
     @property
     def _bits(self) -> int:

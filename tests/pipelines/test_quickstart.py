@@ -63,11 +63,10 @@ def test_it_goes_from_drawn_pictures_to_a_table_and_a_page(ray_session, small, t
 
 @pytest.mark.timeout(3000)
 def test_it_reaches_what_the_readme_promises(ray_session, tmp_path):
-    result = quickstart.run(quickstart.QuickstartConfig(out=str(tmp_path / "quickstart"), seed=1))
-    assert result.measures["seen"]["P@1"] >= 0.90
-    assert result.measures["seen"]["mAP"] >= 0.80
-    trained = json.loads((tmp_path / "quickstart" / "model" / "test.json").read_text())
-    assert trained["student"]["unseen labels"]["P@1"] >= 0.60
+    result = quickstart.run(quickstart.QuickstartConfig(out=str(tmp_path / "quickstart")))
+    student = json.loads((tmp_path / "quickstart" / "model" / "test.json").read_text())["student"]
+    assert student["encoded"]["P@1"] >= 0.90 and student["encoded"]["mAP"] >= 0.80
+    assert student["unseen labels"]["P@1"] >= 0.60
     assert result.creature["last_stage"] >= 2 * result.creature["image"]
 
 
