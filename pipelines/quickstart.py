@@ -303,7 +303,11 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
     gallery, student = open_gallery(str(out / "gallery")), load_bundle(str(out / "model"))
     history = json.loads((out / "model" / "history.json").read_text())
     shown = spread_queries(hits, SHOWN_QUERIES)
-    first = shown[:: max(1, len(shown) // FIRST_QUERIES)][:FIRST_QUERIES]
+    trained = set(read_bundle_record(str(out / "model")).label_names)
+    labels = dict(zip(hits["query_id"].to_pylist(), hits["query_label"].to_pylist(), strict=True))
+    names = gallery.manifest.label_names or ()
+    # The labels that were trained come first; most of a person's queries are of those.
+    first = sorted(shown, key=lambda query_id: names[labels[query_id]] not in trained)[:FIRST_QUERIES]
     others = [query_id for query_id in shown if query_id not in first]
     sections = [
         Section(

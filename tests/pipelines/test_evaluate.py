@@ -171,7 +171,7 @@ def test_labels_that_were_trained_and_those_that_were_not(galleries, tiny_model,
         load_bundle(tiny_model), tmp_path / "some", label_names=trained, target_codes=record.target_codes[:3], label_counts=[8, 8, 8]
     )
     config = evaluate.EvaluateConfig(gallery=galleries["test"], model=str(tmp_path / "some"), out=new_out())
-    with pytest.raises(ValueError, match="or --labels seen"):
+    with pytest.raises(ValueError, match="or choose the seen labels"):
         evaluate.run(config)
 
     codes, labels = arrays(galleries["test"])
