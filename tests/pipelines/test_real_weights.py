@@ -60,7 +60,14 @@ def test_the_tokens_kept_of_an_image_lie_on_the_creature(weights, tmp_path):
 def test_a_student_learns_real_birds_in_a_few_steps(ray_session, weights, birds, tmp_path):
     out = tmp_path / "model"
     train = TrainOptions(
-        epochs=3, batch_size=15, optimizer="adamw", learning_rate=1e-4, head_learning_rate=2e-3, validation_share=0, cpus_per_worker=2
+        recipe="published",
+        epochs=3,
+        batch_size=15,
+        optimizer="adamw",
+        learning_rate=1e-4,
+        head_learning_rate=2e-3,
+        validation_share=0,
+        cpus_per_worker=2,
     )
     student = StudentOptions(backbone=BACKBONE, bits=16)
     result = distill.run(distill.DistillConfig(out=str(out), weights=weights, data=birds, student=student, train=train))

@@ -3,7 +3,8 @@ import random
 import numpy as np
 import pytest
 
-from pipelines.job.options import LossOptions
+from pipelines.distill import DistillConfig
+from pipelines.job.options import LossOptions, TrainOptions
 from tune_spaces.loss_weights import BETA_GRID, SIGMA_GRID, loss_weights
 
 
@@ -18,7 +19,7 @@ def test_grid_crosses_all_values_in_their_ranges_and_holds_the_published_ones():
     space = loss_weights("grid", masked_patches=(0, 4))
     grids = {key: value["grid_search"] for key, value in space.items()}
     assert {key: len(values) for key, values in grids.items()} == {"loss.beta": 5, "loss.sigma": 5, "loss.masked_patches": 2}
-    published = LossOptions()
+    published = DistillConfig(out="x", train=TrainOptions(recipe="published")).loss
     assert published.beta in grids["loss.beta"] and published.sigma in grids["loss.sigma"]
     assert (min(grids["loss.beta"]), max(grids["loss.beta"])) == (0.01, 1.0)
     assert (min(grids["loss.sigma"]), max(grids["loss.sigma"])) == (0.1, 5.0)
