@@ -82,7 +82,7 @@ def test_parameters_take_the_place_of_flags_and_of_places_in_a_list():
     base = DistillConfig(out="x", student=StudentOptions(bits=16))
     drawn = {"student.keep_ratios.1": 0.3, "student.keep_ratios.0": 0.7, "student.prune_after": "[2, 5]", "loss.beta": 0.2, "seed": 7}
     config = with_parameters(base, drawn)
-    assert config.student == StudentOptions(bits=16, keep_ratios=(0.7, 0.3), prune_after=(2, 5))
+    assert config.student == dataclasses.replace(base.student, keep_ratios=(0.7, 0.3), prune_after=(2, 5))
     assert (config.loss, config.seed) == (LossOptions(beta=0.2), 7) and base.seed == 42
     assert with_parameters(base, {"train.optimizer": "adamw"}).train.optimizer == "adamw"
 
