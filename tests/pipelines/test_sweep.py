@@ -46,7 +46,7 @@ from tune_spaces.keep_ratios import keep_ratios
 from tune_spaces.loss_weights import loss_weights
 
 NETWORK = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}}
-TRAIN = TrainOptions(epochs=2, batch_size=8, cpus_per_worker=1, validation_share=0.25, max_failures=0)
+TRAIN = TrainOptions(recipe="published", epochs=2, batch_size=8, cpus_per_worker=1, validation_share=0.25, max_failures=0)
 
 
 def config_of(out: Path, birds: Path, **changes) -> SweepConfig:
