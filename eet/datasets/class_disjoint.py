@@ -53,7 +53,9 @@ def hold_out_labels(table: ImageTable, share: float, seed: int) -> ImageTable:
 
 
 def with_own_labels(table: ImageTable) -> ImageTable:
-    """The same images with labels renumbered to 0 .. C-1 over the C labels that occur. Every image must have a label."""
-    assert (table.labels >= 0).all()
-    labels, used = contiguous_labels(table.labels.tolist())
+    """The same images with labels renumbered to 0 .. C-1 over the C labels that occur. An image without a label (-1) stays without."""
+    labelled = table.labels >= 0
+    numbers, used = contiguous_labels(table.labels[labelled].tolist())
+    labels = table.labels.copy()
+    labels[labelled] = numbers
     return ImageTable(table.root, table.paths, labels, table.splits, tuple(table.label_names[label] for label in used))

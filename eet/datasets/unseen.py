@@ -1,9 +1,11 @@
 """Labels that are held out of training, so that codes are judged on labels that were never trained."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 
+from eet.datasets.class_disjoint import with_own_labels
 from eet.datasets.image_table import ImageTable
 from eet.errors import InputError
 
@@ -38,19 +40,9 @@ def split_unseen(table: ImageTable, *, share: float = 0.0, names: Collection[str
     else:
         count = max(1, round(share * len(present))) if share else 0
         unseen = np.sort(np.random.default_rng(seed).permutation(present)[:count])
-    trained = np.setdiff1d(present, unseen)
-    if not len(trained):
+    if len(unseen) == len(present):
         raise InputError(f"all {len(present)} labels are unseen: leave at least one to train on")
     with_test = np.unique(table.labels[table.splits == "test"])
     is_unseen = np.isin(table.labels, unseen)
-    judged = is_unseen & ((table.splits == "test") | ~np.isin(table.labels, with_test))
-    return _with_labels(table, ~is_unseen, trained), _with_labels(table, judged, unseen, split="test")
-
-
-def _with_labels(table: ImageTable, rows: np.ndarray, used: np.ndarray, *, split: str | None = None) -> ImageTable:
-    """Rows by mask, with the labels `used` (ascending) counted from 0."""
-    part = table.take(rows)
-    places = np.full(table.num_labels + 1, -1, np.int32)  # the last is of label -1
-    places[used] = np.arange(len(used))
-    splits = part.splits if split is None else np.full(len(part), split)
-    return ImageTable(part.root, part.paths, places[part.labels], splits, tuple(table.label_names[label] for label in used))
+    judged = with_own_labels(table.take(is_unseen & ((table.splits == "test") | ~np.isin(table.labels, with_test))))
+    return with_own_labels(table.take(~is_unseen)), replace(judged, splits=np.full(len(judged), "test"))
