@@ -179,7 +179,7 @@ class _Fit:
         forward = torch.compile(module) if self.settings.compile else module
         for epoch in range(self.first_epoch, self.settings.epochs):
             sampler.epoch = epoch
-            # Chance inside the networks (dropout, where a backbone has it) starts anew from (seed, epoch, rank), so a resumed
+            # Chance inside the networks (dropout, where a backbone has it) starts from (seed, epoch, rank) in every epoch, so a resumed
             # epoch repeats an uninterrupted one without carrying generator states of every worker.
             torch.manual_seed(int(np.random.SeedSequence((self.settings.seed, epoch, self.rank)).generate_state(1)[0]))
             metrics = self._train_epoch(epoch, forward, replicated, loader, sampler)
@@ -206,7 +206,7 @@ class _Fit:
             measures = self._test()
             self.baseline = {f"{name}, {self.task.baseline}": measures[name] for name in self.task.trained if name in measures}
             self.objective.load_state_dict(first)
-            self.task.set_fitted(started)
+            self.task.set_fitted(started)  # also what is in no state_dict
         if self.rank == 0:
             self.best = {"quality": quality, "epoch": 0, "weights": self._weights()}
 
@@ -331,14 +331,10 @@ class _Fit:
         """The test split with the networks as they are; it chooses nothing. {network: {protocol: measures}}."""
         measures: dict[str, dict[str, dict[str, float]]] = {}
         for name, network in self.task.networks.items():
-            if self.task.test is not None:
-                rows = self.represent(network, self.task.test, self.task.represent)
+            for table, judge in self.task.judged:
+                rows = None if table is None else self.represent(network, table, self.task.represent)
                 if rows is not None:
-                    measures[name] = self.task.evaluate(network, rows)
-            if self.task.unseen is not None:
-                rows = self.represent(network, self.task.unseen, self.task.represent)
-                if rows is not None:
-                    measures.setdefault(name, {})["unseen labels"] = self.task.evaluate_unseen(network, rows)
+                    measures.setdefault(name, {}).update(judge(network, rows))
         return measures
 
     @torch.inference_mode()

@@ -22,7 +22,7 @@ from eet.hashing import fit_itq
 from eet.metrics import encoded_protocol, published_protocol
 from eet.training.probe import fit_probe
 from eet.training.settings import FitSettings
-from eet.training.task import Embed, TrainingTask
+from eet.training.task import Embed, Judge, TrainingTask
 from eet.vit import Student, save_bundle
 
 MOST_FITTED = 50_000
@@ -43,16 +43,11 @@ class FittedHeads(NamedTuple):
     hash_bias_b: np.ndarray | None = None
 
 
+@torch.inference_mode()
 def _hash_features(network: Student, embedding_ND: np.ndarray, temperature: float) -> np.ndarray:
     """The hash input of stored CLS vectors at a temperature, (N, E) float32."""
-    before, device = network.temperature, network.head_hash.weight.device
-    network.temperature = temperature
-    try:
-        with torch.inference_mode():
-            embedding = torch.from_numpy(embedding_ND).to(device)
-            return network.hash_features(embedding, network.trunk.head(embedding)).cpu().numpy()
-    finally:
-        network.temperature = before
+    embedding = torch.from_numpy(embedding_ND).to(network.head_hash.weight.device)
+    return network.hash_features(embedding, network.trunk.head(embedding), temperature=temperature).cpu().numpy()
 
 
 def _num_matched(labels_N: np.ndarray) -> int:
@@ -69,6 +64,7 @@ class HashingTask(TrainingTask):
         networks: "student" and "teacher", or "teacher" alone.
         joint: whether the teacher learns too.
         target_codes_Cb: (C, bits) int8 in {-1, +1}.
+        unseen: images of labels that no other split has, with their own label numbers; None if all labels are trained.
         probe: label heads begin as linear probes of the networks' first features, instead of at random.
         seed: of the probes and of the rotation of a joint hash.
         beta, sigma, masked_patches: see `eet.distillation.DistillationObjective`.
@@ -77,6 +73,7 @@ class HashingTask(TrainingTask):
     networks: dict[str, Student]
     joint: bool
     target_codes_Cb: np.ndarray
+    unseen: ImageTable | None = None
     probe: bool = False
     seed: int = 42
     beta: float = PUBLISHED_BETA
@@ -116,15 +113,13 @@ class HashingTask(TrainingTask):
     def baseline(self) -> str | None:
         return "frozen with a probe" if self.probe else None
 
-    def start(self, embed: Embed) -> dict[str, "FittedHeads"]:
+    def start(self, embed: Embed) -> dict[str, FittedHeads]:
         """Label heads as probes, where asked for; hash heads that read probabilities at the target codes."""
         fitted = {}
         for name in self.trained:
-            heads = FittedHeads(temperature=1.0)
             if self.networks[name].hash_input == "probabilities":
-                heads = heads._replace(
-                    hash_weight_bE=self.target_codes_Cb.T.astype(np.float32), hash_bias_b=np.zeros(self._bits, np.float32)
-                )
+                self.networks[name].start_hash_at_codes(torch.from_numpy(self.target_codes_Cb))
+            heads = FittedHeads(temperature=1.0)
             if self.probe:
                 images = self._fitting_images
                 features_ND = embed(name, images)
@@ -134,45 +129,42 @@ class HashingTask(TrainingTask):
             fitted[name] = heads
         return fitted
 
-    def finish(self, embed: Embed) -> dict[str, "FittedHeads"]:
+    def finish(self, embed: Embed) -> dict[str, FittedHeads]:
         """The temperature of the posterior, by the validation images, and the rotation of a joint hash, by training images."""
         fitted = {}
         for name in self.trained:
             network = self.networks[name]
             if network.hash_input == "logits":
                 continue
-            train_ND = embed(name, self._fitting_images) if network.hash_input == "joint" else np.empty(0)
+            train_ND = embed(name, self._fitting_images) if network.hash_input == "joint" else None
             val_ND = embed(name, self.val) if self.val is not None else None
-            if train_ND is not None:
+            if network.hash_input == "probabilities" or train_ND is not None:  # a joint hash is fitted on rank 0
                 fitted[name] = self._best_heads(network, train_ND, val_ND)
         return fitted
 
-    def _best_heads(self, network: Student, train_ND: np.ndarray, val_ND: np.ndarray | None) -> "FittedHeads":
+    def _best_heads(self, network: Student, train_ND: np.ndarray | None, val_ND: np.ndarray | None) -> FittedHeads:
         """The hash head at the temperature whose codes of the validation images find each other best; at 1 where there are too few."""
-        judged = val_ND is not None and self.val is not None and _num_matched(self.val.labels) >= LEAST_JUDGED
-        best, best_quality = None, -np.inf
-        for temperature in TEMPERATURES if judged else (1.0,):
-            heads = self._heads_at(network, temperature, train_ND)
-            if not judged:
-                return heads
-            assert val_ND is not None and self.val is not None
-            assert heads.hash_weight_bE is not None
-            hashes = _hash_features(network, val_ND, temperature) @ heads.hash_weight_bE.T + heads.hash_bias_b
-            codes = np.packbits(hashes > 0, axis=1)
-            quality = encoded_protocol(codes, self.val.labels, num_bits=self._bits)["mAP"]
-            if quality > best_quality:
-                best, best_quality = heads, quality
-        assert best is not None
-        return best
+        if val_ND is None or self.val is None or _num_matched(self.val.labels) < LEAST_JUDGED:
+            return self._heads_at(network, 1.0, train_ND)
+        val_labels = self.val.labels
 
-    def _heads_at(self, network: Student, temperature: float, train_ND: np.ndarray) -> "FittedHeads":
-        if network.hash_input == "probabilities":
-            weight_bE, bias_b = (value.detach().cpu().float().numpy() for value in (network.head_hash.weight, network.head_hash.bias))
-        else:
-            weight_bE, bias_b = fit_itq(_hash_features(network, train_ND, temperature), num_bits=self._bits, seed=self.seed)
-        return FittedHeads(temperature=temperature, hash_weight_bE=weight_bE, hash_bias_b=bias_b)
+        def quality(heads: FittedHeads) -> float:
+            weight_bE, bias_b = heads.hash_weight_bE, heads.hash_bias_b
+            if weight_bE is None or bias_b is None:
+                weight_bE, bias_b = (value.detach().cpu().float().numpy() for value in (network.head_hash.weight, network.head_hash.bias))
+            hashes = _hash_features(network, val_ND, heads.temperature) @ weight_bE.T + bias_b
+            return encoded_protocol(np.packbits(hashes > 0, axis=1), val_labels, num_bits=self._bits)["mAP"]
 
-    def set_fitted(self, fitted: dict[str, "FittedHeads"]) -> None:
+        return max((self._heads_at(network, temperature, train_ND) for temperature in TEMPERATURES), key=quality)
+
+    def _heads_at(self, network: Student, temperature: float, train_ND: np.ndarray | None) -> FittedHeads:
+        """At a temperature: of a joint hash the rotation, fitted on training images; of probabilities the head that was trained."""
+        if train_ND is None:
+            return FittedHeads(temperature)
+        rotation = fit_itq(_hash_features(network, train_ND, temperature), num_bits=self._bits, seed=self.seed)
+        return FittedHeads(temperature, hash_weight_bE=rotation.weight_bD, hash_bias_b=rotation.bias_b)
+
+    def set_fitted(self, fitted: dict[str, FittedHeads]) -> None:
         for name, heads in fitted.items():
             network = self.networks[name]
             network.temperature = heads.temperature
@@ -222,9 +214,14 @@ class HashingTask(TrainingTask):
             measures["published"] = self._published(rows, self.test)
         return measures
 
-    def evaluate_unseen(self, network: Student, rows: np.ndarray) -> dict[str, float]:
+    @property
+    def judged(self) -> tuple[tuple[ImageTable | None, Judge], ...]:
+        return (*super().judged, (self.unseen, self._evaluate_unseen))
+
+    def _evaluate_unseen(self, network: Student, rows: np.ndarray) -> dict[str, dict[str, float]]:
+        """Measures of the images of labels that were not trained, as queries and gallery of their own."""
         assert self.unseen is not None
-        return encoded_protocol(rows, self.unseen.labels, num_bits=network.num_bits)
+        return {"unseen labels": encoded_protocol(rows, self.unseen.labels, num_bits=network.num_bits)}
 
     def _published(self, codes: np.ndarray, table: ImageTable) -> dict[str, float]:
         return published_protocol(codes, table.labels, self.target_codes_Cb, self.label_counts)

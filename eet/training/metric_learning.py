@@ -130,10 +130,6 @@ class MetricLearningTask(TrainingTask):
             "published": cosine_metrics(rows, self.test.labels, count_query=True),
         }
 
-    def evaluate_unseen(self, network: BaseModel, rows: np.ndarray) -> dict[str, float]:
-        assert self.unseen is not None
-        return cosine_metrics(rows, self.unseen.labels)
-
     def describe(self, network: BaseModel) -> str:
         rows, columns = network.backbone.grid
         return f"{network.backbone_name}, embedding {network.embedding_width} wide, {rows} x {columns} patches"

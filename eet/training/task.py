@@ -14,6 +14,7 @@ from eet.training.samplers import StepSampler
 from eet.training.settings import CPU_MICRO_BATCH, FitSettings
 
 Embed = Callable[[str, ImageTable], np.ndarray | None]
+Judge = Callable[[Any, np.ndarray], dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +26,12 @@ class TrainingTask(ABC):
         train: labelled training images.
         val: labelled validation images, or None.
         test: labelled test images, or None.
-        unseen: images of labels that no other split has, with their own label numbers; None if all labels are trained.
     """
 
     networks: dict[str, Any]
     train: ImageTable
     val: ImageTable | None = None
     test: ImageTable | None = None
-    unseen: ImageTable | None = None
 
     quality: ClassVar[str]
     """The measure of the validation images that chooses the checkpoint; higher is better."""
@@ -114,9 +113,10 @@ class TrainingTask(ABC):
     def evaluate(self, network: Any, rows: np.ndarray) -> dict[str, dict[str, float]]:
         """{protocol: {measure: value}} of the test images, from `network`'s representations. Every protocol has the same measures."""
 
-    @abstractmethod
-    def evaluate_unseen(self, network: Any, rows: np.ndarray) -> dict[str, float]:
-        """The same measures of the images of labels that were not trained, as queries and gallery of their own."""
+    @property
+    def judged(self) -> tuple[tuple[ImageTable | None, Judge], ...]:
+        """The images that measure a trained network, each table with the function that measures its representations of them."""
+        return ((self.test, self.evaluate),)
 
     @abstractmethod
     def describe(self, network: Any) -> str:

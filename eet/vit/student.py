@@ -191,11 +191,11 @@ class Student(nn.Module):
         logits = self.trunk.head(self.trunk.head_drop(embedding_BD))
         return logits, self.head_hash(self.hash_features(embedding_BD, logits))
 
-    def hash_features(self, embedding_BD: Tensor, logits_BC: Tensor) -> Tensor:
-        """The hash input: (B, C) of labels alone, (B, D + C) of both (see the class)."""
+    def hash_features(self, embedding_BD: Tensor, logits_BC: Tensor, *, temperature: float | None = None) -> Tensor:
+        """The hash input: (B, C) of labels alone, (B, D + C) of both (see the class). temperature: default the student's own."""
         if self.hash_input == "logits":
             return logits_BC
-        probabilities_BC = (logits_BC.float() / self.temperature).softmax(dim=-1)
+        probabilities_BC = (logits_BC.float() / (temperature or self.temperature)).softmax(dim=-1)
         if self.hash_input == "probabilities":
             return probabilities_BC
         labels_BC = self.label_weight * F.normalize(probabilities_BC, dim=-1)
