@@ -1,6 +1,6 @@
 """`eet distill`: a pruned student and its teacher, together (joint) or behind a teacher that is trained already (staged)."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from eet.training import HashingTask, LabelledImages
 from eet.vit import Student, load_bundle, read_bundle_record
 from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.job.recipes import not_given
+from pipelines.job.recipes import fill_groups
 from pipelines.training.run import (
     TrainingResult,
     check_output,
@@ -46,8 +46,7 @@ class DistillConfig(JobOptions):
     train: TrainOptions = field(default_factory=TrainOptions)
 
     def __post_init__(self) -> None:
-        self.student = replace(self.student, **not_given(self.student, "student", self.train.recipe))
-        self.loss = replace(self.loss, **not_given(self.loss, "loss", self.train.recipe))
+        fill_groups(self, "student", "loss")
 
     def problems(self) -> list[str]:
         return super().problems() + self.local_only("out", "teacher", "weights")

@@ -28,7 +28,7 @@ from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.job.output import write_config
 from pipelines.job.progress import duration
-from pipelines.job.recipes import RECIPES
+from pipelines.job.recipes import RECIPES, fill_groups
 from pipelines.report import REPORT_FILE
 from pipelines.training.run import CHECKPOINTS
 
@@ -107,13 +107,16 @@ class QuickstartConfig(JobOptions):
             "student.bits": 64,
             "student.prune_after": None,
             "student.keep_ratios": PUBLISHED_KEEP_RATIOS,
-            "loss.beta": RECIPES["best"]["loss"]["beta"],
+            # By --train.recipe, as in `eet distill`.
+            **{f"{group}.{name}": None for group, values in RECIPES["best"].items() for name in values},
             "loss.masked_patches": PUBLISHED_MASKED_PATCHES,
-            **{f"train.{name}": value for name, value in RECIPES["best"]["train"].items()},
             "train.epochs": 5,
             "train.validation_share": 0.1,
             "train.min_crop_area": PUBLISHED_MIN_CROP_AREA,
         }
+
+    def __post_init__(self) -> None:
+        fill_groups(self, "student", "loss")
 
     def problems(self) -> list[str]:
         found = super().problems() + self.local_only("out")

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from eet.errors import InputError
 from pipelines.distill import DistillConfig
 from pipelines.job.location import LOCATION, WEIGHTS, with_absolute_locations
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.job.recipes import not_given
+from pipelines.job.recipes import fill_groups
 from pipelines.training.run import read_labelled_images
 from pipelines.trials.training import TrainingTrial
 from pipelines.trials.trainings import Trainings
@@ -67,8 +67,7 @@ class SweepConfig(SweepOptions):
     train: TrainOptions = field(default_factory=TrainOptions)
 
     def __post_init__(self) -> None:
-        self.student = replace(self.student, **not_given(self.student, "student", self.train.recipe))
-        self.loss = replace(self.loss, **not_given(self.loss, "loss", self.train.recipe))
+        fill_groups(self, "student", "loss")
 
     def problems(self) -> list[str]:
         found = super().problems() + self.local_only("teacher", "weights")

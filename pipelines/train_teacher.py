@@ -1,13 +1,13 @@
 """`eet train-teacher`: an unpruned teacher alone, for staged distillation."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from eet.training import HashingTask, LabelledImages
 from eet.vit import DEFAULT_LABEL_WEIGHT, HashInput
 from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, StudentOptions, TrainOptions
-from pipelines.job.recipes import not_given
+from pipelines.job.recipes import fill_groups
 from pipelines.training.run import (
     TrainingResult,
     check_output,
@@ -76,7 +76,7 @@ class TrainTeacherConfig(JobOptions):
     train: TrainOptions = field(default_factory=TrainOptions)
 
     def __post_init__(self) -> None:
-        self.student = replace(self.student, **not_given(self.student, "student", self.train.recipe))
+        fill_groups(self, "student")
 
     def problems(self) -> list[str]:
         return super().problems() + self.local_only("out", "weights")

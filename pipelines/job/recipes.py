@@ -1,5 +1,6 @@
 """The recipes of `--train.recipe`: values of the options that were not given, over several groups of them."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from eet.distillation import PUBLISHED_BETA
@@ -40,6 +41,13 @@ MOST_EPOCHS, FEWEST_EPOCHS, IMAGES_OF_MOST_EPOCHS = 20, 4, 6_000
 def not_given(options: object, group: str, recipe: Recipe) -> dict[str, Any]:
     """Of a group's options those that are None, as the recipe has them."""
     return {name: value for name, value in RECIPES[recipe][group].items() if getattr(options, name, value) is None}
+
+
+def fill_groups(config: Any, *groups: str) -> None:
+    """Replaces a job's groups of options by copies in which what is None is as the job's recipe has it."""
+    for group in groups:
+        options = getattr(config, group)
+        setattr(config, group, replace(options, **not_given(options, group, config.train.recipe)))
 
 
 def best_epochs(num_images: int) -> int:
