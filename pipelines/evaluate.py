@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from eet.figures import precision_recall_figure, save_png
-from eet.gallery import Gallery, check_made_by, check_same_model, open_gallery, read_hits, read_model_record, read_recall
+from eet.gallery import check_same_model, open_gallery, read_hits, read_recall
 from eet.metrics import Denominator, Ties
-from eet.retrieval.measures import LabelChoice, chosen_labels, encoded_measures, hits_measures, published_measures
+from eet.retrieval.measures import LabelChoice, encoded_measures, hits_measures, labels_by_model, published_measures
 from eet.storage import copy_files, same_location
 from eet.vit import read_bundle_record
 from pipelines.job.location import LOCATION
@@ -94,16 +94,20 @@ def run(config: EvaluateConfig) -> Evaluation:
     if config.model is None and "published" in protocols:
         protocols.remove("published")
         print("note: without --model only the encoded protocol is measured")
+    elif config.labels == "unseen" and "published" in protocols:
+        protocols.remove("published")
+        print("note: of unseen labels only the encoded protocol is measured: the published one ranks the trained labels alone")
     elif config.protocol == "both" and config.model and read_bundle_record(config.model).hash_input == "joint":
         protocols.remove("published")
         print("note: only the encoded protocol is measured: joint codes are not compared with target codes")
     if config.dry_run:
         print(f"dry run: {queries.manifest.num_ok} queries, {gallery.manifest.num_ok} items, {', '.join(protocols)}; nothing was started")
         return Evaluation({}, {})
-    chosen = _chosen_labels(config, queries)
-    if chosen is not None and config.labels == "unseen" and "published" in protocols:
-        protocols.remove("published")
-        print("note: of unseen labels only the encoded protocol is measured: the published one ranks the trained labels alone")
+    chosen = None
+    if config.labels != "all":
+        chosen = labels_by_model(queries, config.labels, config.model, name=f"--model {config.model}")
+        assert chosen is not None
+        print(f"note: only queries of the {len(chosen)} {config.labels} labels are measured, against the whole gallery")
     write_config(config.out, config)
     ranks: dict[str, Any] = {
         "ks": config.ks,
@@ -140,18 +144,6 @@ def run(config: EvaluateConfig) -> Evaluation:
         copy_files(folder, config.out)
     print_measures(measures)
     return evaluation
-
-
-def _chosen_labels(config: EvaluateConfig, queries: Gallery) -> frozenset[str] | None:
-    if config.labels == "all":
-        return None
-    assert config.model is not None
-    record, name = read_model_record(config.model), f"--model {config.model}"
-    check_made_by(queries, record, name)
-    chosen = chosen_labels(queries, record.label_names, config.labels, name=name)
-    assert chosen is not None
-    print(f"note: only queries of the {len(chosen)} {config.labels} labels are measured, against the whole gallery")
-    return chosen
 
 
 def _write(out: Path, evaluation: Evaluation) -> None:

@@ -5,7 +5,7 @@ from eet.metrics.distance_histogram import (
     expected_average_precision,
     precision_recall_curve,
 )
-from eet.metrics.intervals import means_with_intervals, measures_with_bounds
+from eet.metrics.intervals import means_with_intervals, measures_as_text, measures_with_bounds
 from eet.metrics.pareto import pareto_set
 from eet.metrics.protocols import encoded_protocol, published_gallery, published_protocol
 from eet.metrics.query_measures import Denominator, Ties, average_precision, map_at_r, precision_at_k, r_precision, recall_at_k
@@ -26,6 +26,7 @@ __all__ = [
     "map_at_r",
     "means_with_intervals",
     "measures_of_groups",
+    "measures_as_text",
     "measures_with_bounds",
     "pareto_set",
     "precision_at_k",

@@ -68,6 +68,17 @@ def _bootstrapped(values_QM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low_M, high_M
 
 
+def measures_as_text(measures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """For a table, from what `means_with_intervals` gives: each measure's name and value, with half of the interval's width where that is
+    known ("0.7179 ±0.0342"); a number of queries as a whole number.
+    """
+    for name, value, bounds in measures_with_bounds(measures):
+        if name.startswith("queries"):
+            yield name, str(int(value))
+        else:
+            yield name, f"{value:.4f}" if bounds is None else f"{value:.4f} ±{(bounds[1] - bounds[0]) / 2:.4f}"
+
+
 def measures_with_bounds(measures: Mapping[str, float]) -> Iterator[tuple[str, float, tuple[float, float] | None]]:
     """For a table, from what `means_with_intervals` gives: each measure's name, value and bounds, None where it has none."""
     for name, value in measures.items():

@@ -1,6 +1,7 @@
 """How good the codes of a gallery, or a list of hits, are, by the labels of queries and items."""
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.errors import InputError
-from eet.gallery import Gallery, check_made_by, check_same_model, labels_in
+from eet.gallery import Gallery, check_made_by, check_same_model, labels_in, read_model_record
 from eet.metrics import (
     Denominator,
     RankedGallery,
@@ -151,7 +152,7 @@ def hits_measures(
     """Measures of a list of hits in its own order. R-precision and MAP@R only where every query has R hits.
 
     Hits of a query that follow each other with equal scores are a tie, and every measure is the mean over random order inside ties. Where
-    the hits were re-ranked, those that kept their place are in no tie with those that were scored anew. A tie that the search cut at the
+    the hits were re-ranked, those that kept their place are in no tie with those that were scored again. A tie that the search cut at the
     end of a query's hits is known in part only; a note says of how many queries a measure looks that deep.
 
     Args:
@@ -308,6 +309,17 @@ def chosen_labels(queries: Gallery, trained: Collection[str], choice: LabelChoic
     if not chosen:
         raise InputError(f"no label of {queries.path} is {choice} by {name}, which was trained on {len(trained)} labels")
     return chosen
+
+
+def labels_by_model(queries: Gallery, choice: LabelChoice, model: str | Path | None, *, name: str) -> frozenset[str] | None:
+    """`chosen_labels` of the labels that the bundle `model` was trained on, which must have encoded the queries. `choice` other than "all"
+    needs a model.
+    """
+    if model is None:
+        return chosen_labels(queries, (), choice, name="the model")
+    record = read_model_record(model)
+    check_made_by(queries, record, name)
+    return chosen_labels(queries, record.label_names, choice, name=name)
 
 
 def _of_labels(labels: np.ndarray, gallery: Gallery, chosen: Collection[str]) -> np.ndarray:

@@ -16,13 +16,13 @@ import torch
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.device import check_precision
 from eet.errors import InputError
-from eet.gallery import Gallery, GalleryModel, ModelRecord, check_made_by, load_model, open_gallery, read_model_record, record_of
+from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gallery, read_model_record, record_of
 from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import EncoderOptions, PartDone, RowsDone, encode_gallery, gallery_state, parts_here
 from eet.gallery.job import Mode
-from eet.metrics import Denominator, Ties, measures_with_bounds
+from eet.metrics import Denominator, Ties, measures_as_text
 from eet.retrieval.hits import Hits
-from eet.retrieval.measures import LabelChoice, Ranked, chosen_labels, encoded_measures, hits_measures
+from eet.retrieval.measures import LabelChoice, Ranked, encoded_measures, hits_measures, labels_by_model
 from eet.retrieval.pairs import GlobalSimilarity, scoring_here
 from eet.retrieval.rerank import match_options, reranked_hits
 from eet.retrieval.search import search_gallery
@@ -218,14 +218,9 @@ class Evaluation(Mapping[str, float]):
         return len(self.measures)
 
     def __str__(self) -> str:
-        rows = list(measures_with_bounds(self.measures))
-        width = max((len(name) for name, *_ in rows), default=0)
-        counts = ("queries", "queries_without_relevant")
-        lines = []
-        for name, value, bounds in rows:
-            shown = f"{int(value):>6d}" if name in counts else f"{value:.4f}"
-            half_width = "" if bounds is None else f" ±{(bounds[1] - bounds[0]) / 2:.4f}"
-            lines.append(f"{name:<{width}}  {shown}{half_width}")
+        rows = dict(measures_as_text(self.measures))
+        width = max(map(len, rows), default=0)
+        lines = [f"{name:<{width}}  {text:>6}" for name, text in rows.items()]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     __repr__ = __str__
@@ -279,7 +274,7 @@ def evaluate(
             count_query=count_query,
             ties=ties,
             denominator=denominator,
-            labels=_chosen(what.queries, labels, model),
+            labels=labels_by_model(what.queries, labels, model, name=str(model)),
         )
         return Evaluation(found.values, found.notes)
     gallery = _opened(what)
@@ -291,17 +286,9 @@ def evaluate(
         recall_ks=recall_ks,
         count_query=count_query,
         ties=ties,
-        labels=_chosen(asked, labels, model),
+        labels=labels_by_model(asked, labels, model, name=str(model)),
     )
     return Evaluation(ranked.measures)
-
-
-def _chosen(queries: Gallery, labels: LabelChoice, model: str | Path | None) -> frozenset[str] | None:
-    if model is None:
-        return chosen_labels(queries, (), labels, name="the model")
-    record = read_model_record(model)
-    check_made_by(queries, record, str(model))
-    return chosen_labels(queries, record.label_names, labels, name=str(model))
 
 
 def _opened(gallery: Gallery | str | Path) -> Gallery:

@@ -11,12 +11,9 @@ def print_measures(measures: Mapping[str, Mapping[str, float]], *, title: str | 
     from rich.console import Console
     from rich.table import Table
 
-    from eet.metrics import measures_with_bounds
+    from eet.metrics import measures_as_text
 
-    cells = {
-        ranking: {name: _cell(name, value, bounds) for name, value, bounds in measures_with_bounds(values)}
-        for ranking, values in measures.items()
-    }
+    cells = {ranking: dict(measures_as_text(values)) for ranking, values in measures.items()}
     half_widths = any("±" in cell for column in cells.values() for cell in column.values())
     table = Table(title=title, caption="± half of the 95 % confidence interval, over queries" if half_widths else None)
     table.add_column("measure")
@@ -25,9 +22,3 @@ def print_measures(measures: Mapping[str, Mapping[str, float]], *, title: str | 
     for name in dict.fromkeys(name for column in cells.values() for name in column):
         table.add_row(name, *(column.get(name, "") for column in cells.values()))
     Console(width=100).print(table)
-
-
-def _cell(name: str, value: float, bounds: tuple[float, float] | None) -> str:
-    if name.startswith("queries"):
-        return str(int(value))
-    return f"{value:.4f}" if bounds is None else f"{value:.4f} ±{(bounds[1] - bounds[0]) / 2:.4f}"
