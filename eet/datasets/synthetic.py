@@ -1,7 +1,7 @@
 """Drawn birds that differ by small parts only: a fine-grained dataset that needs no download.
 
 A label is a combination of wing pattern, breast pattern, crown and tail. Colours, size, place, pose and background are
-drawn without regard to the label, so neither colour nor any one part tells the label. What is the bird and what is not
+drawn without regard to the label, so neither colour nor any one part gives the label away. What is the bird and what is not
 is known, pixel by pixel. Labels can be left out of the training images: their parts are known from other labels, their
 combination is not.
 """
@@ -36,7 +36,7 @@ BIRD_SHARE = (0.21, 0.26)
 UNSEEN_FILE = "unseen.txt"
 """Beside split.csv: the labels that have no training image."""
 LIGHT = (0.7, 1.0)
-"""Range that the light of a picture is drawn from, for red, green and blue alike: how much ink, shade and white a bird has is not told by
+"""Range that the light of an image is drawn from, for red, green and blue alike: how much ink, shade and white a bird has is not found by
 counting colours."""
 SHIFT, TILT = 0.05, 5.0
 """Furthest that a bird stands from the middle of the picture, as a share of its side, and leans, in degrees."""
@@ -216,7 +216,7 @@ class _Pose:
         mirror = -1.0 if random.random() < 0.5 else 1.0
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         self.matrix = self.pixels * turn @ np.diag([mirror, 1.0])
-        # The middle of all parts that a bird may have, whether or not this one has them: its place tells no label.
+        # The middle of all parts that a bird may have, whether or not this one has them: its place does not depend on the label.
         middle = (_REACH @ self.matrix.T).mean(axis=0)
         self.offset = side * (0.5 + random.uniform(-SHIFT, SHIFT, size=2)) - middle
 

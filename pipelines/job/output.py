@@ -85,8 +85,8 @@ def check_same_options(config: Any, free: Collection[str], *, defaults: Any = No
     now, then = flat_values(config_values(config)), flat_values(_with_defaults(config, written, defaults or default_config(config)))
     changed = [key for key in now if not {key, key.partition(".")[0]} & set(free) and now[key] != then.get(key)]
     if changed:
-        told = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
-        raise InputError(f"{config.out} was begun with other options ({told}): resume with the same, or choose another --out")
+        differences = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
+        raise InputError(f"{config.out} was begun with other options ({differences}): resume with the same, or choose another --out")
 
 
 def _with_defaults(config: Any, written: dict[str, Any], defaults: Any) -> dict[str, Any]:

@@ -53,8 +53,8 @@ def test_it_goes_from_drawn_pictures_to_a_table_and_a_page(ray_session, small, t
     assert html.index("<img") < html.index("the first hit has the label of its query") < html.index("<table"), "images, words, numbers"
     assert html.count("<table") == 2 and "keep_ratios.0" in html
     assert len(set(read_hits(str(out / "hits.parquet"))["query_id"].to_pylist())) == 12
-    told = capsys.readouterr().out
-    assert "mAP" in told and str(result.report) in told and "covers" in told
+    printed = capsys.readouterr().out
+    assert "mAP" in printed and str(result.report) in printed and "covers" in printed
     assert not (tmp_path / "mlflow.db").exists() and (out / "mlflow.db").is_file()
 
     with pytest.raises(ValueError, match="holds a finished quickstart"):
@@ -75,16 +75,16 @@ def test_the_result_in_words():
     assert quickstart.in_words(measures, 0.0596, 64, {}) == (
         "With 64 bits an image, the first hit has the label of its query for 93 of 100 queries; by chance it would for 6 of 100."
     )
-    told = quickstart.in_words({**measures, "unseen": {"P@1": 0.7}}, 0.0596, 64, {"image": 0.25, "last_stage": 0.6})
-    assert "for 93 of 100 queries, and for 70 of 100 queries of labels that were never trained; by chance" in told
-    assert "covers 25% of an image and 60% of the patches" in told and "2.4 times its share" in told
+    printed = quickstart.in_words({**measures, "unseen": {"P@1": 0.7}}, 0.0596, 64, {"image": 0.25, "last_stage": 0.6})
+    assert "for 93 of 100 queries, and for 70 of 100 queries of labels that were never trained; by chance" in printed
+    assert "covers 25% of an image and 60% of the patches" in printed and "2.4 times its share" in printed
 
 
 def test_a_dry_run_starts_nothing(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quickstart, "connected", None)
     result = quickstart.run(config_of(tmp_path / "quickstart", dry_run=True))
-    told = capsys.readouterr().out
-    assert "nothing was started" in told and "3 labels" in told
+    printed = capsys.readouterr().out
+    assert "nothing was started" in printed and "3 labels" in printed
     assert not result.report.exists() and not (tmp_path / "quickstart" / "model").exists()
 
 

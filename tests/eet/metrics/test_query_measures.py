@@ -59,7 +59,7 @@ def test_expected_values_equal_the_means_of_20_000_random_orders(
 
 @pytest.mark.parametrize("ties", ["expected", "stable"])
 def test_without_ties_the_values_are_those_of_the_definitions_and_of_torchmetrics(ties: Any) -> None:
-    import torchmetrics.functional.retrieval as theirs
+    import torchmetrics.functional.retrieval as reference
 
     random = np.random.default_rng(0)
     distances, relevant = random.permutation(500) / 7, random.random(500) < 0.3
@@ -67,13 +67,13 @@ def test_without_ties_the_values_are_those_of_the_definitions_and_of_torchmetric
     assert found == pytest.approx(measures_by_loop(relevant[np.argsort(distances)], k=9), abs=1e-12)
     # Items without a positive score count as no match there.
     given = torch.from_numpy(100 - distances), torch.from_numpy(relevant)
-    assert found["mAP"] == pytest.approx(float(theirs.retrieval_average_precision(*given)), abs=1e-6)
-    assert found["P@9"] == pytest.approx(float(theirs.retrieval_precision(*given, top_k=9)), abs=1e-6)
-    assert found["recall@9"] == float(theirs.retrieval_hit_rate(*given, top_k=9))
-    assert found["R-precision"] == pytest.approx(float(theirs.retrieval_r_precision(*given)), abs=1e-6)
+    assert found["mAP"] == pytest.approx(float(reference.retrieval_average_precision(*given)), abs=1e-6)
+    assert found["P@9"] == pytest.approx(float(reference.retrieval_precision(*given, top_k=9)), abs=1e-6)
+    assert found["recall@9"] == float(reference.retrieval_hit_rate(*given, top_k=9))
+    assert found["R-precision"] == pytest.approx(float(reference.retrieval_r_precision(*given)), abs=1e-6)
     r = int(relevant.sum())
     # Their average precision of the first R divides by the matches that are there.
-    cut = float(theirs.retrieval_average_precision(*given, top_k=r)) * relevant[np.argsort(distances)][:r].sum() / r
+    cut = float(reference.retrieval_average_precision(*given, top_k=r)) * relevant[np.argsort(distances)][:r].sum() / r
     assert found["MAP@R"] == pytest.approx(cut, abs=1e-6)
 
 

@@ -99,7 +99,7 @@ def _places(hits):
 
 
 def test_hits_that_kept_their_place_are_in_no_tie_with_reranked_ones(galleries):
-    """One query of label 0 whose second hit, a match, kept its place, with the score of the first, which was scored anew."""
+    """One query of label 0 whose second hit, a match, kept its place, with the score of the first, which was scored again."""
     labels = [0, 1, 0]
     table = {
         "query_id": ["q"] * 3, "rank": [1, 2, 3], "item_id": ["a", "b", "c"], "distance": [1, 1, 1], "score": [0.5, 0.5, 0.5],

@@ -5,11 +5,11 @@ def test_rankings_stand_side_by_side_with_half_of_their_intervals_in_100_columns
     measures = {"mAP": 0.5, "mAP_low": 0.45, "mAP_high": 0.57, "recall@1": 0.25, "queries": 12}
     names = [f"{half}, {order}" for half in ("judged", "held out") for order in ("before", "reranked")]
     print_measures({**dict.fromkeys(names, measures), "held out, reranked": {"mAP": 0.75}}, title="test split")
-    told = capsys.readouterr().out
-    assert max(map(len, told.splitlines())) <= 100 and "test split" in told and "95 % confidence interval" in told
-    rows = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]] for line in told.splitlines() if "│" in line}
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100 and "test split" in printed and "95 % confidence interval" in printed
+    rows = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]] for line in printed.splitlines() if "│" in line}
     assert rows == {"mAP": [*["0.5000 ±0.0600"] * 3, "0.7500"], "recall@1": [*["0.2500"] * 3, ""], "queries": [*["12"] * 3, ""]}
-    assert all(name in told for name in names)
+    assert all(name in printed for name in names)
 
 
 def test_without_intervals_the_table_does_not_speak_of_them(capsys):

@@ -12,7 +12,7 @@ from pipelines.job.output import check_same_options
 
 
 @pytest.fixture
-def begun(tmp_path, monkeypatch):
+def started_job(tmp_path, monkeypatch):
     """A config with relative locations, and its folder, where an earlier version wrote config.yaml with the locations as given."""
     monkeypatch.chdir(tmp_path)
     config = DistillConfig(out="run", teacher="models/teacher", weights="timm", data=DataOptions(name="table", table="lists/birds.csv"))
@@ -27,16 +27,16 @@ def _plain(value):
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def test_a_job_of_an_earlier_version_is_resumed_from_the_same_working_directory(begun):
-    config, folder = begun
+def test_a_job_of_an_earlier_version_is_resumed_from_the_same_working_directory(started_job):
+    config, folder = started_job
     assert yaml.safe_load((folder / "run" / "config.yaml").read_text())["data"]["table"] == "lists/birds.csv"
     check_same_options(config, ())
     absolute = dataclasses.replace(config, out=str(folder / "run"), teacher=str(folder / "models" / "teacher"))
     check_same_options(absolute, ())
 
 
-def test_relative_locations_from_another_working_directory_are_other_options(begun, monkeypatch):
-    config, folder = begun
+def test_relative_locations_from_another_working_directory_are_other_options(started_job, monkeypatch):
+    config, folder = started_job
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
     given = dataclasses.replace(config, out=str(folder / "run"), teacher=str(folder / "models" / "teacher"))

@@ -99,12 +99,12 @@ def test_a_job_that_was_begun_before_there_was_a_flag_had_it_at_its_default(tmp_
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     free, defaults = ("train.recipe",), defaults_at_start(config)
     check_same_options(config, free, defaults=defaults)
-    for changes, told in (
+    for changes, message in (
         ({"student": dataclasses.replace(config.student, tokens_multiple=8)}, "student.tokens_multiple: 1 then, 8 now"),
         ({"loss": LossOptions(beta=0.7)}, "loss.beta: 0.1 then, 0.7 now"),
         ({"student": dataclasses.replace(config.student, backbone_options={})}, "student.backbone_options: None then, {} now"),
     ):
-        with pytest.raises(ValueError, match=re.escape(told)):
+        with pytest.raises(ValueError, match=re.escape(message)):
             check_same_options(dataclasses.replace(config, **changes), free, defaults=defaults)
     check_same_options(dataclasses.replace(config, loss=LossOptions(beta=0.7)), (*free, "loss"), defaults=defaults)
 
@@ -164,9 +164,9 @@ def test_two_workers_give_the_parameters_of_one(reference, runs, tiny_birds):
         one = safetensors.numpy.load_file(runs / "reference" / bundle / "model.safetensors")
         for name, value in safetensors.numpy.load_file(runs / "two" / bundle / "model.safetensors").items():
             np.testing.assert_allclose(value, one[name], atol=1e-5, err_msg=f"{bundle} {name}")
-    for ours, theirs in zip(result.history, reference.history, strict=True):
-        for name in set(ours) - {"images_per_s"}:
-            assert ours[name] == pytest.approx(theirs[name], abs=1e-4), name
+    for found, expected in zip(result.history, reference.history, strict=True):
+        for name in set(found) - {"images_per_s"}:
+            assert found[name] == pytest.approx(expected[name], abs=1e-4), name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -204,7 +204,7 @@ def kill_at(gates: dict[int, Gate], snapshot: Path) -> list[int]:
     return killed
 
 
-def epochs_told(output: str) -> list[int]:
+def printed_epochs(output: str) -> list[int]:
     return [int(line.split("/")[0].removeprefix("epoch ")) for line in output.splitlines() if line.startswith("epoch ")]
 
 
@@ -222,9 +222,9 @@ def test_a_killed_worker_is_replaced_and_a_cut_run_resumed_to_the_last_bit(refer
         assert len(killing.result()) == 2
     monkeypatch.undo()
     assert not (out / "model.json").exists()
-    told = epochs_told(capsys.readouterr().out)
-    assert told.count(1) == 1, f"the replaced worker began anew: {told}"
-    assert told and max(told) < EPOCHS
+    message = printed_epochs(capsys.readouterr().out)
+    assert message.count(1) == 1, f"the replaced worker started again: {message}"
+    assert message and max(message) < EPOCHS
 
     with pytest.raises(ValueError, match="--resume"):
         distill.run(config)
@@ -233,7 +233,7 @@ def test_a_killed_worker_is_replaced_and_a_cut_run_resumed_to_the_last_bit(refer
         distill.run(other)
 
     resumed = distill.run(dataclasses.replace(config, resume=True))
-    assert epochs_told(capsys.readouterr().out)[0] > 1
+    assert printed_epochs(capsys.readouterr().out)[0] > 1
     for bundle in (".", "teacher"):
         assert weights_of(out / bundle) == weights_of(runs / "reference" / bundle)
     same = [{name: value for name, value in record.items() if name != "images_per_s"} for record in resumed.history]
@@ -254,7 +254,7 @@ def test_a_run_cut_between_its_last_epoch_and_its_bundle_is_finished_by_resume(r
         (out / name).unlink()
     shutil.rmtree(out / "teacher")
     resumed = distill.run(config_of(out, tiny_birds, resume=True))
-    assert epochs_told(capsys.readouterr().out) == []  # nothing is trained again
+    assert printed_epochs(capsys.readouterr().out) == []  # nothing is trained again
     for bundle in (".", "teacher"):
         assert weights_of(out / bundle) == weights_of(runs / "reference" / bundle)
     assert (resumed.history, resumed.test) == (reference.history, reference.test)
@@ -347,41 +347,41 @@ def test_skipped_images_are_counted_and_listed(tiny_birds, tmp_path, capsys):
     Path(bad).write_bytes(b"")
     data = DataOptions(name="synthetic", root=str(birds), on_error="skip")
     distill.run(config_of(tmp_path / "out", birds, data=data, dry_run=True))
-    told = capsys.readouterr().out
-    assert "31 training" in told and "skipped 1 unreadable images" in told and bad in told
+    message = capsys.readouterr().out
+    assert "31 training" in message and "skipped 1 unreadable images" in message and bad in message
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pipelines.training.run.connected", None)
     distill.run(config_of(tmp_path / "deep" / "out", tiny_birds, dry_run=True))
-    told = capsys.readouterr().out
-    assert "4 labels, 32 training" in told and f"{EPOCHS} epochs of 2 steps of 16" in told and "nothing was started" in told
+    message = capsys.readouterr().out
+    assert "4 labels, 32 training" in message and f"{EPOCHS} epochs of 2 steps of 16" in message and "nothing was started" in message
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("train", "told"),
+    ("train", "message"),
     [
         ({"warmup_steps": 2 * EPOCHS + 1}, f"warmup_steps {2 * EPOCHS + 1} is more than the {2 * EPOCHS} steps"),
         ({"batch_size": 64, "warmup_steps": 0}, "more than the 32 training images"),
     ],
 )
-def test_training_that_cannot_be_is_refused_before_anything_is_written(tiny_birds, tmp_path, train, told):
-    with pytest.raises(ValueError, match=told):
+def test_training_that_cannot_be_is_refused_before_anything_is_written(tiny_birds, tmp_path, train, message):
+    with pytest.raises(ValueError, match=message):
         distill.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, **train)))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.timeout(60)  # Ray itself would wait for ever
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"workers": 8}, "8 workers do not fit the cluster"),
         ({"workers": 2, "cpus_per_worker": 3}, "--train.cpus_per_worker 3: 2 workers can have 2 each"),
     ],
 )
-def test_workers_that_the_cluster_cannot_hold_are_refused(ray_session, tiny_birds, tmp_path, changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_workers_that_the_cluster_cannot_hold_are_refused(ray_session, tiny_birds, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
         distill.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, **changes)))
 
 
@@ -401,15 +401,15 @@ def test_a_teacher_of_other_labels_is_refused(teacher, tmp_path, runs):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"bits": 24}, "the student has 24 bits, the teacher 16"),
         ({"backbone_options": {**NETWORK["backbone_options"], "patch_size": 16}}, "same patch and image size"),
     ],
 )
-def test_a_teacher_that_does_not_fit_the_student_is_refused_before_anything_starts(teacher, tiny_birds, tmp_path, runs, changes, told):
+def test_a_teacher_that_does_not_fit_the_student_is_refused_before_anything_starts(teacher, tiny_birds, tmp_path, runs, changes, message):
     student = StudentOptions(**{**NETWORK, "image_size": 48, "bits": 16, **changes})
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         distill.run(config_of(tmp_path / "out", tiny_birds, student=student, teacher=str(runs / "teacher")))
     assert not (tmp_path / "out").exists()
 
