@@ -124,7 +124,7 @@ def step(tiny_birds, runs):
     def make(**changes):
         config = config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, **changes))
         task = task_of(config)
-        objective = task.objective(config.train.settings(config.seed))
+        objective = task.objective(config.train.settings(config.seed, num_images=len(task.train)))
         images = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(1))
         return objective, images, torch.arange(8) % task.train.num_labels
 
@@ -158,7 +158,8 @@ def test_the_objective_is_the_margin_loss_of_unit_embeddings(step):
 def test_boundaries_have_a_learning_rate_of_their_own_and_all_else_the_same(tiny_birds, runs):
     loss = MarginOptions(beta=0.9, beta_learning_rate=0.25, margin=0.1)
     config = config_of(runs / "x", tiny_birds, loss=loss, train=BaseTrainOptions(batch_size=8))
-    task, settings = task_of(config), config.train.settings(config.seed)
+    task = task_of(config)
+    settings = config.train.settings(config.seed, num_images=len(task.train))
     objective = task.objective(settings)
     optimizer = optimizer_of(objective, settings, task.learning_rates)
     assert type(optimizer) is torch.optim.Adam
