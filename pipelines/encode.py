@@ -14,7 +14,7 @@ from eet.datasets import ImageTable, load_dataset
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.device import Device, Precision
 from eet.errors import InputError
-from eet.gallery import GalleryModel, Manifest, PlannedPart, items_table, load_model, model_schema, read_model_record
+from eet.gallery import GalleryModel, Manifest, PlannedPart, items_table, load_model, read_model_record
 from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import (
     EncodeResult,
@@ -26,6 +26,7 @@ from eet.gallery.encoding import (
     parts_here,
 )
 from eet.gallery.job import Mode
+from eet.hashing.quantisation import VectorForm
 from eet.images import DeviceJpegDecoder
 from eet.storage import split_options, without_secrets
 from pipelines.actors.encoding import encode_on_ray
@@ -54,7 +55,9 @@ class EncodeConfig(JobOptions):
         split: With --data.*: train, val, test or all.
         tokens: Store the kept patch tokens, their positions and mass (for re-ranking).
         mass: Source of the tokens' mass: importance (from pruning) or rollout (of attention; slower; not for a base model).
-        embedding: Store the final CLS vector.
+        tokens_as: How tokens are stored: float16, or their directions in int8, int4, int2 or bits (1) a dimension.
+        embedding: Store the final CLS vector, by which `eet search --rescore` and `eet rerank` order hits more finely.
+        embedding_as: How the CLS vector is stored, as --tokens-as: 2 bytes a dimension, or 1, 1/2, 1/4 or 1/8.
         hash: Store the real-valued hash, whose signs are the code: queries with it order hits more finely (two bytes per bit).
         mode: resume continues an interrupted job; append adds images that the gallery lacks, by item_id; overwrite starts again.
         engine: ray runs on the cluster; local runs in this process, faster for a few thousand images.
@@ -82,7 +85,9 @@ class EncodeConfig(JobOptions):
     split: Literal["train", "val", "test", "all"] = "all"
     tokens: bool = False
     mass: TokenMass = "importance"
+    tokens_as: VectorForm = "float16"
     embedding: bool = False
+    embedding_as: VectorForm = "float16"
     hash: bool = False
     mode: Mode = "resume"
     engine: Literal["ray", "local"] = "ray"
@@ -108,6 +113,9 @@ class EncodeConfig(JobOptions):
                 found.append(f"--{name} {value}: use 1 or more")
         if self.mass == "rollout" and not self.tokens:
             found.append("--mass rollout needs tokens: give --tokens too")
+        for form, column in (("tokens_as", "tokens"), ("embedding_as", "embedding")):
+            if getattr(self, form) != "float16" and not getattr(self, column):
+                found.append(f"--{form} {getattr(self, form)} stores none: give --{column} too")
         if not 0 <= self.max_error_ratio <= 1:
             found.append(f"--max_error_ratio {self.max_error_ratio}: use 0 to 1")
         return found + self.worker_need.problems()
@@ -226,6 +234,8 @@ def encoder_options(config: EncodeConfig) -> EncoderOptions:
         tokens=config.tokens,
         mass=config.mass,
         embedding=config.embedding,
+        tokens_as=config.tokens_as,
+        embedding_as=config.embedding_as,
         hash=config.hash,
         precision=config.precision,
         jpegs_on=config.jpegs_on,
@@ -264,7 +274,7 @@ def _print_estimate(config: EncodeConfig, model: GalleryModel, images: ImageList
     rate = len(sample) / (time.monotonic() - started)
     per_row = encoded.nbytes / len(sample)
     workers = config.workers or 1
-    columns = ", ".join(model_schema(model, tokens=config.tokens, embedding=config.embedding, has_hash=config.hash).names)
+    columns = ", ".join(encoded.schema.names)
     print(
         f"dry run: {num_images} images ({images.description})"
         + (f", {images.ignored} other files ignored" if images.ignored else "")

@@ -21,13 +21,13 @@ from pipelines.job.output import is_table, write_config
 
 @dataclass(kw_only=True)
 class RerankConfig(JobOptions):
-    """Re-orders hits by global similarity + weight * structural similarity.
+    """Re-orders hits by global similarity + embedding_weight * cosine of the embeddings + weight * structural similarity.
 
     The structural similarity is the value of the optimal transport of the query's tokens to the item's tokens.
 
     Attributes:
         hits: Parquet file that `eet search` wrote.
-        gallery: The gallery that was searched, encoded with --tokens.
+        gallery: The gallery that was searched, encoded with --tokens, or with --embedding if no tokens are matched (--weight 0).
         queries: Gallery of the queries, with tokens; default the one that `eet search` wrote with the hits.
         out: Parquet file of the re-ranked hits.
         top: Hits of a query that are re-ranked; later ones keep their order.
@@ -36,7 +36,8 @@ class RerankConfig(JobOptions):
             has no embeddings).
         transported: Share of the mass to move, above 0 to 1.
         epsilon: Strength of the entropy, in units of 1 - cosine.
-        weight: Weight of the structural similarity; the global one has weight 1.
+        weight: Weight of the structural similarity; the global one has weight 1. 0: match no tokens.
+        embedding_weight: Weight of the cosine of the stored final CLS vectors, beside the similarity of codes; 0: not read.
         solver: sinkhorn (entropic, EET's own), pot (entropic, POT's batch) or exact (POT's linear program).
         global_similarity: hamming (of the codes), asymmetric (of the query's real-valued hash with the item's bits) or embedding (cosine of
             the stored final CLS vectors of both galleries). Default asymmetric if the queries have hashes (queries encoded by
@@ -57,6 +58,7 @@ class RerankConfig(JobOptions):
     transported: float = 1.0
     epsilon: float = 0.05
     weight: float = 1.0
+    embedding_weight: float = 0.0
     solver: str = "sinkhorn"
     global_similarity: GlobalSimilarity | None = None
     engine: Literal["ray", "local"] = "ray"
@@ -78,8 +80,11 @@ class RerankConfig(JobOptions):
             found.append(f"--transported {self.transported}: use above 0 to 1")
         if not 1e-4 <= self.epsilon < float("inf"):
             found.append(f"--epsilon {self.epsilon}: use 0.0001 or more")
-        if not 0 <= self.weight < float("inf"):
-            found.append(f"--weight {self.weight}: use 0 or more")
+        for name in ("weight", "embedding_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                found.append(f"--{name} {getattr(self, name)}: use 0 or more")
+        if self.global_similarity == "embedding" and self.embedding_weight:
+            found.append("--embedding_weight adds to a similarity of codes, and --global_similarity embedding has none: choose one")
         if not is_table(self.out):
             found.append(f"--out {self.out}: hits are one Parquet file, so its name ends in .parquet")
         return found + self.worker_need.problems()
@@ -106,8 +111,9 @@ def run(config: RerankConfig) -> pa.Table:
     reranked = reranked_hits(hits, gallery, queries, options, top=config.top, weight=config.weight, opened=opened)
     write_config(config.out, config)
     write_hits(config.out, reranked, recall=read_recall(config.hits))
-    without = pairs - (len(reranked) - reranked["score_struct"].null_count)
-    note = f"; {without} hits without tokens kept their rank" if without else ""
+    without = pairs - (len(reranked) - reranked["score_global"].null_count)
+    what = "tokens" if config.weight else "embedding"
+    note = f"; {without} hits without {what} kept their rank" if without else ""
     print(f"{config.out}: {pairs} of {len(hits)} hits re-ranked{note}")
     return reranked
 
@@ -122,6 +128,8 @@ def options_of(config: RerankConfig, gallery: Gallery, queries: Gallery, *, thre
         transported=config.transported,
         solver=config.solver,
         global_similarity=config.global_similarity,
+        embedding_weight=config.embedding_weight,
+        tokens=config.weight > 0,
         threads=threads,
     )
 

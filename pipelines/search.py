@@ -23,6 +23,7 @@ from eet.gallery import (
 )
 from eet.retrieval.gallery_index import GalleryIndex, missing_parts
 from eet.retrieval.recall import Search, measured_recall
+from eet.retrieval.rerank import RESCORE_WEIGHT, match_options, rescored_hits
 from eet.retrieval.search import search_gallery
 from eet.storage import replace_folder, same_location
 from pipelines.actors.shards import sharded_search
@@ -48,6 +49,9 @@ class SearchConfig(JobOptions):
         probes: Lists of an ivf index that a query searches; default 16. More lists find more hits and take longer; with all of them the
             search is exact.
         recall_queries: Number of queries that are also searched exactly, to measure the recall of an approximate search.
+        rescore: Re-order this many hits of each query by codes and the stored final CLS vectors; the gallery must have been encoded with
+            --embedding, in any form (--embedding-as int4 takes half a byte a dimension).
+        rescore_weight: Weight of the cosine of the CLS vectors; codes have weight 1.
         shards: Ray actors among which the parts of the gallery are divided, if it is too large for one machine; 1 searches in this
             process.
         out: Parquet file of hits. Query images are encoded into a small gallery next to it, NAME.queries.
@@ -61,6 +65,8 @@ class SearchConfig(JobOptions):
     index: str | None = field(default=None, metadata=LOCATION)
     probes: int | None = None
     recall_queries: int = 64
+    rescore: int = 0
+    rescore_weight: float = RESCORE_WEIGHT
     shards: int = 1
 
     def problems(self) -> list[str]:
@@ -73,6 +79,10 @@ class SearchConfig(JobOptions):
             found.append("--probes needs an --index of kind ivf")
         if self.recall_queries < 1:
             found.append(f"--recall_queries {self.recall_queries}: use 1 or more")
+        if not 0 <= self.rescore <= self.k:
+            found.append(f"--rescore {self.rescore}: use 0 (none) to --k {self.k}")
+        if not 0 < self.rescore_weight < float("inf"):
+            found.append(f"--rescore_weight {self.rescore_weight}: use above 0")
         if self.shards < 1:
             found.append(f"--shards {self.shards}: use 1 or more")
         if self.index is not None and self.shards > 1:
@@ -95,6 +105,8 @@ def run(config: SearchConfig) -> pa.Table:
             return pa.table({})
         queries = _encode_queries(config, gallery)
     check_same_model(gallery, queries)
+    if config.rescore:  # before the search starts
+        match_options(gallery, queries, embedding_weight=config.rescore_weight, tokens=False)
     if config.dry_run:
         _print_plan(gallery, config)
         return pa.table({})
@@ -105,6 +117,8 @@ def run(config: SearchConfig) -> pa.Table:
             k = config.k + same_location(gallery.path, queries.path)
             found = measured_recall(search, exact, queries.codes()[0], k, query_hash=queries.hashes(), sample=config.recall_queries)
             recall = {**found, "k": config.k}
+    if config.rescore:
+        hits = rescored_hits(hits, gallery, queries, top=config.rescore, weight=config.rescore_weight)
     write_config(config.out, config)
     write_hits(config.out, hits, recall=recall)
     print(f"{config.out}: {len(hits)} hits for {queries.manifest.num_ok} queries")
@@ -125,7 +139,9 @@ def _print_recall(recall: dict[str, float], hits: pa.Table, gallery: Gallery, qu
 def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
     print(
         f"dry run: {config.queries} against {gallery.manifest.num_ok} codes of "
-        f"{gallery.manifest.num_bits} bits, {config.k} hits each; nothing was started"
+        f"{gallery.manifest.num_bits} bits, {config.k} hits each"
+        + (f", {config.rescore} of them re-ordered by embeddings" if config.rescore else "")
+        + "; nothing was started"
     )
 
 

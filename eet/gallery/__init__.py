@@ -19,6 +19,7 @@ from eet.gallery.plan import (
 )
 from eet.gallery.reader import CodedRows, Gallery, open_gallery
 from eet.gallery.schema import OK, fixed_binary_to_numpy, gallery_schema, part_table
+from eet.gallery.vectors import is_rotated, vectors_of
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -44,6 +45,7 @@ __all__ = [
     "fixed_binary_to_numpy",
     "gallery_schema",
     "is_gallery",
+    "is_rotated",
     "labels_in",
     "load_model",
     "model_schema",
@@ -61,6 +63,7 @@ __all__ = [
     "read_recall",
     "record_of",
     "spread_queries",
+    "vectors_of",
     "write_hits",
     "write_manifest",
     "write_part",

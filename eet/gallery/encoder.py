@@ -17,6 +17,7 @@ from eet.device import Device
 from eet.errors import InputError
 from eet.gallery.models import GalleryModel, model_schema
 from eet.gallery.schema import OK, part_table
+from eet.hashing.quantisation import VectorForm
 from eet.images import DecodeFailure, DeviceJpegDecoder, OrdinaryJpeg, ordinary_jpeg, read_file
 from eet.matching import forward_with_rollout
 from eet.vit import Student
@@ -77,6 +78,7 @@ class PartEncoder:
         threads: threads that read and decode, at least 1. On a CPU, for a part of many batches, each also runs the network on its own.
         tokens: store the kept patch tokens with positions and mass.
         embedding: store the final CLS vector.
+        token_form, embedding_form: how tokens and embedding are stored.
         has_hash: store the real-valued hash.
         precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
         mass: source of the kept tokens' mass: "importance", or "rollout" (attention rollout; only for a student or teacher).
@@ -98,6 +100,8 @@ class PartEncoder:
         threads: int = 2,
         tokens: bool = False,
         embedding: bool = False,
+        token_form: VectorForm = "float16",
+        embedding_form: VectorForm = "float16",
         has_hash: bool = False,
         precision: str = "auto",
         mass: TokenMass = "importance",
@@ -112,7 +116,10 @@ class PartEncoder:
         self.model = model.eval().to(self.device.torch_device)
         self.batch_size, self.threads = batch_size, threads
         self.tokens, self.embedding, self.max_pixels = tokens, embedding, max_pixels
-        self.schema = model_schema(model, tokens=tokens, embedding=embedding, has_hash=has_hash)
+        self.token_form, self.embedding_form = token_form, embedding_form
+        self.schema = model_schema(
+            model, tokens=tokens, embedding=embedding, has_hash=has_hash, token_form=token_form, embedding_form=embedding_form
+        )
         self._jpegs = DeviceJpegDecoder(self.device.torch_device) if jpegs_on_device else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
@@ -156,6 +163,8 @@ class PartEncoder:
             statuses,
             errors,
             schema=self.schema,
+            token_form=self.token_form,
+            embedding_form=self.embedding_form,
             **optional,
         )
         return EncodedPart(table, hashes)

@@ -20,6 +20,7 @@ from eet.gallery.manifest import Manifest, is_gallery, read_manifest, write_mani
 from eet.gallery.models import GalleryModel, ModelRecord
 from eet.gallery.parts import SCHEMA_VERSION, finished_parts, part_location, write_part
 from eet.gallery.plan import PlannedPart, planned_parts, read_planned_part
+from eet.hashing.quantisation import VectorForm
 from eet.storage import join_location, remove, resolve, without_secrets
 
 READS_AHEAD = 16
@@ -58,6 +59,7 @@ class EncoderOptions:
     Attributes:
         tokens: store the kept patch tokens, their positions and mass.
         embedding: store the final CLS vector.
+        tokens_as, embedding_as: how tokens and embedding are stored.
         hash: store the real-valued hash.
         mass: source of the tokens' mass, "importance" or "rollout" (attention rollout; not for a base model).
         precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
@@ -69,6 +71,8 @@ class EncoderOptions:
 
     tokens: bool = False
     embedding: bool = False
+    tokens_as: VectorForm = "float16"
+    embedding_as: VectorForm = "float16"
     hash: bool = False
     mass: TokenMass = "importance"
     precision: str = "auto"
@@ -99,6 +103,8 @@ class EncoderOptions:
             threads=threads,
             tokens=self.tokens,
             embedding=self.embedding,
+            token_form=self.tokens_as,
+            embedding_form=self.embedding_as,
             has_hash=self.hash,
             precision=self.precision,
             mass=self.mass,
@@ -114,8 +120,9 @@ class EncoderOptions:
             "preprocessing_digest": record.preprocessing_digest,
             "num_bits": model.num_bits,
             "token_shape": model.token_shape if self.tokens else None,
-            "token_dtype": "float16" if self.tokens else None,
+            "token_dtype": self.tokens_as if self.tokens else None,
             "embedding_dim": model.embedding_width if self.embedding else None,
+            "embedding_dtype": self.embedding_as if self.embedding else "float16",
             "has_hash": self.hash,
             "precision": self.precision,
             "jpegs_on": self.jpegs_on,

@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 
 from eet.datasets.listing import ImageList
 from eet.errors import InputError
-from eet.gallery.manifest import MANIFEST_NAME, Manifest
+from eet.gallery.manifest import LATER_FIELDS, MANIFEST_NAME, Manifest
 from eet.gallery.parts import PARTS_FOLDER, finished_parts
 from eet.gallery.plan import items_table, plan_name, planned_ids, write_plan
 from eet.gallery.reader import open_gallery
@@ -105,7 +105,7 @@ def read_job(out: str) -> GalleryJob | None:
         return None
     values = json.loads(read_text(location))
     made_with, base, label_names = values["made_with"], values["base"], values["label_names"]
-    for name in ("jpegs_on", "mass", "has_hash"):  # absent in jobs of older versions
+    for name in LATER_FIELDS:
         made_with.setdefault(name, getattr(Manifest, name))
     made_with.setdefault("schema_version", 1)
     if made_with["token_shape"] is not None:

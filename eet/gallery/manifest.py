@@ -10,9 +10,12 @@ import pyarrow as pa
 from eet.errors import InputError
 from eet.gallery.parts import SCHEMA_VERSION
 from eet.gallery.schema import gallery_schema
+from eet.hashing.quantisation import VectorForm
 from eet.storage import exists, join_location, resolve, whole_file
 
 MANIFEST_NAME = "manifest.json"
+LATER_FIELDS = ("jpegs_on", "mass", "has_hash", "embedding_dtype")
+"""Fields that came after the first release; a manifest or job without them has their defaults."""
 READ_VERSIONS = (1, SCHEMA_VERSION)
 
 
@@ -29,8 +32,9 @@ class Manifest:
         num_bits: length of a code.
         has_hash: whether rows have the real-valued hash.
         token_shape: (K, D) or None.
-        token_dtype: "float16" or None.
+        token_dtype: how tokens are stored, a name in `eet.hashing.quantisation.VectorForm`; None without tokens.
         embedding_dim: D or None.
+        embedding_dtype: how the embedding is stored.
         label_names: the name of label i at index i, or None.
         num_rows: all rows.
         num_ok: rows with a code.
@@ -48,7 +52,7 @@ class Manifest:
     num_parts: int
     rows_per_part: int
     token_shape: tuple[int, int] | None = None
-    token_dtype: str | None = None
+    token_dtype: VectorForm | None = None
     embedding_dim: int | None = None
     label_names: tuple[str, ...] | None = None
     errors: dict[str, int] = field(default_factory=dict)
@@ -57,19 +61,25 @@ class Manifest:
     jpegs_on: str = "cpu"
     mass: str = "importance"
     has_hash: bool = False
+    embedding_dtype: VectorForm = "float16"
     schema_version: int = SCHEMA_VERSION
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of every part."""
         return gallery_schema(
-            num_bits=self.num_bits, token_shape=self.token_shape, embedding_dim=self.embedding_dim, has_hash=self.has_hash
+            num_bits=self.num_bits,
+            token_shape=self.token_shape,
+            embedding_dim=self.embedding_dim,
+            has_hash=self.has_hash,
+            token_form=self.token_dtype or "float16",
+            embedding_form=self.embedding_dtype,
         )
 
     def to_json(self) -> str:
         """Indented JSON, the same text for equal manifests. Fields that came later are left out at their defaults."""
         values = dataclasses.asdict(self)
-        for name in ("jpegs_on", "mass", "has_hash"):
+        for name in LATER_FIELDS:
             if values[name] == getattr(Manifest, name):
                 del values[name]
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from eet.embedding import BaseModel, BaseRecord, base_digest, load_base, read_base_record
 from eet.gallery.schema import gallery_schema
+from eet.hashing.quantisation import VectorForm
 from eet.vit import BASE_MODEL, BundleRecord, Student, bundle_kind, load_bundle, read_bundle_record, weights_digest
 
 GalleryModel: TypeAlias = Student | BaseModel
@@ -42,13 +43,23 @@ def read_model_record(path: str | Path) -> ModelRecord:
     return read_base_record(path) if bundle_kind(path) == BASE_MODEL else read_bundle_record(path)
 
 
-def model_schema(model: GalleryModel, *, tokens: bool, embedding: bool, has_hash: bool = False) -> pa.Schema:
+def model_schema(
+    model: GalleryModel,
+    *,
+    tokens: bool,
+    embedding: bool,
+    has_hash: bool = False,
+    token_form: VectorForm = "float16",
+    embedding_form: VectorForm = "float16",
+) -> pa.Schema:
     """The schema of the parts that `model` encodes, with or without the optional columns."""
     return gallery_schema(
         num_bits=model.num_bits,
         token_shape=model.token_shape if tokens else None,
         embedding_dim=model.embedding_width if embedding else None,
         has_hash=has_hash,
+        token_form=token_form,
+        embedding_form=embedding_form,
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.errors import InputError
+from eet.hashing.quantisation import VectorForm, check_form, stored, stored_bytes
 
 OK = "ok"
 TOKEN_DTYPE = np.dtype("<f2")
@@ -19,7 +20,15 @@ TOKEN_INDEX_DTYPE = np.dtype("<u2")
 Labels: TypeAlias = Sequence[int | None] | np.ndarray | pa.Array | pa.ChunkedArray
 
 
-def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedding_dim: int | None, has_hash: bool = False) -> pa.Schema:
+def gallery_schema(
+    *,
+    num_bits: int,
+    token_shape: tuple[int, int] | None,
+    embedding_dim: int | None,
+    has_hash: bool = False,
+    token_form: VectorForm = "float16",
+    embedding_form: VectorForm = "float16",
+) -> pa.Schema:
     """The schema of the parts of a gallery.
 
     Arrays are stored as fixed-size binary, not as lists: pyarrow 25 cannot read back a list column with a null, and lists are several
@@ -30,12 +39,15 @@ def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedd
         token_shape: (K, D), or None for a gallery without the columns tokens, token_index and token_mass.
         embedding_dim: D of the embedding, or None for a gallery without embeddings.
         has_hash: with a column for the real-valued hash (num_bits,), float16.
+        token_form, embedding_form: how tokens and embedding are stored.
 
     Raises:
-        InputError: a size is below 1.
+        InputError: a size is below 1, or a form is unknown.
     """
     if num_bits < 1:
         raise InputError(f"num_bits is {num_bits}; a code has at least 1 bit.")
+    check_form(token_form, "token_form")
+    check_form(embedding_form, "embedding_form")
     fields = [
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("uri", pa.string()),
@@ -49,14 +61,14 @@ def gallery_schema(*, num_bits: int, token_shape: tuple[int, int] | None, embedd
         if num_tokens < 1 or dim < 1:
             raise InputError(f"token_shape is {token_shape}; give (tokens, dimension), both at least 1, or None for no tokens.")
         fields += [
-            pa.field("tokens", pa.binary(TOKEN_DTYPE.itemsize * num_tokens * dim)),
+            pa.field("tokens", pa.binary(num_tokens * stored_bytes(token_form, dim))),
             pa.field("token_index", pa.binary(TOKEN_INDEX_DTYPE.itemsize * num_tokens)),
             pa.field("token_mass", pa.binary(TOKEN_DTYPE.itemsize * num_tokens)),
         ]
     if embedding_dim is not None:
         if embedding_dim < 1:
             raise InputError(f"embedding_dim is {embedding_dim}; give at least 1, or None for no embedding.")
-        fields.append(pa.field("embedding", pa.binary(TOKEN_DTYPE.itemsize * embedding_dim)))
+        fields.append(pa.field("embedding", pa.binary(stored_bytes(embedding_form, embedding_dim))))
     fields += [pa.field("status", pa.string(), nullable=False), pa.field("error", pa.string())]
     return pa.schema(fields)
 
@@ -75,6 +87,8 @@ def part_table(
     token_index: np.ndarray | None = None,
     token_mass: np.ndarray | None = None,
     embedding: np.ndarray | None = None,
+    token_form: VectorForm = "float16",
+    embedding_form: VectorForm = "float16",
 ) -> pa.Table:
     """Makes the table of one part; every argument has one entry per row.
 
@@ -89,10 +103,11 @@ def part_table(
         errors: None or one line of text.
         schema: from `gallery_schema`; it decides which of the following must be given.
         hash: float (n, bits), stored as float16.
-        tokens: float (n, K, D), stored as float16.
+        tokens: float (n, K, D), stored as `token_form`.
         token_index: integers (n, K) in 0 .. 65535, stored as uint16.
         token_mass: float (n, K), stored as float16.
-        embedding: float (n, D), stored as float16.
+        embedding: float (n, D), stored as `embedding_form`.
+        token_form, embedding_form: those of the schema.
 
     Raises:
         InputError: an array is missing, not in the schema, or of another shape than in the schema.
@@ -111,10 +126,10 @@ def part_table(
     binary: dict[str, tuple[np.ndarray | None, np.dtype]] = {
         "code": (codes, np.dtype(np.uint8)),
         "hash": (hash, TOKEN_DTYPE),
-        "tokens": (tokens, TOKEN_DTYPE),
+        "tokens": _in_form(tokens, token_form),
         "token_index": (token_index, TOKEN_INDEX_DTYPE),
         "token_mass": (token_mass, TOKEN_DTYPE),
-        "embedding": (embedding, TOKEN_DTYPE),
+        "embedding": _in_form(embedding, embedding_form),
     }
     for name, (array, dtype) in binary.items():
         if name not in schema.names:
@@ -180,6 +195,13 @@ def _column(values: Sequence | np.ndarray | pa.Array | pa.ChunkedArray, kind: pa
 
 def _masked(column: pa.Array, keep_n: np.ndarray) -> pa.Array:
     return pc.if_else(pa.array(keep_n), column, pa.scalar(None, column.type))
+
+
+def _in_form(vectors: np.ndarray | None, form: VectorForm) -> tuple[np.ndarray | None, np.dtype]:
+    """Vectors as they are stored, and their dtype. float16 is cast later, without the rows that failed."""
+    if vectors is None or form == "float16":
+        return vectors, TOKEN_DTYPE
+    return stored(vectors, form), np.dtype(np.uint8)
 
 
 def _fixed_binary(name: str, array: np.ndarray, dtype: np.dtype, width: int, ok_n: np.ndarray) -> pa.Array:

@@ -70,7 +70,7 @@ class _Tokens:
     """One image as the network saw it, and its stored tokens."""
 
     def __init__(self, view: Any, gallery: Gallery, row: pa.Table) -> None:
-        tokens = token_set(row, gallery.manifest)
+        tokens = token_set(row, gallery.manifest)  # not rotated: the two sides may be stored in different forms
         assert tokens.mass_NK is not None
         self.view = view
         self.tokens_KD = torch.tensor(np.asarray(tokens.tokens_NKD[0], np.float32))

@@ -256,8 +256,8 @@ class _HitLists:
         self._match_H = query_labels == hits["item_label"].fill_null(-1).to_numpy()
         scores = hits["score"].to_numpy()
         opens_H = first_H | np.concatenate([[True], scores[1:] != scores[:-1]])
-        if "score_struct" in hits.column_names:
-            kept = hits["score_struct"].is_null().to_numpy()
+        if "score_global" in hits.column_names:
+            kept = hits["score_global"].is_null().to_numpy()
             opens_H |= np.concatenate([[True], kept[1:] != kept[:-1]])
         groups_H = np.cumsum(opens_H) - 1
         self._group_H = groups_H - np.repeat(groups_H[starts_Q], self.size_Q)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eet.gallery import Gallery, Manifest, fixed_binary_to_numpy
+from eet.gallery import Gallery, Manifest, fixed_binary_to_numpy, vectors_of
 from eet.matching import TokenSet, asymmetric_similarity, cosine_similarity, hamming_similarity, match_pairs
 
 GlobalSimilarity = Literal["hamming", "asymmetric", "embedding"]
@@ -31,7 +31,10 @@ class MatchOptions:
         transported: share of the mass to move, in (0, 1].
         solver: a name in `eet.matching.SOLVERS`.
         global_similarity: "hamming" or "asymmetric" (of codes), or "embedding" (of final CLS vectors).
+        embedding_weight: weight of the cosine of the final CLS vectors, which is added to the similarity of codes.
         embeddings: whether to read the stored final CLS vectors.
+        tokens: whether to match tokens; without them the structural similarity is NaN.
+        rotated: whether tokens and embeddings are compared in rotated coordinates (see `eet.gallery.vectors_of`).
         device: "cpu" or "cuda".
         threads: CPU threads; default all.
     """
@@ -42,6 +45,9 @@ class MatchOptions:
     solver: str
     global_similarity: GlobalSimilarity
     embeddings: bool
+    embedding_weight: float = 0.0
+    tokens: bool = True
+    rotated: bool = False
     device: str = "cpu"
     threads: int | None = None
 
@@ -50,13 +56,13 @@ class Queries(NamedTuple):
     """Some queries, with all data needed to score them.
 
     Attributes:
-        tokens: their tokens.
+        tokens: their tokens, or None where the options do not need them.
         codes_QB: packed codes.
         hash_Qb: real-valued hashes (Q, bits), or None where the options do not need them.
         embedding_QD: final CLS vectors, or None where the options do not need them.
     """
 
-    tokens: TokenSet
+    tokens: TokenSet | None
     codes_QB: np.ndarray
     hash_Qb: np.ndarray | None
     embedding_QD: np.ndarray | None
@@ -72,30 +78,26 @@ class PartPairs(NamedTuple):
 
 
 class ScoredPairs(NamedTuple):
-    """Pairs whose item the part holds. struct_P is NaN where the item has no tokens; then global_P is NaN too."""
+    """Pairs whose item the part holds. global_P is NaN where the item lacks what the options need, struct_P also where they match no
+    tokens.
+    """
 
     pair_P: np.ndarray
     global_P: np.ndarray
     struct_P: np.ndarray
 
 
-def needed_columns(*, embeddings: bool) -> list[str]:
+def needed_columns(*, embeddings: bool, tokens: bool = True) -> list[str]:
     """The columns of a gallery that scoring reads."""
-    return ["item_id", "code", "tokens", "token_mass", *(["embedding"] if embeddings else [])]
+    return ["item_id", "code", *(["tokens", "token_mass"] if tokens else []), *(["embedding"] if embeddings else [])]
 
 
-def token_set(rows: pa.Table, manifest: Manifest) -> TokenSet:
-    """The tokens of rows of a gallery; all rows must have tokens."""
+def token_set(rows: pa.Table, manifest: Manifest, *, rotated: bool = False) -> TokenSet:
+    """The tokens of rows of a gallery, and the embeddings if they were read; all rows must have tokens."""
     assert manifest.token_shape is not None
-    num_tokens, dim = manifest.token_shape
-    embedding = (
-        fixed_binary_to_numpy(rows["embedding"], "<f2", (manifest.embedding_dim or 0,)) if "embedding" in rows.column_names else None
-    )
-    return TokenSet(
-        fixed_binary_to_numpy(rows["tokens"], "<f2", (num_tokens, dim)),
-        fixed_binary_to_numpy(rows["token_mass"], "<f2", (num_tokens,)),
-        embedding,
-    )
+    embedding = vectors_of(rows, "embedding", manifest, rotated=rotated) if "embedding" in rows.column_names else None
+    mass = fixed_binary_to_numpy(rows["token_mass"], "<f2", manifest.token_shape[:1])
+    return TokenSet(vectors_of(rows, "tokens", manifest, rotated=rotated), mass, embedding)
 
 
 def score_part(gallery: Gallery, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
@@ -105,7 +107,7 @@ def score_part(gallery: Gallery, pairs: PartPairs, queries: Queries, options: Ma
 
 def rows_of(gallery: Gallery, pairs: PartPairs, options: MatchOptions) -> pa.Table:
     """The rows of the part for the pairs' items, each once, with the columns needed to score them."""
-    return gallery.part_rows(pairs.part, pairs.item_ids.unique(), needed_columns(embeddings=options.embeddings))
+    return gallery.part_rows(pairs.part, pairs.item_ids.unique(), needed_columns(embeddings=options.embeddings, tokens=options.tokens))
 
 
 def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
@@ -115,19 +117,19 @@ def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Qu
     row_P = row_P.drop_null().to_numpy().astype(np.int64)
     pair_P, query_P = pairs.pair_P[here], pairs.query_P[here]
     global_P, struct_P = (np.full(len(pair_P), np.nan, np.float32) for _ in range(2))
-    with_tokens = pc.and_(rows["tokens"].is_valid(), rows["code"].is_valid()).to_numpy()
-    scored_P = with_tokens[row_P]
+    whole = np.logical_and.reduce([rows[name].is_valid().to_numpy() for name in rows.column_names])
+    scored_P = whole[row_P]
     if scored_P.any():
-        place = np.cumsum(with_tokens) - 1
-        rows = rows.filter(pa.array(with_tokens))
+        place = np.cumsum(whole) - 1
+        rows = rows.filter(pa.array(whole))
         item_P, query_P = place[row_P[scored_P]], query_P[scored_P]
-        tokens = token_set(rows, manifest)
         global_P[scored_P] = _global(rows, item_P, query_P, queries, manifest, options)
-        struct_P[scored_P] = match_pairs(
-            queries.tokens, tokens, np.stack([query_P, item_P], axis=1),
-            marginal=options.marginal, epsilon=options.epsilon, transported=options.transported, solver=options.solver,
-            threads=options.threads, device=options.device,
-        ).numpy()  # fmt: skip
+        if queries.tokens is not None:
+            struct_P[scored_P] = match_pairs(
+                queries.tokens, token_set(rows, manifest, rotated=options.rotated), np.stack([query_P, item_P], axis=1),
+                marginal=options.marginal, epsilon=options.epsilon, transported=options.transported, solver=options.solver,
+                threads=options.threads, device=options.device,
+            ).numpy()  # fmt: skip
     return ScoredPairs(pair_P, global_P, struct_P)
 
 
@@ -135,24 +137,23 @@ def _global(
     rows: pa.Table, item_P: np.ndarray, query_P: np.ndarray, queries: Queries, manifest: Manifest, options: MatchOptions
 ) -> np.ndarray:
     """Global similarities (P,), float32; computed in blocks, because the vectors of all pairs would not fit in memory."""
-    by_embedding = options.global_similarity == "embedding"
-    name, kind, width = (
-        ("embedding", "<f2", manifest.embedding_dim or 0) if by_embedding else ("code", np.uint8, -(-manifest.num_bits // 8))
-    )
-    items = fixed_binary_to_numpy(rows[name], kind, (width,))
-    similar_P = np.empty(len(item_P), np.float32)
+    codes = fixed_binary_to_numpy(rows["code"], np.uint8, (-(-manifest.num_bits // 8),))
+    alone = options.global_similarity == "embedding"
+    weight = 1.0 if alone else options.embedding_weight
+    embeddings = vectors_of(rows, "embedding", manifest, rotated=options.rotated) if weight else None
+    similar_P = np.zeros(len(item_P), np.float32)
     for start in range(0, len(item_P), PAIRS_AT_ONCE):
         block = slice(start, start + PAIRS_AT_ONCE)
-        item, query = items[item_P[block]], query_P[block]
-        if by_embedding:
-            assert queries.embedding_QD is not None
-            similar_P[block] = cosine_similarity(queries.embedding_QD[query], item)
-        elif options.global_similarity == "asymmetric":
+        item, query = item_P[block], query_P[block]
+        if options.global_similarity == "asymmetric":
             assert queries.hash_Qb is not None
             used, of_pair = np.unique(query, return_inverse=True)  # tables are made once for each query
-            similar_P[block] = asymmetric_similarity(queries.hash_Qb[used], of_pair, item)
-        else:
-            similar_P[block] = hamming_similarity(queries.codes_QB[query], item, num_bits=manifest.num_bits)
+            similar_P[block] = asymmetric_similarity(queries.hash_Qb[used], of_pair, codes[item])
+        elif not alone:
+            similar_P[block] = hamming_similarity(queries.codes_QB[query], codes[item], num_bits=manifest.num_bits)
+        if embeddings is not None:
+            assert queries.embedding_QD is not None
+            similar_P[block] += np.float32(weight) * cosine_similarity(queries.embedding_QD[query], embeddings[item])
     return similar_P
 
 

@@ -1,8 +1,9 @@
-"""Re-ranking: the first hits of every query in a new order, by matching image regions.
+"""Re-ranking: the first hits of every query in a new order, by matching image regions or comparing embeddings.
 
 Shape suffixes: H hits, P pairs, Q queries, b bits.
 """
 
+import math
 from collections.abc import Iterator
 from typing import get_args
 
@@ -11,13 +12,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.errors import InputError
-from eet.gallery import RERANKED_SCHEMA, Gallery, check_same_model, fixed_binary_to_numpy
+from eet.gallery import RERANKED_SCHEMA, Gallery, check_same_model, fixed_binary_to_numpy, is_rotated, vectors_of
 from eet.matching import MARGINALS, SOLVERS
 from eet.matching.sinkhorn import check_transport
-from eet.retrieval.pairs import GlobalSimilarity, MatchOptions, OpenedScorer, PartPairs, Queries, Scorer, needed_columns, token_set
+from eet.retrieval.pairs import (
+    GlobalSimilarity,
+    MatchOptions,
+    OpenedScorer,
+    PartPairs,
+    Queries,
+    Scorer,
+    needed_columns,
+    scoring_here,
+    token_set,
+)
 
 QUERY_BYTES_AT_ONCE = 256 * 2**20
 """Limit of the queries' tokens in one block."""
+RESCORE_WEIGHT = 1.0
+"""Default weight of embeddings where hits are re-ordered by codes and embeddings."""
 
 
 def match_options(
@@ -29,6 +42,8 @@ def match_options(
     transported: float = 1.0,
     solver: str = "sinkhorn",
     global_similarity: GlobalSimilarity | None = None,
+    embedding_weight: float = 0.0,
+    tokens: bool = True,
     device: str = "cpu",
     threads: int | None = None,
 ) -> MatchOptions:
@@ -42,6 +57,8 @@ def match_options(
         transported: share of the mass to move, in (0, 1].
         solver: a name in `eet.matching.SOLVERS`.
         global_similarity: "hamming", "asymmetric" or "embedding"; default "asymmetric" if the queries have hashes, else "hamming".
+        embedding_weight: weight of the cosine of the stored final CLS vectors, at least 0, which is added to the similarity of codes.
+        tokens: match tokens; otherwise hits are ordered by the global similarity alone.
         device: "cpu" or "cuda".
         threads: CPU threads; default all.
 
@@ -59,6 +76,8 @@ def match_options(
         if name not in known:
             raise InputError(f"{kind} {name!r} is unknown; choose one of {', '.join(filter(None, known))}")
     check_transport(epsilon, transported)
+    if not 0 <= embedding_weight < math.inf:
+        raise InputError(f"embedding_weight={embedding_weight}: use 0 or more")
     chosen = global_similarity or ("asymmetric" if queries.manifest.has_hash else "hamming")
     centres = MARGINALS[marginal].reads == "correlation"
     options = MatchOptions(
@@ -67,11 +86,14 @@ def match_options(
         transported=transported,
         solver=solver,
         global_similarity=chosen,
-        embeddings=chosen == "embedding" or (centres and _have_embeddings(gallery, queries)),
+        embeddings=chosen == "embedding" or embedding_weight > 0 or (tokens and centres and _have_embeddings(gallery, queries)),
+        embedding_weight=embedding_weight,
+        tokens=tokens,
+        rotated=is_rotated(gallery.manifest),
         device=device,
         threads=threads,
     )
-    _check_columns(gallery, queries, chosen)
+    _check_columns(gallery, queries, chosen, options)
     return options
 
 
@@ -79,13 +101,13 @@ def _have_embeddings(*galleries: Gallery) -> bool:
     return all(gallery.manifest.embedding_dim is not None for gallery in galleries)
 
 
-def _check_columns(gallery: Gallery, queries: Gallery, chosen: GlobalSimilarity) -> None:
+def _check_columns(gallery: Gallery, queries: Gallery, chosen: GlobalSimilarity, options: MatchOptions) -> None:
     for side in (gallery, queries):
-        if side.manifest.token_shape is None:
+        if options.tokens and side.manifest.token_shape is None:
             raise InputError(f"{side.path} has no tokens to match: encode it with tokens")
-    for side in (gallery, queries) if chosen == "embedding" else ():
-        if not _have_embeddings(side):
-            raise InputError(f"{side.path} has no embeddings, which global_similarity embedding needs: encode it with embedding")
+        if (chosen == "embedding" or options.embedding_weight) and not _have_embeddings(side):
+            need = "global_similarity embedding" if chosen == "embedding" else "embedding_weight"
+            raise InputError(f"{side.path} has no embeddings, which {need} needs: encode it with embedding")
     if chosen == "asymmetric" and not queries.manifest.has_hash:
         raise InputError(f"{queries.path} has no real-valued hashes, which global_similarity asymmetric needs: encode it with hash")
 
@@ -117,18 +139,38 @@ def reranked_hits(
     return reordered(hits, head_H, global_H, struct_H, weight=weight)
 
 
+def rescored_hits(hits: pa.Table, gallery: Gallery, queries: Gallery, *, top: int, weight: float) -> pa.Table:
+    """Re-orders the first hits of every query by the similarity of codes + weight * the cosine of the stored final CLS vectors.
+
+    Args:
+        hits: in the columns of HITS_SCHEMA, rows in any order.
+        gallery: the searched gallery, encoded with embedding in any form.
+        queries: the gallery of the queries, encoded with embedding.
+        top: number of hits of a query that are re-ordered; the others keep their rank.
+        weight: above 0.
+
+    Returns:
+        The hits in the columns of RERANKED_SCHEMA, score_struct null.
+
+    Raises:
+        InputError: a gallery has no embeddings, or the weight is out of range.
+    """
+    options = match_options(gallery, queries, embedding_weight=weight, tokens=False)
+    return reranked_hits(hits, gallery, queries, options, top=top, weight=0.0, opened=scoring_here(gallery, options))
+
+
 def score_hits(
     hits: pa.Table, head_H: np.ndarray, gallery: Gallery, queries: Gallery, scorer: Scorer, options: MatchOptions
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Global and structural similarity of each hit (H,), float32; NaN where `head_H` is false or the item has no tokens.
+    """Global and structural similarity of each hit (H,), float32; NaN where `head_H` is false or the item lacks what the options need.
 
     Queries are processed in blocks whose tokens fit in memory. The pairs of a block are grouped by the part that holds their item.
     InputError where an item is in no part.
     """
     global_H, struct_H = (np.full(len(hits), np.nan, np.float32) for _ in range(2))
     found_H = ~head_H
-    assert queries.manifest.token_shape is not None
-    at_once = max(1, QUERY_BYTES_AT_ONCE // (2 * int(np.prod(queries.manifest.token_shape))))
+    width = int(np.prod(queries.manifest.token_shape or 0)) if options.tokens else queries.manifest.embedding_dim or 0
+    at_once = max(1, QUERY_BYTES_AT_ONCE // (2 * (width + queries.manifest.num_bits)))
     query_ids = hits["query_id"].combine_chunks()
     for ids in _blocks(query_ids.filter(pa.array(head_H)).unique(), at_once):
         block = read_queries(queries, ids, options)
@@ -159,28 +201,29 @@ def read_queries(queries: Gallery, ids: pa.Array, options: MatchOptions) -> Quer
     """The queries with these ids, in this order. InputError where one is not in the gallery or could not be encoded."""
     manifest = queries.manifest
     hashed = options.global_similarity == "asymmetric"
-    rows = queries.rows(ids, [*needed_columns(embeddings=options.embeddings), *(["hash"] if hashed else [])])
-    if rows["tokens"].null_count:
-        bad = rows["item_id"].filter(rows["tokens"].is_null())
-        raise InputError(f"{len(bad)} queries, such as {bad[0].as_py()!r}, have no tokens in {queries.path}")
-    tokens = token_set(rows, manifest)
+    needed = needed_columns(embeddings=options.embeddings, tokens=options.tokens)
+    rows = queries.rows(ids, [*needed, *(["hash"] if hashed else [])])
+    if rows["code"].null_count:
+        bad = rows["item_id"].filter(rows["code"].is_null())
+        raise InputError(f"{len(bad)} queries, such as {bad[0].as_py()!r}, could not be encoded in {queries.path}")
+    tokens = token_set(rows, manifest, rotated=options.rotated) if options.tokens else None
+    embedding_QD = vectors_of(rows, "embedding", manifest, rotated=options.rotated) if options.embeddings else None
     hash_Qb = fixed_binary_to_numpy(rows["hash"], "<f2", (manifest.num_bits,)).astype(np.float32) if hashed else None
     codes_QB = fixed_binary_to_numpy(rows["code"], np.uint8, (-(-manifest.num_bits // 8),))
-    embedding_QD = None if tokens.center_ND is None else np.asarray(tokens.center_ND)
     return Queries(tokens, codes_QB, hash_Qb, embedding_QD)
 
 
 def reordered(hits: pa.Table, head_H: np.ndarray, global_H: np.ndarray, struct_H: np.ndarray, *, weight: float) -> pa.Table:
     """Sorts scored hits into their new order (RERANKED_SCHEMA).
 
-    `hits` must be sorted by query and rank. Hits with similarities are sorted by global + weight * struct within the ranks that they had,
-    ties in the old order; all others keep their rank. Those get scores interpolated from their neighbours, so that scores never rise
-    with the rank.
+    `hits` must be sorted by query and rank. Hits with a global similarity are sorted by global + weight * struct (NaN counts as 0) within
+    the ranks that they had, ties in the old order; all others keep their rank. Those get scores interpolated from their neighbours, so
+    that scores never rise with the rank.
     """
     ids = hits["query_id"].combine_chunks()
     query_H = ids.dictionary_encode().indices.to_numpy().astype(np.int64)
-    moved = np.flatnonzero(head_H & ~np.isnan(struct_H))
-    total_H = global_H + np.float32(weight) * struct_H
+    moved = np.flatnonzero(head_H & ~np.isnan(global_H))
+    total_H = global_H + np.float32(weight) * np.nan_to_num(struct_H)
     order = np.arange(len(hits))
     # Rows ascend by query, so the hits of each query are put into the ranks that they had before.
     order[moved] = moved[np.lexsort((moved, -total_H[moved], query_H[moved]))]

@@ -20,11 +20,12 @@ from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gal
 from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import EncoderOptions, PartDone, RowsDone, encode_gallery, gallery_state, parts_here
 from eet.gallery.job import Mode
+from eet.hashing.quantisation import VectorForm, check_form
 from eet.metrics import Denominator, Ties, measures_as_text
 from eet.retrieval.hits import Hits
 from eet.retrieval.measures import LabelChoice, Ranked, encoded_measures, hits_measures, labels_by_model
 from eet.retrieval.pairs import GlobalSimilarity, scoring_here
-from eet.retrieval.rerank import match_options, reranked_hits
+from eet.retrieval.rerank import RESCORE_WEIGHT, match_options, reranked_hits, rescored_hits
 from eet.retrieval.search import search_gallery
 from eet.storage import absolute, exists, resolve, same_location
 
@@ -37,6 +38,8 @@ def encode(
     tokens: bool = False,
     mass: TokenMass = "importance",
     embedding: bool = False,
+    tokens_as: VectorForm = "float16",
+    embedding_as: VectorForm = "float16",
     labels: Sequence[int | None] | None = None,
     label_names: Sequence[str] | None = None,
     columns: Columns | None = None,
@@ -57,6 +60,8 @@ def encode(
         tokens: store the kept patch tokens, their positions and mass, for re-ranking.
         mass: source of the tokens' mass: "importance", or "rollout" (attention rollout, slower; not for a base model).
         embedding: store the final CLS vector.
+        tokens_as, embedding_as: how tokens and embedding are stored: "float16", or their directions in "int8", "int4", "int2" or "bits"
+            (1) a dimension.
         labels: label of each image of a sequence, None or negative where unknown.
         label_names: name of each label, index = label.
         columns: names of a table's columns.
@@ -80,6 +85,8 @@ def encode(
     if mode not in get_args(Mode):
         raise InputError(f"mode={mode!r}: allowed are {', '.join(get_args(Mode))}")
     check_precision(precision)
+    check_form(tokens_as, "tokens_as")
+    check_form(embedding_as, "embedding_as")
     for name, number in (("batch_size", batch_size), ("threads", threads), ("rows_per_part", rows_per_part)):
         if number is not None and number < 1:
             raise InputError(f"{name}={number}: use 1 or more")
@@ -100,6 +107,8 @@ def encode(
         tokens=tokens,
         mass=mass,
         embedding=embedding,
+        tokens_as=tokens_as,
+        embedding_as=embedding_as,
         hash=True,
         precision=precision,
         max_pixels=max_pixels,
@@ -127,13 +136,17 @@ def encode(
     return gallery
 
 
-def search(gallery: Gallery | str | Path, queries: Gallery | str | Path, *, k: int = 100) -> Hits:
+def search(
+    gallery: Gallery | str | Path, queries: Gallery | str | Path, *, k: int = 100, rescore: int = 0, rescore_weight: float = RESCORE_WEIGHT
+) -> Hits:
     """The k nearest items of a gallery to each query, by Hamming distance, exactly.
 
     Args:
         gallery: the gallery to search, or its folder.
         queries: a gallery encoded by the same model, or its folder. It may be the gallery itself; then no item is its own hit.
         k: hits for each query, at least 1.
+        rescore: re-order this many of them by codes and embeddings, which both galleries must have; 0 for none.
+        rescore_weight: weight of the cosine of the embeddings, above 0; codes have weight 1.
 
     Returns:
         Hits ordered by distance, then by the query's real-valued hash, where the queries have one, then by item_id.
@@ -143,9 +156,14 @@ def search(gallery: Gallery | str | Path, queries: Gallery | str | Path, *, k: i
     """
     if k < 1:
         raise InputError(f"k={k}: ask for 1 hit or more")
+    if not (0 <= rescore <= k and 0 < rescore_weight < math.inf):
+        raise InputError(f"rescore={rescore}, rescore_weight={rescore_weight}: use 0 to k={k} hits, and a weight above 0")
     searched = _opened(gallery)
     asked = searched if queries is gallery else _opened(queries)
-    return Hits(search_gallery(searched, asked, k=k), searched, asked)
+    found = search_gallery(searched, asked, k=k)
+    if rescore:
+        found = rescored_hits(found, searched, asked, top=rescore, weight=rescore_weight)
+    return Hits(found, searched, asked)
 
 
 def rerank(
@@ -158,6 +176,7 @@ def rerank(
     epsilon: float = 0.05,
     solver: str = "sinkhorn",
     global_similarity: GlobalSimilarity | None = None,
+    embedding_weight: float = 0.0,
     threads: int | None = None,
 ) -> Hits:
     """Re-orders the first hits of every query by matching image regions with optimal transport.
@@ -165,12 +184,13 @@ def rerank(
     Args:
         hits: hits between galleries that were encoded with tokens.
         top: number of hits of each query that are re-ranked, at least 1; the others keep their order.
-        weight: weight of the structural similarity, at least 0; the global one has weight 1.
+        weight: weight of the structural similarity, at least 0; the global one has weight 1. 0 matches no tokens.
         marginal: how much mass each token sends or receives, a name in `eet.matching.MARGINALS`.
         transported: share of the mass to move, in (0, 1].
         epsilon: strength of the entropy, in units of 1 - cosine, at least 0.0001.
         solver: a name in `eet.matching.SOLVERS`.
         global_similarity: "hamming", "asymmetric" or "embedding"; default "asymmetric" where the queries have hashes.
+        embedding_weight: weight of the cosine of the embeddings, at least 0, which is added to a similarity of codes.
         threads: CPU threads; default all.
 
     Returns:
@@ -193,6 +213,8 @@ def rerank(
         transported=transported,
         solver=solver,
         global_similarity=global_similarity,
+        embedding_weight=embedding_weight,
+        tokens=weight > 0,
         threads=threads,
     )
     opened = scoring_here(hits.gallery, options)

@@ -55,7 +55,7 @@ def worker_memory(gallery: Gallery, queries: Queries) -> int:
     """Bytes of memory that an actor needs: the queries, and the tokens of one part, read as float16 and matched as float32."""
     manifest = gallery.manifest
     tokens = manifest.rows_per_part * math.prod(manifest.token_shape or (0,))
-    arrays = (*queries.tokens, queries.codes_QB, queries.hash_Qb, queries.embedding_QD)
+    arrays = (*(queries.tokens or ()), queries.codes_QB, queries.hash_Qb, queries.embedding_QD)
     return WORKER_MEMORY + sum(array.nbytes for array in arrays if array is not None) + tokens * (2 + 4)
 
 

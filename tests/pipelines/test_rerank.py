@@ -22,6 +22,7 @@ from eet.gallery import (
     write_manifest,
     write_part,
 )
+from eet.hashing.quantisation import restored, stored
 from eet.retrieval import pairs
 from eet.retrieval import rerank as reranking
 from eet.retrieval.search import search_gallery
@@ -33,12 +34,32 @@ BITS, TOKENS, DIM = 10, 6, 8
 ITEMS, QUERIES, TOP = 40, 5, 12
 
 
-def hand_made(path: Path, rows: int, prefix: str, seed: int, *, ids: list[str] | None = None, embedding: bool = True) -> str:
-    """A gallery of two parts whose ranges of ids overlap, as after an append."""
+def hand_made(
+    path: Path,
+    rows: int,
+    prefix: str,
+    seed: int,
+    *,
+    ids: list[str] | None = None,
+    embedding: bool = True,
+    form: str = "float16",
+    restore: bool = False,
+) -> str:
+    """A gallery of two parts whose ranges of ids overlap, as after an append.
+
+    form: of tokens and embedding. restore: store in float16 the vectors that those of the form stand for.
+    """
     random = np.random.default_rng(seed)
+
+    def vectors(shape: tuple[int, ...], mean: float = 0.0) -> np.ndarray:
+        drawn = random.normal(size=shape) + mean
+        return restored(stored(drawn, form), form, DIM, rotated=False) if restore else drawn
+
+    form_on_disk = "float16" if restore else form
     manifest = Manifest(
         model_digest="m", preprocessing_digest="p", num_bits=BITS, num_rows=rows, num_ok=rows, num_parts=2, rows_per_part=rows,
-        token_shape=(TOKENS, DIM), token_dtype="float16", embedding_dim=DIM if embedding else None,
+        token_shape=(TOKENS, DIM), token_dtype=form_on_disk, embedding_dim=DIM if embedding else None,
+        embedding_dtype=form_on_disk,
     )  # fmt: skip
     ids = ids or [f"{prefix}{row:03d}" for row in range(rows)]
     for part in range(2):
@@ -46,9 +67,10 @@ def hand_made(path: Path, rows: int, prefix: str, seed: int, *, ids: list[str] |
         count = len(mine)
         table = part_table(
             mine, mine, random.integers(0, 3, count), np.packbits(random.integers(0, 2, (count, BITS), np.uint8), axis=1), ["ok"] * count,
-            [None] * count, schema=manifest.schema, tokens=random.normal(size=(count, TOKENS, DIM)) + 0.5,
+            [None] * count, schema=manifest.schema, tokens=vectors((count, TOKENS, DIM), 0.5),
             token_index=np.tile(np.arange(TOKENS), (count, 1)), token_mass=random.random((count, TOKENS)),
-            **({"embedding": random.normal(size=(count, DIM))} if embedding else {}),
+            token_form=form_on_disk, embedding_form=form_on_disk,
+            **({"embedding": vectors((count, DIM))} if embedding else {}),
         )  # fmt: skip
         write_part(str(path), part, table)
     write_manifest(str(path), manifest)
@@ -96,6 +118,55 @@ def global_slowly(query: dict, item: dict, measure: str) -> float:
         return cosine(query["embedding"], item["embedding"])
     bits = [np.unpackbits(side["code"].astype(np.uint8), count=BITS).astype(int) for side in (query, item)]
     return 1 - 2 * float((bits[0] != bits[1]).sum()) / BITS
+
+
+def test_codes_and_embeddings_order_hits_without_tokens(config, galleries):
+    weight = 0.6
+    new = rerank.run(dataclasses.replace(config, weight=0, embedding_weight=weight))
+    items, queries = map(rows_by_id, galleries)
+    before = read_hits(config.hits).to_pylist()
+    for query_id, query in queries.items():
+        old = [row["item_id"] for row in before if row["query_id"] == query_id]
+        head = {
+            item: global_slowly(query, items[item], "hamming") + weight * cosine(query["embedding"], items[item]["embedding"])
+            for item in old[:TOP]
+        }
+        found = [row for row in new.to_pylist() if row["query_id"] == query_id]
+        assert [row["item_id"] for row in found] == sorted(head, key=lambda item: -head[item]) + old[TOP:]
+        assert all(row["score"] == pytest.approx(head[row["item_id"]], abs=1e-5) for row in found[:TOP])
+        assert all(row["score_struct"] is None for row in found)
+
+
+def test_embeddings_and_tokens_are_added(config):
+    """The score has three parts: codes, embeddings and tokens."""
+    alone = rerank.run(dataclasses.replace(config, weight=0.7)).to_pylist()
+    both = rerank.run(dataclasses.replace(config, weight=0.7, embedding_weight=0.6)).to_pylist()
+    embeddings = rerank.run(dataclasses.replace(config, weight=0, embedding_weight=0.6)).to_pylist()
+    parts = [
+        {(row["query_id"], row["item_id"]): row for row in rows if row["score_global"] is not None} for rows in (alone, both, embeddings)
+    ]
+    assert len(parts[0]) == QUERIES * TOP
+    for pair, row in parts[1].items():
+        assert row["score_struct"] == parts[0][pair]["score_struct"]
+        assert row["score_global"] == parts[2][pair]["score_global"]
+        assert row["score"] == pytest.approx(row["score_global"] + 0.7 * row["score_struct"], abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["int8", "int2"])
+@pytest.mark.parametrize("also_queries", [False, True])
+@pytest.mark.parametrize("marginal", ["importance", "cross_correlation"])
+def test_a_gallery_in_few_bits_is_scored_as_one_of_the_vectors_that_they_stand_for(config, tmp_path, form, also_queries, marginal):
+    config = dataclasses.replace(config, marginal=marginal, embedding_weight=1.0)
+    scores = []
+    for restore in (False, True):
+        gallery = hand_made(tmp_path / f"items{restore}", ITEMS, "item", 0, form=form, restore=restore)
+        asked = hand_made(tmp_path / f"asked{restore}", QUERIES, "query", 1, form=form, restore=restore) if also_queries else config.queries
+        new = rerank.run(dataclasses.replace(config, gallery=gallery, queries=asked)).to_pylist()
+        scores.append({(row["query_id"], row["item_id"]): [row["score_global"], row["score_struct"]] for row in new if row["rank"] <= TOP})
+    assert scores[0].keys() == scores[1].keys()
+    found, wanted = (np.array([each[pair] for pair in sorted(scores[0])]) for each in scores)
+    assert wanted.std(axis=0).min() > 0.05
+    np.testing.assert_allclose(found, wanted, atol=5e-3)
 
 
 @pytest.mark.parametrize("measure", ["hamming", "embedding"])

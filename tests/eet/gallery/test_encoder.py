@@ -12,6 +12,7 @@ import eet
 from eet.datasets import synthetic
 from eet.errors import InputError
 from eet.gallery import PartEncoder, fixed_binary_to_numpy, items_table, load_model, read_model_record
+from eet.hashing.quantisation import stored, stored_bytes
 from eet.images import DeviceJpegDecoder, read_image
 from eet.matching import rollout_mass
 from eet.vit import Student, load_bundle
@@ -46,6 +47,17 @@ def encoded(student: Student, rows: pa.Table):
 @torch.inference_mode()
 def alone(student: Student, uri: str):
     return student(student.preprocess(read_image(uri)).unsqueeze(0))
+
+
+@pytest.mark.parametrize("form", ["int8", "int4", "int2", "bits"])
+def test_tokens_and_embedding_in_few_bits_are_those_in_float16(student, rows, encoded, form):
+    table = PartEncoder(student, batch_size=4, tokens=True, embedding=True, token_form=form, embedding_form=form).encode(rows).table
+    assert all(table[name].equals(encoded.table[name]) for name in ("code", "token_index", "token_mass", "status"))
+    for name, shape in (("tokens", student.token_shape), ("embedding", (student.embedding_width,))):
+        whole = fixed_binary_to_numpy(encoded.table[name].drop_null(), "<f2", shape)
+        few = fixed_binary_to_numpy(table[name].drop_null(), np.uint8, (*shape[:-1], stored_bytes(form, shape[-1])))
+        assert table[name].null_count == len(BAD)
+        assert np.mean(few != stored(whole, form)) < 0.1  # float16 rounded before, so that some coordinates change their level
 
 
 def test_each_row_is_the_output_of_the_network_for_its_image_alone(student, rows, encoded):

@@ -12,11 +12,13 @@ import torch
 
 import eet
 from eet.datasets import ImageTable, synthetic
+from eet.errors import InputError
 from eet.gallery import encoding, is_gallery, write_hits
 from eet.retrieval.measures import encoded_measures, hits_measures
 from eet.storage import resolve
 from eet.vit import save_bundle
 from pipelines import rerank as rerank_job
+from pipelines import search as search_job
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +188,28 @@ def test_reranking_is_that_of_the_job(model, birds, paths, tmp_path, options):
     assert reranked.table.equals(rerank_job.run(config))
     assert reranked.table["item_id"] != hits.table["item_id"]
     assert reranked.gallery is hits.gallery and gallery.manifest == reranked.gallery.manifest
+
+
+@pytest.mark.parametrize("embedding_as", ["float16", "int4"])
+def test_a_search_re_orders_hits_by_codes_and_embeddings(model, paths, tmp_path, embedding_as):
+    """As a re-ranking without tokens does, and as the job does."""
+    out = str(tmp_path / "gallery")
+    eet.encode(model, paths, embedding=True, embedding_as=embedding_as, out=out, rows_per_part=20)
+    plain, found = eet.search(out, out, k=10), eet.search(out, out, k=10, rescore=6, rescore_weight=0.5)
+    assert found.table.equals(eet.rerank(plain, top=6, weight=0, embedding_weight=0.5).table)
+    assert found.table["item_id"] != plain.table["item_id"]
+    assert found.table["score_global"].null_count == 4 * len(paths)
+    written = search_job.run(
+        search_job.SearchConfig(gallery=out, queries=out, k=10, rescore=6, rescore_weight=0.5, out=str(tmp_path / "hits.parquet"))
+    )
+    assert written.equals(found.table)
+
+
+def test_re_ordering_needs_embeddings_and_a_number_that_is_searched(gallery):
+    with pytest.raises(InputError, match="has no embeddings, which embedding_weight needs: encode it with embedding"):
+        eet.search(gallery, gallery, k=5, rescore=5)
+    with pytest.raises(InputError, match="rescore=6, rescore_weight=1.0: use 0 to k=5 hits"):
+        eet.search(gallery, gallery, k=5, rescore=6)
 
 
 def test_hits_are_measured_in_their_order(gallery, hits):
