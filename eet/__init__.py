@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eet.errors import EetError
     from eet.gallery import Gallery, load_model, open_gallery
     from eet.retrieval.hits import Hits
-    from eet.retrieval.verbs import Evaluation, encode, evaluate, rerank, search
+    from eet.retrieval.verbs import Evaluation, adapt, encode, evaluate, rerank, search
 
 __version__ = "0.1.0"
 
@@ -30,6 +30,7 @@ _MODULE_OF = {
     "Evaluation": "eet.retrieval.verbs",
     "Gallery": "eet.gallery",
     "Hits": "eet.retrieval.hits",
+    "adapt": "eet.retrieval.verbs",
     "encode": "eet.retrieval.verbs",
     "evaluate": "eet.retrieval.verbs",
     "load_model": "eet.gallery",
@@ -43,6 +44,7 @@ __all__ = [
     "Gallery",
     "Hits",
     "__version__",
+    "adapt",
     "encode",
     "evaluate",
     "load_model",

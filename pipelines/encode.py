@@ -15,6 +15,7 @@ from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.device import Device, Precision
 from eet.errors import InputError
 from eet.gallery import GalleryModel, Manifest, PlannedPart, items_table, load_model, read_model_record
+from eet.gallery.adaptation import ADAPTED_TO, adapted_student, check_adaptable, sample_of
 from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import (
     EncodeResult,
@@ -29,6 +30,7 @@ from eet.gallery.job import Mode
 from eet.hashing.quantisation import VectorForm
 from eet.images import DeviceJpegDecoder
 from eet.storage import split_options, without_secrets
+from eet.vit import is_bundle, read_bundle_record, save_bundle
 from pipelines.actors.encoding import encode_on_ray
 from pipelines.job.cluster import WorkerNeed, connected, with_nodes
 from pipelines.job.errors import JobFailed
@@ -45,6 +47,10 @@ class EncodeConfig(JobOptions):
     Attributes:
         model: Bundle that `eet distill`, `eet train-teacher` or `eet train-base` wrote; a base model's code is the signs of its embedding.
         out: Folder of the gallery.
+        adapt: Folder of a new model: --model with its joint codes fitted to these images, without labels, so that codes of labels that were
+            never trained improve. The gallery is encoded with it, and so must be its queries (`eet search --model ADAPTED`). A model that
+            is there already is used as it is.
+        adapt_images: Images that are drawn for it, by --seed.
         images: What to encode, local or any URI: a folder of images (recursive), one image, a table of paths (.csv, .tsv, .parquet,
             .arrow, .jsonl), a list of paths (.txt), a Parquet or Arrow file with the images' bytes, a COCO or iNaturalist list (.json), a
             tar shard (webdataset; .tar, or .tar.gz, .tgz, .tar.bz2, .tar.xz and .tar.zst, which are slower), a glob or braces of these
@@ -79,6 +85,8 @@ class EncodeConfig(JobOptions):
 
     model: str = field(metadata=LOCATION)
     out: str = field(metadata=LOCATION)
+    adapt: str | None = field(default=None, metadata=LOCATION)
+    adapt_images: int = ADAPTED_TO
     images: str | None = field(default=None, metadata=LOCATION)
     columns: Columns = field(default_factory=Columns)
     images_root: str | None = field(default=None, metadata=LOCATION)
@@ -107,7 +115,8 @@ class EncodeConfig(JobOptions):
         found = self.group_problems(unused=() if self.images is None else ("data",))
         if self.images is not None and self.data != DataOptions():
             found.append("--images and --data.* are both given: choose one")
-        for name in ("rows_per_part", "batch_size", "threads", "workers", "max_pixels"):
+        found += self.local_only("adapt")
+        for name in ("adapt_images", "rows_per_part", "batch_size", "threads", "workers", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 found.append(f"--{name} {value}: use 1 or more")
@@ -133,9 +142,16 @@ def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResul
         recorded_out: output to record in config.yaml, if the folder will be moved there later.
     """
     config = with_absolute_locations(config)
-    model = load_model(config.model)
     _refuse_images_in_out(config)
     images, options = images_of(config), encoder_options(config)
+    if config.adapt is not None:
+        if config.dry_run and not is_bundle(config.adapt):
+            check_adaptable(load_model(config.model))
+            print(f"dry run: {config.model} would be adapted to {config.adapt_images} of the images first, and written to {config.adapt}")
+        else:
+            adapt(config, images)
+            config = replace(config, model=config.adapt)
+    model = load_model(config.model)
     made_with = options.made_with(model, read_model_record(config.model), rows_per_part=config.rows_per_part)
     state = gallery_state(config.out, images, made_with, config.mode)
     if state.job is not None or state.manifest is None or config.mode == "append":
@@ -154,6 +170,25 @@ def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResul
     )
     _print_result(config, result.manifest)
     return result
+
+
+def adapt(config: EncodeConfig, images: ImageList) -> None:
+    """Writes the adapted model to --adapt, unless one is there. InputError where --model cannot be adapted, or that one is of another."""
+    assert config.adapt is not None
+    record = read_bundle_record(config.model)
+    if is_bundle(config.adapt):
+        if read_bundle_record(config.adapt).training.get("adapted_from") != record.digest:
+            raise InputError(f"--adapt {config.adapt} holds a model that was not adapted from --model {config.model}: give another folder")
+        return
+    student = check_adaptable(load_model(config.model))
+    uris = sample_of(images, config.adapt_images, seed=config.seed)
+    print(f"encode: fitting codes to {len(uris)} images ({images.description})", flush=True)
+    adapted = adapted_student(student, uris, seed=config.seed, threads=config.threads, precision=config.precision)
+    training = {**record.training, "adapted_from": record.digest, "adapted_to": images.description}
+    save_bundle(
+        adapted, config.adapt, label_names=record.label_names, target_codes=record.target_codes, label_counts=record.label_counts,
+        training=training,
+    )  # fmt: skip
 
 
 def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart], *, version: int) -> Iterator[PartDone]:

@@ -21,7 +21,7 @@ from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.retrieval.matches import match_blocks
 from eet.retrieval.measures import hits_measures
 from eet.retrieval.panels import hit_blocks, kept_blocks
-from eet.vit import PUBLISHED_KEEP_RATIOS, load_bundle, read_bundle_record
+from eet.vit import PUBLISHED_KEEP_RATIOS, is_bundle, load_bundle, read_bundle_record
 from pipelines import distill, encode, evaluate, rerank, search, sweep
 from pipelines.job.cluster import connected
 from pipelines.job.location import LOCATION, WEIGHTS
@@ -153,7 +153,7 @@ def run(config: QuickstartConfig) -> QuickstartResult:
     model, gallery, hits, reranked = (str(out / name) for name in ("model", "gallery", "hits.parquet", "reranked.parquet"))
     tracking = _tracking_uri(config, out)
     with connected(config.ray_address):
-        if not (out / "model" / "model.json").exists():  # a quickstart that was cut off goes on where it was
+        if not is_bundle(out / "model"):  # a quickstart that was cut off goes on where it was
             begun = (out / "model" / CHECKPOINTS).exists()
             distill.run(_distill_config(config, data, out, resume=begun))
         if not is_gallery(gallery):

@@ -17,6 +17,7 @@ from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
 from eet.device import check_precision
 from eet.errors import InputError
 from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gallery, read_model_record, record_of
+from eet.gallery.adaptation import ADAPTED_TO, adapted_student, check_adaptable, sample_of
 from eet.gallery.encoder import TokenMass
 from eet.gallery.encoding import EncoderOptions, PartDone, RowsDone, encode_gallery, gallery_state, parts_here
 from eet.gallery.job import Mode
@@ -28,6 +29,45 @@ from eet.retrieval.pairs import GlobalSimilarity, scoring_here
 from eet.retrieval.rerank import RESCORE_WEIGHT, match_options, reranked_hits, rescored_hits
 from eet.retrieval.search import search_gallery
 from eet.storage import absolute, exists, resolve, same_location
+from eet.vit import Student
+
+
+def adapt(
+    model: GalleryModel | str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    sample: int = ADAPTED_TO,
+    seed: int = 0,
+    threads: int | None = None,
+    precision: str = "auto",
+) -> Student:
+    """Fits the joint codes of a student to a collection of images, without labels.
+
+    Codes of labels that were never trained improve. Encode both gallery and queries with the new model.
+
+    Args:
+        model: a student with joint codes, or the folder of its bundle.
+        images: as for `encode`.
+        sample: number of images that are drawn for it, at least the bits of a code.
+        seed: of the draw and of the rotation.
+        threads: CPU threads; default all.
+        precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
+
+    Returns:
+        The new model; `eet.vit.save_bundle` writes it.
+
+    Raises:
+        EetError: the codes are not joint, or too few images can be read.
+    """
+    if sample < 1:
+        raise InputError(f"sample={sample}: use 1 or more")
+    student = check_adaptable(load_model(model) if isinstance(model, str | Path) else model)
+    listed = _listed(images, None, None, None)
+    torch_threads = torch.get_num_threads()
+    try:
+        return adapted_student(student, sample_of(listed, sample, seed=seed), seed=seed, threads=threads, precision=precision)
+    finally:
+        torch.set_num_threads(torch_threads)  # the encoder changes it; restore it for the caller
 
 
 def encode(
@@ -95,13 +135,7 @@ def encode(
         record, network = read_model_record(model), load_model(model)
     else:
         record, network = record_of(model), model
-    listed: ImageList
-    if isinstance(images, str | Path):
-        if labels is not None or label_names is not None:
-            raise InputError("labels were given for images in a folder or table: give them for a sequence of paths, or in the table")
-        listed = list_images(str(absolute(str(images))), columns=columns)
-    else:
-        listed = _ListedPaths([os.fspath(path) for path in images], labels, label_names)
+    listed = _listed(images, columns, labels, label_names)
     location = f"memory://eet/{uuid.uuid4().hex}" if out is None else str(absolute(str(out)))
     options = EncoderOptions(
         tokens=tokens,
@@ -134,6 +168,19 @@ def encode(
     if out is None:
         weakref.finalize(gallery, _forget, location)
     return gallery
+
+
+def _listed(
+    images: str | Path | Sequence[str | Path],
+    columns: Columns | None,
+    labels: Sequence[int | None] | None,
+    label_names: Sequence[str] | None,
+) -> ImageList:
+    if not isinstance(images, str | Path):
+        return _ListedPaths([os.fspath(path) for path in images], labels, label_names)
+    if labels is not None or label_names is not None:
+        raise InputError("labels were given for images in a folder or table: give them for a sequence of paths, or in the table")
+    return list_images(str(absolute(str(images))), columns=columns)
 
 
 def search(

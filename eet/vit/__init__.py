@@ -10,7 +10,7 @@ from eet.vit.backbone import (
     timm_vit,
 )
 from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_bundle, weights_digest
-from eet.vit.bundle_folder import BASE_MODEL, bundle_kind
+from eet.vit.bundle_folder import BASE_MODEL, bundle_kind, is_bundle
 from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
 from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, HashOutput, Student
@@ -29,6 +29,7 @@ __all__ = [
     "bundle_kind",
     "check_block",
     "forward_block",
+    "is_bundle",
     "load_bundle",
     "load_trunk_weights",
     "preprocessing_of",

@@ -38,6 +38,11 @@ def write_bundle_folder(path: str | Path, weights: Mapping[str, Tensor], record:
     temporary.replace(folder / RECORD_FILE)
 
 
+def is_bundle(path: str | Path) -> bool:
+    """Whether there is a whole bundle at `path`: its record is written last."""
+    return (Path(path) / RECORD_FILE).is_file()
+
+
 def bundle_kind(path: str | Path) -> str:
     """The kind of model in the bundle at `path`: STUDENT or BASE_MODEL. InputError where there is no bundle or an unknown kind."""
     kind = _read_record(path, "`eet distill`, `eet train-teacher` or `eet train-base`").get("kind", STUDENT)

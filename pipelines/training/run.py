@@ -19,7 +19,7 @@ from eet.figures import save_png, training_curves_figure
 from eet.hashing import shared_codes, target_codes
 from eet.storage import read_text
 from eet.training import FitSettings, LabelledImages, StepReport, TrainingTask, labelled_images
-from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
+from eet.vit import PruningSchedule, Student, build_student, is_bundle, scaled_prune_after
 from pipelines.job.cluster import connected
 from pipelines.job.errors import JobFailed
 from pipelines.job.location import with_absolute_locations
@@ -210,10 +210,10 @@ def check_output(config: Any) -> None:
     out = Path(config.out).absolute()
     begun = (out / CHECKPOINTS / RUN_NAME).exists()
     if not config.resume:
-        if begun or (out / "model.json").exists():
+        if begun or is_bundle(out):
             raise InputError(f"{out} holds a training run already: continue it with --resume, or choose another --out")
         return
-    if (out / "model.json").exists():
+    if is_bundle(out):
         raise InputError(f"{out} is finished: nothing to resume")
     if begun:
         check_same_options(config, FREE_ON_RESUME, defaults=defaults_at_start(config))

@@ -9,11 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+import eet
 from eet.datasets import synthetic
 from eet.datasets.listing import Columns
 from eet.gallery import Gallery, encoding, open_gallery, part_name, write_part
-from eet.vit import load_bundle, read_bundle_record, save_bundle
-from pipelines import encode
+from eet.vit import PruningSchedule, build_student, load_bundle, read_bundle_record, save_bundle, weights_digest
+from pipelines import encode, search
 from pipelines.job.options import DataOptions
 
 pytestmark = pytest.mark.timeout(180)
@@ -415,3 +416,45 @@ def test_labels_with_names_and_without_are_not_mixed(tiny_model, tiny_birds, tmp
         with pytest.raises(ValueError, match="labels without names"):
             encode.run(dataclasses.replace(config, images=str(tmp_path / second), mode="append"))
         assert open_gallery(config.out).table().equals(before)
+
+
+@pytest.fixture(scope="module")
+def joint_model(tmp_path_factory) -> Path:
+    """An untrained student with joint codes of 8 bits."""
+    student = build_student(
+        "vit_tiny_patch16_224", num_classes=3, num_bits=8, schedule=PruningSchedule((2,), (0.5,)), image_size=48, weights="none",
+        backbone_options={"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}, hash_input="joint", seed=3,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("joint") / "bundle"
+    save_bundle(student, folder, label_names=("a", "b", "c"))
+    return folder
+
+
+def test_a_gallery_is_encoded_by_a_model_that_was_adapted_to_it(joint_model, tiny_model, folder, tmp_path, capsys):
+    config = config_of(tmp_path / "gallery", joint_model, folder, adapt=str(tmp_path / "adapted"), adapt_images=20, seed=1)
+    encode.run(dataclasses.replace(config, dry_run=True))
+    assert "would be adapted to 20 of the images" in capsys.readouterr().out and not (tmp_path / "adapted").exists()
+    encode.run(config)
+    adapted, before = read_bundle_record(tmp_path / "adapted"), read_bundle_record(joint_model)
+    assert adapted.digest != before.digest and adapted.label_names == ("a", "b", "c")
+    gallery = open_gallery(config.out)
+    assert gallery.manifest.model_digest == adapted.digest
+
+    encode.run(dataclasses.replace(config, mode="append"))  # the same command later: the same model
+    assert "nothing to append" in capsys.readouterr().out
+    queries = {"gallery": config.out, "queries": str(folder / "a" / "00.png"), "k": 3, "out": str(tmp_path / "hits.parquet")}
+    with pytest.raises(ValueError, match="encode both with one model"):
+        search.run(search.SearchConfig(**queries, model=str(joint_model)))
+    assert search.run(search.SearchConfig(**queries, model=config.adapt))["distance"][0].as_py() == 0
+
+    with pytest.raises(ValueError, match="holds a model that was not adapted from"):
+        encode.run(dataclasses.replace(config, out=str(tmp_path / "other"), model=str(tiny_model)))
+    with pytest.raises(ValueError, match="made of logits: only joint codes"):
+        encode.run(dataclasses.replace(config, out=str(tmp_path / "other"), model=str(tiny_model), adapt=str(tmp_path / "new")))
+
+
+def test_the_python_api_adapts_as_the_job_does(joint_model, folder, tmp_path):
+    config = config_of(tmp_path / "gallery", joint_model, folder, adapt=str(tmp_path / "adapted"), adapt_images=20, seed=1)
+    encode.run(config)
+    adapted = eet.adapt(joint_model, folder, sample=20, seed=1)
+    assert weights_digest(adapted) == read_bundle_record(config.adapt).digest
