@@ -1,4 +1,4 @@
-"""`eet quickstart`: the whole way on one machine, ending in a table and a page to look at."""
+"""`eet quickstart`: all jobs in small on one machine, ending in a table and a page with images."""
 
 import json
 import re
@@ -45,9 +45,9 @@ SWEEP_TRIALS, SWEEP_SHARE = 3, 3
 class QuickstartConfig(JobOptions):
     """Trains a small teacher and student, encodes, searches, evaluates, and shows it in report.html.
 
-    Without --data.root it draws its own pictures (drawn birds whose labels differ by small parts) and trains a small ViT from nothing.
-    With --data.root (class folders, or a folder with split.csv) it does the same on real images: DeiT-Tiny at the published schedule,
-    fine-tuned for 5 epochs with AdamW from --weights.
+    Without --data.root it draws its own images (birds whose labels differ by small parts) and trains a small ViT from random weights.
+    With --data.root (one folder for each label, or a folder with split.csv) it does the same with real images: DeiT-Tiny at the
+    published schedule, fine-tuned for 5 epochs from --weights.
 
     Attributes:
         out: Folder for everything.
@@ -55,7 +55,7 @@ class QuickstartConfig(JobOptions):
         data: Labelled images; default drawn ones.
         student: The network; default a ViT of 4 blocks, 96 wide, 16-pixel patches, 64-pixel images, 64 bits.
         loss: The objective.
-        train: The training; default AdamW from nothing, sized for a few minutes on two cores.
+        train: The training; default AdamW from random weights, a few minutes on two cores.
         with_sweep: Also sweep the keep ratios over three short trainings, and add their table to the page.
     """
 
@@ -65,17 +65,17 @@ class QuickstartConfig(JobOptions):
     student: StudentOptions = field(
         default_factory=lambda: StudentOptions(
             backbone="vit_tiny_patch16_224",
-            # Weights of timm's own start are as small as suits a ViT of 768 or more: this one would hardly begin to learn in time.
+            # timm's own first weights are sized for a width of 768 or more; this network would learn too slowly from them.
             backbone_options={"patch_size": 16, "embed_dim": 96, "depth": 4, "num_heads": 4, "weight_init": "jax"},
             image_size=SYNTHETIC_SIZE,
             bits=64,
             hash_input="joint",
-            # Behind half of the depth: importance means little in the first blocks of a network that starts from nothing.
+            # After half of the depth: importance means little in the first blocks of a network that starts from random weights.
             prune_after=(2, 3),
-            keep_ratios=(0.5, 0.5),
+            keep_ratios=(0.5, 0.25),
         )
     )
-    # Hidden regions would take a third of the time: the student sees every image a second time.
+    # Without masked regions it takes two thirds of the time: with them the student processes every image twice.
     loss: LossOptions = field(default_factory=lambda: LossOptions(beta=1.0, masked_patches=0))
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
@@ -127,10 +127,11 @@ class QuickstartConfig(JobOptions):
 
 @dataclass(frozen=True)
 class QuickstartResult:
-    """What came out: the page, the measures {row of its table: {measure: value}}, and with masks the creature's share of image and tokens.
+    """What came out: the page, the measures {row of its table: {measure: value}}, and, where masks are known, the creature's share of
+    images and tokens.
 
-    Rows are "seen" and "unseen", the queries whose label was trained or not, and each with ", re-ranked" behind it. All of them search the
-    whole gallery of test images.
+    Rows are "seen" and "unseen", the queries whose label was trained or not, and the same with ", re-ranked" added. All queries search
+    the whole gallery of test images.
     """
 
     report: Path
@@ -147,15 +148,15 @@ def run(config: QuickstartConfig) -> QuickstartResult:
         raise InputError(f"{out} holds a finished quickstart: open {out / REPORT_FILE}, or choose another --out")
     if config.dry_run:
         return _dry_run(config, out, drawn)
-    data = _data(config, out)
-    load_dataset(data.name, data.root, table=data.table).select("test")  # said before training, not behind it
+    data = data_options(config, out)
+    load_dataset(data.name, data.root, table=data.table).select("test")  # an error is reported before training
     write_config(config.out, config)
     model, gallery, hits, reranked = (str(out / name) for name in ("model", "gallery", "hits.parquet", "reranked.parquet"))
     tracking = _tracking_uri(config, out)
     with connected(config.ray_address):
-        if not is_bundle(out / "model"):  # a quickstart that was cut off goes on where it was
+        if not is_bundle(out / "model"):  # an interrupted quickstart continues
             begun = (out / "model" / CHECKPOINTS).exists()
-            distill.run(_distill_config(config, data, out, resume=begun))
+            distill.run(training_config(config, data, out, resume=begun))
         if not is_gallery(gallery):
             encode.run(
                 encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512, engine="local")
@@ -173,15 +174,15 @@ def run(config: QuickstartConfig) -> QuickstartResult:
     report = _write_report(out, measures, creature, trials)
     if creature:
         print(
-            f"the creature covers {creature['image']:.0%} of a picture and {creature['last_stage']:.0%} of the last stage's kept tokens "
+            f"the creature covers {creature['image']:.0%} of an image and {creature['last_stage']:.0%} of the last stage's kept tokens "
             f"({creature['last_stage'] / creature['image']:.1f} times)"
         )
     print(f"{report}  ({duration(time.monotonic() - started)})")
     return QuickstartResult(report, measures, creature)
 
 
-def _data(config: QuickstartConfig, out: Path) -> DataOptions:
-    """The dataset: the user's, or pictures drawn into OUT/data."""
+def data_options(config: QuickstartConfig, out: Path) -> DataOptions:
+    """The dataset: the user's, or images drawn into OUT/data."""
     if config.data.root is not None or config.data.table is not None:
         return config.data
     root = out / "data"
@@ -204,14 +205,14 @@ def _tracking_uri(config: QuickstartConfig, out: Path) -> str:
 
 
 def _dry_run(config: QuickstartConfig, out: Path, drawn: bool) -> QuickstartResult:
-    """The training's own dry run; pictures that would be drawn are drawn into a temporary folder."""
+    """The training's own dry run; images that would be drawn are drawn into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        data = _data(config, Path(folder)) if drawn else config.data
-        distill.run(_distill_config(config, data, out, dry_run=True))
+        data = data_options(config, Path(folder)) if drawn else config.data
+        distill.run(training_config(config, data, out, dry_run=True))
     return QuickstartResult(out / REPORT_FILE, {}, {})
 
 
-def _distill_config(
+def training_config(
     config: QuickstartConfig, data: DataOptions, out: Path, *, dry_run: bool = False, resume: bool = False
 ) -> distill.DistillConfig:
     return distill.DistillConfig(
@@ -230,7 +231,7 @@ def _distill_config(
 
 
 def creature_shares(gallery: str, root: str | None, grid: tuple[int, int]) -> dict[str, float]:
-    """How much of the pictures, and of the last stage's kept tokens, lies on the creature whose mask is known.
+    """How much of the images, and of the last stage's kept tokens, lies on the creature whose mask is known.
 
     A patch counts with the share of its pixels inside the mask. Returns {'image': ..., 'last_stage': ...}, means over the gallery.
     """
@@ -250,7 +251,7 @@ def creature_shares(gallery: str, root: str | None, grid: tuple[int, int]) -> di
 
 
 def _patch_shares(mask_HW: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Share of each patch inside the mask, (rows, columns), of the centred part of the picture that the network sees."""
+    """Share of each patch inside the mask, (rows, columns), of the centred part of the image that the network sees."""
     from PIL import Image
 
     from eet.images import Preprocessing
@@ -263,7 +264,7 @@ def _patch_shares(mask_HW: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _sweep_config(config: QuickstartConfig, data: DataOptions, out: Path) -> sweep.SweepConfig:
-    """Three short trainings that differ by how much each stage of pruning keeps."""
+    """Three short trainings with different keep ratios."""
     assert config.train.epochs is not None
     return sweep.SweepConfig(
         out=str(out / "sweep"),
@@ -293,7 +294,7 @@ def measures_by_label(gallery_path: str, hits_path: str, reranked_path: str, tra
     for name, labels in (("seen", present & set(trained)), ("unseen", present - set(trained))):
         for suffix, hits in before_and_after.items() if labels else ():
             found = hits_measures(hits, gallery, own=True, labels=labels).values
-            # mAP over hits that are all there is is mAP.
+            # The hits are the whole gallery, so mAP@k is mAP.
             measures[name + suffix] = {re.sub(r"^mAP@\d+", "mAP", key): value for key, value in found.items()}
     return measures
 
@@ -309,7 +310,7 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
     trained = set(read_bundle_record(str(out / "model")).label_names)
     labels = dict(zip(hits["query_id"].to_pylist(), hits["query_label"].to_pylist(), strict=True))
     names = gallery.manifest.label_names or ()
-    # The labels that were trained come first; most of a person's queries are of those.
+    # Queries of trained labels first: they are most of the queries.
     first = sorted(shown, key=lambda query_id: names[labels[query_id]] not in trained)[:FIRST_QUERIES]
     others = [query_id for query_id in shown if query_id not in first]
     sections = [
@@ -322,12 +323,12 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
             ],
         ),
         Section("Matched regions", match_blocks(student, reranked, first[:MATCHED_QUERIES], gallery, gallery, top=2)),
-        Section("What the network kept", [*_beside_the_teacher(out), *kept_blocks(student, gallery, shown[:KEPT_QUERIES])]),
+        Section("What the network kept", [*_compared_with_the_teacher(out), *kept_blocks(student, gallery, shown[:KEPT_QUERIES])]),
         Section("More queries", hit_blocks(reranked, others, gallery, gallery, top=SHOWN_HITS)),
         Section(
             "Training and search",
             [
-                Picture(out / "model" / "training.png", caption="Loss terms over epochs", alt="training curves"),
+                *([Picture(out / "model" / "training.png", caption="Loss terms over epochs", alt="training curves")] if history else []),
                 Picture(out / "evaluation" / "pr_curve.png", caption="Over Hamming radius", alt="precision against recall"),
             ],
         ),
@@ -345,7 +346,7 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
 
 
 def _before_and_after(hits: pa.Table, reranked: pa.Table, shown: list[str], gallery: Gallery) -> list[Any]:
-    """Of each query the first hits by codes, and below them those after re-ranking."""
+    """For each query the first hits by codes, and below them the first hits after re-ranking."""
     blocks: list[Any] = []
     for query_id in shown:
         for table, caption in ((hits, "nearest codes"), (reranked, "re-ranked by matched regions")):
@@ -354,16 +355,16 @@ def _before_and_after(hits: pa.Table, reranked: pa.Table, shown: list[str], gall
     return blocks
 
 
-def _beside_the_teacher(out: Path) -> list[Any]:
-    """What pruning costs, in words."""
+def _compared_with_the_teacher(out: Path) -> list[Any]:
+    """What pruning costs, in a sentence."""
     trained = json.loads((out / "model" / "test.json").read_text())
     if "teacher" not in trained:
         return []
     student, teacher = (trained[name]["encoded"] for name in ("student", "teacher"))
     return [
         Paragraph(
-            f"Among test images of the trained labels alone, the student that drops patches reaches mAP {student['mAP']:.2f}, its teacher "
-            f"that reads every patch {teacher['mAP']:.2f}."
+            f"Among the test images of trained labels, the student, which drops patches, reaches mAP {student['mAP']:.2f}; its teacher, "
+            f"which keeps all of them, {teacher['mAP']:.2f}."
         )
     ]
 
