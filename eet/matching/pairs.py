@@ -18,6 +18,9 @@ from eet.matching.sinkhorn import check_transport
 from eet.matching.solvers import SOLVERS
 from eet.matching.token_set import Array, Side, TokenSet, checked, unit_length
 
+COMPILED_SOLVERS = ("sinkhorn", "maxsim")
+"""The solvers that have a compiled loop for CPUs."""
+
 TOLERANCE = 2e-4
 """L1 error of the row sums below which the compiled loop updates once more and ends: scores are then within 5e-5 of converged ones."""
 
@@ -39,10 +42,10 @@ def match_pairs(
     threads: int | None = None,
     device: str = "cpu",
 ) -> torch.Tensor:
-    """Structural similarity of pairs of images: <plan, cosine> of the optimal transport between their tokens.
+    """Structural similarity of pairs of images: <plan, cosine> of the optimal transport between their tokens, or of another solver's plan.
 
-    See `structural_similarity` for the definition. On a CPU, 'sinkhorn' runs as a compiled loop; the score of a pair then does not depend
-    on the other pairs, their order or the threads, to the last bit.
+    See `structural_similarity` for the definition. On a CPU, 'sinkhorn' and 'maxsim' run as compiled loops; the score of a pair then does
+    not depend on the other pairs, their order or the threads, to the last bit.
 
     Args:
         queries: tokens of the queries, any number for each; see `TokenSet`.
@@ -51,8 +54,10 @@ def match_pairs(
         marginal: one of `eet.matching.MARGINALS`. Those that read the mass need mass_NK, those that read correlations use the centres.
         epsilon: strength of the entropy, at least 1e-4. Published: 0.05.
         transported: share of the mass to move, in (0, 1]; scores are sums over that share, not divided by it.
-        solver: one of `eet.matching.SOLVERS`: sinkhorn, exact (no entropy) or pot.
-        threads: CPU threads of the compiled loop, at least 1; default all.
+        solver: one of `eet.matching.SOLVERS`: sinkhorn, exact (no entropy, epsilon is not read), pot, or maxsim: the mean over the query's
+            tokens, weighted by its marginal, of the greatest cosine with a token of the gallery image (neither epsilon nor transported is
+            read).
+        threads: CPU threads of the compiled loops, at least 1; default all.
         device: torch device on which pairs are matched, such as "cpu" or "cuda".
 
     Returns:
@@ -80,8 +85,11 @@ def match_pairs(
         raise InputError(
             f"pairs reach from {pairs_P2.min(axis=0)} to {pairs_P2.max(axis=0)}; there are {num_queries} queries and {num_items} items."
         )
-    if solver == "sinkhorn" and torch.device(device).type == "cpu":
-        return match_compiled(query_side, gallery_side, pairs_P2, weigh, epsilon=epsilon, transported=transported, threads=threads).scores_P
+    if solver in COMPILED_SOLVERS and torch.device(device).type == "cpu":
+        return match_compiled(
+            query_side, gallery_side, pairs_P2, weigh,
+            epsilon=epsilon, transported=transported, threads=threads, solver=solver,
+        ).scores_P  # fmt: skip
     return _match_in_batches(query_side, gallery_side, pairs_P2, weigh, solver, device, epsilon=epsilon, transported=transported)
 
 
@@ -101,10 +109,13 @@ def match_compiled(
     epsilon: float,
     transported: float,
     threads: int | None,
+    solver: str = "sinkhorn",
 ) -> Matches:
     """`match_pairs` by compiled loops, of checked sides: `weigh` reads centres where these hold them, else masses."""
-    from eet.matching.compiled_sinkhorn import Answers, Settings, Tokens, WeightedTokens, correlate, score
+    from eet.matching import compiled_maxsim, compiled_sinkhorn
+    from eet.matching.compiled_sinkhorn import Answers, Settings, Tokens, WeightedTokens, correlate
 
+    score = {"sinkhorn": compiled_sinkhorn.score, "maxsim": compiled_maxsim.score}[solver]
     num_pairs, num_query, num_gallery = len(pairs_P2), queries.tokens_NKD.shape[1], gallery.tokens_NKD.shape[1]
     sides = [
         Tokens(_raw(side.tokens_NKD), side.tokens_NKD.dtype == torch.float16, *side.tokens_NKD.shape[1:]) for side in (queries, gallery)
