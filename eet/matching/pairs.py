@@ -16,7 +16,8 @@ from eet.matching.fused_sinkhorn import LEAST_EPSILON, MOST_TOKENS, fused_scores
 from eet.matching.marginals import MARGINALS
 from eet.matching.sinkhorn import check_transport
 from eet.matching.solvers import SOLVERS
-from eet.matching.token_set import Array, Side, TokenSet, checked, unit_length
+from eet.matching.token_set import Array, Side, TokenSet, checked
+from eet.matching.unit_side import pair_marginals, unit_side
 
 COMPILED_SOLVERS = ("sinkhorn", "maxsim")
 """The solvers that have a compiled loop for CPUs."""
@@ -168,23 +169,15 @@ def _match_in_batches(
     transported: float,
 ) -> torch.Tensor:
     """`match_pairs` by torch, a batch of pairs at once, for any solver and device; few tokens on CUDA go to a program for each pair."""
-    units = [unit_length(side.tokens_NKD.to(device)) for side in (queries, gallery)]
-    centers = [None if side.center_ND is None else unit_length(side.center_ND.to(device)) for side in (queries, gallery)]
-    masses = [None if side.mass_NK is None else weigh(side.mass_NK.to(device)) for side in (queries, gallery)]
+    query_side, gallery_side = unit_side(queries, weigh, device), unit_side(gallery, weigh, device)
+    units = query_side.tokens_NKD, gallery_side.tokens_NKD
     (num_query, dims), num_gallery = units[0].shape[1:], units[1].shape[1]
     few = max(num_query, num_gallery) <= MOST_TOKENS and epsilon >= LEAST_EPSILON
     fused = solver == "sinkhorn" and units[0].is_cuda and few
     step = max(1, _BYTES_AT_ONCE // (4 * ((num_query + num_gallery) * dims + 4 * num_query * num_gallery)))
     scores = [torch.empty(0)]
     for pairs in torch.from_numpy(pairs_P2).to(device).split(step):
-        marginals = []
-        for own, other in ((0, 1), (1, 0)):
-            mass, center = masses[own], centers[other]
-            if mass is not None:
-                marginals.append(mass[pairs[:, own]])
-            else:
-                assert center is not None
-                marginals.append(weigh((units[own][pairs[:, own]] @ center[pairs[:, other], :, None])[..., 0]))
+        marginals = pair_marginals(query_side, gallery_side, pairs, weigh)
         if fused:
             scores.append(
                 fused_scores(
