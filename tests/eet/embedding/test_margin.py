@@ -189,6 +189,22 @@ def test_without_a_structural_share_loss_gradients_and_terms_are_the_plain_ones_
     assert tokens.grad is None and set(terms) == {"positive_distance", "negative_distance", "beta"}
 
 
+def test_the_structural_loss_alone_brings_tokens_of_one_label_together():
+    (embeddings, labels), (tokens, _) = batch(), tokens_of()
+    objective = MarginObjective(4, margin=0.3, structural=1.0)
+    learned = tokens.clone().requires_grad_()
+    optimizer = torch.optim.Adam([learned], lr=0.01)
+    gaps = []
+    for step in range(40):
+        chance = torch.rand(12, 2, generator=torch.Generator().manual_seed(step))
+        total, terms = objective(embeddings, labels, chance, F.normalize(learned, dim=2))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        gaps.append(float(terms["negative_structural"] - terms["positive_structural"]))
+    assert abs(gaps[0]) < 0.05 and gaps[-1] > 0.3
+
+
 def test_a_structural_batch_without_triplets_still_has_a_gradient_for_every_parameter():
     (embeddings, _), (tokens, mass) = batch(), tokens_of()
     objective = MarginObjective(4, structural=0.5)
