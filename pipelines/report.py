@@ -106,4 +106,5 @@ def _matched(
         marginal=str(written["marginal"]),
         epsilon=float(written["epsilon"]),
         transported=float(written["transported"]),
+        solver=str(written["solver"]),
     )

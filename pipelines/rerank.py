@@ -23,7 +23,7 @@ from pipelines.job.output import is_table, write_config
 class RerankConfig(JobOptions):
     """Re-orders hits by global similarity + embedding_weight * cosine of the embeddings + weight * structural similarity.
 
-    The structural similarity is the value of the optimal transport of the query's tokens to the item's tokens.
+    The structural similarity is the value of the optimal transport of the query's tokens to the item's tokens, or their MaxSim.
 
     Attributes:
         hits: Parquet file that `eet search` wrote.
@@ -34,11 +34,12 @@ class RerankConfig(JobOptions):
         marginal: How much mass each token sends or receives: importance (the stored mass), uniform, or one of the published marginals,
             which weight a token by its similarity to the other image as a whole (the embedding, or the mean of the tokens if a gallery
             has no embeddings).
-        transported: Share of the mass to move, above 0 to 1.
-        epsilon: Strength of the entropy, in units of 1 - cosine.
+        transported: Share of the mass to move, above 0 to 1; --solver maxsim does not read it.
+        epsilon: Strength of the entropy, in units of 1 - cosine; --solver exact and maxsim do not read it.
         weight: Weight of the structural similarity; the global one has weight 1. 0: match no tokens.
-        embedding_weight: Weight of the cosine of the stored final CLS vectors, beside the similarity of codes; 0: not read.
-        solver: sinkhorn (entropic, EET's own), pot (entropic, POT's batch) or exact (POT's linear program).
+        embedding_weight: Weight of the cosine of the stored final CLS vectors, which is added to the similarity of codes; 0: not read.
+        solver: sinkhorn (entropic, EET's own), pot (entropic, POT's batch), exact (POT's linear program), or maxsim (no transport: each
+            token of the query with its most similar token of the item, the mean of their cosines weighted by the query's marginal).
         global_similarity: hamming (of the codes), asymmetric (of the query's real-valued hash with the item's bits) or embedding (cosine of
             the stored final CLS vectors of both galleries). Default asymmetric if the queries have hashes (queries encoded by
             `eet search`, or a gallery with --hash), which ranks better and needs no space in the searched gallery; else hamming.

@@ -7,6 +7,7 @@ from typing import Literal
 from eet.device import Precision
 from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, PUBLISHED_WIDTH, build_base
 from eet.errors import InputError
+from eet.matching import MARGINALS
 from eet.training import FitSettings, LabelledImages, MetricLearningTask
 from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, LoopOptions
@@ -22,12 +23,18 @@ class MarginOptions:
         beta: Initial boundary of every label, a distance between unit vectors (0 to 2).
         beta_learning_rate: Learning rate of the boundaries.
         images_per_label: Images of each label in a batch.
+        structural: Share of the structural distance in the distance of a pair, 0 to 1: the mean distance of the 7 x 7 tokens that optimal
+            transport matches. It trains the tokens for re-ranking. DIML's is 0.5.
+        marginal: How much mass each token sends or receives in the structural distance: one of those of `eet rerank`. DIML's is
+            cross_correlation.
     """
 
     margin: float = PUBLISHED_MARGIN
     beta: float = PUBLISHED_BETA
     beta_learning_rate: float = PUBLISHED_BETA_LEARNING_RATE
     images_per_label: int = 2
+    structural: float = 0.0
+    marginal: str = "uniform"
 
     def problems(self) -> list[str]:
         found = []
@@ -39,6 +46,10 @@ class MarginOptions:
             found.append(f"--loss.beta_learning_rate {self.beta_learning_rate}: use 0 (boundaries stay) or more")
         if self.images_per_label < 2:
             found.append(f"--loss.images_per_label {self.images_per_label}: an image needs a positive, so use 2 or more")
+        if not 0 <= self.structural <= 1:
+            found.append(f"--loss.structural {self.structural}: a share of the distance is 0 (none) to 1, DIML's 0.5")
+        if self.marginal not in MARGINALS:
+            found.append(f"--loss.marginal {self.marginal}: allowed are {', '.join(MARGINALS)}")
         return found
 
 
@@ -149,4 +160,6 @@ def task_of(config: TrainBaseConfig, images: LabelledImages) -> MetricLearningTa
         beta=config.loss.beta,
         beta_learning_rate=config.loss.beta_learning_rate,
         images_per_label=config.loss.images_per_label,
+        structural=config.loss.structural,
+        marginal=config.loss.marginal,
     )

@@ -21,7 +21,8 @@ AT_THE_TOP = {"torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "safete
 
 # Compiled loops: numba finds what it compiled for an earlier process only where functions stand at the top of their module. So these
 # import numba (and llvmlite, its compiler's) at module level, and other modules import them inside the function that uses them.
-COMPILED = {"eet.hashing.popcount", "eet.matching.compiled_sinkhorn", "eet.metrics.match_scan", "eet.search.bit_planes", "eet.search.scan"}
+COMPILED = {"eet.hashing.popcount", "eet.metrics.match_scan", "eet.search.bit_planes", "eet.search.scan"}
+COMPILED |= {"eet.matching.compiled_maxsim", "eet.matching.compiled_sinkhorn"}
 COMPILED |= {  # the vector operations that the matching kernel is compiled from
     f"eet.matching.simd.{name}"
     for name in ("arithmetic", "exponential", "lanes", "memory", "product_block", "reduction", "transposition", "vector")

@@ -1,4 +1,4 @@
-"""Matching image regions by optimal transport: marginals, solvers (full and partial), scores of many pairs, rollout, correspondences."""
+"""Matching image regions: marginals, solvers (full and partial transport, MaxSim), scores of many pairs, rollout, correspondences."""
 
 from eet.matching.correspondences import Correspondences, correspondences
 from eet.matching.global_similarity import asymmetric_similarity, cosine_similarity, hamming_similarity
@@ -9,6 +9,7 @@ from eet.matching.rollout import attention_rollout
 from eet.matching.similarity import structural_similarity
 from eet.matching.sinkhorn import Transport, sinkhorn
 from eet.matching.solvers import SOLVERS
+from eet.matching.structural_distance import structural_distance
 from eet.matching.student_rollout import forward_with_rollout, rollout_mass
 from eet.matching.token_set import TokenSet
 
@@ -30,6 +31,7 @@ __all__ = [
     "patch_similarity",
     "rollout_mass",
     "sinkhorn",
+    "structural_distance",
     "structural_similarity",
     "uniform",
 ]

@@ -16,7 +16,11 @@ from eet.matching.fused_sinkhorn import LEAST_EPSILON, MOST_TOKENS, fused_scores
 from eet.matching.marginals import MARGINALS
 from eet.matching.sinkhorn import check_transport
 from eet.matching.solvers import SOLVERS
-from eet.matching.token_set import Array, Side, TokenSet, checked, unit_length
+from eet.matching.token_set import Array, Side, TokenSet, checked
+from eet.matching.unit_side import pair_marginals, unit_side
+
+COMPILED_SOLVERS = ("sinkhorn", "maxsim")
+"""The solvers that have a compiled loop for CPUs."""
 
 TOLERANCE = 2e-4
 """L1 error of the row sums below which the compiled loop updates once more and ends: scores are then within 5e-5 of converged ones."""
@@ -39,10 +43,10 @@ def match_pairs(
     threads: int | None = None,
     device: str = "cpu",
 ) -> torch.Tensor:
-    """Structural similarity of pairs of images: <plan, cosine> of the optimal transport between their tokens.
+    """Structural similarity of pairs of images: <plan, cosine> of the optimal transport between their tokens, or of another solver's plan.
 
-    See `structural_similarity` for the definition. On a CPU, 'sinkhorn' runs as a compiled loop; the score of a pair then does not depend
-    on the other pairs, their order or the threads, to the last bit.
+    See `structural_similarity` for the definition. On a CPU, 'sinkhorn' and 'maxsim' run as compiled loops; the score of a pair then does
+    not depend on the other pairs, their order or the threads, to the last bit.
 
     Args:
         queries: tokens of the queries, any number for each; see `TokenSet`.
@@ -51,8 +55,10 @@ def match_pairs(
         marginal: one of `eet.matching.MARGINALS`. Those that read the mass need mass_NK, those that read correlations use the centres.
         epsilon: strength of the entropy, at least 1e-4. Published: 0.05.
         transported: share of the mass to move, in (0, 1]; scores are sums over that share, not divided by it.
-        solver: one of `eet.matching.SOLVERS`: sinkhorn, exact (no entropy) or pot.
-        threads: CPU threads of the compiled loop, at least 1; default all.
+        solver: one of `eet.matching.SOLVERS`: sinkhorn, exact (no entropy, epsilon is not read), pot, or maxsim: the mean over the query's
+            tokens, weighted by its marginal, of the greatest cosine with a token of the gallery image (neither epsilon nor transported is
+            read).
+        threads: CPU threads of the compiled loops, at least 1; default all.
         device: torch device on which pairs are matched, such as "cpu" or "cuda".
 
     Returns:
@@ -80,8 +86,11 @@ def match_pairs(
         raise InputError(
             f"pairs reach from {pairs_P2.min(axis=0)} to {pairs_P2.max(axis=0)}; there are {num_queries} queries and {num_items} items."
         )
-    if solver == "sinkhorn" and torch.device(device).type == "cpu":
-        return match_compiled(query_side, gallery_side, pairs_P2, weigh, epsilon=epsilon, transported=transported, threads=threads).scores_P
+    if solver in COMPILED_SOLVERS and torch.device(device).type == "cpu":
+        return match_compiled(
+            query_side, gallery_side, pairs_P2, weigh,
+            epsilon=epsilon, transported=transported, threads=threads, solver=solver,
+        ).scores_P  # fmt: skip
     return _match_in_batches(query_side, gallery_side, pairs_P2, weigh, solver, device, epsilon=epsilon, transported=transported)
 
 
@@ -101,10 +110,13 @@ def match_compiled(
     epsilon: float,
     transported: float,
     threads: int | None,
+    solver: str = "sinkhorn",
 ) -> Matches:
     """`match_pairs` by compiled loops, of checked sides: `weigh` reads centres where these hold them, else masses."""
-    from eet.matching.compiled_sinkhorn import Answers, Settings, Tokens, WeightedTokens, correlate, score
+    from eet.matching import compiled_maxsim, compiled_sinkhorn
+    from eet.matching.compiled_sinkhorn import Answers, Settings, Tokens, WeightedTokens, correlate
 
+    score = {"sinkhorn": compiled_sinkhorn.score, "maxsim": compiled_maxsim.score}[solver]
     num_pairs, num_query, num_gallery = len(pairs_P2), queries.tokens_NKD.shape[1], gallery.tokens_NKD.shape[1]
     sides = [
         Tokens(_raw(side.tokens_NKD), side.tokens_NKD.dtype == torch.float16, *side.tokens_NKD.shape[1:]) for side in (queries, gallery)
@@ -157,23 +169,15 @@ def _match_in_batches(
     transported: float,
 ) -> torch.Tensor:
     """`match_pairs` by torch, a batch of pairs at once, for any solver and device; few tokens on CUDA go to a program for each pair."""
-    units = [unit_length(side.tokens_NKD.to(device)) for side in (queries, gallery)]
-    centers = [None if side.center_ND is None else unit_length(side.center_ND.to(device)) for side in (queries, gallery)]
-    masses = [None if side.mass_NK is None else weigh(side.mass_NK.to(device)) for side in (queries, gallery)]
+    query_side, gallery_side = unit_side(queries, weigh, device), unit_side(gallery, weigh, device)
+    units = query_side.tokens_NKD, gallery_side.tokens_NKD
     (num_query, dims), num_gallery = units[0].shape[1:], units[1].shape[1]
     few = max(num_query, num_gallery) <= MOST_TOKENS and epsilon >= LEAST_EPSILON
     fused = solver == "sinkhorn" and units[0].is_cuda and few
     step = max(1, _BYTES_AT_ONCE // (4 * ((num_query + num_gallery) * dims + 4 * num_query * num_gallery)))
     scores = [torch.empty(0)]
     for pairs in torch.from_numpy(pairs_P2).to(device).split(step):
-        marginals = []
-        for own, other in ((0, 1), (1, 0)):
-            mass, center = masses[own], centers[other]
-            if mass is not None:
-                marginals.append(mass[pairs[:, own]])
-            else:
-                assert center is not None
-                marginals.append(weigh((units[own][pairs[:, own]] @ center[pairs[:, other], :, None])[..., 0]))
+        marginals = pair_marginals(query_side, gallery_side, pairs, weigh)
         if fused:
             scores.append(
                 fused_scores(

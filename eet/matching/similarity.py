@@ -7,7 +7,8 @@ import torch
 
 from eet.errors import InputError
 from eet.matching.marginals import importance
-from eet.matching.sinkhorn import check_transport, sinkhorn
+from eet.matching.sinkhorn import check_transport
+from eet.matching.solvers import SOLVERS
 from eet.matching.token_set import unit_length
 
 
@@ -19,8 +20,9 @@ def structural_similarity(
     *,
     epsilon: float = 0.05,
     transported: float = 1.0,
+    solver: str = "sinkhorn",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matches the tokens of a query with those of each gallery image by entropic optimal transport.
+    """Matches the tokens of a query with those of each gallery image, by entropic optimal transport or another solver.
 
     Tokens are scaled to unit length, the cost of moving token k to token l is 1 - cosine, and the score is
     <plan, cosine>: the mean cosine over the transported mass, times its share. It follows DIML (Zhao et al., ICCV 2021)
@@ -35,16 +37,20 @@ def structural_similarity(
         gallery_mass_PK: the same for the gallery images.
         epsilon: strength of the entropy, at least 1e-4. Published: 0.05.
         transported: share of the mass to move, in (0, 1]. At 1 every region must be matched.
+        solver: one of `eet.matching.SOLVERS`. exact has no entropy and does not read epsilon. maxsim reads neither epsilon nor
+            transported: every token of the query goes to its most similar token of the gallery image.
 
     Returns:
         scores: float32 (P,), in [-transported, transported] up to rounding; differentiable in the tokens, with the plan
             held fixed.
-        plans: float32 (P, Kq, Kg), each summing to `transported`; not differentiable.
+        plans: float32 (P, Kq, Kg), each summing to `transported` (of maxsim to 1); not differentiable.
 
     Raises:
-        InputError: shapes do not fit, or a parameter is out of range.
+        InputError: shapes do not fit, a parameter is out of range, or the solver is unknown.
     """
     check_transport(epsilon, transported)
+    if solver not in SOLVERS:
+        raise InputError(f"solver {solver!r} is unknown; choose one of {', '.join(SOLVERS)}.")
     if query_KD.ndim != 2 or gallery_PKD.ndim != 3 or query_KD.shape[1] != gallery_PKD.shape[2]:
         raise InputError(
             f"tokens are {tuple(query_KD.shape)} and {tuple(gallery_PKD.shape)}; give (K, D) for the query and "
@@ -59,6 +65,8 @@ def structural_similarity(
         )
     query_KD, gallery_PKD = unit_length(query_KD), unit_length(gallery_PKD)
     cosine_PKL = (gallery_PKD @ query_KD.mT).mT
-    query_marginal_PK = importance(query_mass_K).expand(len(gallery_PKD), -1)
-    plan_PKL = sinkhorn(1 - cosine_PKL, query_marginal_PK, importance(gallery_mass_PK), epsilon=epsilon, transported=transported).plan
+    with torch.no_grad():
+        query_marginal_PK = importance(query_mass_K).expand(len(gallery_PKD), -1)
+        gallery_marginal_PL = importance(gallery_mass_PK)
+        plan_PKL = SOLVERS[solver](1 - cosine_PKL, query_marginal_PK, gallery_marginal_PL, epsilon=epsilon, transported=transported)
     return (plan_PKL * cosine_PKL).sum(dim=(1, 2)), plan_PKL

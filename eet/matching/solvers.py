@@ -1,4 +1,4 @@
-"""The ways to solve a batch of transport problems, by name.
+"""The ways to match the tokens of a batch of pairs, by name: each makes a plan, how much of which token goes to which other.
 
 Shape suffixes: P problems, K rows, L columns.
 """
@@ -54,5 +54,21 @@ def pot(cost_PKL: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor,
     return solved.plan[:, : cost_PKL.shape[1], : cost_PKL.shape[2]]
 
 
-SOLVERS: dict[str, Callable[..., torch.Tensor]] = {"sinkhorn": entropic, "exact": exact, "pot": pot}
+def maxsim(cost_PKL: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor, *, epsilon: float, transported: float) -> torch.Tensor:
+    """Late interaction: each row sends all of its mass to its cheapest column, however much that column gets from others.
+
+    With the cost 1 - cosine, <plan, cosine> is the mean over the query's tokens (the rows) of their greatest cosine with a token of the
+    item, weighted by the query's marginal: the plain mean where that is uniform. It is transport without the constraint on the columns, so
+    it is never below the score of `exact` at transported = 1, and swapping query and item changes it.
+
+    Columns without mass get nothing; how much mass the others have does not matter. epsilon and transported are ignored: the whole mass of
+    the query is matched. Of equally cheap columns the first is taken.
+
+    Source: Khattab and Zaharia, ColBERT, SIGIR 2020, section 3.3 (there the sum over the query's tokens, not the mean).
+    """
+    best_PK1 = cost_PKL.masked_fill((columns_PL == 0)[:, None], torch.inf).argmin(dim=2, keepdim=True)
+    return torch.zeros_like(cost_PKL, dtype=torch.float32).scatter_(2, best_PK1, rows_PK.float()[:, :, None])
+
+
+SOLVERS: dict[str, Callable[..., torch.Tensor]] = {"sinkhorn": entropic, "exact": exact, "pot": pot, "maxsim": maxsim}
 """Each takes cost (P, K, L), marginals (P, K) and (P, L), epsilon and transported, and returns plans, float32 (P, K, L)."""

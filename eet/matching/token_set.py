@@ -38,12 +38,16 @@ class Side(NamedTuple):
 
 
 def unit_length(tokens: torch.Tensor) -> torch.Tensor:
-    """Tokens (..., D) as float32 of length 1; tokens with NaN or infinite entries become zeros, with cosine 0 to all others."""
+    """Tokens (..., D) as float32 of length 1; tokens with NaN or infinite entries become zeros, with cosine 0 to all others.
+
+    Tokens that are or become zeros get a gradient of 0.
+    """
     tokens = tokens.float()
     broken = ~torch.isfinite(tokens).all(dim=-1, keepdim=True)
     tokens = tokens.masked_fill(broken, 0.0)
     # Dividing by the largest entry first keeps the norm of very large or small tokens within float32.
-    tokens = tokens / tokens.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    largest = tokens.detach().abs().amax(dim=-1, keepdim=True)
+    tokens = (tokens / largest.clamp(min=torch.finfo(torch.float32).tiny)).masked_fill(largest == 0, 0.0)
     return torch.nn.functional.normalize(tokens, dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Report panels of re-ranked hits: a query and its first hits, with the regions that transport matched most strongly."""
+"""Report panels of re-ranked hits: a query and its first hits, with the regions that were matched most strongly."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,11 +19,12 @@ LINES = 5
 
 
 class Transport(NamedTuple):
-    """Options of the transport in the re-ranking."""
+    """Options of the matching in the re-ranking."""
 
     marginal: str
     epsilon: float
     transported: float
+    solver: str
 
 
 def match_blocks(
@@ -36,6 +37,7 @@ def match_blocks(
     marginal: str = "importance",
     epsilon: float = 0.05,
     transported: float = 1.0,
+    solver: str = "sinkhorn",
     top: int = 3,
 ) -> list[Paragraph | Picture]:
     """Panels of each query with its first `top` hits: tokens, their mass, lines for the strongest matches.
@@ -49,9 +51,10 @@ def match_blocks(
         marginal: as in the re-ranking.
         epsilon: as in the re-ranking.
         transported: as in the re-ranking.
+        solver: as in the re-ranking.
         top: number of hits for each query.
     """
-    transport = Transport(marginal, epsilon, transported)
+    transport = Transport(marginal, epsilon, transported, solver)
     blocks: list[Paragraph | Picture] = []
     first = hits.filter(pc.less_equal(hits["rank"], top))
     for query_id in shown:
@@ -93,7 +96,7 @@ def _panel(network: GalleryModel, query: _Tokens, item: _Tokens, transport: Tran
     masses = [_mass(mine, other, transport.marginal, centres=centres) for mine, other in ((query, item), (item, query))]
     _, plan_1KL = structural_similarity(
         query.tokens_KD, item.tokens_KD[None], masses[0], masses[1][None],
-        epsilon=transport.epsilon, transported=transport.transported,
+        epsilon=transport.epsilon, transported=transport.transported, solver=transport.solver,
     )  # fmt: skip
     found = correspondences(
         query.tokens_KD, item.tokens_KD, plan_1KL[0], query.index_K, item.index_K,

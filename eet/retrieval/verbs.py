@@ -226,16 +226,17 @@ def rerank(
     embedding_weight: float = 0.0,
     threads: int | None = None,
 ) -> Hits:
-    """Re-orders the first hits of every query by matching image regions with optimal transport.
+    """Re-orders the first hits of every query by matching image regions, with optimal transport or MaxSim.
 
     Args:
         hits: hits between galleries that were encoded with tokens.
         top: number of hits of each query that are re-ranked, at least 1; the others keep their order.
         weight: weight of the structural similarity, at least 0; the global one has weight 1. 0 matches no tokens.
         marginal: how much mass each token sends or receives, a name in `eet.matching.MARGINALS`.
-        transported: share of the mass to move, in (0, 1].
-        epsilon: strength of the entropy, in units of 1 - cosine, at least 0.0001.
-        solver: a name in `eet.matching.SOLVERS`.
+        transported: share of the mass to move, in (0, 1]; not read by the solver "maxsim".
+        epsilon: strength of the entropy, in units of 1 - cosine, at least 0.0001; not read by "exact" and "maxsim".
+        solver: a name in `eet.matching.SOLVERS`: "sinkhorn", "pot" or "exact" (optimal transport), or "maxsim" (the mean over the query's
+            tokens, weighted by its marginal, of the greatest cosine with a token of the item).
         global_similarity: "hamming", "asymmetric" or "embedding"; default "asymmetric" where the queries have hashes.
         embedding_weight: weight of the cosine of the embeddings, at least 0, which is added to a similarity of codes.
         threads: CPU threads; default all.

@@ -25,8 +25,8 @@ SPLIT_FILE = "split.csv"
 class WholeBatchObjective(nn.Module):
     """The margin loss over the images of all workers together, so that it does not depend on the number of workers.
 
-    Each worker embeds its share, receives all embeddings, and computes the same loss; its gradient reaches its own share only. The first
-    worker draws the random numbers of the mining for all.
+    Each worker embeds its share, receives all embeddings (with a structural term all tokens too), and computes the same loss; its gradient
+    reaches its own share only. The first worker draws the random numbers of the mining for all.
     """
 
     def __init__(self, model: BaseModel, margin: MarginObjective, settings: FitSettings) -> None:
@@ -34,35 +34,46 @@ class WholeBatchObjective(nn.Module):
         self.model, self.margin, self.settings = model, margin, settings
 
     def forward(self, images_B3HW: Tensor, labels_B: Tensor) -> StepLosses:
-        embeddings_BE = self._embeddings(images_B3HW)
+        parts = self._represented(images_B3HW)
         with torch.autocast(images_B3HW.device.type, enabled=False):
-            embeddings_BE, labels_B = _of_all_workers(embeddings_BE.float(), labels_B)
+            embeddings_BE, *tokens = (_of_all_workers(part.float()) for part in parts)
+            labels_B = _of_all_workers(labels_B)
             chance_B2 = torch.rand(len(labels_B), 2).to(labels_B.device)
             if dist.is_initialized():
                 dist.broadcast(chance_B2, src=0)
-            return StepLosses(*self.margin(embeddings_BE, labels_B, chance_B2))
+            return StepLosses(*self.margin(embeddings_BE, labels_B, chance_B2, *tokens))
 
-    def _embeddings(self, images_B3HW: Tensor) -> Tensor:
+    def _represented(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """What the loss reads of the images: embeddings, and with a structural term tokens and their mass."""
         size = self.settings.micro_batch(len(images_B3HW), images_B3HW.device.type)
+        represent = self._with_tokens if self.margin.structural else self._without_tokens
         if len(images_B3HW) <= size:
-            return self.model.embed(images_B3HW)
+            return represent(images_B3HW)
         # Only the activations of one part are in memory; each part is run again when its gradient is known.
-        return torch.cat([checkpoint(self.model.embed, part, use_reentrant=False) for part in images_B3HW.split(size)])
+        parts = [checkpoint(represent, part, use_reentrant=False) for part in images_B3HW.split(size)]
+        return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+
+    def _without_tokens(self, images_B3HW: Tensor) -> tuple[Tensor]:
+        return (self.model.embed(images_B3HW),)
+
+    def _with_tokens(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        out = self.model(images_B3HW)
+        return out.embedding, out.tokens, out.token_mass
 
 
-def _of_all_workers(embeddings_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings and labels of every worker, in the order of the batch; the gradient flows only to this worker's own."""
+def _of_all_workers(rows_B: Tensor) -> Tensor:
+    """The rows of every worker, in the order of the batch; the gradient flows only to this worker's own."""
     if not dist.is_initialized():
-        return embeddings_BE, labels_B
+        return rows_B
     world, rank = dist.get_world_size(), dist.get_rank()
-    embeddings = [torch.empty_like(embeddings_BE) for _ in range(world)]
-    labels = [torch.empty_like(labels_B) for _ in range(world)]
-    dist.all_gather(embeddings, embeddings_BE.detach())
-    dist.all_gather(labels, labels_B)
-    # DDP averages the workers' gradients, but these are parts of one sum: multiply by their number.
-    embeddings[rank] = embeddings_BE.detach() + world * (embeddings_BE - embeddings_BE.detach())
+    own = rows_B.detach().contiguous()
+    gathered = [torch.empty_like(own) for _ in range(world)]
+    dist.all_gather(gathered, own)
+    if rows_B.requires_grad:
+        # DDP averages the workers' gradients, but these are parts of one sum: multiply by their number.
+        gathered[rank] = own + world * (rows_B - own)
     # Worker r has images r, r + world, ... of the batch.
-    return torch.stack(embeddings, dim=1).flatten(0, 1), torch.stack(labels, dim=1).flatten(0, 1)
+    return torch.stack(gathered, dim=1).flatten(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +87,8 @@ class MetricLearningTask(TrainingTask):
         beta: initial boundary of every label, a distance between unit vectors (0 to 2).
         beta_learning_rate: learning rate of the boundaries.
         images_per_label: images of each label in a batch, 2 or more.
+        structural: share of the structural distance in that of a pair, 0 (none) to 1; see `eet.embedding.MarginObjective`.
+        marginal: of the structural distance, a name in `eet.matching.MARGINALS`.
     """
 
     networks: dict[str, BaseModel]
@@ -83,6 +96,8 @@ class MetricLearningTask(TrainingTask):
     beta: float = PUBLISHED_BETA
     beta_learning_rate: float = PUBLISHED_BETA_LEARNING_RATE
     images_per_label: int = 2
+    structural: float = 0.0
+    marginal: str = "uniform"
 
     quality: ClassVar[str] = "val_MAP@R"
 
@@ -99,7 +114,9 @@ class MetricLearningTask(TrainingTask):
         return min(2 * (settings.micro_batch_size or CPU_MICRO_BATCH), settings.batch_size)
 
     def objective(self, settings: FitSettings) -> WholeBatchObjective:
-        margin = MarginObjective(self.train.num_labels, margin=self.margin, beta=self.beta)
+        margin = MarginObjective(
+            self.train.num_labels, margin=self.margin, beta=self.beta, structural=self.structural, marginal=self.marginal
+        )
         return WholeBatchObjective(self.networks["base"], margin, settings)
 
     def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> LabelSampler:

@@ -56,12 +56,14 @@ def test_a_dry_run_writes_nothing(searched, tmp_path, capsys):
     assert "nothing was started" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
 
 
-def test_of_re_ranked_hits_it_shows_before_after_and_what_was_matched(tiny_model, tiny_birds, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("marginal", "solver"), [("softmax", "sinkhorn"), ("importance", "maxsim")])
+def test_of_re_ranked_hits_it_shows_before_after_and_what_was_matched(marginal, solver, tiny_model, tiny_birds, tmp_path, monkeypatch):
     data = DataOptions(name="synthetic", root=str(tiny_birds))
     gallery, hits, new = str(tmp_path / "gallery"), str(tmp_path / "hits.parquet"), str(tmp_path / "new.parquet")
     encode.run(encode.EncodeConfig(model=str(tiny_model), data=data, split="test", out=gallery, engine="local", tokens=True))
     search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=str(tiny_model), k=6, out=hits))
-    rerank.run(rerank.RerankConfig(hits=hits, gallery=gallery, queries=gallery, out=new, engine="local", marginal="softmax"))
+    options = {"marginal": marginal, "solver": solver}
+    rerank.run(rerank.RerankConfig(hits=hits, gallery=gallery, queries=gallery, out=new, engine="local", **options))
     drawn, real = [], matches.matches_panel
     monkeypatch.setattr(matches, "matches_panel", lambda *given, **more: (drawn.append((given, more)), real(*given, **more))[1])
     html = Path(report.run(report.ReportConfig(hits=new, out=str(tmp_path / "r"), num_queries=2, top=4))).read_text()
@@ -72,3 +74,5 @@ def test_of_re_ranked_hits_it_shows_before_after_and_what_was_matched(tiny_model
     assert {line.query for line in lines} <= set(query.positions_K.tolist())
     assert {line.item for line in lines} <= set(item.positions_K.tolist())
     assert query.mass_K.sum() == pytest.approx(1, abs=1e-3)
+    if solver == "maxsim":  # each token of the query is matched with one token alone
+        assert all(len({line.query for line in given[3]}) == len(given[3]) for given, _ in drawn)

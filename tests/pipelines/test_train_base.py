@@ -97,22 +97,38 @@ def test_unseen_labels_are_measured_as_the_bundle_says_under_both_definitions(tr
     assert json.loads((runs / "base" / "test.json").read_text()) == trained.test
 
 
-def test_two_workers_go_on_from_a_checkpoint_as_one_would_have_batches_mining_boundaries_and_all(trained, runs, tiny_birds):
+STRUCTURAL = MarginOptions(structural=0.5, marginal="importance")
+
+
+@pytest.fixture(scope="module")
+def trained_with_tokens(ray_session, tiny_birds, runs) -> TrainingResult:
+    return train_base.run(config_of(runs / "structural", tiny_birds, loss=STRUCTURAL))
+
+
+def test_a_structural_share_is_in_the_history_and_moves_the_weights(trained, trained_with_tokens, runs):
+    assert set(trained_with_tokens.history[0]) - set(trained.history[0]) == {"positive_structural", "negative_structural"}
+    plain, structural = load_base(runs / "base").state_dict(), load_base(runs / "structural").state_dict()
+    assert not torch.equal(plain["head.weight"], structural["head.weight"])
+
+
+@pytest.mark.parametrize(("name", "loss"), [("base", MarginOptions()), ("structural", STRUCTURAL)])
+def test_two_workers_go_on_from_a_checkpoint_as_one_would_have_batches_mining_boundaries_and_all(name, loss, request, runs, tiny_birds):
     """The last epoch's checkpoint is taken away, so two workers repeat what one did."""
-    out = runs / "cut"
-    shutil.copytree(runs / "base", out)
-    for name in ("model.safetensors", "model.json", "test.json", "history.json", "split.csv"):
-        (out / name).unlink()
+    trained = request.getfixturevalue({"base": "trained", "structural": "trained_with_tokens"}[name])
+    before_cut, out = runs / name, runs / f"cut_{name}"
+    shutil.copytree(before_cut, out)
+    for file in ("model.safetensors", "model.json", "test.json", "history.json", "split.csv"):
+        (out / file).unlink()
     before, last = sorted((out / "checkpoints" / "run").glob("checkpoint_*/training.pt"))
     assert torch.load(before, weights_only=True)["epoch"] == EPOCHS - 2
     shutil.copy(before, last)
     two = dataclasses.replace(TRAIN, workers=2)
-    resumed = train_base.run(config_of(out, tiny_birds, resume=True, train=two))
+    resumed = train_base.run(config_of(out, tiny_birds, resume=True, train=two, loss=loss))
     assert len(resumed.history) == EPOCHS and resumed.history[-1]["images_per_s"] != trained.history[-1]["images_per_s"]
     for record, expected in zip(resumed.history, trained.history, strict=True):
         for name in set(record) - {"images_per_s"}:
             assert record[name] == pytest.approx(expected[name], abs=1e-5), (record["epoch"], name)
-    one, other = load_base(runs / "base").state_dict(), load_base(out).state_dict()
+    one, other = load_base(before_cut).state_dict(), load_base(out).state_dict()
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0, msg=name)
 
@@ -121,8 +137,8 @@ def test_two_workers_go_on_from_a_checkpoint_as_one_would_have_batches_mining_bo
 def step(tiny_birds, runs):
     """(objective, images, labels) of a first batch, for any options of training."""
 
-    def make(**changes):
-        config = config_of(runs / "x", tiny_birds, train=dataclasses.replace(TRAIN, **changes))
+    def make(loss=MarginOptions(), **changes):  # noqa: B008
+        config = config_of(runs / "x", tiny_birds, loss=loss, train=dataclasses.replace(TRAIN, **changes))
         task = task_of(config)
         objective = task.objective(config.train.settings(config.seed, num_images=len(task.train)))
         images = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(1))
@@ -138,8 +154,9 @@ def gradients_of(objective: WholeBatchObjective, images: torch.Tensor, labels: t
     return {name: parameter.grad for name, parameter in objective.named_parameters()}
 
 
-def test_a_batch_run_in_parts_has_the_gradient_of_the_whole(step):
-    whole, parts = gradients_of(*step(micro_batch_size=8)), gradients_of(*step(micro_batch_size=3))
+@pytest.mark.parametrize("loss", [MarginOptions(), STRUCTURAL])
+def test_a_batch_run_in_parts_has_the_gradient_of_the_whole(step, loss):
+    whole, parts = gradients_of(*step(loss, micro_batch_size=8)), gradients_of(*step(loss, micro_batch_size=3))
     assert whole.keys() == parts.keys() and whole["model.head.weight"].abs().max() > 1e-3
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, atol=5e-6, rtol=1e-4, msg=name)  # float32 sums in another order
@@ -153,6 +170,18 @@ def test_the_objective_is_the_margin_loss_of_unit_embeddings(step):
     vector = objective.model.backbone(images, patches=False).vector
     expected, _ = MarginObjective(2)(F.normalize(objective.model.head(vector), dim=1), labels, torch.rand(8, 2))
     torch.testing.assert_close(found.total, expected)
+
+
+def test_the_structural_objective_reads_the_models_tokens_and_their_mass(step):
+    objective, images, labels = step(STRUCTURAL)
+    torch.manual_seed(3)
+    found = objective(images, labels)
+    torch.manual_seed(3)
+    out = objective.model(images)
+    margin = MarginObjective(2, structural=0.5, marginal="importance")
+    expected, terms = margin(out.embedding, labels, torch.rand(8, 2), out.tokens, out.token_mass)
+    torch.testing.assert_close(found.total, expected)
+    assert terms["positive_structural"] == pytest.approx(found.terms["positive_structural"].item(), abs=1e-6)
 
 
 def test_boundaries_have_a_learning_rate_of_their_own_and_all_else_the_same(tiny_birds, runs):
@@ -206,6 +235,8 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
         ({"loss": MarginOptions(beta=2.5)}, "--loss.beta 2.5"),
         ({"loss": MarginOptions(beta_learning_rate=-1)}, "--loss.beta_learning_rate -1"),
         ({"loss": MarginOptions(images_per_label=1)}, "--loss.images_per_label 1"),
+        ({"loss": MarginOptions(structural=1.5)}, "--loss.structural 1.5: a share of the distance is 0 (none) to 1"),
+        ({"loss": MarginOptions(marginal="even")}, "--loss.marginal even: allowed are uniform, importance"),
         ({"loss": MarginOptions(images_per_label=3)}, "--train.batch_size 8: use a multiple of --loss.images_per_label 3"),
         ({"loss": MarginOptions(images_per_label=8)}, "of two labels at least"),
         ({"train": dataclasses.replace(TRAIN, learning_rate=0)}, "--train.learning_rate 0"),
@@ -223,5 +254,6 @@ def test_defaults_are_the_published_ones():
     train, loss = config.train, config.loss
     assert (train.epochs, train.batch_size, train.optimizer, train.learning_rate, train.weight_decay) == (150, 112, "adam", 1e-5, 4e-4)
     assert (train.schedule, train.warmup_steps, train.precision) == ("constant", 0, "fp32")
-    assert dataclasses.asdict(loss) == {"margin": 0.2, "beta": 0.6, "beta_learning_rate": 5e-4, "images_per_label": 2}
+    margin = {"margin": 0.2, "beta": 0.6, "beta_learning_rate": 5e-4, "images_per_label": 2}
+    assert dataclasses.asdict(loss) == {**margin, "structural": 0.0, "marginal": "uniform"}
     assert config.embedding_width == 128

@@ -10,7 +10,7 @@ import torch
 
 from eet.matching import MARGINALS, SOLVERS, TokenSet, match_pairs
 from eet.matching.marginals import importance
-from eet.matching.pairs import match_compiled
+from eet.matching.pairs import COMPILED_SOLVERS, match_compiled
 from eet.matching.token_set import checked
 
 
@@ -90,10 +90,11 @@ def test_without_centres_the_mean_of_unit_tokens_is_one() -> None:
     torch.testing.assert_close(match_pairs(*bare, pairs, marginal="cross_correlation"), expected, atol=1e-5, rtol=0)
 
 
-def test_a_score_depends_on_its_pair_alone_to_the_last_bit() -> None:
+@pytest.mark.parametrize("solver", COMPILED_SOLVERS)
+def test_a_score_depends_on_its_pair_alone_to_the_last_bit(solver: str) -> None:
     queries, gallery = draw(6, 5, 12, 30), draw(7, 40, 12, 30)
     pairs = every_pair(queries, gallery)
-    options = {"epsilon": 0.02, "transported": 0.7}
+    options = {"epsilon": 0.02, "transported": 0.7, "solver": solver}
     scores = match_pairs(queries, gallery, pairs, threads=1, **options)
     shuffled = np.random.default_rng(0).permutation(len(pairs))
     assert torch.equal(match_pairs(queries, gallery, pairs[shuffled], threads=3, **options), scores[torch.from_numpy(shuffled)])
@@ -139,6 +140,49 @@ def test_exact_is_the_linear_programme() -> None:
             assert float(scores[g]) == pytest.approx((plan * cosine).sum(), abs=1e-5)
 
 
+def slow_maxsim(queries: TokenSet, gallery: TokenSet, pairs: np.ndarray, weights: list[np.ndarray]) -> list[float]:
+    """Token by token; weights: of the tokens of each pair's query."""
+    scores = []
+    for (q, g), weight in zip(pairs, weights, strict=True):
+        query, item = unit(queries.tokens_NKD[q]), unit(gallery.tokens_NKD[g])
+        scores.append(sum(w * max(float(token @ other) for other in item) for w, token in zip(weight, query, strict=True)))
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("query_tokens", "gallery_tokens", "dims"), [(12, 12, 192), (1, 1, 3), (5, 33, 7), (49, 20, 40), (17, 49, 64), (70, 13, 33)]
+)
+def test_maxsim_is_the_weighted_mean_of_each_query_token_s_greatest_cosine(query_tokens: int, gallery_tokens: int, dims: int) -> None:
+    queries, gallery = draw(0, 2, query_tokens, dims), draw(1, 3, gallery_tokens, dims)
+    pairs = every_pair(queries, gallery)
+    plain = match_pairs(queries, gallery, pairs, solver="maxsim", marginal="uniform")
+    even = [np.full(query_tokens, 1 / query_tokens)] * len(pairs)
+    np.testing.assert_allclose(plain.numpy(), slow_maxsim(queries, gallery, pairs, even), atol=2e-6)
+    scores = match_pairs(queries, gallery, pairs, solver="maxsim")
+    masses = [importance(queries.mass_NK[q]).numpy() for q in pairs[:, 0]]
+    np.testing.assert_allclose(scores.numpy(), slow_maxsim(queries, gallery, pairs, masses), atol=2e-6)
+    # The constraints of transport can only lower a score.
+    assert (scores >= match_pairs(queries, gallery, pairs, solver="exact") - 1e-5).all()
+    assert torch.equal(match_pairs(queries, gallery, pairs, solver="maxsim", epsilon=0.3, transported=0.2), scores)
+
+
+@pytest.mark.parametrize("marginal", list(MARGINALS))
+def test_the_compiled_maxsim_is_the_solver_s_for_every_marginal(marginal: str) -> None:
+    queries, gallery = draw(2, 3, 9, 20, 0.0), weightless(draw(3, 4, 11, 20, 0.0), 4)
+    pairs = every_pair(queries, gallery)
+    compiled = match_pairs(queries, gallery, pairs, marginal=marginal, solver="maxsim")
+    for p, (q, g) in enumerate(pairs):
+        mine, other = queries.tokens_NKD[q], gallery.tokens_NKD[g]
+        if MARGINALS[marginal].reads == "correlation":
+            given = unit(mine) @ unit(gallery.center_ND[g]), unit(other) @ unit(queries.center_ND[q])
+        else:
+            given = queries.mass_NK[q].numpy(), gallery.mass_NK[g].numpy()
+        u, v = (MARGINALS[marginal].weigh(torch.as_tensor(numbers)).float() for numbers in given)
+        cosine = torch.from_numpy(unit(mine) @ unit(other).T)
+        plan = SOLVERS["maxsim"](1 - cosine[None], u[None], v[None], epsilon=0.05, transported=1.0)
+        assert float(compiled[p]) == pytest.approx(float((plan[0] * cosine).sum()), abs=2e-6)
+
+
 @pytest.mark.parametrize("tokens", [12, 49])
 def test_partial_transport_delivers_the_share_that_was_asked_for(tokens: int) -> None:
     """Where the published early stop delivers 0 to 90 % of it."""
@@ -164,6 +208,8 @@ def test_broken_tokens_and_masses_never_give_nan_and_harm_no_other_pair() -> Non
         for marginal in MARGINALS:
             for solver in ("sinkhorn",) if options else SOLVERS:
                 assert torch.isfinite(match_pairs(queries, broken, pairs, marginal=marginal, solver=solver, **options)).all()
+    nearest = match_pairs(queries, broken, pairs, solver="maxsim")
+    assert nearest[0] == nearest[2] == 0
     scores = match_pairs(queries, broken, pairs)
     assert scores[0] == scores[2] == 0 and scores[1] < good[1]
     torch.testing.assert_close(scores[5:7], good[5:7], atol=1e-5, rtol=0)
@@ -193,10 +239,11 @@ def without_first(side: TokenSet, number: int) -> TokenSet:
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.003, 0.001])
 @pytest.mark.parametrize("transported", [1.0, 0.6])
-def test_tokens_without_mass_count_as_if_they_were_not_there(epsilon: float, transported: float) -> None:
+@pytest.mark.parametrize("solver", COMPILED_SOLVERS)
+def test_tokens_without_mass_count_as_if_they_were_not_there(epsilon: float, transported: float, solver: str) -> None:
     queries, gallery = draw(25, 2, 12, 24), draw(26, 4, 33, 24)
     pairs = every_pair(queries, gallery)
-    options = {"epsilon": epsilon, "transported": transported}
+    options = {"epsilon": epsilon, "transported": transported, "solver": solver}
     scores = match_pairs(weightless(queries, 5), weightless(gallery, 14), pairs, **options)
     expected = match_pairs(without_first(queries, 5), without_first(gallery, 14), pairs, **options)
     torch.testing.assert_close(scores, expected, atol=2e-4, rtol=0)
@@ -251,20 +298,23 @@ def test_wrong_arguments_are_refused() -> None:
 
 def test_compiled_loops_close_over_nothing() -> None:
     """A function that closes over another is compiled again in each process: its cache on disk is never found again."""
-    from eet.matching import compiled_sinkhorn
+    from eet.matching import compiled_maxsim, compiled_sinkhorn
 
-    kept = [value for value in vars(compiled_sinkhorn).values() if getattr(getattr(value, "_cache", None), "cache_path", None)]
+    loops = [*vars(compiled_sinkhorn).values(), compiled_maxsim.score]
+    kept = [value for value in loops if getattr(getattr(value, "_cache", None), "cache_path", None)]
     assert {"score", "correlate", "unpack"} <= {function.py_func.__name__ for function in kept} and len(kept) >= 12
     assert all(function.py_func.__closure__ is None for function in kept)
 
 
 SECOND_PROCESS = """
 import numpy as np
-from eet.matching import TokenSet, compiled_sinkhorn, match_pairs
+from eet.matching import TokenSet, compiled_maxsim, compiled_sinkhorn, match_pairs
 tokens = TokenSet(np.ones((1, 2, 8), np.float16), np.ones((1, 2), np.float32), np.ones((1, 8), np.float32))
 for marginal in ("importance", "inverse"):
-    match_pairs(tokens, tokens, [[0, 0]], marginal=marginal)
-print([sum(kernel.stats.cache_misses.values()) for kernel in (compiled_sinkhorn.score, compiled_sinkhorn.correlate)])
+    for solver in ("sinkhorn", "maxsim"):
+        match_pairs(tokens, tokens, [[0, 0]], marginal=marginal, solver=solver)
+kernels = compiled_sinkhorn.score, compiled_sinkhorn.correlate, compiled_maxsim.score
+print([sum(kernel.stats.cache_misses.values()) for kernel in kernels])
 """
 
 
@@ -272,7 +322,7 @@ print([sum(kernel.stats.cache_misses.values()) for kernel in (compiled_sinkhorn.
 def test_a_second_process_compiles_nothing() -> None:
     """Its arguments, named tuples, are found on disk by what they are."""
     runs = [subprocess.run([sys.executable, "-c", SECOND_PROCESS], capture_output=True, text=True, check=True) for _ in range(2)]
-    assert runs[1].stdout.strip() == "[0, 0]"
+    assert runs[1].stdout.strip() == "[0, 0, 0]"
 
 
 @pytest.mark.gpu
@@ -281,7 +331,7 @@ def test_a_second_process_compiles_nothing() -> None:
 def test_a_gpu_gives_the_scores_of_the_cpu(tokens: int, transported: float) -> None:
     queries, gallery = draw(23, 2, tokens, 64), draw(24, 5, tokens - 3, 64)
     pairs = every_pair(queries, gallery)
-    for marginal in ("importance", "inverse"):
-        options = {"marginal": marginal, "transported": transported}
+    for marginal, solver in (("importance", "sinkhorn"), ("inverse", "sinkhorn"), ("importance", "maxsim"), ("inverse", "maxsim")):
+        options = {"marginal": marginal, "transported": transported, "solver": solver}
         expected = match_pairs(queries, gallery, pairs, **options)
         torch.testing.assert_close(match_pairs(queries, gallery, pairs, device="cuda", **options), expected, atol=2e-4, rtol=0)

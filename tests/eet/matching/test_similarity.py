@@ -3,7 +3,7 @@ import ot
 import pytest
 import torch
 
-from eet.matching import structural_similarity
+from eet.matching import SOLVERS, structural_similarity
 
 
 def make_tokens(seed: int, problems: int = 4, query_tokens: int = 12, gallery_tokens: int = 10, dims: int = 24):  # type: ignore[no-untyped-def]
@@ -42,6 +42,34 @@ def test_less_transport_keeps_the_better_matches() -> None:
     scores, plans = structural_similarity(*tokens, transported=0.4)
     np.testing.assert_allclose(plans.sum((1, 2)).numpy(), 0.4, atol=1e-3)
     assert (scores / 0.4 > full).all()
+
+
+def test_the_plan_of_maxsim_sends_each_query_token_to_its_most_similar_one() -> None:
+    query, gallery, query_mass, gallery_mass = make_tokens(8)
+    scores, plans = structural_similarity(query, gallery, query_mass, gallery_mass, solver="maxsim")
+    for p in range(4):
+        score = 0.0
+        for k in range(12):
+            cosines = torch.nn.functional.cosine_similarity(query[k], gallery[p], dim=1)
+            weight = float(query_mass[k] / query_mass.sum())
+            score += weight * float(cosines.max())
+            assert float(plans[p, k, cosines.argmax()]) == float(plans[p, k].sum()) == pytest.approx(weight, abs=1e-6)
+        assert float(scores[p]) == pytest.approx(score, abs=1e-5)
+    gallery_mass[:, 0] = 0
+    assert float(structural_similarity(query, gallery, query_mass, gallery_mass, solver="maxsim")[1][:, :, 0].sum()) == 0
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_gradient_of_every_solver_is_that_of_a_fixed_plan(solver: str) -> None:
+    query, gallery, query_mass, gallery_mass = make_tokens(9)
+    moving = query.clone().requires_grad_()
+    scores, plans = structural_similarity(moving, gallery, query_mass.requires_grad_(), gallery_mass, solver=solver)
+    (gradient,) = torch.autograd.grad(scores.sum(), moving)
+    assert not plans.requires_grad and query_mass.grad is None
+    again = query.clone().requires_grad_()
+    cosine = torch.nn.functional.normalize(again, dim=1) @ torch.nn.functional.normalize(gallery, dim=2).mT
+    (expected,) = torch.autograd.grad((plans * cosine).sum(), again)
+    torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_half_precision_is_computed_in_single() -> None:
@@ -99,3 +127,5 @@ def test_wrong_arguments_are_refused() -> None:
         structural_similarity(query, gallery, query_mass, gallery_mass, epsilon=0)
     with pytest.raises(ValueError, match="transported"):
         structural_similarity(query, gallery, query_mass, gallery_mass, transported=0)
+    with pytest.raises(ValueError, match="solver 'simplex' is unknown; choose one of sinkhorn, exact, pot, maxsim"):
+        structural_similarity(query, gallery, query_mass, gallery_mass, solver="simplex")

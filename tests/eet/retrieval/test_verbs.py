@@ -175,7 +175,10 @@ def test_queries_of_another_gallery_find_themselves(model, gallery, paths):
     assert len(eet.search(gallery, eet.encode(model, [paths[5]]), k=1000)) == len(paths)
 
 
-@pytest.mark.parametrize("options", [{}, {"marginal": "uniform", "transported": 0.6, "weight": 2.0, "global_similarity": "hamming"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"marginal": "uniform", "transported": 0.6, "weight": 2.0, "global_similarity": "hamming"}, {"solver": "maxsim", "weight": 3.0}],
+)
 def test_reranking_is_that_of_the_job(model, birds, paths, tmp_path, options):
     out = str(tmp_path / "gallery")
     gallery = eet.encode(model, paths, labels=birds.labels.tolist(), label_names=birds.label_names, tokens=True, out=out, rows_per_part=20)
