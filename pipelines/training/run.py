@@ -94,8 +94,8 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
     if prune_after is None:
         prune_after = scaled_prune_after(len(network.trunk.blocks), len(options.keep_ratios)) if options.keep_ratios else ()
     schedule = PruningSchedule(prune_after, options.keep_ratios)
-    beside = network.trunk.num_prefix_tokens
-    return network.with_schedule(schedule.rounded(network.num_patches, beside=beside, multiple=options.tokens_multiple))
+    num_prefix = network.trunk.num_prefix_tokens
+    return network.with_schedule(schedule.rounded(network.num_patches, num_prefix=num_prefix, multiple=options.tokens_multiple))
 
 
 def target_codes_of(train: ImageTable, options: StudentOptions, *, seed: int) -> np.ndarray:
