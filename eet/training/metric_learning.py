@@ -37,10 +37,10 @@ class WholeBatchObjective(nn.Module):
         embeddings_BE = self._embeddings(images_B3HW)
         with torch.autocast(images_B3HW.device.type, enabled=False):
             embeddings_BE, labels_B = _of_all_workers(embeddings_BE.float(), labels_B)
-            chance_B2 = torch.rand(len(labels_B), 2).to(labels_B.device)
+            random_B2 = torch.rand(len(labels_B), 2).to(labels_B.device)
             if dist.is_initialized():
-                dist.broadcast(chance_B2, src=0)
-            return StepLosses(*self.margin(embeddings_BE, labels_B, chance_B2))
+                dist.broadcast(random_B2, src=0)
+            return StepLosses(*self.margin(embeddings_BE, labels_B, random_B2))
 
     def _embeddings(self, images_B3HW: Tensor) -> Tensor:
         size = self.settings.micro_batch(len(images_B3HW), images_B3HW.device.type)
@@ -51,7 +51,7 @@ class WholeBatchObjective(nn.Module):
 
 
 def _of_all_workers(embeddings_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings and labels of every worker, in the order of the batch; the gradient flows only to this worker's own."""
+    """Embeddings and labels of all workers, in the order of the batch. Only the embeddings of this worker get a gradient."""
     if not dist.is_initialized():
         return embeddings_BE, labels_B
     world, rank = dist.get_world_size(), dist.get_rank()
@@ -95,7 +95,7 @@ class MetricLearningTask(TrainingTask):
         return {"margin.loss.beta": self.beta_learning_rate}
 
     def timed_images(self, settings: FitSettings) -> int:
-        """More images than a CPU runs at once, so that the estimate includes running them twice."""
+        """More images than a CPU runs at once, so that the estimate includes the second run of each part."""
         return min(2 * (settings.micro_batch_size or CPU_MICRO_BATCH), settings.batch_size)
 
     def objective(self, settings: FitSettings) -> WholeBatchObjective:
@@ -135,7 +135,7 @@ class MetricLearningTask(TrainingTask):
         return f"{network.backbone_name}, embedding {network.embedding_width} wide, {rows} x {columns} patches"
 
     def save(self, name: str, folder: Path, training: dict[str, Any]) -> None:
-        """The bundle, and beside it which image was in which split, as a table that the dataset 'table' takes."""
+        """Writes the bundle, and the split of each image as a table that the dataset 'table' reads."""
         with (folder / SPLIT_FILE).open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "label", "split"))
