@@ -1,4 +1,4 @@
-"""`eet distill`: a pruned student and its teacher, together (joint) or behind a teacher that is trained already (staged)."""
+"""`eet distill`: trains a pruned student, together with its teacher (joint) or with a teacher that is already trained (staged)."""
 
 from dataclasses import dataclass, field
 
@@ -23,13 +23,13 @@ from pipelines.training.run import (
 
 @dataclass(kw_only=True)
 class DistillConfig(JobOptions):
-    """Trains a student that prunes, taught by one that does not.
+    """Trains a student that prunes patches, with a teacher that does not.
 
     Attributes:
         out: Folder for the student's bundle, checkpoints, curves and measures.
-        teacher: Bundle that `eet train-teacher` wrote: staged training, the teacher frozen. Without it both learn together.
+        teacher: Bundle that `eet train-teacher` wrote: staged training with a frozen teacher. Without it both are trained together.
         weights: Backbone weights: a file, timm (downloads its own), or none (random).
-        resume: Continue a run in --out that was cut off.
+        resume: Continue an interrupted run in --out.
         data: Labelled images.
         student: The network.
         loss: The objective.
@@ -53,14 +53,14 @@ class DistillConfig(JobOptions):
 
 
 def run(config: DistillConfig) -> TrainingResult:
-    """Trains, and writes the bundle that `--model` takes into config.out."""
+    """Trains the student, and writes its bundle, which is the --model of other jobs, to config.out."""
     check_output(config)
     images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
     return run_training(config, task_of(config, images), images, title="distill")
 
 
 def task_of(config: DistillConfig, images: LabelledImages) -> HashingTask:
-    """Networks, codes and images of the run. Heads of student and teacher are drawn apart, as published."""
+    """The task of the run. The heads of student and teacher get different random weights, as published."""
     assert config.loss.beta is not None  # a recipe has filled it
     num_classes = images.train.num_labels
     student = new_network(config.student, num_classes=num_classes, weights=config.weights, seed=config.seed, pruned=True)
@@ -87,19 +87,28 @@ def task_of(config: DistillConfig, images: LabelledImages) -> HashingTask:
 
 
 def trained_teacher(path: str, label_names: tuple[str, ...], student: Student) -> tuple[Student, np.ndarray]:
-    """A frozen teacher and the target codes it learned, which are the student's too.
+    """Loads a teacher for staged training.
 
-    ValueError where it prunes, learned other labels, or wants its input normalised otherwise than the student.
+    Args:
+        path: its bundle.
+        label_names: of the training labels.
+        student: the network that it will teach.
+
+    Returns:
+        The teacher, and its target codes, int8 (C, b) in {-1, +1}, which the student gets too.
+
+    Raises:
+        InputError: the teacher prunes, was trained on other labels, or its input is normalised differently from that of the student.
     """
     teacher, record = load_bundle(path), read_bundle_record(path)
     if teacher.schedule.prune_after:
         raise InputError(f"--teacher {path} prunes, so it is a student; a joint run keeps its teacher in {path}/teacher")
     if record.target_codes is None or record.label_names != label_names:
-        raise InputError(f"--teacher {path} learned other labels than this dataset's {len(label_names)}: train one on this dataset")
-    ours, theirs = student.preprocessing, teacher.preprocessing
-    if (ours.mean, ours.std) != (theirs.mean, theirs.std):
+        raise InputError(f"--teacher {path} was not trained on the {len(label_names)} labels of this dataset: train one on this dataset")
+    own, other = student.preprocessing, teacher.preprocessing
+    if (own.mean, own.std) != (other.mean, other.std):
         raise InputError(
-            f"--teacher {path} takes images normalised by mean {theirs.mean} and std {theirs.std}, the student by {ours.mean} and "
-            f"{ours.std}: both see the same images, so choose backbones of one normalisation"
+            f"--teacher {path} needs images normalised with mean {other.mean} and std {other.std}, the student with {own.mean} and "
+            f"{own.std}: both get the same images, so choose backbones with the same normalisation"
         )
     return teacher, record.target_codes

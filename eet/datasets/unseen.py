@@ -1,4 +1,4 @@
-"""Labels that are held out of training, so that codes are judged on labels that were never trained."""
+"""Labels that are held out of training, so that codes are evaluated on labels that were never trained."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -11,21 +11,21 @@ from eet.errors import InputError
 
 
 def split_unseen(table: ImageTable, *, share: float = 0.0, names: Collection[str] = (), seed: int = 42) -> tuple[ImageTable, ImageTable]:
-    """Takes whole labels out of a table.
+    """Takes labels, with all their images, out of a table.
 
     Args:
         table: all splits.
-        share: share of the labels to take out, in [0, 1): round(share * labels), drawn by `seed`, at least one where share is above 0.
-        names: the labels to take out by name, instead of a share.
-        seed: of the draw.
+        share: share of the labels to take out, in [0, 1): round(share * labels), but at least one if the share is above 0.
+        names: names of the labels to take out, instead of a share.
+        seed: of the random choice of labels.
 
     Returns:
-        The rest, with the remaining labels counted from 0 in their order; and the images to judge the labels that were taken out by, with
-        labels of their own, all of split 'test': their test images, of labels without test images all of them. Images without a label
-        stay in the rest.
+        A table of the rest, with the remaining labels numbered from 0 in their order; images without a label are in it. And a table of the
+        images to evaluate the labels that were taken out, numbered from 0 too, all with split 'test': the test images of these labels; for
+        labels without test images, all their images.
 
     Raises:
-        ValueError: a share outside its range, share and names both given, a name that no image has, or no label left to train on.
+        InputError: a share outside its range, share and names both given, a name that no image has, or no label left to train on.
     """
     if not 0 <= share < 1:
         raise InputError(f"unseen share {share}: use 0 (none) to below 1")
@@ -44,5 +44,5 @@ def split_unseen(table: ImageTable, *, share: float = 0.0, names: Collection[str
         raise InputError(f"all {len(present)} labels are unseen: leave at least one to train on")
     with_test = np.unique(table.labels[table.splits == "test"])
     is_unseen = np.isin(table.labels, unseen)
-    judged = with_own_labels(table.take(is_unseen & ((table.splits == "test") | ~np.isin(table.labels, with_test))))
-    return with_own_labels(table.take(~is_unseen)), replace(judged, splits=np.full(len(judged), "test"))
+    evaluated = with_own_labels(table.take(is_unseen & ((table.splits == "test") | ~np.isin(table.labels, with_test))))
+    return with_own_labels(table.take(~is_unseen)), replace(evaluated, splits=np.full(len(evaluated), "test"))

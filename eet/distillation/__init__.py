@@ -1,4 +1,4 @@
-"""Losses of the student: from its teacher (DKT), hidden regions (DRG), labels and target codes."""
+"""Losses of the student: from its teacher (DKT), masked regions (DRG), labels and target codes."""
 
 from eet.distillation.knowledge_transfer import knowledge_transfer_loss
 from eet.distillation.objective import (

@@ -1,4 +1,4 @@
-"""The losses of one training step: teacher, student, and the whole objective with beta, sigma and the masked patches.
+"""The losses of one training step: of the teacher alone, and of student and teacher with beta, sigma and masked patches.
 
 Shapes: B images, C labels, b bits.
 """
@@ -18,17 +18,30 @@ PUBLISHED_BETA, PUBLISHED_SIGMA, PUBLISHED_MASKED_PATCHES = 0.1, 1.0, 4
 
 
 class StepLosses(NamedTuple):
-    """The total to differentiate and its terms (detached scalars by name), each as it enters before weighting."""
+    """The losses of one step.
+
+    Attributes:
+        total: scalar to differentiate.
+        terms: its terms by name, detached scalars without their weights.
+    """
 
     total: Tensor
     terms: dict[str, Tensor]
 
 
 def trained_hash(network: Student, out: HashOutput, target_codes_Cb: Tensor) -> Tensor:
-    """The hash (B, b) float32 that the losses see.
+    """The hash in the losses.
 
-    Of a joint hash it is the expected target code, softmax(logits) @ target_codes_Cb: its head is fitted after training and gets no
+    For a joint hash it is the expected target code, softmax(logits) @ target_codes_Cb: its head is fitted after training and gets no
     gradient.
+
+    Args:
+        network: the student or teacher.
+        out: its outputs.
+        target_codes_Cb: float (C, b) in {-1, +1}.
+
+    Returns:
+        float32 (B, b).
     """
     if network.hash_input == "joint":
         return out.logits.float().softmax(dim=-1) @ target_codes_Cb
@@ -36,9 +49,13 @@ def trained_hash(network: Student, out: HashOutput, target_codes_Cb: Tensor) -> 
 
 
 class HashingObjective(nn.Module):
-    """Two-step hashing of a network by itself: CE(logits, label) + MSE(hash, the label's target code).
+    """Two-step hashing of a single network: CE(logits, label) + MSE(hash, target code of the label).
 
-    This is the published teacher loss; it trains a teacher alone. target_codes_Cb: (C, b) in {-1, +1}.
+    This is the published loss of the teacher; it trains a teacher alone.
+
+    Args:
+        teacher: the network.
+        target_codes_Cb: (C, b) in {-1, +1}.
     """
 
     target_codes_Cb: Tensor
@@ -58,15 +75,26 @@ class HashingObjective(nn.Module):
 
 
 class DistillationObjective(nn.Module):
-    """The student's objective, with its teacher's where the two are trained together.
+    """The objective of the student, and of its teacher if the two are trained together.
 
     teacher: CE(logits_t, y) + MSE(hash_t, code_y)
     student: beta [CE(logits_s, y) + CE(logits_s(masked image), y)] + MSE(hash_s, code_y) + sigma (1 - cos(hash_s, hash_t))
 
-    joint: True trains the teacher too (published); False freezes it (staged). The teacher may be another ViT with the same patch grid
-    and input. beta, sigma >= 0; masked_patches: w, 0 to the number of patches; 0 leaves the masked term out.
-    The student sees plain and masked images as one batch.
+    The student runs plain and masked images as one batch.
+
     Source: EET, published code (beta 0.1, sigma 1, w 4).
+
+    Args:
+        student: the network that prunes.
+        teacher: another ViT with the same patch grid and input; it may differ from the student in size.
+        target_codes_Cb: (C, b) in {-1, +1}.
+        joint: True trains the teacher too (published); False freezes it (staged).
+        beta: weight of the classification terms, >= 0.
+        sigma: weight of the knowledge transfer, >= 0.
+        masked_patches: w, 0 to the number of patches; 0 leaves the masked term out.
+
+    Raises:
+        InputError: a value outside its range, or networks with different patch grids or numbers of bits.
     """
 
     target_codes_Cb: Tensor
@@ -108,7 +136,7 @@ class DistillationObjective(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "DistillationObjective":
-        """A frozen teacher stays in evaluation mode."""
+        """Sets the mode; a frozen teacher stays in evaluation mode."""
         super().train(mode)
         if not self.joint:
             self.teacher.eval()
@@ -119,17 +147,17 @@ class DistillationObjective(nn.Module):
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=images_BCHW.device)
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
-            taught = self.teacher(images_BCHW, tokens=False, mass=self.masked_patches > 0)
-            taught_hash_Bb = trained_hash(self.teacher, taught, self.target_codes_Cb)
+            teacher_out = self.teacher(images_BCHW, tokens=False, mass=self.masked_patches > 0)
+            teacher_hash_Bb = trained_hash(self.teacher, teacher_out, self.target_codes_Cb)
             if self.joint:
-                terms["teacher_classification"] = F.cross_entropy(taught.logits.float(), labels_B)
-                terms["teacher_hashing"] = F.mse_loss(taught_hash_Bb, codes_Bb)
+                terms["teacher_classification"] = F.cross_entropy(teacher_out.logits.float(), labels_B)
+                terms["teacher_hashing"] = F.mse_loss(teacher_hash_Bb, codes_Bb)
                 total = total + terms["teacher_classification"] + terms["teacher_hashing"]
 
         batch = images_BCHW
         if self.masked_patches:
-            hidden_Bw = most_important_patches(taught.token_mass, taught.token_index, self.masked_patches)
-            batch = torch.cat([images_BCHW, mask_patches(images_BCHW, hidden_Bw, self.teacher.grid)])
+            masked_Bw = most_important_patches(teacher_out.token_mass, teacher_out.token_index, self.masked_patches)
+            batch = torch.cat([images_BCHW, mask_patches(images_BCHW, masked_Bw, self.teacher.grid)])
         out = self.student(batch, tokens=False)
         size = len(images_BCHW)
         terms["classification"] = F.cross_entropy(out.logits[:size].float(), labels_B)
@@ -139,6 +167,6 @@ class DistillationObjective(nn.Module):
             total = total + self.beta * terms["region_guidance"]
         hash_Bb = trained_hash(self.student, out, self.target_codes_Cb)[:size]
         terms["hashing"] = F.mse_loss(hash_Bb, codes_Bb)
-        terms["knowledge_transfer"] = knowledge_transfer_loss(hash_Bb, taught_hash_Bb)
+        terms["knowledge_transfer"] = knowledge_transfer_loss(hash_Bb, teacher_hash_Bb)
         total = total + terms["hashing"] + self.sigma * terms["knowledge_transfer"]
         return StepLosses(total, {name: value.detach() for name, value in terms.items()})

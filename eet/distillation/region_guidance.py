@@ -1,4 +1,4 @@
-"""DRG, discriminative region guidance: the teacher's most important patches are hidden, and the student must still name the label."""
+"""DRG, discriminative region guidance: the teacher's most important patches are masked, and the student must still predict the label."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,19 @@ from eet.errors import InputError
 
 
 def most_important_patches(mass_BK: Tensor, token_index_BK: Tensor, num_masked: int) -> Tensor:
-    """Original positions (B, num_masked) int64 of the patches with the greatest mass. InputError where there are fewer patches."""
+    """Original positions of the patches with the greatest mass.
+
+    Args:
+        mass_BK: mass of the living patches.
+        token_index_BK: int64, their original positions.
+        num_masked: number of patches, 0 .. K.
+
+    Returns:
+        int64 (B, num_masked).
+
+    Raises:
+        InputError: num_masked is outside its range.
+    """
     if not 0 <= num_masked <= mass_BK.shape[1]:
         raise InputError(f"masked_patches {num_masked}: the teacher has {mass_BK.shape[1]} patches, so use 0 to {mass_BK.shape[1]}")
     return token_index_BK.gather(1, mass_BK.topk(num_masked, dim=1).indices)

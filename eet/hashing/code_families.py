@@ -13,7 +13,7 @@ import numpy as np
 
 
 def extended_bch(degree: int) -> Iterator[np.ndarray]:
-    """Generators of the extended narrow-sense primitive BCH codes of length 2^degree, from few words to many.
+    """Generators of the extended narrow-sense primitive BCH codes of length 2^degree, from the fewest words to the most.
 
     Each code holds the one before it. The first is the Reed-Muller code RM(1, degree), whose words are those of a Hadamard matrix and
     their complements: [2^m, m + 1, 2^(m-1)]. The last is the code of all words of even weight.
@@ -41,7 +41,7 @@ def extended_bch(degree: int) -> Iterator[np.ndarray]:
 
 
 def kerdock(degree: int, count: int, random: np.random.Generator) -> np.ndarray:
-    """Words of the Kerdock code of length 2^degree: cosets of RM(1, degree), which lie as far apart as cosets of it can.
+    """Words of the Kerdock code of length 2^degree: cosets of RM(1, degree), with the largest possible distances between cosets.
 
     It has 4^m words with distances of 2^(m-1) - 2^(m/2-1) or more: (16, 256, 6) and (64, 4096, 28), where linear codes reach
     (16, 256, 5) and BCH codes (64, 1024, 28). On pairs (x, e) of an element of the field of 2^(m-1) elements and a bit, the functions
@@ -71,9 +71,9 @@ def kerdock(degree: int, count: int, random: np.random.Generator) -> np.ndarray:
             quadratic ^= trace[products * (2**i + 1) % order]
         word[:, powers] = quadratic
         word[1, powers] ^= trace[products].astype(np.uint8)
-    # A coordinate is e and the bits of x in one number, so the linear functions are the bits of its place.
-    places = (np.arange(2**degree) >> np.arange(degree)[:, None] & 1).astype(np.uint8)
-    linear = span(np.concatenate([np.ones((1, 2**degree), dtype=np.uint8), places]))
+    # A position is e and the bits of x in one number, so the linear functions are the bits of the position.
+    position_bits = (np.arange(2**degree) >> np.arange(degree)[:, None] & 1).astype(np.uint8)
+    linear = span(np.concatenate([np.ones((1, 2**degree), dtype=np.uint8), position_bits]))
     return (representatives.reshape(count, 1, -1) ^ linear).reshape(-1, 2**degree)
 
 

@@ -51,9 +51,9 @@ def as_words(packed_NB: np.ndarray) -> np.ndarray:
 
 
 def asymmetric_tables(hash_Qb: np.ndarray) -> np.ndarray:
-    """Tables of what each possible byte of a code adds to its asymmetric score.
+    """Tables of the value that each possible byte of a code adds to its asymmetric score.
 
-    Table entries are added, rather than matrices multiplied, so that the score of a query and a code does not depend on the
+    A score is a sum of table entries, not a matrix product, so that the score of a query and a code does not depend on the
     rest of the batch. The order of hits then does not depend on shards or block sizes.
 
     Args:
@@ -76,8 +76,8 @@ def asymmetric_tables(hash_Qb: np.ndarray) -> np.ndarray:
     weights = np.zeros((len(hash_Qb), num_bytes * 8), dtype=np.float32)
     weights[:, :num_bits] = hash_Qb
     tables = np.zeros((len(hash_Qb), num_bytes, 256), dtype=np.float32)
-    for place in range(8):
-        tables += weights[:, place::8, None] * _SIGNS_256x8[:, place]
+    for position in range(8):
+        tables += weights[:, position::8, None] * _SIGNS_256x8[:, position]
     return tables
 
 

@@ -1,4 +1,4 @@
-"""Iterative quantisation: a linear hash whose signs keep what is near in the vectors near in the codes, fitted without labels.
+"""Iterative quantisation: a linear hash, fitted without labels, that gives near vectors near codes.
 
 Shapes: N vectors, D of their dimensions, d principal directions, b bits.
 """
@@ -23,27 +23,28 @@ class Projection(NamedTuple):
 def fit_itq(vectors_ND: np.ndarray, *, num_bits: int, rounds: int = 50, seed: int = 0, max_samples: int = 50_000) -> Projection:
     """Fit a linear hash to vectors by iterative quantisation.
 
-    The centred vectors are projected on their first principal directions, V (N, d). A rotation R (d, b) is then fitted so that V R lies
-    near its own signs: ``B = sign(V R)`` and the R that minimises ``||B - V R||`` (Procrustes) take turns. Neither step can raise this
-    error.
+    The centred vectors are projected on their first principal directions, V (N, d). A rotation R (d, b) is then fitted so that V R is
+    near its own signs: two steps alternate, ``B = sign(V R)`` and the R that minimises ``||B - V R||`` (Procrustes). Neither step can
+    increase this error.
 
     With more bits than directions, R is rectangular with orthonormal rows. ``||V R|| = ||V||`` then holds as for a square rotation, so
     the same step solves it. The columns of V R have mean 0 and none of them is 0, so every bit takes both values among the vectors used.
 
     Args:
-        vectors_ND: real numbers (N, D), N >= 2, also a memory map. Vectors compared by cosine are given at unit length.
+        vectors_ND: real numbers (N, D), N >= 2, also a memory map. Give vectors at unit length if they are compared by cosine.
         num_bits: b, 1 or more; fewer than, as many as or more than D. Directions without variance are left out, and
             d = min(num_bits, number of directions with variance).
-        rounds: of the two steps, 0 or more. 0 leaves the random rotation.
+        rounds: rounds of the two steps, 0 or more. 0 leaves the random rotation.
         seed: of the first rotation and of the choice of rows. The same seed gives the same projection.
-        max_samples: the most rows used, 2 or more. Of more rows, so many are drawn without replacement; the others are not read.
+        max_samples: the largest number of rows used, 2 or more. If there are more, this number is drawn without replacement; the others
+            are not read.
 
     Returns:
         weight_bD (b, D) and bias_b (b,), float32. The bias removes the mean of the rows used.
 
     Raises:
-        ValueError: not a matrix of real numbers, fewer than 2 rows, no column, NaN, infinity or numbers beyond float32 among the rows
-            used, all of these rows equal, or a count below what it may be.
+        InputError: not a matrix of real numbers, fewer than 2 rows, no column, NaN, infinity or numbers outside float32 among the rows
+            used, all of these rows equal, or a count below its minimum.
 
     Source: Y. Gong, S. Lazebnik, "Iterative Quantization: A Procrustean Approach to Learning Binary Codes", CVPR 2011, section 2. The
     form with more bits than directions is not in the paper.
@@ -65,7 +66,7 @@ def fit_itq(vectors_ND: np.ndarray, *, num_bits: int, rounds: int = 50, seed: in
     projected_Nd = np.concatenate([(block_nD - mean_D) @ directions_Dd for block_nD in _blocks(vectors_ND, rows_N)])
     rotation_db = _rotation(projected_Nd, num_bits, rounds, random)
     weight_bD = (directions_Dd @ rotation_db).T.astype(np.float32)
-    # Made from the rounded weights, the bias takes the mean to 0 as exactly as float32 can.
+    # The bias is computed from the rounded weights, so that the mean becomes 0 as exactly as float32 allows.
     bias_b = -(weight_bD.astype(np.float64) @ mean_D)
     return Projection(np.ascontiguousarray(weight_bD), bias_b.astype(np.float32))
 
@@ -83,7 +84,7 @@ def _mean(vectors_ND: np.ndarray, rows_N: np.ndarray) -> tuple[np.ndarray, float
     for block_nD in _blocks(vectors_ND, rows_N):
         greatest = float(np.abs(block_nD).max())
         if not greatest <= float(np.finfo(np.float32).max):  # NaN compares false too
-            raise InputError("vectors hold NaN, infinity or numbers beyond float32; look for the model or image that made them.")
+            raise InputError("vectors hold NaN, infinity or numbers outside float32; look for the model or image that made them.")
         magnitude = max(magnitude, greatest)
         total_D += block_nD.sum(axis=0)
     return total_D / len(rows_N), magnitude
@@ -97,24 +98,24 @@ def _principal_directions(vectors_ND: np.ndarray, rows_N: np.ndarray, mean_D: np
         centred_nD = block_nD - mean_D
         covariance_DD += centred_nD.T @ centred_nD
     variances_D, directions_DD = np.linalg.eigh(covariance_DD / num_rows)
-    # Rounding leaves a little variance where there is none: of the sums of the mean, and of the covariance itself.
+    # Rounding leaves a little variance where there is none: from the sums of the mean, and from the covariance.
     epsilon = np.finfo(np.float64).eps
-    of_the_mean = dimensions * (num_rows * epsilon * magnitude) ** 2
-    of_the_covariance = max(num_rows, dimensions) * epsilon * max(variances_D[-1], 0.0)
-    varies_D = variances_D > of_the_mean + of_the_covariance
+    mean_rounding = dimensions * (num_rows * epsilon * magnitude) ** 2
+    covariance_rounding = max(num_rows, dimensions) * epsilon * max(variances_D[-1], 0.0)
+    varies_D = variances_D > mean_rounding + covariance_rounding
     if not varies_D.any():
         raise InputError(f"all {num_rows} vectors used are equal; give vectors that differ.")
     directions_Dr = directions_DD[:, varies_D][:, ::-1]
-    # A direction is known up to its sign: its greatest coordinate is made positive.
+    # The sign of a direction is arbitrary: its greatest coordinate is made positive.
     greatest_r = np.abs(directions_Dr).argmax(axis=0)
     return directions_Dr * np.where(directions_Dr[greatest_r, np.arange(directions_Dr.shape[1])] < 0, -1.0, 1.0)
 
 
 def _rotation(projected_Nd: np.ndarray, num_bits: int, rounds: int, random: np.random.Generator) -> np.ndarray:
-    """R (d, b) with orthonormal rows after `rounds` rounds from a random one."""
+    """R (d, b) with orthonormal rows: `rounds` rounds, starting with a random R."""
     num_directions = projected_Nd.shape[1]
     orthonormal_bd, triangle_dd = np.linalg.qr(random.standard_normal((num_bits, num_directions)))
-    # A factor of QR is known up to signs: those of a positive diagonal also make R uniformly distributed.
+    # The signs of a QR factorisation are arbitrary: a positive diagonal also makes R uniformly distributed.
     rotation_db = (orthonormal_bd * np.where(np.diag(triangle_dd) < 0, -1.0, 1.0)).T
     before_db = np.zeros_like(rotation_db)
     for _ in range(rounds):
@@ -123,7 +124,7 @@ def _rotation(projected_Nd: np.ndarray, num_bits: int, rounds: int, random: np.r
             block_nd = projected_Nd[start : start + BLOCK_ROWS]
             correlation_db += block_nd.T @ np.where(block_nd @ rotation_db > 0, 1.0, -1.0)
         if np.array_equal(correlation_db, before_db):
-            break  # the signs have settled, and every further round would give this R
+            break  # the signs do not change any more, so every further round would give this R
         before_db = correlation_db
         left_dd, _, right_db = np.linalg.svd(correlation_db, full_matrices=False)
         rotation_db = left_dd @ right_db

@@ -65,5 +65,5 @@ def unpack(packed: np.ndarray, num_bits: int) -> np.ndarray:
 def check_packed(packed: np.ndarray, name: str) -> None:
     """Raise InputError, naming the argument `name`, unless `packed` is a uint8 array (N, B) with B >= 1."""
     if not isinstance(packed, np.ndarray) or packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] < 1:
-        given = f"{packed.dtype} {packed.shape}" if isinstance(packed, np.ndarray) else type(packed).__name__
-        raise InputError(f"{name}: got {given}; give a numpy uint8 array (N, bytes), as eet.hashing.pack makes.")
+        actual = f"{packed.dtype} {packed.shape}" if isinstance(packed, np.ndarray) else type(packed).__name__
+        raise InputError(f"{name}: got {actual}; give a numpy uint8 array (N, bytes), as eet.hashing.pack makes.")

@@ -1,6 +1,6 @@
-"""Target codes that lie far apart: from code families with known distances, from a greedy selection, or random, whichever is best.
+"""Target codes with large distances: the best of code families with known distances, a greedy selection, and random codes.
 
-A label whose code is far from all others keeps its nearest code when several bits of an image are wrong.
+If the code of a label is far from all others, it stays the nearest code when several bits of an image are wrong.
 
 Shapes: C labels, b bits of a code, n bits of a word before some are left out, P words of a pool, B bytes, W machine words.
 """
@@ -15,18 +15,18 @@ from eet.hashing.code_families import extended_bch, kerdock, reduced, span
 from eet.hashing.distance import as_words, hamming_distances
 
 BLOCK_DISTANCES = 2**22  # computed at once
-GREEDY_LABELS = 2048  # above, a greedy selection is slow, and the families are ahead of it
-MEASURED_LABELS = 8192  # above, the distance that a family guarantees counts, and the mean distance to the nearest code does not
-ENUMERATED_BITS = 16  # up to so many, the pool of the greedy selection is all codes there are
-POOL_WORDS = 2**15  # of the greedy selection, where it is not
-GREEDY_ORDERS = 16  # in which a small pool is read
-# Bounds of the search for the places that a linear code keeps.
-SHORTENED_CODES = 4  # the smallest ones of a length
+GREEDY_LABELS = 2048  # for more labels a greedy selection is slow, and the families are better
+MEASURED_LABELS = 8192  # for more labels the guaranteed distance of a family decides, not the measured distances
+ENUMERATED_BITS = 16  # for up to this number of bits, the pool of the greedy selection is all codes
+POOL_WORDS = 2**15  # size of the pool for more bits
+GREEDY_ORDERS = 16  # number of orders in which a small pool is read
+# Bounds of the search for the bits that a linear code keeps.
+SHORTENED_CODES = 4  # the smallest codes of a length
 TRIES = 16
-TRIED_PLACES = 2**9  # that are left out, over the tries
-TRIED_BITS = 2**22  # of all words of a code, over its tries
-LIGHT_WORDS = 4096  # compared when a place is left out
-BALANCE_DRAWS = 32  # of words, where they do not come with their complements
+TRIED_POSITIONS = 2**9  # bits that are left out, over all tries
+TRIED_BITS = 2**22  # bits of all words of a code, over all its tries
+LIGHT_WORDS = 4096  # words compared when a bit is left out
+BALANCE_DRAWS = 32  # draws of words that are not taken with their complements
 
 
 def separated_target_codes(num_labels: int, *, num_bits: int, seed: int) -> np.ndarray:
@@ -34,26 +34,25 @@ def separated_target_codes(num_labels: int, *, num_bits: int, seed: int) -> np.n
 
     Candidates are extended BCH codes (among them the rows of a Hadamard matrix and their complements), shortened, repeated and
     punctured to the number of bits; Kerdock codes; a greedy selection, which takes a word if it is far enough from all taken; and random
-    signs. The candidate with the largest measured minimum distance wins, then the one with the largest mean distance to the nearest
-    code. Its words are given to the labels in random order. Its bits are permuted, and random ones inverted in all codes.
+    signs. The candidate with the largest measured minimum distance is used; of several, the one with the largest mean distance to the
+    nearest code. Its words are assigned to the labels in random order. Its bits are permuted, and random bits are inverted in all codes.
 
-    Where a family allows it, words are taken together with their complements, so that every bit is 1 for half of the labels.
+    If a family allows it, words are taken together with their complements, so that every bit is 1 for half of the labels.
 
     Args:
         num_labels: C, 1 or more.
         num_bits: b, 1 or more.
-        seed: of every choice. The same seed gives the same codes.
+        seed: of every random choice. The same seed gives the same codes.
 
     Returns:
-        int8 (C, b) in {-1, +1}. Rows are distinct where 2^b >= C. Where it is not, every code has as many labels as any other, or one
-        more.
+        int8 (C, b) in {-1, +1}. Rows are distinct if 2^b >= C. If not, the numbers of labels of two codes differ by at most one.
 
     Raises:
-        ValueError: num_labels or num_bits below 1.
+        InputError: num_labels or num_bits below 1.
     """
-    for name, given in (("num_labels", num_labels), ("num_bits", num_bits)):
-        if given < 1:
-            raise InputError(f"{name}={given}: give 1 or more.")
+    for name, value in (("num_labels", num_labels), ("num_bits", num_bits)):
+        if value < 1:
+            raise InputError(f"{name}={value}: give 1 or more.")
     random = np.random.default_rng(seed)
     if num_bits < 63 and 2**num_bits <= num_labels:
         bits_Cb = _shared_evenly(num_labels, num_bits, random)
@@ -67,16 +66,16 @@ def separated_target_codes(num_labels: int, *, num_bits: int, seed: int) -> np.n
 def minimum_distance(codes_Cb: np.ndarray) -> int:
     """The smallest Hamming distance between the codes of two labels; 0 where two labels share a code.
 
-    Distances are computed in blocks, so that (C, C) of them are never held.
+    Distances are computed in blocks, so that there is no (C, C) table in memory.
 
     Args:
         codes_Cb: real numbers (C, b), C >= 1. A value > 0 is bit 1.
 
     Returns:
-        0..b. One code alone has no other one near it: its distance is b.
+        0..b; b for a single label.
 
     Raises:
-        ValueError: not a matrix of real numbers, or no label or bit.
+        InputError: not a matrix of real numbers, or no label or bit.
     """
     codes_Cb = np.asarray(codes_Cb)
     if codes_Cb.ndim != 2 or not codes_Cb.size or codes_Cb.dtype.kind not in "biuf":
@@ -86,7 +85,7 @@ def minimum_distance(codes_Cb: np.ndarray) -> int:
 
 
 def _smallest_distance(packed_CB: np.ndarray, floor: int) -> int:
-    """The minimum distance of two codes or more; where it is below `floor`, any number from it to floor - 1."""
+    """The minimum distance of two or more codes. If it is below `floor`, the result may be larger, but is also below `floor`."""
     smallest = packed_CB.shape[1] * 8
     block = max(BLOCK_DISTANCES // len(packed_CB), 1)
     for start in range(0, len(packed_CB) - 1, block):
@@ -100,7 +99,7 @@ def _smallest_distance(packed_CB: np.ndarray, floor: int) -> int:
 
 
 def _mean_nearest(packed_CB: np.ndarray) -> float:
-    """The distance to the nearest other code, in the mean over two codes or more."""
+    """The mean distance of two or more codes to the nearest other code."""
     total = 0
     block = max(BLOCK_DISTANCES // len(packed_CB), 1)
     for start in range(0, len(packed_CB), block):
@@ -112,7 +111,7 @@ def _mean_nearest(packed_CB: np.ndarray) -> float:
 
 
 def _shared_evenly(num_labels: int, num_bits: int, random: np.random.Generator) -> np.ndarray:
-    """All codes, each for as many labels; those of the labels that are left over are complements of each other."""
+    """All codes, each for the same number of labels; the remaining labels get pairs of complements."""
     every_Pb = _all_words(num_bits)
     rounds, left = divmod(num_labels, len(every_Pb))
     # Word i and word P - 1 - i are complements.
@@ -127,7 +126,7 @@ def _all_words(num_bits: int) -> np.ndarray:
 
 
 def _best(num_labels: int, num_bits: int, random: np.random.Generator) -> np.ndarray:
-    """The best candidate's bits (C, b), where 2^b > C."""
+    """The bits (C, b) of the best candidate, for 2^b > C."""
     if num_labels == 1:
         return np.zeros((1, num_bits), dtype=np.uint8)
     measured = num_labels <= MEASURED_LABELS
@@ -157,16 +156,16 @@ def _reached(bits_Cb: np.ndarray, floor: int) -> tuple[int, float]:
 
 
 def _linear_candidates(num_labels: int, num_bits: int, random: np.random.Generator) -> Iterator[tuple[int, np.ndarray]]:
-    """Words of linear codes made of extended BCH codes, with the distance of the whole code: one with complements, one without.
+    """Words of linear codes made from extended BCH codes, with the distance of the whole code: one with complements, one without.
 
-    2^k words are enough for C labels. A BCH code of K > k dimensions gives a code of k either by its words that are 0 at K - k places,
-    which are then left out (shortening), or as k - 1 random sums of its generators and the word of all ones. Where the code is shorter
-    than num_bits, it is repeated. Places in excess are left out (puncturing).
+    2^k words are enough for C labels. A BCH code of K > k dimensions gives a code of k dimensions in two ways: its words that are 0 at
+    K - k positions, which are then left out (shortening), or the sums of k - 1 random sums of its generators and the word of all ones. A
+    code shorter than num_bits is repeated. Excess positions are left out (puncturing).
     """
     dimensions = (num_labels - 1).bit_length()
     bound = _griesmer_bound(dimensions, num_bits)
     for shortened in (False, True):
-        best: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # words, repeats of their places, ones in each
+        best: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # words, repeats of their positions, number of ones in each
         for generator_kn in _generators(dimensions, num_bits, shortened, random):
             words_PB = span(np.packbits(generator_kn, axis=1))
             copies_n, weights_P = _punctured(words_PB, generator_kn.shape[1], num_bits, random)
@@ -185,7 +184,7 @@ def _linear_candidates(num_labels: int, num_bits: int, random: np.random.Generat
 
 
 def _griesmer_bound(dimensions: int, num_bits: int) -> int:
-    """No linear code of so many dimensions has a larger distance: Griesmer's bound."""
+    """Griesmer's bound: no linear code with this number of dimensions has a larger distance."""
     distance = num_bits
     while sum(-(-distance // 2**i) for i in range(dimensions)) > num_bits:
         distance -= 1
@@ -198,16 +197,16 @@ def _generators(dimensions: int, num_bits: int, shortened: bool, random: np.rand
     for degree in (natural, natural + 1, *range(natural - 1, 1, -1)):
         length = 2**degree
         smallest = (generator_Kn for generator_Kn in extended_bch(degree) if len(generator_Kn) >= dimensions)
-        # Larger codes hold nearer words: worth it only for shortening.
+        # Larger codes contain nearer words, so they are useful only for shortening.
         for generator_Kn in islice(smallest, SHORTENED_CODES if shortened else 1):
             spare = len(generator_Kn) - dimensions
             kept = length - spare if shortened else length
             if shortened and (kept < 1 or kept < num_bits and spare > 1):
                 break
             excess = -num_bits % kept if kept < num_bits else kept - num_bits
-            bounds = TRIED_BITS // (2**dimensions * length), TRIED_PLACES // max(excess, 1), TRIES if spare or excess else 1
+            bounds = TRIED_BITS // (2**dimensions * length), TRIED_POSITIONS // max(excess, 1), TRIES if spare or excess else 1
             if degree > natural and min(bounds) < 2:
-                break  # half of the places are left out: worth it only where choices of them can be compared
+                break  # half of the positions would be left out: useful only if several choices can be compared
             for _ in range(max(min(bounds), 1)):
                 if shortened:
                     rows_Kn = reduced(generator_Kn[:, random.permutation(length)])
@@ -224,10 +223,10 @@ def _generators(dimensions: int, num_bits: int, shortened: bool, random: np.rand
 
 
 def _punctured(words_PB: np.ndarray, length: int, num_bits: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Choose, for a large distance between the words (2^k, B), how often each of their n places is repeated in num_bits bits.
+    """Chooses how often each of the n positions is repeated in num_bits bits, so that the words (2^k, B) have large distances.
 
     Returns:
-        Repeats (n,) and the number of ones that each word then has, (2^k,).
+        The number of repeats (n,), and the number of ones that each word then has, (2^k,).
     """
     copies_n = np.full(length, -(-num_bits // length))
     weights_P = _weights(words_PB, copies_n)
@@ -242,27 +241,27 @@ def _defects(weights_P: np.ndarray) -> tuple[int, int]:
 
 
 def _leave_out(words_PB: np.ndarray, copies_n: np.ndarray, weights_P: np.ndarray, count: int, random: np.random.Generator) -> None:
-    """Take `count` places, where the fewest of the lightest words have a one, out of `copies_n` and `weights_P`, which change."""
+    """Removes `count` positions, those where the fewest of the lightest words have a one, from `copies_n` and `weights_P` in position."""
     while count:
         excess_P = weights_P[1:] - weights_P[1:].min()
         light = np.flatnonzero(excess_P <= 2)[:LIGHT_WORDS] + 1
         ones_Ln = np.unpackbits(words_PB[light], axis=1, count=len(copies_n))
         cost_n = 0.25 ** excess_P[light - 1] @ ones_Ln + 1e-3 * random.random(len(copies_n))
         cost_n[copies_n == 0] = np.inf
-        # Of many, some are left out at once.
-        for place in np.argsort(cost_n, kind="stable")[: max(min(count // 32, int(np.isfinite(cost_n).sum())), 1)]:
-            copies_n[place] -= 1
-            weights_P -= _place(words_PB, int(place))
+        # If many are left out, some are left out at once.
+        for position in np.argsort(cost_n, kind="stable")[: max(min(count // 32, int(np.isfinite(cost_n).sum())), 1)]:
+            copies_n[position] -= 1
+            weights_P -= _bit(words_PB, int(position))
             count -= 1
 
 
-def _place(words_PB: np.ndarray, place: int) -> np.ndarray:
+def _bit(words_PB: np.ndarray, position: int) -> np.ndarray:
     """One bit of every word."""
-    return words_PB[:, place // 8] >> (7 - place % 8) & 1
+    return words_PB[:, position // 8] >> (7 - position % 8) & 1
 
 
 def _weights(words_PB: np.ndarray, copies_n: np.ndarray) -> np.ndarray:
-    """int32 (P,): the number of ones in each word, its places repeated as `copies_n` says."""
+    """int32 (P,): the number of ones in each word, with its positions repeated as in `copies_n`."""
     weights_P = np.zeros(len(words_PB), dtype=np.int32)
     for repeats in range(1, int(copies_n.max()) + 1):
         weights_P += np.bitwise_count(words_PB & np.packbits(copies_n >= repeats)).sum(axis=1, dtype=np.int32)
@@ -270,23 +269,23 @@ def _weights(words_PB: np.ndarray, copies_n: np.ndarray) -> np.ndarray:
 
 
 def _columns(words_PB: np.ndarray, copies_n: np.ndarray) -> np.ndarray:
-    """The bits (P, b) of words, their places repeated as `copies_n` says."""
+    """The bits (P, b) of words, with their positions repeated as in `copies_n`."""
     return np.repeat(np.unpackbits(words_PB, axis=1, count=len(copies_n)), copies_n, axis=1)
 
 
 def _imbalance(bits_Cb: np.ndarray) -> int:
-    """By how many labels the ones and zeros of a bit differ at most."""
+    """The largest difference between the numbers of ones and zeros of a bit."""
     return int(np.abs(2 * bits_Cb.sum(axis=0, dtype=np.int64) - len(bits_Cb)).max())
 
 
 def _random_pairs(num_rows: int, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` of the rows 0..num_rows - 1: random pairs 2i, 2i + 1; of an odd count, the last pair's first."""
+    """`count` of the rows 0..num_rows - 1, as random pairs 2i, 2i + 1; if the count is odd, only the first of the last pair."""
     pairs = random.permutation(num_rows // 2)[: -(-count // 2)]
     return np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()[:count]
 
 
 def _kerdock_candidates(num_labels: int, num_bits: int, random: np.random.Generator) -> Iterator[tuple[int, np.ndarray]]:
-    """Words of the Kerdock code and its distance, where there is one and RM(1, m) has too few words."""
+    """Words of the Kerdock code and its distance, if there is one and RM(1, m) has too few words."""
     degree = num_bits.bit_length() - 1
     if degree < 4 or degree % 2 or num_bits != 2**degree or not 2 * num_bits < num_labels <= num_bits**2:
         return
@@ -295,7 +294,7 @@ def _kerdock_candidates(num_labels: int, num_bits: int, random: np.random.Genera
 
 
 def _greedy_candidates(num_labels: int, num_bits: int, least: int, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """Words (C, b) selected greedily, for the largest distance from `least` on that the selection reaches; nothing where it does not."""
+    """Words (C, b) of a greedy selection with the largest distance that it reaches; none if that is below `least`."""
     if num_bits <= ENUMERATED_BITS:
         every_Pb = _all_words(num_bits)
         orders = min(max(POOL_WORDS // len(every_Pb), 1), GREEDY_ORDERS)
@@ -306,28 +305,28 @@ def _greedy_candidates(num_labels: int, num_bits: int, least: int, random: np.ra
         words_PW = as_words(np.packbits(pool_Pb, axis=1))
         for paired in (True, False):
             count = -(-num_labels // 2) if paired else num_labels
-            # The first words in the order of numbers have zeros in front, so all of them are selected, and some drawn.
+            # In the order of numbers the first words start with zeros, so all fitting words are selected, and some of them drawn.
             most = len(pool_Pb) if num_bits <= ENUMERATED_BITS else count
             even = num_labels + num_labels % 2
             low, high = max(least, 1), num_bits * even // (2 * even - 2)  # Plotkin's bound
-            found: np.ndarray | None = None
+            selected: np.ndarray | None = None
             while low <= high:
                 distance = (low + high) // 2
                 taken = _taken(words_PW, num_bits, distance, paired, most)
                 if len(taken) < count:
                     high = distance - 1
                 else:
-                    low, found = distance + 1, taken
-            if found is not None:
+                    low, selected = distance + 1, taken
+            if selected is not None:
                 if paired:
-                    bits = pool_Pb[random.permutation(found)[:count]]
+                    bits = pool_Pb[random.permutation(selected)[:count]]
                     yield np.stack([bits, 1 - bits], axis=1).reshape(-1, num_bits)[:num_labels]
                 else:
-                    yield min((pool_Pb[random.permutation(found)[:count]] for _ in range(BALANCE_DRAWS)), key=_imbalance)
+                    yield min((pool_Pb[random.permutation(selected)[:count]] for _ in range(BALANCE_DRAWS)), key=_imbalance)
 
 
 def _taken(words_PW: np.ndarray, num_bits: int, distance: int, paired: bool, most: int) -> np.ndarray:
-    """The first rows, `most` at most, that are `distance` or more from all rows taken before, and from their complements if `paired`."""
+    """Indices of at most `most` rows: the first ones at `distance` or more from all rows taken before (`paired`: and their complements)."""
     alive = np.arange(len(words_PW))
     taken: list[int] = []
     while len(taken) < most and len(alive):
@@ -340,7 +339,7 @@ def _taken(words_PW: np.ndarray, num_bits: int, distance: int, paired: bool, mos
 
 def _random_signs(num_labels: int, num_bits: int, random: np.random.Generator) -> np.ndarray:
     """Distinct random words (C, b)."""
-    distinct = min(num_bits, 62)  # bits of an integer that make them so
+    distinct = min(num_bits, 62)  # these bits make the words distinct
     bits_Cb = random.integers(0, 2, (num_labels, num_bits), dtype=np.uint8)
     numbers_C = random.choice(2**distinct, num_labels, replace=False)
     bits_Cb[:, :distinct] = numbers_C[:, None] >> np.arange(distinct) & 1

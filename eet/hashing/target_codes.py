@@ -1,4 +1,4 @@
-"""Step 1 of two-step hash learning: a target code for each label, from labels alone.
+"""Step 1 of two-step hash learning: a target code for each label, from the labels only.
 
 Shapes: C labels, b bits.
 """
@@ -18,20 +18,20 @@ Method = Literal["published", "separated"]
 
 
 def target_codes(labels: np.ndarray, *, num_bits: int, seed: int, method: Method) -> np.ndarray:
-    """Target codes of all labels, by either method.
+    """Target codes of all labels, by one of two methods.
 
     Args:
         labels: (N,) integers 0..C-1, each label at least once.
         num_bits: b, 1 or more.
         seed: the same seed gives the same codes.
-        method: "published" learns them (`learn_target_codes`). "separated" takes codes that lie far apart
-            (`eet.hashing.separated_target_codes`); it reads the number of labels alone, not how many images each has.
+        method: "published" learns the codes (`learn_target_codes`). "separated" takes codes with large distances
+            (`eet.hashing.separated_target_codes`); it depends on the number of labels only, not on their numbers of images.
 
     Returns:
-        int8 (C, b) in {-1, +1}; rows are distinct where 2^b >= C.
+        int8 (C, b) in {-1, +1}; rows are distinct if 2^b >= C.
 
     Raises:
-        ValueError: labels are not 0..C-1, num_bits is below 1, or there is no such method.
+        InputError: labels are not 0..C-1, num_bits is below 1, or there is no such method.
     """
     if method not in get_args(Method):
         raise InputError(f"target code method {method!r}: use {' or '.join(map(repr, get_args(Method)))}")
@@ -41,18 +41,26 @@ def target_codes(labels: np.ndarray, *, num_bits: int, seed: int, method: Method
 
 
 def learn_target_codes(labels: np.ndarray, *, num_bits: int, seed: int) -> np.ndarray:
-    """Target codes of all labels, to which step 2 regresses the network's hash.
+    """Learns the target codes of all labels; in step 2 the hash of the network is trained towards them.
 
-    Alternates the published updates of  sigma_c ||L - U V||^2 + delta ||B - R V||^2  over U, V, an orthogonal R and binary B. All
-    images of a label share their column of V and B, so the one-hot L (C x n) is never built: the problem is solved per label, with
-    image counts as weights, in O(C b^2) a round whatever n is. (The published code works on n columns; at 64 bits it leaves labels
-    sharing one code.)
+    Alternates the published updates of  sigma_c ||L - U V||^2 + delta ||B - R V||^2  over U, V, an orthogonal R and binary B, where L is
+    the one-hot matrix (C, N) of the labels. All images of a label have the same column of V and B, so L is never built: the problem is
+    solved per label, with the numbers of images as weights. A round takes O(C b^2), for any N. (The published code works on N columns; at
+    64 bits some of its labels share a code.)
 
-    labels: (N,) integers 0..C-1, each label at least once. num_bits: 1 or more. seed: of the random V and B; same seed, same codes.
-    Returns (C, num_bits) int8 in {-1, +1}; rows are distinct where 2^num_bits >= C. Where it is not, labels must share codes, as
-    evenly as the codes fall; `shared_codes` counts them.
-    ValueError where labels are not 0..C-1 or num_bits < 1.
-    Source: EET, two-step hash learning; specs of its code.
+    Source: EET, two-step hash learning, and its published code.
+
+    Args:
+        labels: (N,) integers 0..C-1, each label at least once.
+        num_bits: b, 1 or more.
+        seed: of the random V and B. The same seed gives the same codes.
+
+    Returns:
+        int8 (C, b) in {-1, +1}; rows are distinct if 2^b >= C. If not, every code is used, and some labels share one; `shared_codes`
+        counts them.
+
+    Raises:
+        InputError: labels are not 0..C-1, or num_bits is below 1.
     """
     if num_bits < 1:
         raise InputError(f"{num_bits} bits: a code needs at least 1")
@@ -63,7 +71,7 @@ def learn_target_codes(labels: np.ndarray, *, num_bits: int, seed: int) -> np.nd
 
 
 def _images_per_label(labels: np.ndarray) -> np.ndarray:
-    """(C,): how many images each label has; InputError where labels are not 0..C-1."""
+    """(C,), the number of images of each label. InputError where labels are not 0..C-1."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"labels must be one or more integers in one row, got {labels.dtype} of shape {labels.shape}")
@@ -79,13 +87,13 @@ def _images_per_label(labels: np.ndarray) -> np.ndarray:
 
 
 def shared_codes(codes_Cb: np.ndarray) -> int:
-    """How many labels have a code that another label has too: 0 where all are distinct."""
+    """Number of labels (rows of codes_Cb) whose code another label has too; 0 if all codes are distinct."""
     _, counts = np.unique(codes_Cb, axis=0, return_counts=True)
     return int(counts[counts > 1].sum())
 
 
 def _alternate(counts_C: np.ndarray, num_bits: int, random: np.random.Generator) -> np.ndarray:
-    """The last round's R V, transposed: (C, b); its signs are the codes."""
+    """R V of the last round, transposed: (C, b). Its signs are the codes."""
     num_labels = len(counts_C)
     v_bC = random.standard_normal((num_bits, num_labels))
     b_bC = np.where(random.standard_normal((num_bits, num_labels)) >= 0, 1.0, -1.0)
@@ -107,7 +115,7 @@ def _procrustes(b_bC: np.ndarray, v_bC: np.ndarray, counts_C: np.ndarray) -> np.
 
 
 def _separate(codes_Cb: np.ndarray, margins_Cb: np.ndarray) -> np.ndarray:
-    """Gives labels that ended with one code codes of their own, as far as 2^b allows, flipping the least certain bits first."""
+    """Changes equal codes into distinct ones, as far as 2^b allows. The least certain bits are flipped first."""
     num_labels, num_bits = codes_Cb.shape
     if shared_codes(codes_Cb) == 0:
         return codes_Cb
@@ -128,13 +136,22 @@ def _separate(codes_Cb: np.ndarray, margins_Cb: np.ndarray) -> np.ndarray:
 
 
 def nearest_free(code_b: np.ndarray, uncertain_first_b: np.ndarray, taken: set[bytes]) -> np.ndarray:
-    """A code not in `taken`, found by counting in binary over the bits, the least certain one moving fastest."""
+    """Finds a code that is not taken, by counting in binary over the bits: the least certain bit is flipped first and most often.
+
+    Args:
+        code_b: int8 (b,) in {-1, +1}, where the search starts.
+        uncertain_first_b: indices (b,) of the bits, the least certain one first.
+        taken: bytes of the codes that are taken.
+
+    Returns:
+        int8 (b,) in {-1, +1}.
+    """
     flips = 0
     while True:
         flips += 1
         candidate_b = code_b.copy()
-        for place, bit in enumerate(uncertain_first_b):
-            if flips >> place & 1:
+        for digit, bit in enumerate(uncertain_first_b):
+            if flips >> digit & 1:
                 candidate_b[bit] = -candidate_b[bit]
         if candidate_b.tobytes() not in taken:
             return candidate_b

@@ -1,4 +1,4 @@
-"""How good a ranking is: mAP, precision and recall at k, R-precision and MAP@R, expected over random order inside ties, streaming."""
+"""Measures of a ranking: mAP, precision and recall at k, R-precision and MAP@R, as means over random order inside ties; streaming."""
 
 from eet.metrics.cosine_metrics import cosine_metrics
 from eet.metrics.distance_histogram import (

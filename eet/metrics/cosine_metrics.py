@@ -1,4 +1,4 @@
-"""All measures of a ranking by cosine: a set of embedded images as its own gallery, as base models are judged.
+"""All measures of a ranking by cosine, where a set of embedded images is its own gallery. Base models are evaluated so.
 
 Shape suffixes: N images, D width, T queries of a block, m matches of a query, G groups of equal similarity.
 """
@@ -24,23 +24,23 @@ def cosine_metrics(
 ) -> dict[str, float]:
     """Rank all other images for every image by cosine and average the measures over the images.
 
-    Every measure is the mean over random order inside ties, that is, among images of exactly one similarity. No table of N x N is held,
-    and nothing is sorted but the matches: an image's rank is a count.
+    Every measure is the mean over random order inside ties, that is, among images of exactly equal similarity. There is no N x N table in
+    memory, and only the matches are sorted: the rank of an image is a count.
 
     Args:
-        embeddings_ND: floating, finite, not all zero in a row; scaled to unit length here.
+        embeddings_ND: floating, finite, no row all zeros; this function scales them to unit length.
         labels_N: integers (N,).
-        ks: ranks for precision.
-        recall_ks: ranks for recall (1 if any of the first k is a match).
+        ks: ranks k, from 1, for precision.
+        recall_ks: ranks k, from 1, for recall (1 if any of the first k is a match).
         count_query: R-precision and MAP@R with R + 1 for R, the published form (see `eet.metrics.r_precision`).
 
     Returns:
         "mAP", "P@k" for each of ks, "recall@k" for each of recall_ks, "R-precision", "MAP@R", all in [0, 1], and the bounds of their 95 %
-        confidence intervals, "mAP_low", "mAP_high" and so on; "queries", the number averaged over, and "queries_without_relevant", the
-        images whose label no other has. NaN measures when no query is left.
+        confidence intervals, "mAP_low", "mAP_high" and so on; "queries", the number of images in the means, and
+        "queries_without_relevant", the number of images whose label no other image has. The measures are NaN if no query is left.
 
     Raises:
-        ValueError: shapes that do not fit together, a row without a direction, or k < 1.
+        InputError: shapes that do not fit together, a row that is zero or not finite, or k < 1.
     """
     check_ranks(ks, recall_ks)
     embeddings_ND, labels_N = np.asarray(embeddings_ND, np.float32), np.asarray(labels_N)
@@ -59,7 +59,7 @@ def cosine_metrics(
         for row, similarities_N in enumerate(similarities_TN, start):
             matches = rows_of[labels_N[row].item()]
             matches = matches[matches != row]
-            similarities_N[row] = -np.inf  # the query is behind all others, and so in no count before a match
+            similarities_N[row] = -np.inf  # the query is last, so it is in no count of items before a match
             if len(matches):
                 counted.append(_group_counts(similarities_N, matches))
                 num_relevant.append(len(matches))
@@ -71,11 +71,13 @@ def cosine_metrics(
 
 
 def _group_counts(similarities_N: np.ndarray, matches: np.ndarray) -> np.ndarray:
-    """Items before each group of equal similarity that holds one of the rows `matches`, items in it, and matches in it: int64 (3, G), by
-    descending similarity.
+    """Counts for each group of equal similarity that holds one of the rows `matches`, by descending similarity.
+
+    Returns:
+        int64 (3, G): items before the group, items in it, and matches in it.
     """
     values_G, matches_G = np.unique(similarities_N[matches], return_counts=True)
-    # Items that are larger than, and at least as large as, each value.
+    # Number of items larger than each value, and of items at least as large.
     larger_G, no_less_G = (
         len(similarities_N) - np.cumsum(np.bincount(np.searchsorted(values_G, similarities_N, side=side), minlength=len(values_G) + 1))[:-1]
         for side in ("left", "right")
@@ -84,7 +86,7 @@ def _group_counts(similarities_N: np.ndarray, matches: np.ndarray) -> np.ndarray
 
 
 def _padded(counted: list[np.ndarray]) -> TieGroups:
-    """Groups of several queries from what `_group_counts` gives of each."""
+    """Groups of several queries, from the counts that `_group_counts` returns for each of them."""
     counts_3QG = np.zeros((3, len(counted), max((counts.shape[1] for counts in counted), default=1)), np.int64)
     for query, counts in enumerate(counted):
         counts_3QG[:, query, : counts.shape[1]] = counts

@@ -1,6 +1,6 @@
-"""Evaluation of Hamming rankings from counts: how many items, and how many matches, lie at each distance of a query.
+"""Evaluation of Hamming rankings from counts: the number of items, and of matches, at each distance from a query.
 
-The tie-aware average precision and the precision-recall curve need nothing else.
+The tie-aware average precision and the precision-recall curve need only these counts.
 
 Shape suffixes: Q queries, N items, B bytes, H = bits + 1 distances (0 to bits).
 """
@@ -12,7 +12,7 @@ from eet.metrics.tie_groups import TieGroups, expected_precision_sum
 
 
 def check_codes(codes: np.ndarray, labels: np.ndarray, num_bits: int, side: str) -> None:
-    """Raise ValueError unless `codes` are packed codes of `num_bits` bits and `labels` one integer for each."""
+    """InputError unless `codes` are packed codes of `num_bits` bits and `labels` holds one integer for each of them."""
     width = -(-num_bits // 8)
     if num_bits < 1 or codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != width:
         raise InputError(
@@ -27,7 +27,7 @@ def check_codes(codes: np.ndarray, labels: np.ndarray, num_bits: int, side: str)
 
 
 def expected_average_precision(total_QH: np.ndarray, relevant_QH: np.ndarray) -> np.ndarray:
-    """Average precision of each query, expected over all orders inside each distance, from its histograms.
+    """Average precision of each query, as the mean over all orders inside each distance, from its histograms.
 
     The formula is in `eet.metrics.tie_groups`.
 
@@ -39,7 +39,7 @@ def expected_average_precision(total_QH: np.ndarray, relevant_QH: np.ndarray) ->
         float64 (Q,) in [0, 1]; NaN where a query has no match.
 
     Raises:
-        ValueError: shapes that differ, or more matches than items at some distance.
+        InputError: shapes that differ, or more matches than items at some distance.
     """
     total_QH, relevant_QH = _histograms(total_QH, relevant_QH)
     matches_Q = relevant_QH.sum(axis=1)
@@ -48,7 +48,7 @@ def expected_average_precision(total_QH: np.ndarray, relevant_QH: np.ndarray) ->
 
 
 def precision_recall_curve(total_QH: np.ndarray, relevant_QH: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall of taking everything within Hamming radius 0, 1, ... bits, counts pooled over queries.
+    """Precision and recall if all items within Hamming radius 0, 1, ... bits are taken, with counts pooled over queries.
 
     Queries without any match are left out.
 
@@ -57,19 +57,19 @@ def precision_recall_curve(total_QH: np.ndarray, relevant_QH: np.ndarray) -> tup
         relevant_QH: counts of matches by distance.
 
     Returns:
-        recall and precision, float64 (H,), by radius. Precision is NaN at radii within which no query finds anything,
-        and both are NaN when no query has a match.
+        recall and precision, float64 (H,), by radius. Precision is NaN at radii within which no query has an item,
+        and both are NaN if no query has a match.
 
     Raises:
-        ValueError: shapes that differ, or more matches than items at some distance.
+        InputError: shapes that differ, or more matches than items at some distance.
     """
     total_QH, relevant_QH = _histograms(total_QH, relevant_QH)
     used = relevant_QH.sum(axis=1) > 0
-    found_H = np.cumsum(relevant_QH[used].sum(axis=0)).astype(np.float64)
-    taken_H = np.cumsum(total_QH[used].sum(axis=0)).astype(np.float64)
-    undefined = np.full_like(found_H, np.nan)
-    recall_H = np.divide(found_H, found_H[-1], out=undefined.copy(), where=found_H[-1:] > 0)
-    precision_H = np.divide(found_H, taken_H, out=undefined, where=taken_H > 0)
+    matches_H = np.cumsum(relevant_QH[used].sum(axis=0)).astype(np.float64)
+    items_H = np.cumsum(total_QH[used].sum(axis=0)).astype(np.float64)
+    undefined = np.full_like(matches_H, np.nan)
+    recall_H = np.divide(matches_H, matches_H[-1], out=undefined.copy(), where=matches_H[-1:] > 0)
+    precision_H = np.divide(matches_H, items_H, out=undefined, where=items_H > 0)
     return recall_H, precision_H
 
 
@@ -78,5 +78,5 @@ def _histograms(total_QH: np.ndarray, relevant_QH: np.ndarray) -> tuple[np.ndarr
     if total_QH.ndim != 2 or total_QH.shape != relevant_QH.shape or total_QH.shape[1] < 1:
         raise InputError(f"histograms {total_QH.shape} and {relevant_QH.shape} must both be (queries, bits + 1).")
     if (relevant_QH > total_QH).any() or (relevant_QH < 0).any():
-        raise InputError("a distance has more matches than items, or fewer than none; give counts (total, relevant).")
+        raise InputError("a distance has more matches than items, or a negative number of matches; give counts (total, relevant).")
     return total_QH, relevant_QH

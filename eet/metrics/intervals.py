@@ -1,4 +1,4 @@
-"""Means over queries with confidence intervals: how far a measure would move with other queries of the same kind.
+"""Means over queries with confidence intervals: how much a measure would change with other queries of the same kind.
 
 Shape suffixes: Q queries, M measures, S resamples of a block.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 LOW, HIGH = "_low", "_high"
-"""Ends of the names of the bounds: those of "P@1" are "P@1_low" and "P@1_high"."""
+"""Suffixes of the names of the bounds: "P@1" has "P@1_low" and "P@1_high"."""
 
 RESAMPLES = 1000
 MOST_RESAMPLED = 10_000
@@ -18,19 +18,20 @@ _DRAWS_AT_ONCE = 2_000_000  # 16 MB
 def means_with_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The mean over queries of each measure, and the bounds of its 95 % confidence interval.
 
-    The interval is that of the percentile bootstrap over queries: as many queries as there are get drawn with replacement, 1,000 times, and
-    the bounds are the 2.5 % and 97.5 % quantiles of the means (Efron and Tibshirani, An Introduction to the Bootstrap, 1993). The draws are
-    the same at every call, and the order of the queries does not matter. Above 10,000 queries, where the two do not differ visibly, the
-    bounds are the mean minus and plus 1.96 standard errors.
+    The interval is the percentile bootstrap over queries: Q queries are drawn with replacement, 1,000 times, and the bounds are the 2.5 %
+    and 97.5 % quantiles of the means (Efron and Tibshirani, An Introduction to the Bootstrap, 1993). The draws are the same at every call,
+    and the order of the queries does not matter. Above 10,000 queries the bounds are the mean minus and plus 1.96 standard errors; there
+    the two kinds of bounds do not differ visibly.
 
-    The gallery and the model are taken as they are: the interval does not say what another training would give. Queries are taken as
-    independent; where few labels have many queries each, it is too narrow.
+    The gallery and the model are fixed: the interval does not cover what another training would give. Queries are assumed to be
+    independent; where few labels have many queries each, the interval is too narrow.
 
     Args:
-        values: by name, of each query, finite (Q,).
+        values: for each measure, by name, its value for each query, finite (Q,).
 
     Returns:
-        "NAME", "NAME_low" and "NAME_high" for each name. NaN where there is no query; without bounds where there are fewer than two.
+        "NAME", "NAME_low" and "NAME_high" for each name. The mean is NaN if there is no query; there are no bounds if there are fewer than
+        two queries.
     """
     if not values:
         return {}
@@ -46,10 +47,10 @@ def means_with_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float]:
         low_M, high_M = means_M - 1.96 * errors_M, means_M + 1.96 * errors_M
     else:
         low_M, high_M = _bootstrapped(values_QM)
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for name, mean, low, high in zip(values, means_M.tolist(), low_M.tolist(), high_M.tolist(), strict=True):
-        found |= {name: mean, name + LOW: low, name + HIGH: high}
-    return found
+        means |= {name: mean, name + LOW: low, name + HIGH: high}
+    return means
 
 
 def _bootstrapped(values_QM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,8 +70,14 @@ def _bootstrapped(values_QM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measures_as_text(measures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    """For a table, from what `means_with_intervals` gives: each measure's name and value, with half of the interval's width where that is
-    known ("0.7179 ±0.0342"); a number of queries as a whole number.
+    """Measures as the text of a table.
+
+    Args:
+        measures: as `means_with_intervals` returns them; they may also hold numbers of queries, with names that start with "queries".
+
+    Yields:
+        Name and value of each measure, with half of the interval's width if the interval is known ("0.7179 ±0.0342"). A number of queries
+        is a whole number.
     """
     for name, value, bounds in measures_with_bounds(measures):
         if name.startswith("queries"):
@@ -80,7 +87,14 @@ def measures_as_text(measures: Mapping[str, float]) -> Iterator[tuple[str, str]]
 
 
 def measures_with_bounds(measures: Mapping[str, float]) -> Iterator[tuple[str, float, tuple[float, float] | None]]:
-    """For a table, from what `means_with_intervals` gives: each measure's name, value and bounds, None where it has none."""
+    """Measures with their bounds, one at a time.
+
+    Args:
+        measures: as `means_with_intervals` returns them.
+
+    Yields:
+        Name, value and bounds of each measure; the bounds are None if the measure has none.
+    """
     for name, value in measures.items():
         if any(name.endswith(end) and name.removesuffix(end) in measures for end in (LOW, HIGH)):
             continue

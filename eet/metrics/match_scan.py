@@ -1,4 +1,4 @@
-"""The compiled loops behind `match_counts` and `match_ranks`. Importing this module imports numba.
+"""The compiled loops of `match_counts` and `match_ranks`. Importing this module imports numba.
 
 Shape suffixes: N items, T queries of a block, W words of a code, H = bits + 1 distances.
 """
@@ -11,7 +11,7 @@ from eet.hashing.popcount import popcount
 
 @njit(nogil=True, cache=True)
 def count(queries_TW, labels_T, rows_T, codes_NW, labels_N, total_TH, relevant_TH):  # type: ignore[no-untyped-def]
-    """Adds to total_TH and relevant_TH the items and matches at each distance. rows_T: the row that is the query itself, or -1."""
+    """Adds the items and matches at each distance to total_TH and relevant_TH. rows_T: the row of the query itself, or -1."""
     words = codes_NW.shape[1]
     for t in range(len(queries_TW)):
         for row in range(len(codes_NW)):
@@ -27,11 +27,15 @@ def count(queries_TW, labels_T, rows_T, codes_NW, labels_N, total_TH, relevant_T
 
 @njit(nogil=True, cache=True)
 def scan(queries_TW, labels_T, rows_T, codes_NW, labels_N, starts, total_TH, relevant_TH, ranks):  # type: ignore[no-untyped-def]
-    """How many ranks were written for each query, int64 (T,): those of query t, in the order of rows, into ranks[starts[t] :]. Adds to
-    total_TH and relevant_TH the items and matches at each distance. rows_T: the row that is the query itself, or -1.
+    """Writes the ranks of the matches of query t, in the order of rows, into ranks[starts[t] :].
+
+    Adds the items and matches at each distance to total_TH and relevant_TH. rows_T: the row of the query itself, or -1.
+
+    Returns:
+        The number of ranks written for each query, int64 (T,).
     """
     words = codes_NW.shape[1]
-    found = np.zeros(len(queries_TW), np.int64)
+    written = np.zeros(len(queries_TW), np.int64)
     for t in range(len(queries_TW)):
         first, last = starts[t], starts[t]
         distances = np.empty(starts[t + 1] - first, np.int64)
@@ -54,5 +58,5 @@ def scan(queries_TW, labels_T, rows_T, codes_NW, labels_N, starts, total_TH, rel
             before += total_TH[t, radius]
         for place in range(first, last):
             ranks[place] += nearer[distances[place - first]] + 1
-        found[t] = last - first
-    return found
+        written[t] = last - first
+    return written

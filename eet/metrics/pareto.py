@@ -1,4 +1,4 @@
-"""The Pareto set: what no other beats in everything."""
+"""The Pareto set: the candidates that no other candidate dominates."""
 
 import numpy as np
 
@@ -6,16 +6,25 @@ from eet.errors import InputError
 
 
 def pareto_set(values_NM: np.ndarray) -> np.ndarray:
-    """Which of N candidates no other dominates, where more of each of the M values is better (give costs negative).
+    """Finds the candidates that no other candidate dominates. Higher values are better (give costs as negative numbers).
 
-    One dominates another if it is at least as good in every value and better in one; equal candidates stand together. A candidate with a
-    NaN is never in the set. values_NM: (N, M), M >= 1. Returns bool (N,). ValueError for another shape.
+    One candidate dominates another if it is at least as good in every value and better in one. Equal candidates do not dominate each
+    other. A candidate with a NaN is never in the set.
+
+    Args:
+        values_NM: real numbers (N, M): M >= 1 values of each of N candidates.
+
+    Returns:
+        bool (N,): True for the candidates in the set.
+
+    Raises:
+        InputError: another shape.
     """
     values_NM = np.asarray(values_NM, dtype=float)
     if values_NM.ndim != 2 or values_NM.shape[1] < 1:
         raise InputError(f"values are {values_NM.shape}: give one row a candidate and one column a value")
     known_N = ~np.isnan(values_NM).any(axis=1)
-    # -inf loses to everything, so that what has a NaN dominates nothing.
+    # -inf is worse than everything, so that a candidate with a NaN dominates none.
     values_NM = np.where(known_N[:, None], values_NM, -np.inf)
     no_worse_NN = (values_NM[:, None] >= values_NM[None]).all(axis=2)
     better_NN = (values_NM[:, None] > values_NM[None]).any(axis=2)

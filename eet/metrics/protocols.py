@@ -1,4 +1,4 @@
-"""The two ways to judge hash codes (specs of EET): against label-derived codes, and encoded on both sides."""
+"""The two ways to evaluate hash codes (EET): against the target codes of labels, and with both sides encoded by the network."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,14 @@ from eet.metrics.ranked_metrics import ranked_metrics
 
 
 def published_gallery(target_codes_Cb: np.ndarray, label_counts_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The database of the published protocol: every training image with its label's target code.
+    """The gallery of the published protocol: every training image with the target code of its label.
 
-    target_codes_Cb: (C, b) in {-1, +1}. label_counts_C: (C,) training images of each label.
-    Returns packed codes uint8 (n, ceil(b/8)) and labels (n,), in label order.
+    Args:
+        target_codes_Cb: (C, b) in {-1, +1}, the target code of each label.
+        label_counts_C: integers (C,), the number n_c of training images of each label; n is their sum.
+
+    Returns:
+        Packed codes, uint8 (n, ceil(b/8)), and labels, int64 (n,) in 0..C-1, in label order.
     """
     labels_n = np.repeat(np.arange(len(label_counts_C)), label_counts_C)
     return np.packbits(np.asarray(target_codes_Cb) > 0, axis=1)[labels_n], labels_n
@@ -29,9 +33,23 @@ def published_protocol(
     count_query: bool = False,
     ties: Ties = "expected",
 ) -> dict[str, float]:
-    """Test images encoded by the network, against the training images with their step-1 target codes.
+    """Evaluates test images encoded by the network against the training images with their target codes of step 1.
 
-    query_codes: uint8 (Q, ceil(b/8)) packed. Returns the measures of `ranked_metrics`.
+    Args:
+        query_codes: uint8 (Q, ceil(b/8)), packed as `eet.hashing.pack` does.
+        query_labels: integers (Q,).
+        target_codes_Cb: (C, b) in {-1, +1}, the target code of each label.
+        label_counts_C: integers (C,), the number of training images of each label.
+        ks: ranks k, from 1, for precision.
+        recall_ks: ranks k, from 1, for recall.
+        count_query: R-precision and MAP@R with R + 1 for R (see `eet.metrics.r_precision`).
+        ties: "stable" adds each measure with ties in the order of gallery rows.
+
+    Returns:
+        The measures of `rank_gallery`.
+
+    Raises:
+        InputError: as of `rank_gallery`.
     """
     gallery_codes, gallery_labels = published_gallery(target_codes_Cb, label_counts_C)
     return ranked_metrics(
@@ -57,9 +75,24 @@ def encoded_protocol(
     count_query: bool = False,
     ties: Ties = "expected",
 ) -> dict[str, float]:
-    """A set of encoded images as its own gallery, each query excluded from its own hits: what a gallery without labels gets.
+    """Evaluates a set of encoded images as its own gallery; a query is never its own hit.
 
-    codes: uint8 (N, ceil(b/8)) packed. Returns the measures of `ranked_metrics`.
+    This is what a search in a gallery without labels reaches, because the network encodes both sides.
+
+    Args:
+        codes: uint8 (N, ceil(b/8)), packed as `eet.hashing.pack` does.
+        labels: integers (N,).
+        num_bits: b, bits of a code.
+        ks: ranks k, from 1, for precision.
+        recall_ks: ranks k, from 1, for recall.
+        count_query: R-precision and MAP@R with R + 1 for R (see `eet.metrics.r_precision`).
+        ties: "stable" adds each measure with ties in the order of gallery rows.
+
+    Returns:
+        The measures of `rank_gallery`.
+
+    Raises:
+        InputError: as of `rank_gallery`.
     """
     return ranked_metrics(
         codes,

@@ -19,8 +19,12 @@ QUERIES_AT_ONCE = 4096  # their intermediate values take 20 MB at 64 bits
 
 
 class RankedGallery(NamedTuple):
-    """measures: as `ranked_metrics` gives them. total_QH, relevant_QH: int64 (Q, num_bits + 1), items and matches at each distance of
-    each query, for `precision_recall_curve`.
+    """The result of `rank_gallery`.
+
+    Attributes:
+        measures: the measures by name, see `rank_gallery`.
+        total_QH: int64 (Q, num_bits + 1), the number of items at each distance from each query, for `precision_recall_curve`.
+        relevant_QH: int64 (Q, num_bits + 1), the number of matches at each distance from each query.
     """
 
     measures: dict[str, float]
@@ -28,9 +32,9 @@ class RankedGallery(NamedTuple):
     relevant_QH: np.ndarray
 
 
-def ranked_metrics(*given: np.ndarray, **options: object) -> dict[str, float]:
-    """The measures of `rank_gallery` alone; arguments are the same."""
-    return rank_gallery(*given, **options).measures  # type: ignore[arg-type]
+def ranked_metrics(*sides: np.ndarray, **options: object) -> dict[str, float]:
+    """Only the measures of `rank_gallery`, with the same arguments."""
+    return rank_gallery(*sides, **options).measures  # type: ignore[arg-type]
 
 
 def rank_gallery(
@@ -49,27 +53,27 @@ def rank_gallery(
     """Rank the whole gallery for every query by Hamming distance and average the measures over the queries.
 
     Every measure is the mean over random order inside ties, computed in closed form from the number of items and of matches at each
-    distance (`eet.metrics.tie_groups`). No table of queries and items is held: a million items take a few bytes each.
+    distance (`eet.metrics.tie_groups`). There is no table of queries and items in memory: each of a million items takes a few bytes.
 
     Args:
         query_codes, gallery_codes: uint8 (Q, B) and (N, B), packed as `eet.hashing.pack` does.
         query_labels, gallery_labels: integers (Q,) and (N,).
         num_bits: bits of a code.
-        query_rows: integers (Q,), the row of each query in the gallery when queries are gallery items: a query is
-            never its own hit. None when the two are different.
-        ks: ranks for precision.
-        recall_ks: ranks for recall (1 if any of the first k is a match).
+        query_rows: integers (Q,), the row of each query in the gallery if the queries are gallery items: a query is
+            never its own hit. None if the queries are not in the gallery.
+        ks: ranks k, from 1, for precision.
+        recall_ks: ranks k, from 1, for recall (1 if any of the first k is a match).
         count_query: R-precision and MAP@R with R + 1 for R, the published form (see `eet.metrics.r_precision`).
         ties: "stable" adds, for comparison, each measure with ties in the order of gallery rows, as "mAP_stable" and so on.
 
     Returns:
-        measures: "mAP", "P@k" for each of ks, "recall@k" for each of recall_ks, "R-precision", "MAP@R", all in [0, 1], and the bounds of
-        their 95 % confidence intervals, "mAP_low", "mAP_high" and so on (see `eet.metrics.means_with_intervals`); "queries", the number
-        averaged over, and "queries_without_relevant", the number left out because the gallery holds no match for them. NaN measures when no
-        query is left. And the counts by distance.
+        The counts by distance, and the measures: "mAP", "P@k" for each of ks, "recall@k" for each of recall_ks, "R-precision", "MAP@R", all
+        in [0, 1], and the bounds of their 95 % confidence intervals, "mAP_low", "mAP_high" and so on (see
+        `eet.metrics.means_with_intervals`); "queries", the number of queries in the means, and "queries_without_relevant", the number of
+        queries that are left out because the gallery holds no match for them. The measures are NaN if no query is left.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit together, query_rows outside the gallery, k < 1, or another value of `ties`.
+        InputError: shapes or dtypes that do not fit together, query_rows outside the gallery, k < 1, or an unknown value of `ties`.
     """
     check_codes(query_codes, query_labels, num_bits, "query")
     check_codes(gallery_codes, gallery_labels, num_bits, "gallery")
@@ -79,8 +83,8 @@ def rank_gallery(
         query_rows = np.asarray(query_rows)
         if query_rows.shape != (len(query_codes),) or not np.all((query_rows >= 0) & (query_rows < len(gallery_codes))):
             raise InputError(
-                f"query_rows has shape {query_rows.shape} and must name, for each of {len(query_codes)} queries, "
-                f"a row in 0 to {len(gallery_codes) - 1}."
+                f"query_rows has shape {query_rows.shape} and must hold one row, 0 to {len(gallery_codes) - 1}, "
+                f"for each of {len(query_codes)} queries."
             )
 
     def measured(groups: TieGroups, num_relevant_Q: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,21 +12,31 @@ import numpy as np
 
 from eet.hashing.distance import as_words
 
-QUERIES_AT_ONCE = 64  # their counts stay small beside a gallery
+QUERIES_AT_ONCE = 64  # their counts are small compared with a gallery
 
 
 T = TypeVar("T")
 
 
 class MatchCounts(NamedTuple):
-    """Items and matches at each distance, int64 (Q, H). The query itself, where it is an item, is in none of them."""
+    """Counts at each distance from each query. A query that is an item of the gallery does not count itself.
+
+    Attributes:
+        total_QH: int64 (Q, H), items.
+        relevant_QH: int64 (Q, H), matches.
+    """
 
     total_QH: np.ndarray
     relevant_QH: np.ndarray
 
 
 class MatchRanks(NamedTuple, Generic[T]):
-    """measured: for each query what was made of the ranks of its matches. total_QH, relevant_QH: as of `MatchCounts`."""
+    """The result of `match_ranks`.
+
+    Attributes:
+        measured: for each query, the result of `measure` for the ranks of its matches.
+        total_QH, relevant_QH: as of `MatchCounts`.
+    """
 
     measured: list[T]
     total_QH: np.ndarray
@@ -45,27 +55,28 @@ def match_counts(
 ) -> MatchCounts:
     """Count the items and the matches at each Hamming distance of every query.
 
-    Memory: the codes, and what is returned.
+    In memory are only the codes and the result.
 
     Args:
         query_codes, gallery_codes: uint8 (Q, B) and (N, B), packed as `eet.hashing.pack` does.
         query_labels, gallery_labels: integers (Q,) and (N,).
-        query_rows: integers (Q,), the row of each query in the gallery where queries are items of it.
-        threads: default all of the machine's.
+        num_bits: bits of a code.
+        query_rows: integers (Q,), the row of each query in the gallery if the queries are gallery items, else None.
+        threads: number of threads; None for one per CPU.
     """
     from eet.metrics.match_scan import count
 
-    given = _Given(query_codes, query_labels, gallery_codes, gallery_labels, num_bits, query_rows)
+    data = _Scan(query_codes, query_labels, gallery_codes, gallery_labels, num_bits, query_rows)
 
     def count_block(block: slice) -> None:
         count(
-            given.queries_QW[block], given.query_labels[block], given.rows_Q[block], given.codes_NW, given.gallery_labels,
-            given.total_QH[block], given.relevant_QH[block],
+            data.queries_QW[block], data.query_labels[block], data.rows_Q[block], data.codes_NW, data.gallery_labels,
+            data.total_QH[block], data.relevant_QH[block],
         )  # fmt: skip
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        list(pool.map(count_block, given.blocks))
-    return MatchCounts(given.total_QH, given.relevant_QH)
+        list(pool.map(count_block, data.blocks))
+    return MatchCounts(data.total_QH, data.relevant_QH)
 
 
 def match_ranks(
@@ -81,36 +92,35 @@ def match_ranks(
 ) -> MatchRanks[T]:
     """Rank the gallery for every query by Hamming distance, ties by row.
 
-    One pass over the gallery counts, for every item, how many of its distance came before it; with the counts of smaller distances
-    that is its rank. Memory: the codes, the ranks of some queries, and what is returned.
+    One pass over the gallery counts, for every item, how many earlier items have the same distance. This count and the counts of smaller
+    distances give the rank. In memory are only the codes, the ranks of some queries, and the result.
 
     Args:
-        query_codes, query_labels, gallery_codes, gallery_labels, query_rows, threads: as of `match_counts`.
-        measure: of the ranks of one query's matches, int64 (m,) from 1, ascending, what is kept of them; called from several threads.
-            Items of one distance stand in the order of their rows.
+        query_codes, query_labels, gallery_codes, gallery_labels, num_bits, query_rows, threads: as of `match_counts`.
+        measure: called with the ranks of one query's matches, int64 (m,) from 1, ascending; its result is kept. Several threads call it.
     """
     from eet.metrics.match_scan import scan
 
-    given = _Given(query_codes, query_labels, gallery_codes, gallery_labels, num_bits, query_rows)
-    label_sizes = dict(zip(*(values.tolist() for values in np.unique(given.gallery_labels, return_counts=True)), strict=True))
-    most = np.array([label_sizes.get(label, 0) for label in given.query_labels.tolist()], np.int64)
+    data = _Scan(query_codes, query_labels, gallery_codes, gallery_labels, num_bits, query_rows)
+    label_sizes = dict(zip(*(values.tolist() for values in np.unique(data.gallery_labels, return_counts=True)), strict=True))
+    most = np.array([label_sizes.get(label, 0) for label in data.query_labels.tolist()], np.int64)
 
     def rank(block: slice) -> list[T]:
         starts = np.concatenate([[0], np.cumsum(most[block])])
         ranks = np.empty(starts[-1], np.int64)
-        found = scan(
-            given.queries_QW[block], given.query_labels[block], given.rows_Q[block], given.codes_NW, given.gallery_labels,
-            starts, given.total_QH[block], given.relevant_QH[block], ranks,
+        counts = scan(
+            data.queries_QW[block], data.query_labels[block], data.rows_Q[block], data.codes_NW, data.gallery_labels,
+            starts, data.total_QH[block], data.relevant_QH[block], ranks,
         )  # fmt: skip
-        return [measure(np.sort(ranks[start : start + count])) for start, count in zip(starts, found, strict=False)]
+        return [measure(np.sort(ranks[start : start + count])) for start, count in zip(starts, counts, strict=False)]
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        measured = [value for part in pool.map(rank, given.blocks) for value in part]
-    return MatchRanks(measured, given.total_QH, given.relevant_QH)
+        measured = [value for part in pool.map(rank, data.blocks) for value in part]
+    return MatchRanks(measured, data.total_QH, data.relevant_QH)
 
 
-class _Given:
-    """The two sides as the compiled loops take them, the counts that they fill, and the blocks of queries."""
+class _Scan:
+    """Both sides in the form that the compiled loops need, the counts that they fill, and the blocks of queries."""
 
     def __init__(
         self,

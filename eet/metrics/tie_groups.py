@@ -1,8 +1,8 @@
-"""Measures of a ranking whose items come in groups of equal distance, expected over random order inside the groups.
+"""Measures of a ranking whose items form groups of equal distance, as means over random order inside the groups.
 
-An order inside a group of equal distances is chance, or an accident of storage. Every measure here is the exact mean over all orders of
-the items of each group, in closed form. For a group of n items with r matches that follows N0 items with R0 matches, and for its first
-t ranks:
+The order inside a group of equal distances is random, or an accident of storage. Every measure here is the exact mean over all orders of
+the items of each group, in closed form. Consider the first t ranks of a group of n items with r matches that follows N0 items with R0
+matches:
 
 - r * t / n matches are expected among them (the mean of the hypergeometric distribution);
 - none of them is a match with probability C(n - r, t) / C(n, t);
@@ -25,10 +25,16 @@ from eet.errors import InputError
 
 
 class TieGroups(NamedTuple):
-    """Groups of equal distance, int64 (Q, G) each. A group of 0 items is none: queries with fewer groups are filled up with them. Groups
-    without a match may be left out, as long as `before_QG` counts their items.
+    """Groups of equal distance, by ascending distance.
 
-    before_QG: items before the group. total_QG: items in it. matches_before_QG, matches_QG: those of them that are matches.
+    Queries with fewer groups than others are filled up with groups of 0 items, which change nothing. Groups without a match may be left
+    out, if `before_QG` counts their items.
+
+    Attributes:
+        before_QG: int64 (Q, G), items before the group.
+        total_QG: int64 (Q, G), items in the group.
+        matches_before_QG: int64 (Q, G), matches before the group.
+        matches_QG: int64 (Q, G), matches in the group.
     """
 
     before_QG: np.ndarray
@@ -38,7 +44,7 @@ class TieGroups(NamedTuple):
 
     @classmethod
     def of_counts(cls, total_QG: np.ndarray, matches_QG: np.ndarray) -> "TieGroups":
-        """Groups that together are the whole ranking, from the items and matches of each."""
+        """Groups that make up the whole ranking, from the number of items and of matches in each."""
         total_QG, matches_QG = np.asarray(total_QG), np.asarray(matches_QG)
         before_QG, matches_before_QG = (np.cumsum(counts, axis=1) - counts for counts in (total_QG, matches_QG))
         return cls(before_QG, total_QG, matches_before_QG, matches_QG)
@@ -51,7 +57,7 @@ class TieGroups(NamedTuple):
 
 
 def expected_matches(groups: TieGroups, cut_Q: np.ndarray | int) -> np.ndarray:
-    """Matches expected among the first `cut_Q` ranks, float64 (Q,). Ranks beyond the end of the ranking hold none."""
+    """Expected number of matches among the first `cut_Q` ranks, float64 (Q,). Ranks after the end of the ranking hold none."""
     taken_QG = _taken(groups, cut_Q)
     return (groups.matches_QG * taken_QG / np.maximum(groups.total_QG, 1)).sum(axis=1)
 
@@ -60,7 +66,7 @@ def expected_recall(groups: TieGroups, cut_Q: np.ndarray | int) -> np.ndarray:
     """Probability that any of the first `cut_Q` ranks holds a match, float64 (Q,)."""
     if not groups.total_QG.shape[1]:
         return np.zeros(len(groups.total_QG))
-    # The first group with a match decides: the cut reaches a later one only after all of its matches.
+    # Only the first group with a match counts: a cut in a later group comes after all matches of the first.
     first_Q = np.argmax(groups.matches_QG > 0, axis=1)[:, None]
     taken, total, matches = (
         np.take_along_axis(values_QG, first_Q, axis=1)[:, 0] for values_QG in (_taken(groups, cut_Q), groups.total_QG, groups.matches_QG)
@@ -69,12 +75,12 @@ def expected_recall(groups: TieGroups, cut_Q: np.ndarray | int) -> np.ndarray:
 
 
 def expected_precision_sum(groups: TieGroups, cut_Q: np.ndarray | int | None = None) -> np.ndarray:
-    """Sum of the precisions at the matches among the first `cut_Q` ranks (None: at all), expected, float64 (Q,)."""
+    """Expected sum of the precisions at the matches among the first `cut_Q` ranks (None: among all ranks), float64 (Q,)."""
     before_QG, total_QG, matches_before_QG, matches_QG = groups
     taken_QG = total_QG if cut_Q is None else _taken(groups, cut_Q)
     inverse_ranks_QG = sum_of_inverses(before_QG, taken_QG)
     slope_QG = (matches_QG - 1) / np.maximum(total_QG - 1, 1)
-    # t = 1 leaves (j - 1) = 0 for its only rank, which rounding in t - (N0 + 1) * S would not.
+    # With t = 1 the only rank has j - 1 = 0; computing t - (N0 + 1) * S would not give exactly 0.
     offsets_QG = np.where(taken_QG > 1, taken_QG - (before_QG + 1) * inverse_ranks_QG, 0.0)
     gain_QG = (matches_before_QG + 1) * inverse_ranks_QG + slope_QG * offsets_QG
     gain_QG *= matches_QG / np.maximum(total_QG, 1)
@@ -89,11 +95,18 @@ def measures_of_groups(
     recall_ks: Sequence[int],
     count_query: bool,
 ) -> dict[str, np.ndarray]:
-    """All measures of each query, float64 (Q,), by the names of their means: "mAP", "P@k", "recall@k", "R-precision" and "MAP@R".
+    """All measures of each query.
 
     Args:
-        num_relevant_Q: R, the matches in the whole gallery, at least 1: the denominator of the first, and the cut of the last two.
+        groups: of the queries.
+        num_relevant_Q: integers (Q,), R: the number of matches in the whole gallery, at least 1. It is the denominator of "mAP" and the cut
+            of "R-precision" and "MAP@R".
+        ks: ranks k, from 1, for precision.
+        recall_ks: ranks k, from 1, for recall.
         count_query: R-precision and MAP@R with R + 1 for R.
+
+    Returns:
+        float64 (Q,) for each measure, by the names of their means: "mAP", "P@k", "recall@k", "R-precision" and "MAP@R".
     """
     r_Q = np.asarray(num_relevant_Q) + count_query
     return {
@@ -106,19 +119,19 @@ def measures_of_groups(
 
 
 def check_ranks(ks: Sequence[int], recall_ks: Sequence[int]) -> None:
-    """ValueError where a rank to measure at is below 1."""
+    """InputError if a rank k is below 1."""
     if min([1, *ks, *recall_ks]) < 1:
         raise InputError(f"ks={tuple(ks)}, recall_ks={tuple(recall_ks)}; give numbers from 1.")
 
 
 def check_ties(ties: str) -> None:
-    """ValueError where `ties` is no way to treat ties."""
+    """InputError unless `ties` is "expected" or "stable"."""
     if ties not in ("expected", "stable"):
         raise InputError(f"ties={ties!r}; give 'expected' or 'stable'.")
 
 
 def _taken(groups: TieGroups, cut_Q: np.ndarray | int) -> np.ndarray:
-    """Ranks of each group that are among the first `cut_Q`, int64 (Q, G)."""
+    """Number of ranks of each group that are among the first `cut_Q`, int64 (Q, G)."""
     cut_Q = np.broadcast_to(np.asarray(cut_Q, np.int64), len(groups.total_QG))
     return np.clip(cut_Q[:, None] - groups.before_QG, 0, groups.total_QG)
 
@@ -126,7 +139,7 @@ def _taken(groups: TieGroups, cut_Q: np.ndarray | int) -> np.ndarray:
 def _none_drawn(total_Q: np.ndarray, matches_Q: np.ndarray, taken_Q: np.ndarray) -> np.ndarray:
     """C(total - matches, taken) / C(total, taken): the probability that `taken` items drawn without replacement hold no match.
 
-    A product of min(matches, taken) factors, as a difference of log-gamma values loses all digits in large groups.
+    It is a product of min(matches, taken) factors, because a difference of log-gamma values loses all digits in large groups.
     """
     larger_Q, smaller_Q = np.maximum(matches_Q, taken_Q), np.minimum(matches_Q, taken_Q)
     none_Q = np.ones(len(total_Q))
@@ -137,7 +150,7 @@ def _none_drawn(total_Q: np.ndarray, matches_Q: np.ndarray, taken_Q: np.ndarray)
     return none_Q
 
 
-# Up to here harmonic numbers are summed; beyond, the first left-out term of the expansion, 1 / (252 x^6), is < 2e-17.
+# Up to this number harmonic numbers are summed; above it, the first omitted term of the expansion, 1 / (252 x^6), is < 2e-17.
 _SUMMED = 256
 _HARMONIC = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, _SUMMED + 1))])
 
@@ -145,8 +158,8 @@ _HARMONIC = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, _SUMMED + 1))])
 def sum_of_inverses(start: np.ndarray, count: np.ndarray) -> np.ndarray:
     """1 / (start + 1) + ... + 1 / (start + count), without a loop.
 
-    Far ranks use the difference of two expansions of the harmonic numbers with the logarithms joined in log1p, because
-    the plain difference of two large harmonic numbers would lose the digits that t - (N0 + 1) * S needs.
+    High ranks use the difference of two expansions of the harmonic numbers, with the logarithms combined in log1p: the plain difference
+    of two large harmonic numbers would lose the digits that t - (N0 + 1) * S needs.
     """
     end = start + count
     low = np.maximum(start, _SUMMED).astype(np.float64)

@@ -1,6 +1,6 @@
-"""The training loop: the steps of every epoch, validation, the weights of the best epoch, the test split once at the end.
+"""The training loop: the steps of every epoch, validation, the weights of the best epoch, and the test split once at the end.
 
-It runs in one process, or as one of several that torch.distributed joins. Who calls it decides where checkpoints go.
+It runs in one process, or in several that torch.distributed connects. The caller decides where checkpoints are stored.
 """
 
 import math
@@ -29,11 +29,19 @@ from eet.training.task import TrainingTask
 
 EVALUATION_BATCH = 64
 STEP_REPORTS = 50
-"""How often in an epoch its losses so far are reported."""
+"""Number of reports of the mean losses in an epoch."""
 
 
 class StepReport(NamedTuple):
-    """One optimizer step. losses: mean terms of the epoch so far, by name; rate: images/s over all workers since the epoch began."""
+    """A report after an optimizer step.
+
+    Attributes:
+        epoch: from 0.
+        step: of the epoch, from 0.
+        steps: number of steps of an epoch.
+        losses: mean loss terms of the epoch up to this step, by name.
+        rate: images/s of all workers since the start of the epoch.
+    """
 
     epoch: int
     step: int
@@ -44,14 +52,14 @@ class StepReport(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training left.
+    """The result of a training.
 
     Attributes:
-        weights: of each trained network, {network: {name: tensor}}, of the chosen epoch.
-        epoch: the chosen one, from 1; 0 where what training starts at was chosen.
-        history: one record an epoch: "epoch", mean loss terms, "learning_rate", "images_per_s", measures of validation.
+        weights: {network: {name: tensor}}, the weights of each trained network after the chosen epoch.
+        epoch: the chosen epoch, from 1; 0 if the initial weights were chosen.
+        history: one record per epoch: "epoch", mean loss terms, "learning_rate", "images_per_s", validation measures.
         test: {network: {protocol: {measure: value}}}; {} without a test split.
-        fitted: what the task fitted after the last epoch, for its `set_fitted`.
+        fitted: the values that the task fitted after the last epoch, for its `set_fitted`.
     """
 
     weights: dict[str, dict[str, Tensor]]
@@ -62,7 +70,7 @@ class Fitted:
 
 
 class Diverged(Exception):
-    """The loss is no number any more, on every worker alike: training again from the checkpoint would end the same way."""
+    """The loss is not finite. It is so on every worker, and a restart from the checkpoint would end in the same way."""
 
 
 def fit(
@@ -76,33 +84,39 @@ def fit(
     report: Callable[[dict[str, float], Callable[[], dict[str, Any]]], object] | None = None,
     checkpoint: Mapping[str, Any] | None = None,
 ) -> Fitted | None:
-    """Trains the networks of a task. On rank 0 they have the weights of the chosen epoch afterwards.
+    """Trains the networks of a task. Afterwards the networks on rank 0 have the weights of the chosen epoch.
 
-    The same task, settings and seed give the same weights on any number of workers that divide the batch, up to the order of sums, and
-    after any number of restarts from a checkpoint.
+    The same task, settings and seed give the same weights on any number of workers that divides the batch, except for the order of sums.
+    They also give the same weights after any number of restarts from a checkpoint.
 
     Args:
-        task: what is trained.
-        settings: how.
-        rank, world: of this process, among those that torch.distributed has joined; 0 of 1 needs no process group.
+        task: networks, images, objective and evaluation.
+        settings: of the training.
+        rank, world: rank of this process and number of processes that torch.distributed connects; 0 and 1 need no process group.
         device: where the networks run.
-        on_step: called by rank 0 some 50 times an epoch.
-        report: called by every rank after each epoch with its record and a function that gives the state to resume from (plain values
-            and tensors; it is the whole state on rank 0 alone).
-        checkpoint: such a state; training goes on after its epoch.
+        on_step: called on rank 0, about 50 times per epoch.
+        report: called on every rank after each epoch, with the record of the epoch and a function that returns the state to resume from
+            (plain values and tensors; it is complete only on rank 0).
+        checkpoint: such a state; training continues after its epoch.
 
     Returns:
-        What was learned, on rank 0; None on the others.
+        The result on rank 0; None on the other ranks.
 
     Raises:
-        ValueError: the networks do not fit each other, or an image cannot be read.
+        InputError: the networks do not fit each other, or an image cannot be read.
         Diverged: the loss is not finite.
     """
     return _Fit(task, settings, rank, world, Device.of(device, settings.precision), on_step, report).run(checkpoint)
 
 
 def optimizer_of(objective: nn.Module, settings: FitSettings, learning_rates: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
-    """The optimizer over backbones, heads, and each parameter that has one of the `learning_rates` by its name."""
+    """The optimizer of an objective, with parameter groups for backbones, heads, and parameters with their own learning rate.
+
+    Args:
+        objective: its trainable parameters are optimised.
+        settings: optimizer, learning rates of backbones and heads, momentum, weight decay.
+        learning_rates: parameter name -> learning rate of this parameter.
+    """
     rates = learning_rates or {}
     heads: list[nn.Parameter] = []
     backbones: list[nn.Parameter] = []
@@ -179,8 +193,8 @@ class _Fit:
         forward = torch.compile(module) if self.settings.compile else module
         for epoch in range(self.first_epoch, self.settings.epochs):
             sampler.epoch = epoch
-            # Chance inside the networks (dropout, where a backbone has it) starts from (seed, epoch, rank) in every epoch, so a resumed
-            # epoch repeats an uninterrupted one without carrying generator states of every worker.
+            # In every epoch the random numbers of the networks (dropout, if a backbone has it) start from (seed, epoch, rank), so that a
+            # resumed epoch equals an uninterrupted one, and checkpoints need no generator states of the workers.
             torch.manual_seed(int(np.random.SeedSequence((self.settings.seed, epoch, self.rank)).generate_state(1)[0]))
             metrics = self._train_epoch(epoch, forward, replicated, loader, sampler)
             self._finish_epoch(epoch, metrics)
@@ -194,8 +208,8 @@ class _Fit:
         return Fitted(self.best["weights"], self.best["epoch"], self.history, {**self.baseline, **test}, fitted)
 
     def _start(self) -> None:
-        """What the task fits before the first epoch, and how good that is; its weights are the best so far."""
-        embed = lru_cache(maxsize=None)(self._embed)  # the trunks stay as they are here, so that nothing is embedded twice
+        """Fits the heads before the first epoch, and evaluates them if there is a baseline; these weights are the best so far."""
+        embed = lru_cache(maxsize=None)(self._embed)  # the trunks do not change here, so images are embedded only once
         started = self._shared(self.task.start(embed))
         self.task.set_fitted(started)
         quality = -math.inf
@@ -206,12 +220,12 @@ class _Fit:
             measures = self._test()
             self.baseline = {f"{name}, {self.task.baseline}": measures[name] for name in self.task.trained if name in measures}
             self.objective.load_state_dict(first)
-            self.task.set_fitted(started)  # also what is in no state_dict
+            self.task.set_fitted(started)  # also values that no state_dict holds
         if self.rank == 0:
             self.best = {"quality": quality, "epoch": 0, "weights": self._weights()}
 
     def _validate(self) -> dict[str, float]:
-        """Measures of the validation images on rank 0; {} on the others, and without such images."""
+        """Measures of the validation images on rank 0; {} on the other ranks, and without such images."""
         if self.task.val is None:
             return {}
         rows = self.represent(self.task.networks[self.task.chosen], self.task.val, self.task.represent_for_validation)
@@ -221,7 +235,7 @@ class _Fit:
         return self.represent(self.task.networks[name], table, self.task.embed)
 
     def _shared(self, value: Any) -> Any:
-        """Rank 0's value, on every worker."""
+        """The value of rank 0, on every worker."""
         if self.world == 1:
             return value
         values = [value]
@@ -236,9 +250,8 @@ class _Fit:
             self.task.networks[name].load_state_dict(weights)
 
     def _loader_processes(self) -> int:
-        asked = self.settings.loader_workers
-        if asked is not None:
-            return asked
+        if self.settings.loader_workers is not None:
+            return self.settings.loader_workers
         return min(8, max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()))) if self.device.on_gpu else 0
 
     def _train_epoch(
@@ -249,7 +262,7 @@ class _Fit:
         loader: Iterable[tuple[Tensor, Tensor]],
         sampler: StepSampler,
     ) -> dict[str, float]:
-        """One pass; returns the epoch's mean loss terms, learning rate and images/s."""
+        """Trains one epoch. Returns its mean loss terms, learning rate and images/s."""
         self.objective.train()
         sizes = sampler.micro_batches()
         share = sum(sizes)
@@ -288,11 +301,11 @@ class _Fit:
         return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"], "images_per_s": rate}
 
     def _finish_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Validates, keeps the best weights, reports."""
+        """Validates, keeps the best weights, and reports."""
         metrics |= self._validate()
         if self.rank == 0:
             self.history.append({"epoch": epoch + 1, **metrics})
-            quality = metrics.get(self.task.quality, float(epoch))  # without a val split the last epoch is taken
+            quality = metrics.get(self.task.quality, float(epoch))  # without a val split the last epoch is chosen
             if self.best is None or quality > self.best["quality"]:
                 self.best = {"quality": quality, "epoch": epoch + 1, "weights": self._weights()}
         if self.report is not None:
@@ -311,7 +324,7 @@ class _Fit:
         }
 
     def _own_parameters(self) -> dict[str, nn.Parameter]:
-        """What the objective learns beside its networks."""
+        """Parameters of the objective that do not belong to its networks."""
         of_networks = {id(parameter) for network in self.task.networks.values() for parameter in network.parameters()}
         return {name: parameter for name, parameter in self.objective.named_parameters() if id(parameter) not in of_networks}
 
@@ -328,23 +341,32 @@ class _Fit:
             group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
 
     def _test(self) -> dict[str, dict[str, dict[str, float]]]:
-        """The test split with the networks as they are; it chooses nothing. {network: {protocol: measures}}."""
+        """{network: {protocol: measures}} of the test images, with the current weights. They are not used to choose anything."""
         measures: dict[str, dict[str, dict[str, float]]] = {}
         for name, network in self.task.networks.items():
-            for table, judge in self.task.judged:
+            for table, evaluate in self.task.evaluations:
                 rows = None if table is None else self.represent(network, table, self.task.represent)
                 if rows is not None:
-                    measures.setdefault(name, {}).update(judge(network, rows))
+                    measures.setdefault(name, {}).update(evaluate(network, rows))
         return measures
 
     @torch.inference_mode()
     def represent(self, network: Any, table: ImageTable, rows_of: Callable[[Any, Tensor], np.ndarray]) -> np.ndarray | None:
-        """rows_of(network, images) for a table's images, a row each, by all workers together; None but on rank 0."""
+        """Representations of the images of a table; all workers compute a part of them.
+
+        Args:
+            network: in any mode; it runs in evaluation mode.
+            table: the images.
+            rows_of: called with the network and a batch of images (b, 3, H, W); returns one row for each.
+
+        Returns:
+            One row for each image on rank 0; None on the other ranks.
+        """
         training = network.training
         network.eval()
-        mine = list(range(self.rank, len(table), self.world))
+        shard = list(range(self.rank, len(table), self.world))
         images = DataLoader(
-            Subset(EvaluationImages(table, network.preprocessing), mine),
+            Subset(EvaluationImages(table, network.preprocessing), shard),
             batch_size=EVALUATION_BATCH if self.device.on_gpu else CPU_MICRO_BATCH,
             num_workers=self._loader_processes(),
         )
@@ -354,15 +376,15 @@ class _Fit:
                 parts.append(rows_of(network, batch.to(self.device.torch_device)))
         network.train(training)
         own = np.concatenate(parts) if parts else None
-        of_ranks = [own]
+        by_rank = [own]
         if self.world > 1:
-            of_ranks = [None] * self.world
-            dist.all_gather_object(of_ranks, own)
+            by_rank = [None] * self.world
+            dist.all_gather_object(by_rank, own)
         if self.rank != 0:
             return None
-        assert own is not None  # rank 0 takes the first image
+        assert own is not None  # rank 0 has the first image
         rows = np.empty((len(table), *own.shape[1:]), own.dtype)
-        for rank, part in enumerate(of_ranks):
+        for rank, part in enumerate(by_rank):
             if part is not None:
                 rows[rank :: self.world] = part
         return rows

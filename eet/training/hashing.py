@@ -1,4 +1,4 @@
-"""The training of students and teachers: two-step hashing, distilled or alone."""
+"""The training of students and teachers: two-step hashing, with or without distillation."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,19 +22,25 @@ from eet.hashing import fit_itq
 from eet.metrics import encoded_protocol, published_protocol
 from eet.training.probe import fit_probe
 from eet.training.settings import FitSettings
-from eet.training.task import Embed, Judge, TrainingTask
+from eet.training.task import Embed, Evaluate, TrainingTask
 from eet.vit import Student, save_bundle
 
 MOST_FITTED = 50_000
-"""Images that a head is fitted on, at most."""
+"""Largest number of images on which a head is fitted."""
 TEMPERATURES = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-"""Of which one is chosen on the validation images."""
-LEAST_JUDGED = 50
-"""Validation images with another of their label, below which a temperature chosen by them would be chance."""
+"""The validation images choose one of these."""
+LEAST_MATCHED = 50
+"""With fewer validation images that have another image of their label, the chosen temperature would be random."""
 
 
 class FittedHeads(NamedTuple):
-    """What is fitted on a network's stored features. Layers that are None stay as they are."""
+    """Heads fitted on stored features of a network. A layer that is None keeps its weights.
+
+    Attributes:
+        temperature: of the probabilities, > 0.
+        label_weight_CD, label_bias_C: the label head.
+        hash_weight_bE, hash_bias_b: the hash head, with E inputs.
+    """
 
     temperature: float
     label_weight_CD: np.ndarray | None = None
@@ -51,21 +57,21 @@ def _hash_features(network: Student, embedding_ND: np.ndarray, temperature: floa
 
 
 def _num_matched(labels_N: np.ndarray) -> int:
-    """How many images have another image of their label."""
+    """Number of images that have another image of their label."""
     _, counts = np.unique(labels_N, return_counts=True)
     return int(counts[counts > 1].sum())
 
 
 @dataclass(frozen=True, kw_only=True)
 class HashingTask(TrainingTask):
-    """Two-step hashing: a student taught by its teacher, or a teacher alone.
+    """Two-step hashing: a student with its teacher, or a teacher alone.
 
     Attributes:
         networks: "student" and "teacher", or "teacher" alone.
-        joint: whether the teacher learns too.
-        target_codes_Cb: (C, bits) int8 in {-1, +1}.
+        joint: whether the teacher is trained too.
+        target_codes_Cb: int8 (C, b) in {-1, +1}.
         unseen: images of labels that no other split has, with their own label numbers; None if all labels are trained.
-        probe: label heads begin as linear probes of the networks' first features, instead of at random.
+        probe: start the label heads as linear probes of the initial features of the networks, instead of with random weights.
         seed: of the probes and of the rotation of a joint hash.
         beta, sigma, masked_patches: see `eet.distillation.DistillationObjective`.
     """
@@ -114,7 +120,7 @@ class HashingTask(TrainingTask):
         return "frozen with a probe" if self.probe else None
 
     def start(self, embed: Embed) -> dict[str, FittedHeads]:
-        """Label heads as probes, where asked for; hash heads that read probabilities at the target codes."""
+        """Sets hash heads of probabilities to the target codes. Fits label heads as probes, if requested."""
         fitted = {}
         for name in self.trained:
             if self.networks[name].hash_input == "probabilities":
@@ -130,7 +136,7 @@ class HashingTask(TrainingTask):
         return fitted
 
     def finish(self, embed: Embed) -> dict[str, FittedHeads]:
-        """The temperature of the posterior, by the validation images, and the rotation of a joint hash, by training images."""
+        """Chooses the temperature on validation images, and fits the rotation of a joint hash on training images."""
         fitted = {}
         for name in self.trained:
             network = self.networks[name]
@@ -143,8 +149,8 @@ class HashingTask(TrainingTask):
         return fitted
 
     def _best_heads(self, network: Student, train_ND: np.ndarray | None, val_ND: np.ndarray | None) -> FittedHeads:
-        """The hash head at the temperature whose codes of the validation images find each other best; at 1 where there are too few."""
-        if val_ND is None or self.val is None or _num_matched(self.val.labels) < LEAST_JUDGED:
+        """The hash head at the temperature with the highest mAP on the validation images; at 1 if there are too few of them."""
+        if val_ND is None or self.val is None or _num_matched(self.val.labels) < LEAST_MATCHED:
             return self._heads_at(network, 1.0, train_ND)
         val_labels = self.val.labels
 
@@ -158,7 +164,7 @@ class HashingTask(TrainingTask):
         return max((self._heads_at(network, temperature, train_ND) for temperature in TEMPERATURES), key=quality)
 
     def _heads_at(self, network: Student, temperature: float, train_ND: np.ndarray | None) -> FittedHeads:
-        """At a temperature: of a joint hash the rotation, fitted on training images; of probabilities the head that was trained."""
+        """The hash head at a temperature: for a joint hash a rotation fitted on training images, for probabilities the trained head."""
         if train_ND is None:
             return FittedHeads(temperature)
         rotation = fit_itq(_hash_features(network, train_ND, temperature), num_bits=self._bits, seed=self.seed)
@@ -174,7 +180,7 @@ class HashingTask(TrainingTask):
                     (network.head_hash, heads.hash_weight_bE, heads.hash_bias_b),
                 ):
                     if weight is not None:
-                        layer.weight.copy_(torch.from_numpy(np.array(weight)))  # a copy: Ray gives arrays that are read-only
+                        layer.weight.copy_(torch.from_numpy(np.array(weight)))  # a copy, because arrays from Ray are read-only
                         layer.bias.copy_(torch.from_numpy(np.array(bias)))
 
     @property
@@ -183,22 +189,22 @@ class HashingTask(TrainingTask):
 
     @cached_property
     def _fitting_images(self) -> ImageTable:
-        """The training images, MOST_FITTED of them at most, drawn by the seed: enough to fit a layer."""
+        """At most MOST_FITTED of the training images, drawn by the seed. They are enough to fit a layer."""
         if len(self.train) <= MOST_FITTED:
             return self.train
         return self.train.take(np.sort(np.random.default_rng(self.seed).permutation(len(self.train))[:MOST_FITTED]))
 
     def represent(self, network: Student, images_B3HW: Tensor) -> np.ndarray:
-        """Packed codes."""
+        """Packed codes, uint8 (B, ceil(b / 8))."""
         hashes = network(images_B3HW, tokens=False).hash
         return np.packbits((hashes > 0).cpu().numpy(), axis=1)
 
     def embed(self, network: Student, images_B3HW: Tensor) -> np.ndarray:
-        """CLS vectors."""
+        """CLS vectors (B, D) float32."""
         return network(images_B3HW, tokens=False).embedding.float().cpu().numpy()
 
     def represent_for_validation(self, network: Student, images_B3HW: Tensor) -> np.ndarray:
-        """Packed codes; of a joint hash, whose head is fitted at the end, the signs of what is trained."""
+        """Packed codes. The head of a joint hash is fitted at the end, so its codes are here the signs of the trained hash."""
         out = network(images_B3HW, tokens=False)
         codes_Cb = torch.from_numpy(self.target_codes_Cb).float().to(out.logits.device)
         return np.packbits((trained_hash(network, out, codes_Cb) > 0).cpu().numpy(), axis=1)
@@ -210,16 +216,16 @@ class HashingTask(TrainingTask):
     def evaluate(self, network: Student, rows: np.ndarray) -> dict[str, dict[str, float]]:
         assert self.test is not None
         measures = {"encoded": encoded_protocol(rows, self.test.labels, num_bits=network.num_bits)}
-        if network.hash_input != "joint":  # whose codes are no target codes
+        if network.hash_input != "joint":  # the codes of a joint hash are not target codes
             measures["published"] = self._published(rows, self.test)
         return measures
 
     @property
-    def judged(self) -> tuple[tuple[ImageTable | None, Judge], ...]:
-        return (*super().judged, (self.unseen, self._evaluate_unseen))
+    def evaluations(self) -> tuple[tuple[ImageTable | None, Evaluate], ...]:
+        return (*super().evaluations, (self.unseen, self._evaluate_unseen))
 
     def _evaluate_unseen(self, network: Student, rows: np.ndarray) -> dict[str, dict[str, float]]:
-        """Measures of the images of labels that were not trained, as queries and gallery of their own."""
+        """Measures of the images of untrained labels, which are queries and gallery."""
         assert self.unseen is not None
         return {"unseen labels": encoded_protocol(rows, self.unseen.labels, num_bits=network.num_bits)}
 

@@ -13,8 +13,14 @@ from eet.errors import InputError
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of a training. unseen: of labels that are held out of it, as a test split of their own. skipped: (location, reason) of those
-    that were left out because they cannot be read.
+    """Images of a training.
+
+    Attributes:
+        train: training images, all with a label.
+        val: validation images with a label, or None.
+        test: test images with a label, or None.
+        unseen: images of labels that are held out of training, as a separate test split; None if no labels are held out.
+        skipped: (location, reason) of the images that are left out because they cannot be read.
     """
 
     train: ImageTable
@@ -41,8 +47,8 @@ def labelled_images(
         validation_share: share of the training images held out if the table has no val split; 0 for none.
         seed: of the held-out images.
         disjoint: make splits that share no label (`class_disjoint`), validation included; training labels are then renumbered.
-        unseen_share, unseen_names: labels that are held out (`eet.datasets.split_unseen`).
         skip_unreadable: leave out unreadable images; otherwise they are an error.
+        unseen_share, unseen_names: labels that are held out, see `eet.datasets.split_unseen`.
 
     Raises:
         InputError: an image cannot be read, a training image has no label, or a label has no training image.
@@ -52,7 +58,7 @@ def labelled_images(
     if bad and not skip_unreadable:
         shown = "; ".join(f"{location}: {reason}" for location, reason in skipped[:5])
         raise InputError(
-            f"{len(bad)} of {len(table)} images cannot be read: {shown}. Mend or remove them, or have them skipped "
+            f"{len(bad)} of {len(table)} images cannot be read: {shown}. Repair or remove them, or skip them "
             "(on_error skip; in Python skip_unreadable=True)"
         )
     if bad:
@@ -76,6 +82,6 @@ def labelled_images(
         missing = [train.label_names[label] for label in np.flatnonzero(~present)]
         raise InputError(f"{len(missing)} labels have no training image, for example {missing[:3]}; remove them from the table")
     # Images without a label cannot be evaluated.
-    judged = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
-    splits = {name: table.take(rows) if len(rows) else None for name, rows in judged.items()}
+    rows_of = {name: np.flatnonzero((table.splits == name) & (table.labels >= 0)) for name in ("val", "test")}
+    splits = {name: table.take(rows) if len(rows) else None for name, rows in rows_of.items()}
     return LabelledImages(train, splits["val"], splits["test"], unseen, skipped)

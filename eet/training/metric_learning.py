@@ -38,10 +38,10 @@ class WholeBatchObjective(nn.Module):
         with torch.autocast(images_B3HW.device.type, enabled=False):
             embeddings_BE, *tokens = (_of_all_workers(part.float()) for part in parts)
             labels_B = _of_all_workers(labels_B)
-            chance_B2 = torch.rand(len(labels_B), 2).to(labels_B.device)
+            random_B2 = torch.rand(len(labels_B), 2).to(labels_B.device)
             if dist.is_initialized():
-                dist.broadcast(chance_B2, src=0)
-            return StepLosses(*self.margin(embeddings_BE, labels_B, chance_B2, *tokens))
+                dist.broadcast(random_B2, src=0)
+            return StepLosses(*self.margin(embeddings_BE, labels_B, random_B2, *tokens))
 
     def _represented(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
         """What the loss reads of the images: embeddings, and with a structural term tokens and their mass."""
@@ -62,7 +62,7 @@ class WholeBatchObjective(nn.Module):
 
 
 def _of_all_workers(rows_B: Tensor) -> Tensor:
-    """The rows of every worker, in the order of the batch; the gradient flows only to this worker's own."""
+    """The rows of all workers, in the order of the batch. Only the rows of this worker get a gradient."""
     if not dist.is_initialized():
         return rows_B
     world, rank = dist.get_world_size(), dist.get_rank()
@@ -110,7 +110,7 @@ class MetricLearningTask(TrainingTask):
         return {"margin.loss.beta": self.beta_learning_rate}
 
     def timed_images(self, settings: FitSettings) -> int:
-        """More images than a CPU runs at once, so that the estimate includes running them twice."""
+        """More images than a CPU runs at once, so that the estimate includes the second run of each part."""
         return min(2 * (settings.micro_batch_size or CPU_MICRO_BATCH), settings.batch_size)
 
     def objective(self, settings: FitSettings) -> WholeBatchObjective:
@@ -152,7 +152,7 @@ class MetricLearningTask(TrainingTask):
         return f"{network.backbone_name}, embedding {network.embedding_width} wide, {rows} x {columns} patches"
 
     def save(self, name: str, folder: Path, training: dict[str, Any]) -> None:
-        """The bundle, and beside it which image was in which split, as a table that the dataset 'table' takes."""
+        """Writes the bundle, and the split of each image as a table that the dataset 'table' reads."""
         with (folder / SPLIT_FILE).open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "label", "split"))

@@ -1,4 +1,4 @@
-"""A linear probe: the label head that features of a frozen network give, fitted in seconds.
+"""A linear probe: a label head on features of a frozen network, fitted in seconds.
 
 Shapes: N images, D feature width, C labels.
 """
@@ -17,7 +17,12 @@ FEWEST_STEPS, MOST_STEPS, EPOCHS = 500, 30_000, 60
 
 
 class LinearHead(NamedTuple):
-    """weight_CD (C, D) and bias_C (C,), float32: logits = features @ weight_CD.T + bias_C."""
+    """A label head: logits = features @ weight_CD.T + bias_C.
+
+    Attributes:
+        weight_CD: float32 (C, D).
+        bias_C: float32 (C,).
+    """
 
     weight_CD: Tensor
     bias_C: Tensor
@@ -26,22 +31,22 @@ class LinearHead(NamedTuple):
 def fit_probe(features_ND: np.ndarray, labels_N: np.ndarray, *, num_labels: int, seed: int) -> LinearHead:
     """Fits a label head on stored features: cross entropy with label smoothing on z-scored features with noise, AdamW.
 
-    The z-scoring is folded into the returned head, which takes the features as they are.
+    The returned head includes the z-scoring, so its input are the stored features.
 
     Args:
-        features_ND: (N, D) finite.
-        labels_N: (N,) integers 0 .. num_labels - 1.
+        features_ND: real numbers (N, D), finite, N >= 1.
+        labels_N: integers (N,) in 0 .. num_labels - 1.
         num_labels: C.
-        seed: of the order of images, of the noise and of the first weights.
+        seed: of the order of images, of the noise and of the initial weights.
 
     Raises:
-        ValueError: no features, features that are not finite, or shapes that do not fit.
+        InputError: no features, features that are not finite, or shapes that do not fit.
     """
     features_ND = np.asarray(features_ND, dtype=np.float32)
     if features_ND.ndim != 2 or not len(features_ND) or features_ND.shape[:1] != labels_N.shape:
-        raise InputError(f"features are {features_ND.shape} and labels {labels_N.shape}: give one row and one label an image")
+        raise InputError(f"features are {features_ND.shape} and labels {labels_N.shape}: give one row and one label for each image")
     if not np.isfinite(features_ND).all():
-        raise InputError("features are not finite: the network is broken; begin from other weights")
+        raise InputError("features are not finite: the weights of the network are broken; start from other weights")
     random = torch.Generator().manual_seed(seed)
     mean_D, deviation_D = features_ND.mean(axis=0), features_ND.std(axis=0) + 1e-6
     x_ND = torch.from_numpy((features_ND - mean_D) / deviation_D)
@@ -55,10 +60,10 @@ def fit_probe(features_ND: np.ndarray, labels_N: np.ndarray, *, num_labels: int,
     steps = min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * per_epoch))
     order_N = torch.empty(0, dtype=torch.int64)
     for step in range(steps):
-        place = step % per_epoch
-        if place == 0:
+        batch = step % per_epoch
+        if batch == 0:
             order_N = torch.randperm(num_images, generator=random)
-        rows = order_N[place * BATCH : (place + 1) * BATCH]
+        rows = order_N[batch * BATCH : (batch + 1) * BATCH]
         noisy = x_ND[rows] + FEATURE_NOISE * torch.randn(len(rows), width, generator=random)
         optimizer.zero_grad()
         F.cross_entropy(head(noisy), y_N[rows], label_smoothing=LABEL_SMOOTHING).backward()

@@ -18,7 +18,7 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class StepSampler(Sampler[list[tuple[int, ...]]]):
-    """One worker's micro-batches of an epoch: each global batch of `batch_size` is cut evenly over the workers, then into micro-batches.
+    """The micro-batches of one worker in an epoch: each batch of `batch_size` is split evenly over the workers, then into micro-batches.
 
     The last, incomplete batch of an epoch is left out; in the next epoch it consists of other images.
     """
@@ -44,19 +44,18 @@ class StepSampler(Sampler[list[tuple[int, ...]]]):
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order = epoch_order(self.num_images, self.seed, self.epoch)
         for step in range(self.steps):
-            mine = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world]
+            share = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world]
             start = 0
             for size in self.micro_batches():
-                yield [(self.epoch, int(row)) for row in mine[start : start + size]]
+                yield [(self.epoch, int(row)) for row in share[start : start + size]]
                 start += size
 
 
 class LabelSampler(StepSampler):
-    """One worker's share of each step's batch, which holds `images_per_label` images of each of its labels, so that every image has a
-    positive.
+    """The share of one worker in batches that hold `images_per_label` images of each of their labels, so that every image has a positive.
 
     For each batch, labels and images within a label are drawn in random order without replacement: if there are more labels than a batch
-    takes, its labels are distinct; if there are fewer, labels repeat with other images. A label with too few images repeats them, in
+    holds, its labels are distinct; if there are fewer, labels repeat with other images. A label with too few images repeats them, in
     other views. An epoch has as many steps as its images would fill.
 
     pytorch-metric-learning's MPerClassSampler is not used: it draws from NumPy's global state, so that a resumed epoch would differ, and
@@ -72,7 +71,7 @@ class LabelSampler(StepSampler):
     """
 
     def __init__(self, labels_N: np.ndarray, *, images_per_label: int, batch_size: int, rank: int, world: int, seed: int) -> None:
-        share = batch_size // world  # pairs are formed over the whole batch, so it is not cut further
+        share = batch_size // world  # pairs are formed over the whole batch, so it is not split further
         super().__init__(len(labels_N), batch_size=batch_size, micro_batch_size=share, rank=rank, world=world, seed=seed)
         self.images_per_label = images_per_label
         self.rows_of = [np.flatnonzero(labels_N == label) for label in range(int(labels_N.max()) + 1)]

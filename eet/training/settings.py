@@ -1,4 +1,4 @@
-"""How a training runs, whatever is trained."""
+"""Settings of a training, for any kind of model."""
 
 import math
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ from eet.device import Precision
 from eet.errors import InputError
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 
-CPU_MICRO_BATCH = 16  # measured: on a CPU a larger one leaves the cache and is slower
+CPU_MICRO_BATCH = 16  # measured: on a CPU a larger one does not fit the cache and is slower
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """How a training runs. Defaults are the published ones of EET.
+    """Settings of a training. Defaults are the published ones of EET.
 
     Attributes:
         epochs: passes over the training images.
         batch_size: images of a step, over all workers.
-        micro_batch_size: images that a worker runs at once; default all of its share on a GPU, 16 on a CPU.
+        micro_batch_size: images that a worker runs at once; None for its whole share on a GPU, at most 16 on a CPU.
         optimizer: "sgd" (with momentum), "adam" or "adamw".
         learning_rate: of the backbone, after warm-up.
-        head_learning_rate: of the heads; default as the backbone's.
+        head_learning_rate: of the heads; None for that of the backbone.
         momentum: of sgd.
         weight_decay: of any optimizer.
-        warmup_steps: steps of linear warm-up; default min(500, a ninth of all steps).
-        constant_rate: the learning rate stays after the warm-up; else it falls as a cosine to 0.
-        min_crop_area: least share of an image in a random training crop, in (0, 1].
-        loader_workers: image loading processes of a worker; default 0 on a CPU, 8 at most on a GPU.
+        warmup_steps: steps of linear warm-up; None for min(500, a ninth of all steps).
+        constant_rate: keep the learning rate constant after the warm-up; else it falls as a cosine to 0.
+        min_crop_area: smallest share of the image area in a random training crop, in (0, 1].
+        loader_workers: image loading processes of a worker; None for 0 on a CPU, at most 8 on a GPU.
         precision: "auto" (bf16 autocast on CUDA, fp32 on a CPU), "fp32" or "bf16".
         compile: run the networks through torch.compile.
         seed: of order, augmentation and dropout.
@@ -57,15 +57,15 @@ class FitSettings:
         return self.steps_per_epoch(num_images) * self.epochs
 
     def warmup(self, num_images: int) -> int:
-        """Steps of warm-up: as asked, or min(500, a ninth of all steps)."""
+        """Steps of warm-up: `warmup_steps`, or min(500, a ninth of all steps)."""
         return min(500, self.total_steps(num_images) // 9) if self.warmup_steps is None else self.warmup_steps
 
     def micro_batch(self, share: int, device: str) -> int:
-        """Images that a worker runs at once, of its share of a step. device: "cuda" or "cpu"."""
+        """Number of images that a worker runs at once, if its share of a step has `share` images. device: "cuda" or "cpu"."""
         return self.micro_batch_size or (share if device == "cuda" else min(share, CPU_MICRO_BATCH))
 
     def check(self, num_images: int) -> None:
-        """ValueError where so many training images make no step, or fewer steps than the warm-up has."""
+        """InputError if the training images are too few for one step, or for the steps of the warm-up."""
         if self.steps_per_epoch(num_images) < 1:
             raise InputError(f"batch_size {self.batch_size} is more than the {num_images} training images: use a smaller one")
         if self.warmup(num_images) > self.total_steps(num_images):
@@ -76,9 +76,18 @@ class FitSettings:
 
 
 def learning_rate_factor(step: int, *, warmup_steps: int, total_steps: int, constant: bool = False) -> float:
-    """Linear from 1/warmup to 1 over the warm-up, then a cosine to 0 at `total_steps` (EET's published schedule), or constant.
+    """The learning rate of a step as a share of the full rate: EET's published schedule.
 
-    Stepped per batch.
+    It rises linearly from 1 / warmup_steps to 1 in the warm-up, then falls as a cosine to 0 at `total_steps`.
+
+    Args:
+        step: optimizer step, from 0.
+        warmup_steps: steps of the warm-up.
+        total_steps: steps of the whole training.
+        constant: stay at 1 after the warm-up.
+
+    Returns:
+        In [0, 1].
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

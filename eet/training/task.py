@@ -14,15 +14,15 @@ from eet.training.samplers import StepSampler
 from eet.training.settings import CPU_MICRO_BATCH, FitSettings
 
 Embed = Callable[[str, ImageTable], np.ndarray | None]
-Judge = Callable[[Any, np.ndarray], dict[str, dict[str, float]]]
+Evaluate = Callable[[Any, np.ndarray], dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask(ABC):
-    """What is trained, and on which images. `eet.training.fit` runs it.
+    """Networks, and the images and objective that train them. `eet.training.fit` runs the training.
 
     Attributes:
-        networks: name -> network that learns or teaches, on the CPU with its initial weights; each has a `preprocessing`.
+        networks: name -> network, trained or a frozen teacher, on the CPU with its initial weights; each has a `preprocessing`.
         train: labelled training images.
         val: labelled validation images, or None.
         test: labelled test images, or None.
@@ -43,7 +43,7 @@ class TrainingTask(ABC):
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """The networks that learn."""
+        """The networks that are trained."""
         return tuple(self.networks)
 
     @property
@@ -57,33 +57,38 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def objective(self, settings: FitSettings) -> nn.Module:
-        """The module over the networks whose forward takes (images (B, 3, H, W), labels (B,)) to StepLosses.
+        """The module over the networks. Its forward takes images (B, 3, H, W) and labels (B,), and returns StepLosses.
 
         Raises:
             InputError: the networks do not fit each other.
         """
 
     def start(self, embed: Embed) -> Any:
-        """What training begins at beyond the networks' own first weights, for `set_fitted`; None: nothing. Called on every worker.
+        """Fits values before the first epoch, for example a head. Called on every worker.
 
-        embed: gives a network's embeddings of a table's images, (N, D) on rank 0 and None on the others.
+        Args:
+            embed: called with the name of a network and a table; returns the features of its images, (N, D) on rank 0 and None on the
+                other ranks.
+
+        Returns:
+            Values for `set_fitted`; None for none.
         """
         return None
 
     def finish(self, embed: Embed) -> Any:
-        """What is fitted once the chosen weights are loaded, for `set_fitted`; None: nothing. Called on every worker; see `start`."""
+        """Fits values after the last epoch, with the chosen weights. Arguments and result are those of `start`."""
         return None
 
     def set_fitted(self, fitted: Any) -> None:  # noqa: B027  (most kinds fit nothing)
-        """Takes over what `start` or `finish` fitted on rank 0: plain values and arrays."""
+        """Sets the values that `start` or `finish` fitted on rank 0: plain values and arrays."""
 
     @property
     def baseline(self) -> str | None:
-        """What the networks are before the first epoch, where that is worth a row in the table of test measures; None: nothing."""
+        """A name for the networks before the first epoch, for a row in the table of test measures; None for no such row."""
         return None
 
     def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> StepSampler:
-        """Which images one worker takes in which step."""
+        """The images of each step for one worker."""
         return StepSampler(
             len(self.train),
             batch_size=settings.batch_size,
@@ -95,27 +100,27 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def represent(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
-        """The representation of images by which they are searched (hash or embedding), one row for each."""
+        """The representations of images that a search compares (codes or embeddings), one row for each."""
 
     def embed(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
-        """The networks' features of images (b, D) float32, for `start` and `finish`."""
+        """Features of images (B, D) float32, for `start` and `finish`."""
         return self.represent(network, images_B3HW)
 
     def represent_for_validation(self, network: Any, images_B3HW: Tensor) -> np.ndarray:
-        """What `validate` judges; default what `represent` gives."""
+        """The representations for `validate`; the default is `represent`."""
         return self.represent(network, images_B3HW)
 
     @abstractmethod
     def validate(self, rows: np.ndarray) -> dict[str, float]:
-        """Measures of the validation images, `quality` among them, from their representations by the chosen network."""
+        """Measures of the validation images, including `quality`, from their representations by the chosen network."""
 
     @abstractmethod
     def evaluate(self, network: Any, rows: np.ndarray) -> dict[str, dict[str, float]]:
-        """{protocol: {measure: value}} of the test images, from `network`'s representations. Every protocol has the same measures."""
+        """{protocol: {measure: value}} of the test images, from representations by `network`. All protocols have the same measures."""
 
     @property
-    def judged(self) -> tuple[tuple[ImageTable | None, Judge], ...]:
-        """The images that measure a trained network, each table with the function that measures its representations of them."""
+    def evaluations(self) -> tuple[tuple[ImageTable | None, Evaluate], ...]:
+        """Tables of images on which a network is evaluated, each with the function that evaluates their representations."""
         return ((self.test, self.evaluate),)
 
     @abstractmethod

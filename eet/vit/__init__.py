@@ -1,4 +1,4 @@
-"""timm ViTs read block by block: token pruning, student and teacher, hash heads, the model bundle on disk."""
+"""timm ViTs run block by block: token pruning, student and teacher, hash heads, the model bundle on disk."""
 
 from eet.vit.backbone import (
     build_student,

@@ -1,4 +1,4 @@
-"""The model on disk: a folder of model.safetensors and model.json that `load_bundle` makes a ready student of."""
+"""A student or teacher on disk: a folder with model.safetensors and model.json; `load_bundle` loads it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from eet.vit.schedule import PruningSchedule
 from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, Student
 
 BUNDLE_VERSION = 4
-# Fields that older versions lack: since when they are written, and what their absence means.
+# Fields that older versions lack: the first version that has them, and their value in older bundles.
 _FIELDS_SINCE = {"hash_input": (2, "logits"), "temperature": (4, 1.0), "label_weight": (4, DEFAULT_LABEL_WEIGHT)}
 _FIELDS = (
     "bundle_version digest preprocessing_digest backbone backbone_options num_heads num_classes num_bits prune_after keep_ratios "
@@ -26,12 +26,18 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class BundleRecord:
-    """What a bundle says of its model beside the weights.
+    """The record of a bundle: everything about its model except the weights.
 
-    digest: sha256 of the weights (names, shapes, dtypes, values), the schedule, num_heads and hash_input: two bundles with one digest
-    give the same codes. preprocessing_digest: of the preprocessing alone. target_codes: (C, bits) in {-1, +1} or None. label_counts:
-    training images of each label, (C,) or None. training: how it was trained, as plain values. hash_input: what codes are made of
-    (`eet.vit.Student`).
+    Attributes:
+        digest: sha256 of the weights (names, shapes, dtypes, values), the schedule, num_heads and the hash input. Two bundles with the
+            same digest give the same codes.
+        preprocessing_digest: sha256 of the preprocessing.
+        num_bits: length of the code.
+        label_names: names of the training labels.
+        target_codes: int8 (C, bits) in {-1, +1}, or None.
+        label_counts: int64 (C,), the number of training images of each label, or None.
+        training: how it was trained, as plain values.
+        hash_input: input of the hash head, see `eet.vit.Student`.
     """
 
     digest: str
@@ -45,14 +51,14 @@ class BundleRecord:
 
 
 def weights_digest(student: Student) -> str:
-    """sha256 over what decides a code: every weight under its timm name, the schedule, the heads and what the hash reads."""
+    """sha256 of everything that determines a code: the weights by their timm names, the schedule, num_heads and the hash input."""
     shape = [student.schedule.prune_after, student.schedule.keep_ratios, _num_heads(student)]
-    reads: list[Any] = [] if student.hash_input == "logits" else [student.hash_input]
-    if student.hash_input != "logits" and student.temperature != 1.0:  # at 1 a digest is what it was before there was a temperature
-        reads.append(student.temperature)
+    hash_reads: list[Any] = [] if student.hash_input == "logits" else [student.hash_input]
+    if student.hash_input != "logits" and student.temperature != 1.0:  # with 1 the digest equals that of versions without a temperature
+        hash_reads.append(student.temperature)
     if student.hash_input == "joint":
-        reads.append(student.label_weight)
-    return tensors_digest([*shape, *reads], timm_named_weights(student))
+        hash_reads.append(student.label_weight)
+    return tensors_digest([*shape, *hash_reads], timm_named_weights(student))
 
 
 def _num_heads(student: Student) -> int:
@@ -68,11 +74,20 @@ def save_bundle(
     label_counts: np.ndarray | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> BundleRecord:
-    """Writes `student` as a bundle into the folder `path` (made where it is missing).
+    """Writes a student as a bundle, and returns its record.
 
-    label_names: C names, index = label. target_codes: (C, bits) in {-1, +1}, the step-1 codes, for the published protocol.
-    label_counts: (C,) training images of each label. training: plain values that say how it was trained.
-    The record is written last, so a folder with model.json is whole. Returns the record. ValueError where C disagrees.
+    The record is written last, so a folder with model.json is complete.
+
+    Args:
+        student: the student or teacher.
+        path: local folder, created if missing.
+        label_names: C names; the index is the label.
+        target_codes: (C, bits) in {-1, +1}, the target codes of step 1, for the published protocol.
+        label_counts: integers (C,), the number of training images of each label.
+        training: how it was trained, as plain values.
+
+    Raises:
+        InputError: the arguments have different numbers of labels, or target codes of another length.
     """
     codes = None if target_codes is None else np.asarray(target_codes)
     sizes = {"label_names": len(label_names) or None, "target_codes": None if codes is None else len(codes)}
@@ -126,15 +141,23 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 
 def read_bundle_record(path: str | Path) -> BundleRecord:
-    """The record of the bundle at `path`, without loading weights. ValueError where it is no bundle."""
+    """The record of the bundle at `path`, without loading weights. InputError where there is no bundle of a student."""
     return _record(_read(path))
 
 
 def load_bundle(path: str | Path) -> Student:
-    """The student (or teacher) that the bundle at `path` holds, in eval mode on the CPU.
+    """Loads the student or teacher of a bundle.
 
-    Its `.preprocess` takes a PIL image to a tensor, `.num_bits` is the code's length. Reads JSON and safetensors only: nothing in a
-    bundle can run. ValueError where it is no bundle, is damaged, or its weights are not those that its digest names.
+    Only JSON and safetensors are read, so a bundle cannot run code.
+
+    Args:
+        path: folder of the bundle.
+
+    Returns:
+        The student in eval mode on the CPU. Its `.preprocess` turns a PIL image into a tensor; `.num_bits` is the length of its code.
+
+    Raises:
+        InputError: the folder holds no bundle of a student, is damaged, or the digest of the weights is not the recorded one.
     """
     values = _read(path)
     state = read_bundle_weights(path)

@@ -84,9 +84,9 @@ def read_bundle_values(
         raise InputError(f"{path} holds a {written}, not a {kind}: give a folder that {_WRITTEN_BY[kind]} wrote")
     if found > version:
         raise InputError(f"{file} is of bundle version {found}; this program reads up to {version}: update it")
-    for name, (first, meant) in (since or {}).items():
+    for name, (first, older_value) in (since or {}).items():
         if found < first:
-            values[name] = meant
+            values[name] = older_value
     missing = [name for name in fields if name not in values]
     if missing:
         raise InputError(f"{file} cannot be read: it lacks {missing}")

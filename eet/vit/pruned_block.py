@@ -127,7 +127,7 @@ def forward_block(
 
 
 def _forward_prefix(block: Block, x_BND: Tensor, normed_BND: Tensor, num_prefix: int) -> Tensor:
-    """The prefix tokens' outputs alone: queries, projection and MLP for them, keys and values for every token."""
+    """Only the outputs of the prefix tokens: queries, projection and MLP for them, keys and values for all tokens."""
     attn = block.attn
     weight, bias, width = attn.qkv.weight, attn.qkv.bias, attn.attn_dim
     normed_BPD = normed_BND[:, :num_prefix]

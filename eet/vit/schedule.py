@@ -64,14 +64,14 @@ class PruningSchedule:
             counts.append(num_patches)
         return tuple(counts)
 
-    def rounded(self, num_patches: int, *, beside: int, multiple: int) -> "PruningSchedule":
+    def rounded(self, num_patches: int, *, num_prefix: int, multiple: int) -> "PruningSchedule":
         """This schedule, changed so that the number of tokens after each stage is the nearest multiple of `multiple`.
 
         The matrix units of a GPU work best on such sizes. At least one patch stays, and no stage adds patches.
 
         Args:
             num_patches: number of patches at the start.
-            beside: number of prefix tokens (CLS, registers), which are never dropped; they count as tokens.
+            num_prefix: number of prefix tokens (CLS, registers), which are never dropped; they count as tokens.
             multiple: 1 or more; 1 returns this schedule.
 
         Raises:
@@ -83,8 +83,8 @@ class PruningSchedule:
             return self
         ratios, living = [], num_patches
         for kept in self.kept_counts(num_patches):
-            least = -(-(beside + 1) // multiple)
-            kept = min(living, max(least, round((kept + beside) / multiple)) * multiple - beside)
+            least = -(-(num_prefix + 1) // multiple)
+            kept = min(living, max(least, round((kept + num_prefix) / multiple)) * multiple - num_prefix)
             ratios.append(kept / living)
             living = kept
         return PruningSchedule(self.prune_after, tuple(ratios))

@@ -1,6 +1,6 @@
-"""The network that turns an image into a hash code: a timm ViT that may drop background patches as it goes.
+"""The network that turns an image into a hash code: a timm ViT that can drop background patches between its blocks.
 
-Shapes: B images, D width, N patches of the image, K patches alive at the end, k patches alive behind one stage.
+Shapes: B images, C labels, b bits, D width, N patches of the image, K living patches at the end, k living patches after one stage.
 """
 
 from collections.abc import Callable
@@ -19,56 +19,57 @@ from eet.vit.schedule import PruningSchedule
 
 HEAD_INIT_STD = 0.02  # published: trunc_normal(0.02) for both heads
 HashInput = Literal["logits", "probabilities", "joint"]
-DEFAULT_LABEL_WEIGHT = 0.6  # measured: above it codes know less of labels that were not trained, below it less of those that were
+DEFAULT_LABEL_WEIGHT = 0.6  # measured: higher values find fewer images of untrained labels, lower values fewer of trained labels
 
 
 class HashOutput(NamedTuple):
-    """What the network says of a batch of images."""
+    """Outputs of the network for a batch of images."""
 
     logits: Tensor
-    """(B, classes) of the label head."""
+    """(B, C), outputs of the label head."""
     hash: Tensor
-    """(B, bits) real-valued; the code is its signs."""
+    """(B, b) real-valued; the code is its signs."""
     embedding: Tensor
-    """(B, D) the CLS token behind the final norm."""
+    """(B, D), the CLS token after the final norm."""
     tokens: Tensor | None
-    """(B, K, D) the kept patch tokens behind the final norm."""
+    """(B, K, D), the kept patch tokens after the final norm; None where they were not requested."""
     token_index: Tensor | None
-    """(B, K) int64 original patch positions (row-major), ascending."""
+    """(B, K) int64, original patch positions in 0 .. N - 1 (row-major), ascending; None where mass was not requested."""
     token_mass: Tensor | None
-    """(B, K) float32, the last block's importance of the kept patches, sums to 1."""
+    """(B, K) float32, the importance of the kept patches in the last block; sums to 1. None where it was not requested."""
     kept: tuple[Tensor, ...]
-    """For each pruning stage the original positions (B, k) int64 of what it kept, ascending."""
+    """For each pruning stage the original positions (B, k) int64 of the patches that it kept, ascending."""
 
 
 class Student(nn.Module):
     """A ViT with content-based token pruning and the two heads of two-step hashing; without a schedule, the teacher.
 
-    logits = head(CLS), hash = head_hash(hash input). Prefix tokens (CLS, registers, distillation) are never pruned nor counted.
+    logits = head(CLS), hash = head_hash(hash input). Prefix tokens (CLS, registers, distillation) are never pruned and not counted.
 
     The hash input e, with p = softmax(logits / temperature):
-        logits: the logits, as published. The code then holds the label alone.
-        probabilities: p. With weights at the target codes (`start_hash_at_codes`) the hash is the expected target code of the image,
-            which is what the MSE asks for, and stays right when training is too short for the logits of the many wrong labels to
-            become small. The code holds the label alone.
-        joint: [CLS / |CLS|, label_weight p / |p|]. The code holds the label and what the image looks like, so that it also finds
-            images of labels that were never trained. head_hash is a rotation of it (`eet.hashing.fit_itq`).
+        logits: the logits, as published. The code then depends only on the label.
+        probabilities: p. If the weights of head_hash are the target codes (`start_hash_at_codes`), the hash is the expected target code
+            of the image, which is the minimum of the MSE. This also holds after a short training, when the logits of the many wrong labels
+            are not small yet. The code depends only on the label.
+        joint: [CLS / |CLS|, label_weight p / |p|]. The code depends on the label and on the appearance of the image, so that a search
+            also finds images of labels that were never trained. head_hash is a rotation of this input (`eet.hashing.fit_itq`).
 
     Args:
         trunk: timm VisionTransformer with a CLS token; its own head is the label head (`num_classes` of timm).
-        num_bits: width of the hash, >= 1.
+        num_bits: length of the hash, >= 1.
         schedule: pruning stages; empty for a teacher.
-        preprocessing: how an image becomes an input.
+        preprocessing: of the images.
         hash_input: "logits", "probabilities" or "joint".
-        temperature: of p, > 0. It is chosen on held-out images after training: how soft p is decides which bits of the codes of
-            other labels survive the sign.
-        label_weight: of p in the joint hash input, >= 0. 0: appearance alone.
-        backbone, backbone_options: timm name and options that build the trunk again; None where it came from a bare state dict.
+        temperature: of p, > 0. It is chosen on held-out images after training. A softer p gives the codes of other labels more influence
+            on the signs.
+        label_weight: weight of p in the joint hash input, >= 0; 0 for appearance only.
+        backbone, backbone_options: timm name and options from which the trunk is built again; None if the student was built from a state
+            dict only.
 
     Raises:
-        ValueError: a trunk that is no ViT with a CLS token, or a value outside its range.
+        InputError: a trunk that is not a ViT with a CLS token, a schedule that does not fit its depth, or a value outside its range.
 
-    Source: EET (arXiv 2504.16691) and its published code; deviations are exact (same outputs): see `pruned_block`.
+    Source: EET (arXiv 2504.16691) and its published code; what differs from it gives the same outputs, see `pruned_block`.
     """
 
     def __init__(
@@ -123,13 +124,13 @@ class Student(nn.Module):
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """(K, D): patches alive at the end of the network, and their width."""
+        """(K, D): number of living patches at the end of the network, and their width."""
         counts = self.schedule.kept_counts(self.num_patches)
         return (counts[-1] if counts else self.num_patches), self.embedding_width
 
     @property
     def embedding_width(self) -> int:
-        """D of the final CLS vector."""
+        """D, the width of the final CLS vector."""
         return self.trunk.embed_dim
 
     @property
@@ -146,13 +147,14 @@ class Student(nn.Module):
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
-        """PIL image -> float32 tensor (3, H, W), as this model wants it."""
+        """PIL image -> float32 tensor (3, H, W), the input of this model."""
         return self.preprocessing
 
     def with_schedule(self, schedule: PruningSchedule) -> "Student":
-        """This network with another pruning schedule. Trunk and heads are shared with it, not copied.
+        """This network with another pruning schedule. Trunk and heads are shared, not copied.
 
-        ValueError where a stage lies outside the trunk.
+        Raises:
+            InputError: a stage is outside the trunk.
         """
         student = Student(
             self.trunk,
@@ -169,30 +171,44 @@ class Student(nn.Module):
         return student.train(self.training)
 
     def reset_heads(self, generator: torch.Generator) -> None:
-        """Draws both heads anew: weights trunc_normal(0.02), biases 0 (published)."""
+        """Gives both heads random weights: trunc_normal(0.02), biases 0 (published)."""
         for head in (self.trunk.head, self.head_hash):
             nn.init.trunc_normal_(head.weight, std=HEAD_INIT_STD, generator=generator)
             nn.init.zeros_(head.bias)
 
     @torch.no_grad()
     def start_hash_at_codes(self, target_codes_Cb: Tensor) -> None:
-        """Sets head_hash to the labels' target codes (C, bits) in {-1, +1}, bias 0: the hash is the mean code under its input.
+        """Sets the weights of head_hash to the target codes of the labels, bias 0.
+
+        The hash is then the mean of the target codes, weighted by the probabilities of the labels.
+
+        Args:
+            target_codes_Cb: (C, b) in {-1, +1}.
 
         Raises:
-            ValueError: the hash does not read probabilities.
+            InputError: the hash does not read probabilities.
         """
         if self.hash_input != "probabilities":
-            raise InputError(f"the hash reads {self.hash_input}: only one of probabilities is a mean of target codes")
+            raise InputError(f"the hash reads {self.hash_input}: only a hash of probabilities can be a mean of target codes")
         self.head_hash.weight.copy_(target_codes_Cb.T)
         self.head_hash.bias.zero_()
 
     def heads(self, embedding_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, classes) and hash (B, bits) of final CLS vectors, such as a gallery stores."""
+        """Logits (B, C) and hash (B, b) of final CLS vectors, for example those that a gallery stores."""
         logits = self.trunk.head(self.trunk.head_drop(embedding_BD))
         return logits, self.head_hash(self.hash_features(embedding_BD, logits))
 
     def hash_features(self, embedding_BD: Tensor, logits_BC: Tensor, *, temperature: float | None = None) -> Tensor:
-        """The hash input: (B, C) of labels alone, (B, D + C) of both (see the class). temperature: default the student's own."""
+        """The hash input, see the class.
+
+        Args:
+            embedding_BD: final CLS vectors.
+            logits_BC: their logits.
+            temperature: of the probabilities; None for the temperature of the student.
+
+        Returns:
+            (B, C); (B, D + C) if hash_input is "joint".
+        """
         if self.hash_input == "logits":
             return logits_BC
         probabilities_BC = (logits_BC.float() / (temperature or self.temperature)).softmax(dim=-1)
@@ -204,12 +220,19 @@ class Student(nn.Module):
     def forward(self, images_BCHW: Tensor, *, tokens: bool = True, mass: bool | None = None) -> HashOutput:
         """Hashes a batch of preprocessed images.
 
-        tokens: give the kept patch tokens, their positions and mass too. Without them the last block works for the prefix alone.
-        mass: give positions and mass without the tokens (what a teacher's guidance needs); default: as `tokens`.
+        Args:
+            images_BCHW: float, preprocessed images.
+            tokens: return the kept patch tokens with their positions and mass too. Without them the last block computes only the outputs
+                of the prefix tokens.
+            mass: return positions and mass. True with tokens=False is for the region guidance of a teacher; None for the value of
+                `tokens`.
+
+        Raises:
+            InputError: tokens without mass.
         """
         mass = tokens if mass is None else mass
         if tokens and not mass:
-            raise InputError("tokens=True, mass=False: the tokens come with their mass; leave mass out")
+            raise InputError("tokens=True, mass=False: tokens are always returned with their mass; leave mass out")
         trunk, num_prefix = self.trunk, self.trunk.num_prefix_tokens
         x_BND = trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(images_BCHW))))
         alive_BK = torch.arange(self.num_patches, device=x_BND.device).expand(len(x_BND), -1)
@@ -218,7 +241,7 @@ class Student(nn.Module):
         depth = len(trunk.blocks)
         for number, block in enumerate(trunk.blocks, start=1):
             last = number == depth
-            x_BND, importance_BK, places_Bk = forward_block(
+            x_BND, importance_BK, kept_Bk = forward_block(
                 block,
                 x_BND,
                 num_prefix=num_prefix,
@@ -226,8 +249,8 @@ class Student(nn.Module):
                 importance=last and mass,
                 prefix_output=last and not tokens,
             )
-            if places_Bk is not None:
-                alive_BK = alive_BK.gather(1, places_Bk)
+            if kept_Bk is not None:
+                alive_BK = alive_BK.gather(1, kept_Bk)
                 kept.append(alive_BK)
         x_BND = trunk.fc_norm(trunk.norm(x_BND))
         embedding_BD = x_BND[:, 0]
@@ -248,7 +271,7 @@ class Student(nn.Module):
 
 
 def normalised_mass(importance_BK: Tensor) -> Tensor:
-    """Importance (B, K) >= 0 divided by its sum over K; uniform where the sum is not a positive number."""
+    """Importance (B, K) >= 0, divided by its sum over K; uniform where the sum is not a positive number."""
     total_B1 = importance_BK.sum(dim=1, keepdim=True)
     degenerate_B1 = ~(total_B1 > 0) | ~torch.isfinite(total_B1)
     uniform = 1.0 / importance_BK.shape[1]

@@ -89,7 +89,7 @@ class PartActor:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         ((part, file, row_group, num_rows),) = zip(*(batch[name] for name in PlannedPart._fields), strict=True)
         planned = PlannedPart(int(part), str(file), int(row_group), int(num_rows))
-        # A block that a lost worker had begun comes again as a whole.
+        # After the loss of a worker its whole block is repeated, and some of its parts may already be written.
         if exists(part_location(self.gallery, planned.part, self.version)):
             done = read_part_done(self.gallery, planned.part, self.version)
         else:

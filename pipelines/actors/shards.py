@@ -77,8 +77,8 @@ def _search(actors: list[Any], held: list[list[int]], codes_QB: np.ndarray, k: i
         try:
             answer = ray.get(task)
         except RayActorError as error:  # what a shard raises is a fault of EET, and keeps its traceback
-            told = " ".join(str(error).split())[:300]
-            raise JobFailed(f"the shard of parts {_shown(parts)} was lost and could not be built again: {told}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise JobFailed(f"the shard of parts {_shown(parts)} was lost and could not be built again: {reason}") from error
         if isinstance(answer, str):
             raise JobFailed(f"the shard of parts {_shown(parts)} cannot be built: {answer}")
         answers.append(answer)

@@ -37,7 +37,7 @@ def parsed_schedule(text: str, backbone: str) -> PruningSchedule:
         schedule = PruningSchedule(tuple(int(block) for block, _ in pairs), tuple(float(ratio) for _, ratio in pairs))
         trunk = timm_vit(backbone)
         schedule.check_depth(len(trunk.blocks))
-        return schedule.rounded(trunk.patch_embed.num_patches, beside=trunk.num_prefix_tokens, multiple=int(multiple) if slash else 1)
+        return schedule.rounded(trunk.patch_embed.num_patches, num_prefix=trunk.num_prefix_tokens, multiple=int(multiple) if slash else 1)
     except ValueError as error:
         raise InputError(
             f"schedule {text!r}: write block:ratio for each stage, such as 4:0.7,7:0.7,10:0.7 or 4:0.5,8:0.5/8 ({error})"

@@ -54,12 +54,12 @@ class ClusterResources:
         gpus = gpus_per_worker if self.gpus else 0
         share = largest_share(self.nodes, workers, gpus=gpus)
         if share is None and self.grows:
-            taken = (node for node in self.nodes if node.gpus or not gpus)
-            share = max((node.cpus // (max(1, int(node.gpus / gpus)) if gpus else 1) for node in taken), default=0)
-            print(f"note: {workers} workers do not fit the {len(self.nodes)} nodes there are; waiting for the cluster to grow")
+            usable = (node for node in self.nodes if node.gpus or not gpus)
+            share = max((node.cpus // (max(1, int(node.gpus / gpus)) if gpus else 1) for node in usable), default=0)
+            print(f"note: {workers} workers do not fit the {len(self.nodes)} running nodes; waiting for the cluster to grow")
         if not share:
             if not self.nodes:
-                raise InputError("the Ray cluster has no node that takes work: start one, or use --address local")
+                raise InputError("the Ray cluster has no node that accepts work: start one, or use --address local")
             raise self.too_small(workers, f"use {self.gpus or self.cpus} or fewer")
         return share
 
@@ -90,12 +90,12 @@ class WorkerNeed:
     gpus: float | None = None
 
     def problems(self) -> list[str]:
-        found = []
+        problems = []
         if self.cpus is not None and self.cpus < 1:
-            found.append(f"--cpus_per_worker {self.cpus}: use 1 or more")
+            problems.append(f"--cpus_per_worker {self.cpus}: use 1 or more")
         if self.gpus is not None and not 0 <= self.gpus <= 1:
-            found.append(f"--gpus_per_worker {self.gpus}: use 0 (none), 1, or a fraction between them")
-        return found
+            problems.append(f"--gpus_per_worker {self.gpus}: use 0 (none), 1, or a fraction between them")
+        return problems
 
 
 class ActorPool(NamedTuple):
@@ -122,16 +122,16 @@ class ActorPool(NamedTuple):
         return self.gpus > 0
 
 
-def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None, need: WorkerNeed, *, memory: int) -> ActorPool:
-    """Chooses the actors of a job: `asked`, or one for each GPU, or one for each node of a cluster without GPUs; at most one per task.
+def actor_pool(resources: ClusterResources, num_tasks: int, requested: int | None, need: WorkerNeed, *, memory: int) -> ActorPool:
+    """Chooses the actors of a job: `requested`, or one for each GPU, or one for each node of a cluster without GPUs; at most one per task.
 
-    On a cluster that grows, if no number is asked, there is one actor for each task: actors without a node make the cluster grow, as far as
-    its configuration allows, which Ray does not expose.
+    On a cluster that grows, if no number is requested, there is one actor for each task: actors without a node make the cluster grow, as
+    far as its configuration allows; Ray does not expose that limit.
 
     Args:
         resources: of the cluster.
         num_tasks: number of tasks.
-        asked: number of actors that the user requests, or None.
+        requested: number of actors that the user requests, or None.
         need: resources of an actor that the user requests.
         memory: bytes that an actor needs.
 
@@ -140,9 +140,9 @@ def actor_pool(resources: ClusterResources, num_tasks: int, asked: int | None, n
     """
     gpus = (1.0 if resources.gpus else 0.0) if need.gpus is None else need.gpus
     here = int(resources.gpus / gpus + 1e-9) if gpus else len(resources.nodes)
-    now = min(asked or here or 1, num_tasks)
+    now = min(requested or here or 1, num_tasks)
     share = need.cpus or resources.cpus_per_worker(now, gpus_per_worker=gpus)
-    open_ended = resources.grows and not asked
+    open_ended = resources.grows and not requested
     fit = places(resources.nodes, cpus=share, gpus=gpus)
     if fit < now and not resources.grows:
         raise resources.too_small(now, f"{fit} of {share} CPUs and {gpus:g} GPUs do")
@@ -180,7 +180,7 @@ def connected(address: str) -> Iterator[ClusterResources]:
     """A connection to the Ray cluster at `address`; 'local' starts one on this machine and stops it afterwards.
 
     An existing connection (tests, a trial of a sweep) is reused and left open.
-    InputError where nothing answers at the address.
+    InputError if there is no cluster at the address.
     """
     started_here = not ray.is_initialized()
     if started_here:
@@ -199,7 +199,7 @@ def connected(address: str) -> Iterator[ClusterResources]:
 
 
 def with_nodes(resources: ClusterResources, need: WorkerNeed) -> ClusterResources:
-    """The cluster with at least one node, which is needed to choose the size of a worker. A growing cluster without nodes is asked for one.
+    """The cluster with at least one node, as the size of a worker requires. A node is requested if a growing cluster has none.
 
     InputError if none has started after half an hour. If the need is given, the function does not wait.
     """
@@ -207,7 +207,7 @@ def with_nodes(resources: ClusterResources, need: WorkerNeed) -> ClusterResource
     if not resources.grows or (resources.nodes and has_gpus) or (need.cpus and need.gpus is not None):
         return resources
     wanted = "a node with a GPU" if need.gpus else "a node"
-    print(f"note: the cluster has no {wanted[2:]} yet; asked for one, waiting", flush=True)
+    print(f"note: the cluster has no {wanted[2:]} yet; requested one, waiting", flush=True)
     probe = ray.remote(num_cpus=1, num_gpus=need.gpus or 0, max_retries=-1)(_nothing).remote()
     if not ray.wait([probe], timeout=NODE_WAIT_S)[0]:
         ray.cancel(probe, force=True)

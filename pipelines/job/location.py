@@ -20,20 +20,20 @@ Config = TypeVar("Config")
 
 
 def with_absolute_locations(config: Config) -> Config:
-    """The same config, or group of options, with every local path in it absolute; groups in it too. URIs stay."""
+    """The same config, or group of options, with all local paths absolute, also those of its groups. URIs do not change."""
     return _with_locations(config, absolute)
 
 
 def with_relative_locations(config: Config) -> Config:
-    """The same with every local path that lies below the working directory relative to it; other locations stay as given.
+    """The same config, with all local paths below the working directory relative to it. Other locations do not change.
 
-    For what others read: no path of this machine that need not be there.
+    For output that other people read, so that it has few paths of this machine.
     """
     return _with_locations(config, _relative)
 
 
 def absolute_values(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of a config of the same job, such as an earlier one that was read from YAML: every local path in them absolute."""
+    """Plain values of another config of the same job, for example of an earlier one from YAML, with all local paths absolute."""
     changed = dict(values)
     for entry in fields(config):
         group = getattr(config, entry.name)

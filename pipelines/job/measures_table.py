@@ -1,12 +1,16 @@
-"""The table that a job prints of measures."""
+"""The table of measures that a job prints."""
 
 from collections.abc import Mapping
 
 
 def print_measures(measures: Mapping[str, Mapping[str, float]], *, title: str | None = None) -> None:
-    """Rankings side by side, one measure a row: its value, and half of its 95 % confidence interval's width where that is known.
+    """Prints a table with one row per measure and one column per ranking.
 
-    measures: {ranking: {measure: value}}, as `eet.metrics.rank_gallery` gives them.
+    A cell has the value, and half of the width of its 95 % confidence interval if that is known.
+
+    Args:
+        measures: {ranking: {measure: value}}, as `eet.metrics.rank_gallery` returns them.
+        title: of the table.
     """
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""The groups of options that jobs share. Each says what is impossible in it, all at once, before anything starts."""
+"""The groups of options that jobs share. Each lists all invalid values in it, before anything starts."""
 
 import os
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from pipelines.job.recipes import Recipe, best_epochs, not_given
 
 @dataclass(kw_only=True)
 class JobOptions:
-    """Common to all jobs.
+    """Options of all jobs.
 
     Attributes:
         address: Ray cluster, for jobs that run on one: 'local' starts one on this machine, 'auto' or HOST:PORT joins a running one.
-            Default: RAY_ADDRESS where it is set (as inside a submitted job), else local.
+            Default: RAY_ADDRESS if it is set (as inside a submitted job), else local.
         tracking_uri: MLflow tracking address, for jobs that measure; default an sqlite file mlflow.db in the folder that holds the output.
-        seed: Of all chance in the job (training has some, encoding and searching none).
-        dry_run: Check everything, print what would be done and an estimate, start nothing.
+        seed: Of all random numbers in the job (training uses some, encoding and searching none).
+        dry_run: Check everything, print a plan and an estimate, start nothing.
     """
 
     address: str | None = None
@@ -32,11 +32,11 @@ class JobOptions:
     dry_run: bool = False
 
     def problems(self) -> list[str]:
-        """What is impossible in these options, one sentence each; empty where the job can start."""
+        """The invalid values in these options, one sentence each; empty if the job can start."""
         return self.group_problems()
 
     def group_problems(self, *, unused: tuple[str, ...] = ()) -> list[str]:
-        """What is impossible in the options of all jobs, and in each group. unused: groups that are left out."""
+        """The invalid values in the options of all jobs, and in each group except the `unused` ones."""
         found = []
         if self.seed < 0:
             found.append(f"--seed {self.seed}: use 0 or more")
@@ -57,17 +57,17 @@ class JobOptions:
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """Which labelled images.
+    """The labelled images.
 
     Attributes:
         name: Dataset: cub, nabirds, aircraft, food101, vegfru, cars, sop, folder (class folders), table, or synthetic.
-        root: Folder of the dataset as its archive unpacks; for a table what its paths are relative to.
+        root: Folder of the dataset as in its archive; for a table, the folder to which its paths are relative.
         table: .csv, .tsv, .parquet, .arrow or .jsonl with columns path, label, split, or a list of paths (.txt) (dataset 'table');
             default ROOT/split.csv.
-        unseen_share: Share of the labels that are held out of training, drawn by --seed; training ends with measures of their test images
-            too, as a gallery of their own. 0: none.
-        unseen: File with the names of the labels to hold out, one a line, instead of a share.
-        on_error: What an unreadable image does: stop the job before it starts, or skip (counted and listed).
+        unseen_share: Share of the labels that are held out of training, drawn by --seed; training also ends with measures of their test
+            images, as a separate gallery. 0: none.
+        unseen: File with the names of the labels to hold out, one per line, instead of a share.
+        on_error: If an image is unreadable: stop the job before it starts, or skip the image (counted and listed).
     """
 
     name: str = "folder"
@@ -100,14 +100,15 @@ class StudentOptions:
         backbone: Any timm ViT with a CLS token: deit_*, vit_*.
         backbone_options: Further arguments of timm's constructor, for example '{patch_size: 8, depth: 6}'.
         bits: Length of the hash code.
-        hash_input: What codes are made of. logits (published) and probabilities hold the label alone: use them where every label of the
-            gallery is trained. joint holds the label and what the image looks like, so that labels that were never trained are found too.
-            Default by --train.recipe: joint for best, logits for published.
-        label_weight: Of the label in a joint hash. 0 is appearance alone: for galleries whose labels are not trained.
-        target_codes: Codes of step 1: separated (as far from each other as can be found) or published. Default by --train.recipe.
+        hash_input: Input of the hash. logits (published) and probabilities: the code depends only on the label; use them if all labels of
+            the gallery are trained. joint: the code depends on the label and on the appearance of the image, so that images of labels that
+            were never trained are found too. Default by --train.recipe: joint for best, logits for published.
+        label_weight: Weight of the label in a joint hash. 0 uses appearance only: for galleries whose labels are not trained.
+        target_codes: Codes of step 1: separated (with large distances from each other) or published. Default by --train.recipe.
         prune_after: Blocks (1-based) after whose attention patches are dropped; default the published 4, 8, 10 of 12, scaled to the depth.
         keep_ratios: Share of the living patches that each stage keeps.
-        tokens_multiple: Each stage's ratio is moved so that it leaves the nearest multiple of this many tokens, CLS counted: 8 suits GPUs.
+        tokens_multiple: Changes the ratio of each stage so that it keeps the nearest multiple of this number of tokens, CLS included. 8 is
+            good for GPUs.
         image_size: Side of the input in pixels; default the backbone's own.
     """
 
@@ -145,9 +146,9 @@ class LossOptions:
     """Weights of the student's objective.
 
     Attributes:
-        beta: Of classification, plain and with the teacher's regions hidden. Default by --train.recipe: 0.5 for best, 0.1 for published.
-        sigma: Of following the teacher's hash.
-        masked_patches: How many of the teacher's most important patches are hidden; 0 leaves that term out.
+        beta: Weight of classification, of plain and of masked images. Default by --train.recipe: 0.5 for best, 0.1 for published.
+        sigma: Weight of the distance from the teacher's hash.
+        masked_patches: Number of the teacher's most important patches that are masked; 0 leaves that term out.
     """
 
     beta: float | None = None
@@ -167,28 +168,28 @@ class LossOptions:
 
 @dataclass(kw_only=True)
 class LoopOptions:
-    """How a model is trained.
+    """Options of any training.
 
     Attributes:
         epochs: Passes over the training images.
-        batch_size: Images a step, over all workers.
-        micro_batch_size: Images a worker runs at once; a step gathers gradients over several. Default: all at once on a GPU, 16 on a CPU.
+        batch_size: Images per step, over all workers.
+        micro_batch_size: Images that a worker runs at once; a step sums the gradients of several. Default: all on a GPU, 16 on a CPU.
         optimizer: sgd (momentum 0.9) or adamw.
         learning_rate: Of the backbone, after warm-up.
-        head_learning_rate: Of both heads; default as the backbone's.
+        head_learning_rate: Of both heads; default that of the backbone.
         momentum: Of sgd.
         weight_decay: Of either optimizer.
         warmup_steps: Steps of linear warm-up before the cosine; default min(500, a ninth of all steps).
-        min_crop_area: Least share of a picture that a random training crop shows; labels told by parts of small pictures want more of it.
+        min_crop_area: Smallest share of an image in a random training crop. If labels differ in small parts of small images, use more.
         workers: Ray Train workers (DDP).
         cpus_per_worker: CPU threads of a worker; default an equal share of the cluster's.
-        gpus_per_worker: GPUs of a worker, where the cluster has any; below 1, trials of a sweep share one (one worker each).
-        loader_workers: Image loading processes of a worker; default 0 on a CPU (it loads in turn with training), 8 at most on a GPU.
+        gpus_per_worker: GPUs of a worker, if the cluster has any; below 1, trials of a sweep share one (one worker each).
+        loader_workers: Image loading processes of a worker; default 0 on a CPU (loading and training alternate), at most 8 on a GPU.
         precision: auto is bf16 autocast on CUDA and fp32 on a CPU.
         compile: Run the networks through torch.compile.
-        validation_share: Stratified share of the training images held out to choose the checkpoint, where the dataset has no val split;
-            0 trains on all and takes the last epoch.
-        max_failures: How many times lost workers are replaced, from the last checkpoint.
+        validation_share: Stratified share of the training images that is held out to choose the checkpoint, if the dataset has no val
+            split; 0 trains on all images and takes the last epoch.
+        max_failures: How often lost workers are replaced; training then continues from the last checkpoint.
     """
 
     epochs: int = 90
@@ -215,11 +216,11 @@ class LoopOptions:
         return 1
 
     def epochs_of(self, num_images: int) -> int:
-        """Epochs of a training of so many images."""
+        """Epochs of a training on this number of images."""
         return self.epochs
 
     def settings(self, seed: int, *, num_images: int) -> FitSettings:
-        """What the training loop needs of these, on so many training images."""
+        """These options as settings of the training loop, for this number of training images."""
         return FitSettings(
             epochs=self.epochs_of(num_images),
             batch_size=self.batch_size,
@@ -251,9 +252,9 @@ class LoopOptions:
             if value is not None and not value > 0:
                 found.append(f"--train.{name} {value}: must be above 0")
         if self.workers >= 1 and self.batch_size % self.workers:
-            found.append(f"--train.batch_size {self.batch_size} does not divide over {self.workers} workers")
+            found.append(f"--train.batch_size {self.batch_size} cannot be divided over {self.workers} workers")
         if not (0 < self.gpus_per_worker < 1 and self.workers == 1) and self.gpus_per_worker != 1:
-            found.append(f"--train.gpus_per_worker {self.gpus_per_worker}: use 1, or with one worker a share of 1")
+            found.append(f"--train.gpus_per_worker {self.gpus_per_worker}: use 1, or below 1 with one worker")
         if not 0 <= self.validation_share < 1:
             found.append(f"--train.validation_share {self.validation_share}: use 0 (none) to below 1")
         if not 0 < self.min_crop_area <= 1:
@@ -267,21 +268,21 @@ class LoopOptions:
 
 @dataclass(kw_only=True)
 class TrainOptions(LoopOptions):
-    """How student and teacher are trained.
+    """Options of the training of student and teacher.
 
     Attributes:
         recipe: Values of the options that are not given. best: AdamW at 1e-4 (heads 1e-3, weight decay 0.01), batches of 32, label heads
-            that begin as linear probes, beta 0.5, joint hash, separated target codes, 20 epochs up to 6,000 images and fewer above.
-            published: the paper's, SGD at 0.01, batches of 64, random heads, beta 0.1, hash of logits, 90 epochs.
+            that start as linear probes, beta 0.5, joint hash, separated target codes, 20 epochs up to 6,000 images and fewer for more.
+            published: as in the paper, SGD at 0.01, batches of 64, random heads, beta 0.1, hash of logits, 90 epochs.
         epochs: Passes over the training images; 0, with --train.probe, is the probe alone. Default by the recipe: best 20 up to 6,000
             images, then fewer with the cube root of their number (10 at 50,000, 5 at 500,000); published 90.
-        batch_size: Images a step, over all workers. Default by the recipe.
+        batch_size: Images per step, over all workers. Default by the recipe.
         optimizer: sgd (momentum 0.9) or adamw. Default by the recipe.
         learning_rate: Of the backbone, after warm-up. Default by the recipe.
         head_learning_rate: Of both heads. Default by the recipe.
         weight_decay: Of either optimizer. Default by the recipe.
-        probe: Label heads begin as linear probes of the frozen network; what that alone reaches is the first row of the table of test
-            measures. Default by the recipe.
+        probe: Start the label heads as linear probes of the frozen network; their test measures, before the first epoch, are the first
+            row of the table. Default by the recipe.
     """
 
     recipe: Recipe = "best"

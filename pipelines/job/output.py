@@ -1,4 +1,4 @@
-"""The resolved config beside every output of a job."""
+"""The resolved config next to every output of a job."""
 
 from collections.abc import Collection
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -17,7 +17,7 @@ def is_table(out: str) -> bool:
 
 
 def name_of(out: str) -> str:
-    """The last part of an output's location, as runs are called."""
+    """The last part of an output's location, which is the name of the run."""
     return split_options(out)[0].rstrip("/").rpartition("/")[2]
 
 
@@ -46,38 +46,38 @@ def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_flags(config: Any) -> dict[str, Any]:
-    """The flags that are not at their defaults, and their values; a location as it was given, or from the working directory if below it."""
+    """The flags that do not have their defaults, with their values. Locations below the working directory are relative to it."""
     usual = flat_values(_plain(asdict(default_config(config))))
-    given = flat_values(_plain(asdict(with_relative_locations(config))))
-    return {flag: value for flag, value in given.items() if value != usual.get(flag)}
+    current = flat_values(_plain(asdict(with_relative_locations(config))))
+    return {flag: value for flag, value in current.items() if value != usual.get(flag)}
 
 
-def default_config(config: Any, **given: Any) -> Any:
-    """The same job with no flag given but those that must be, and `given`."""
+def default_config(config: Any, **values: Any) -> Any:
+    """The same job with all flags at their defaults, except the required ones and `values`."""
     required = {field.name: getattr(config, field.name) for field in fields(config) if field.default is field.default_factory is MISSING}
-    return type(config)(**{**required, **given})
+    return type(config)(**{**required, **values})
 
 
 def config_location(out: str) -> str:
-    """config.yaml in an output folder, NAME.config.yaml beside NAME.parquet."""
+    """config.yaml in an output folder, NAME.config.yaml next to NAME.parquet."""
     return with_suffix(out, ".config.yaml", instead_of=".parquet") if is_table(out) else join_location(out, "config.yaml")
 
 
 def write_config(out: str, config: Any, *, location: str | None = None) -> None:
-    """Writes the resolved config beside the output (or to `location`), so that `--config` on it repeats the job, from any folder."""
+    """Writes the resolved config next to the output (or to `location`). `--config` with this file repeats the job, from any folder."""
     write_text(location or config_location(out), yaml.safe_dump(config_values(config), sort_keys=False))
 
 
 def check_same_options(config: Any, free: Collection[str], *, defaults: Any = None) -> None:
-    """Compares the options of a job that is continued with those that it was started with.
+    """Compares the options of a continued job with those with which it was started.
 
     Args:
-        config: of the job now.
-        free: flags, or groups of them, that may differ.
-        defaults: config with the values of the flags that did not exist when the job was started; None for the job's defaults.
+        config: the current config of the job.
+        free: flags, or groups of flags, that may differ.
+        defaults: config with the values of flags that did not exist when the job was started; None for the defaults of the job.
 
     Raises:
-        InputError: any other option differs.
+        InputError: another option differs.
     """
     written = read_written_config(config.out)
     if written is None:
@@ -86,14 +86,14 @@ def check_same_options(config: Any, free: Collection[str], *, defaults: Any = No
     changed = [key for key in now if not {key, key.partition(".")[0]} & set(free) and now[key] != then.get(key)]
     if changed:
         differences = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
-        raise InputError(f"{config.out} was begun with other options ({differences}): resume with the same, or choose another --out")
+        raise InputError(f"{config.out} was started with other options ({differences}): resume with the same, or choose another --out")
 
 
 def _with_defaults(config: Any, written: dict[str, Any], defaults: Any) -> dict[str, Any]:
     """Plain values of an older config of the same job, with flags that it lacks as in `defaults`.
 
-    Locations are made absolute, for earlier versions wrote them as they were given. A relative one is taken from the working directory,
-    as a resume was then.
+    Locations are made absolute, because earlier versions wrote them as they were given. Relative ones are resolved from the working
+    directory, as those versions did when a job was resumed.
     """
     usual = config_values(defaults)
     groups = {field.name for field in fields(config) if is_dataclass(getattr(config, field.name))}
@@ -102,6 +102,6 @@ def _with_defaults(config: Any, written: dict[str, Any], defaults: Any) -> dict[
 
 
 def read_written_config(out: str) -> dict[str, Any] | None:
-    """The resolved config beside an output, or None where there is none."""
+    """The resolved config next to an output, or None if there is none."""
     location = config_location(out)
     return yaml.safe_load(read_text(location)) if exists(location) else None

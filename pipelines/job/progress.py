@@ -52,7 +52,7 @@ class BoardReader:
     def __init__(self, board: Any, listener: Callable[[Any], object], interval_s: float = 0.5) -> None:
         self._board, self._listener, self._interval_s = board, listener, interval_s
         self._done = Event()
-        self._told = False
+        self._error_reported = False
         self._thread = Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "BoardReader":
@@ -65,10 +65,10 @@ class BoardReader:
 
     def _run(self) -> None:
         while not self._done.wait(self._interval_s):
-            self._hand_over()
-        self._hand_over()
+            self._pass_on()
+        self._pass_on()
 
-    def _hand_over(self) -> None:
+    def _pass_on(self) -> None:
         try:
             events = ray.get(self._board.take.remote())
         except Exception as error:
@@ -80,9 +80,9 @@ class BoardReader:
                 self._report(error)
 
     def _report(self, error: Exception) -> None:
-        if not self._told:
+        if not self._error_reported:
             print(f"note: progress could not be shown or logged ({type(error).__name__}: {error}); training continues", file=sys.stderr)
-            self._told = True
+            self._error_reported = True
 
 
 class Display:

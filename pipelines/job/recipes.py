@@ -1,4 +1,4 @@
-"""The recipes of `--train.recipe`: values of the options that were not given, over several groups of them."""
+"""The recipes of `--train.recipe`: values of options that were not given, in several groups of options."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from eet.distillation import PUBLISHED_BETA
 Recipe = Literal["best", "published"]
 
 RECIPES: dict[Recipe, dict[str, dict[str, Any]]] = {
-    # The paper's setting and its published code, to the letter.
+    # Exactly the settings of the paper and its published code.
     "published": {
         "train": {
             "epochs": 90,
@@ -21,7 +21,7 @@ RECIPES: dict[Recipe, dict[str, dict[str, Any]]] = {
         "loss": {"beta": PUBLISHED_BETA},
         "student": {"hash_input": "logits", "target_codes": "published"},
     },
-    # docs/benchmarks.md has what each part of it is worth.
+    # docs/benchmarks.md has the effect of each part.
     "best": {
         "train": {
             "batch_size": 32,
@@ -39,19 +39,19 @@ MOST_EPOCHS, FEWEST_EPOCHS, IMAGES_OF_MOST_EPOCHS = 20, 4, 6_000
 
 
 def not_given(options: object, group: str, recipe: Recipe) -> dict[str, Any]:
-    """Of a group's options those that are None, as the recipe has them."""
+    """The values of the recipe for those options of a group that are None."""
     return {name: value for name, value in RECIPES[recipe][group].items() if getattr(options, name, value) is None}
 
 
 def fill_groups(config: Any, *groups: str) -> None:
-    """Replaces a job's groups of options by copies in which what is None is as the job's recipe has it."""
+    """Replaces groups of options of a job by copies in which the recipe's values stand for None."""
     for group in groups:
         options = getattr(config, group)
         setattr(config, group, replace(options, **not_given(options, group, config.train.recipe)))
 
 
 def best_epochs(num_images: int) -> int:
-    """Epochs of the best recipe: 20 up to 6,000 images, then fewer with the cube root of their number, 4 at least.
+    """Epochs of the best recipe: 20 up to 6,000 images, then fewer with the cube root of their number, at least 4.
 
     So the number of steps grows with the images, but slower: 20 epochs of 6,000 images, 10 of 50,000, 5 of 500,000.
     """

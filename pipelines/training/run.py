@@ -32,14 +32,14 @@ from pipelines.training.worker import train_worker
 
 CHECKPOINTS, RUN_NAME = "checkpoints", "run"
 SKIPPED_FILE = "skipped.csv"
-# What a resumed run may say anew: where and with how many it runs does not change the result.
+# Options that may change when a run is resumed: where it runs, and on how many workers, does not change the result.
 FREE_ON_RESUME = (
     "resume",
     "address",
     "tracking_uri",
     "dry_run",
     "out",
-    "train.recipe",  # what it sets is compared value by value
+    "train.recipe",  # the options that it sets are compared
     "train.workers",
     "train.cpus_per_worker",
     "train.gpus_per_worker",
@@ -50,7 +50,14 @@ FREE_ON_RESUME = (
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training left: the bundle folder, one record an epoch, and the test measures {network: {protocol: {measure: value}}}."""
+    """The result of a training job.
+
+    Attributes:
+        out: folder of the bundle.
+        history: one record per epoch, see `eet.training.Fitted`.
+        test: {network: {protocol: {measure: value}}}.
+        epoch: the chosen epoch, from 1; 0 for the initial weights.
+    """
 
     out: Path
     history: list[dict[str, float]]
@@ -59,7 +66,7 @@ class TrainingResult:
 
 
 def read_labelled_images(data: DataOptions, *, validation_share: float, seed: int, disjoint: bool = False) -> LabelledImages:
-    """The images that the options name, checked and split (`eet.training.labelled_images`)."""
+    """The images of these options, checked and split, see `eet.training.labelled_images`."""
     data = with_absolute_locations(data)
     table = load_dataset(data.name, data.root, table=data.table)
     return labelled_images(
@@ -74,7 +81,7 @@ def read_labelled_images(data: DataOptions, *, validation_share: float, seed: in
 
 
 def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed: int, pruned: bool) -> Student:
-    """A student, or with pruned=False a teacher, on the options' backbone."""
+    """A new student with these options, or a teacher if not `pruned`."""
     assert options.hash_input is not None  # a recipe has filled it
     network = build_student(
         options.backbone,
@@ -94,17 +101,17 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
     if prune_after is None:
         prune_after = scaled_prune_after(len(network.trunk.blocks), len(options.keep_ratios)) if options.keep_ratios else ()
     schedule = PruningSchedule(prune_after, options.keep_ratios)
-    beside = network.trunk.num_prefix_tokens
-    return network.with_schedule(schedule.rounded(network.num_patches, beside=beside, multiple=options.tokens_multiple))
+    num_prefix = network.trunk.num_prefix_tokens
+    return network.with_schedule(schedule.rounded(network.num_patches, num_prefix=num_prefix, multiple=options.tokens_multiple))
 
 
 def target_codes_of(train: ImageTable, options: StudentOptions, *, seed: int) -> np.ndarray:
-    """Step 1 on the training labels; prints a note where labels must share a code."""
+    """Target codes of the training labels (step 1), int8 (C, b). Prints a note if labels share a code."""
     assert options.target_codes is not None
     num_bits = options.bits
     codes = target_codes(train.labels, num_bits=num_bits, seed=seed, method=options.target_codes)
     if shared := shared_codes(codes):
-        print(f"note: {num_bits} bits cannot tell {train.num_labels} labels apart: {shared} labels share a code. Use more --student.bits")
+        print(f"note: {num_bits} bits are too few for {train.num_labels} labels: {shared} labels share a code. Use more --student.bits")
     return codes
 
 
@@ -117,16 +124,28 @@ def run_training(
     parent_run: str | None = None,
     callbacks: Sequence[ray.train.UserCallback] = (),
 ) -> TrainingResult:
-    """Trains `task` on Ray Train and writes the bundle, curves and measures into config.out.
+    """Trains a task on Ray Train, and writes the bundle, curves and measures to config.out; the bundle of a joint teacher to out/teacher.
 
-    config: the job's dataclass (out, resume, address, tracking_uri, dry_run, train, ...). The joint teacher's bundle goes to out/teacher.
-    parent_run, callbacks: of a sweep: its MLflow run, and what hears of every epoch.
+    Args:
+        config: dataclass of the job (out, resume, address, tracking_uri, dry_run, train, ...).
+        task: the task.
+        images: of the task.
+        title: of the job, for displays and the MLflow run.
+        parent_run: MLflow run of the sweep that starts this training, or None.
+        callbacks: Ray Train callbacks, called after every epoch.
+
+    Returns:
+        The result; without history and test measures for a dry run.
+
+    Raises:
+        InputError: networks, images, options and cluster do not fit each other.
+        JobFailed: the loss is not finite, an image cannot be read, or too many workers were lost.
     """
     out = Path(config.out).absolute()
     options: LoopOptions = config.train
     settings = options.settings(config.seed, num_images=len(task.train))
     settings.check(len(task.train))
-    task.objective(settings)  # refuses networks that do not fit each other, which workers would find out only one by one
+    task.objective(settings)  # checks that the networks fit each other; otherwise each worker would fail with this error
     _print_plan(task, settings, images, title)
     if config.dry_run:
         _print_estimate(task, settings)
@@ -139,11 +158,11 @@ def run_training(
         with connected(config.ray_address) as resources:
             share = resources.cpus_per_worker(options.workers, gpus_per_worker=options.gpus_per_worker)
             threads = options.cpus_per_worker or share
-            if threads > share:  # Ray would wait for ever
+            if threads > share:  # Ray would wait forever
                 raise InputError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
             board = open_board()
-            given = {"task": ray.put(task), "settings": settings, "threads": threads, "board": board}
-            trainer = _trainer(given, options, out, threads=threads, use_gpu=resources.gpus > 0, callbacks=callbacks)
+            loop_config = {"task": ray.put(task), "settings": settings, "threads": threads, "board": board}
+            trainer = _trainer(loop_config, options, out, threads=threads, use_gpu=resources.gpus > 0, callbacks=callbacks)
             display = TrainingDisplay(title, settings.epochs)
 
             def listen(event: EpochDone | tuple[Any, ...]) -> None:
@@ -181,13 +200,13 @@ def run_training(
     return finished
 
 
-def _trainer(given: dict[str, Any], options: LoopOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[Any]) -> Any:
+def _trainer(loop_config: dict[str, Any], options: LoopOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[Any]) -> Any:
     import ray.train.torch
 
-    # One thread pool setting for the worker's process: Ray would set it to the CPUs it reserves, which is the same number here.
+    # The worker sets its number of threads itself; Ray would set it to the CPUs that it reserves, which is the same number here.
     return ray.train.torch.TorchTrainer(
         train_worker,
-        train_loop_config=given,
+        train_loop_config=loop_config,
         scaling_config=ray.train.ScalingConfig(
             num_workers=options.workers,
             use_gpu=use_gpu,
@@ -204,24 +223,29 @@ def _trainer(given: dict[str, Any], options: LoopOptions, out: Path, *, threads:
 
 
 def check_output(config: Any) -> None:
-    """A folder with training in it is continued with --resume by the same config, and never overwritten: else ValueError. For the start of
-    a job, before any image is read.
+    """Checks the output folder at the start of a job, before any image is read.
+
+    A folder with a training is never overwritten; --resume with the same config continues it.
+
+    Raises:
+        InputError: the folder holds a training and --resume is not given, the training is finished, or its options differ.
     """
     out = Path(config.out).absolute()
-    begun = (out / CHECKPOINTS / RUN_NAME).exists()
+    started = (out / CHECKPOINTS / RUN_NAME).exists()
     if not config.resume:
-        if begun or is_bundle(out):
-            raise InputError(f"{out} holds a training run already: continue it with --resume, or choose another --out")
+        if started or is_bundle(out):
+            raise InputError(f"{out} already holds a training run: continue it with --resume, or choose another --out")
         return
     if is_bundle(out):
         raise InputError(f"{out} is finished: nothing to resume")
-    if begun:
+    if started:
         check_same_options(config, FREE_ON_RESUME, defaults=defaults_at_start(config))
 
 
 def defaults_at_start(config: Any) -> Any:
-    """The job of `config` with the defaults that it had when the training in its folder was started: before there were recipes, those of
-    the published one.
+    """The job of `config` with the defaults at the time when the training in its folder was started.
+
+    A training from before recipes existed has the defaults of the published recipe.
     """
     if not hasattr(config.train, "recipe"):
         return default_config(config)
@@ -230,7 +254,7 @@ def defaults_at_start(config: Any) -> Any:
 
 
 def _user_error(error: Exception) -> Exception:
-    """A worker's EetError, or the loss of a worker, as the user's message; anything else stays a failure with its cause."""
+    """A JobFailed for an EetError of a worker or for lost workers; any other error is returned unchanged."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         cause: BaseException | None = failure
@@ -243,7 +267,7 @@ def _user_error(error: Exception) -> Exception:
         if isinstance(lost, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError):
             why = " ".join(str(lost).split())[:300]
             return JobFailed(
-                "training workers were lost more often than --train.max_failures allows; go on from the last checkpoint "
+                "training workers were lost more often than --train.max_failures allows; continue from the last checkpoint "
                 f"with --resume ({why})"
             )
     return error
@@ -313,7 +337,7 @@ def measured_rate(task: TrainingTask, settings: FitSettings) -> tuple[float, str
 
 
 def print_test(test: dict[str, dict[str, dict[str, float]]]) -> None:
-    """A table of the measures of each network under both protocols."""
+    """Prints a table of the measures of each network, for each protocol."""
     if test:
         rankings = {f"{network}, {protocol}": measures for network, protocols in test.items() for protocol, measures in protocols.items()}
         print_measures(rankings, title="test split")

@@ -1,4 +1,4 @@
-"""The function of each Ray Train worker: `eet.training.fit`, with checkpoints to Ray Train and progress to the driver's board."""
+"""The function of each Ray Train worker: `eet.training.fit`, with checkpoints to Ray Train and progress to the board of the driver."""
 
 import tempfile
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def train_worker(config: dict[Any, Any]) -> Any:
 
     Args:
         config: "task", a reference to a TrainingTask in the object store; "settings", a FitSettings; "threads", CPU threads of a worker;
-            "board", where progress goes.
+            "board", the board for progress.
 
     Returns:
         On rank 0 the weights of each trained network (of the chosen epoch), the history and the test measures; or {"failure": why}.

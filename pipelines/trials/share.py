@@ -30,7 +30,7 @@ def share_out(resources: ClusterResources, *, workers: int, cpus: int | None, gp
     """
     fit = places(resources.nodes, cpus=cpus or 1, gpus=gpus) // workers
     if fit < (asked or 1) and resources.grows:
-        print(f"note: the {len(resources.nodes)} nodes there are hold {fit} trials at once; waiting for the cluster to grow")
+        print(f"note: the {len(resources.nodes)} running nodes hold {fit} trials at once; waiting for the cluster to grow")
         fit = asked or 1
     if fit < (asked or 1):
         each = f"{workers} workers of {cpus or 1} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")

@@ -14,12 +14,12 @@ def table() -> ImageTable:
     return ImageTable("root", paths, np.array(LABELS, np.int32), np.array(SPLITS), ("a", "b", "c", "d"))
 
 
-def test_named_labels_leave_every_split_and_are_judged_by_their_test_images():
+def test_named_labels_leave_every_split_and_are_evaluated_on_their_test_images():
     rest, unseen = split_unseen(table(), names=["b", "c"])
     assert rest.label_names == ("a", "d") and rest.labels.tolist() == [0, 0, 1, 1, -1]
     assert rest.paths == ("0/0.jpg", "0/1.jpg", "3/6.jpg", "3/7.jpg", "-1/8.jpg")
     assert rest.splits.tolist() == ["train", "test", "train", "test", "train"]
-    # c has no test image: all of its images judge it.
+    # c has no test image, so all of its images are used.
     assert unseen.label_names == ("b", "c") and unseen.paths == ("1/3.jpg", "2/4.jpg", "2/5.jpg")
     assert unseen.labels.tolist() == [0, 1, 1] and set(unseen.splits) == {"test"}
 
@@ -31,7 +31,7 @@ def test_a_share_is_drawn_by_the_seed():
     assert len(split_unseen(table(), share=0.01)[1].label_names) == 1
 
 
-def test_nothing_is_taken_out_where_nothing_is_asked():
+def test_nothing_is_taken_out_by_default():
     rest, unseen = split_unseen(table())
     assert rest.paths == table().paths and rest.labels.tolist() == LABELS and len(unseen) == 0
 

@@ -6,14 +6,14 @@ import torch
 from eet.distillation import knowledge_transfer_loss
 
 
-def test_by_hand() -> None:
+def test_values_by_hand() -> None:
     student = torch.tensor([[3.0, 4.0], [1.0, 0.0], [2.0, 0.0], [0.0, -5.0]])
     teacher = torch.tensor([[4.0, 3.0], [0.0, 7.0], [0.5, 0.0], [0.0, 1.0]])
     # cosines: 24/25, 0, 1, -1
     assert knowledge_transfer_loss(student, teacher).item() == pytest.approx((0.04 + 1 + 0 + 2) / 4)
 
 
-def test_against_a_loop() -> None:
+def test_the_loss_equals_a_plain_loop() -> None:
     torch.manual_seed(0)
     student, teacher = torch.randn(7, 12), torch.randn(7, 12)
     total = 0.0
@@ -24,7 +24,7 @@ def test_against_a_loop() -> None:
     assert knowledge_transfer_loss(student, teacher).item() == pytest.approx(total / 7, rel=1e-5)
 
 
-def test_only_the_student_learns() -> None:
+def test_only_the_student_gets_a_gradient() -> None:
     student, teacher = torch.randn(3, 8, requires_grad=True), torch.randn(3, 8, requires_grad=True)
     knowledge_transfer_loss(student, teacher).backward()
     assert teacher.grad is None

@@ -1,4 +1,4 @@
-"""The objective against its terms written out, each network run by itself on plain and on masked images."""
+"""The objective, compared with its terms computed separately: each network runs alone on plain and on masked images."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def square_slowly(hashes: Tensor) -> Tensor:
 
 
 def terms_slowly(student: Student, teacher: Student, images: Tensor, masked_patches: int = 4) -> dict[str, Tensor]:
-    """Each term from forward passes of its own, one image at a time."""
+    """Each term from separate forward passes, one image at a time."""
     taught = [teacher(image[None]) for image in images]
     plain = [student(image[None]) for image in images]
     masked = []
@@ -85,16 +85,16 @@ def gradients_of(total: Tensor, *networks: Student) -> list[Tensor | None]:
     return list(torch.autograd.grad(total, parameters, allow_unused=True))
 
 
-def assert_same_gradients(mine: list[Tensor | None], theirs: list[Tensor | None]) -> None:
-    largest = max(float(gradient.abs().max()) for gradient in theirs if gradient is not None)
-    for one, other in zip(mine, theirs, strict=True):
+def assert_same_gradients(gradients: list[Tensor | None], expected: list[Tensor | None]) -> None:
+    largest = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
+    for one, other in zip(gradients, expected, strict=True):
         assert one is not None and other is not None
         assert (one - other).abs().max() < 1e-5 * largest
 
 
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize(("beta", "sigma"), [(0.1, 1.0), (0.7, 0.3), (0.0, 0.0)])
-def test_total_and_gradients_equal_the_terms_written_out(images: Tensor, joint: bool, beta: float, sigma: float) -> None:
+def test_total_and_gradients_equal_separately_computed_terms(images: Tensor, joint: bool, beta: float, sigma: float) -> None:
     student, teacher = pair()
     objective = DistillationObjective(student, teacher, TARGETS, joint=joint, beta=beta, sigma=sigma)
     losses = objective(images, LABELS_B)
@@ -115,7 +115,7 @@ def test_published_weights_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("joint", [True, False])
-def test_without_masked_patches_the_student_sees_each_image_once(images: Tensor, joint: bool) -> None:
+def test_without_masked_patches_the_student_runs_each_image_once(images: Tensor, joint: bool) -> None:
     student, teacher = pair()
     seen: list[int] = []
     student.trunk.patch_embed.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
@@ -135,7 +135,7 @@ def test_number_of_masked_patches_matters(images: Tensor) -> None:
     assert values[0] == pytest.approx(terms_slowly(student, teacher, images, 1)["region_guidance"].item(), abs=1e-4)
 
 
-def test_knowledge_transfer_does_not_move_a_joint_teacher(images: Tensor) -> None:
+def test_knowledge_transfer_gives_a_joint_teacher_no_gradient(images: Tensor) -> None:
     student, teacher = pair()
     gradients = []
     for sigma in (0.0, 50.0):
@@ -171,7 +171,7 @@ def test_staged_teacher_is_frozen_in_evaluation_mode(images: Tensor) -> None:
     assert all(parameter.grad is not None for parameter in student.parameters())
 
 
-def test_joint_training_moves_both(images: Tensor) -> None:
+def test_joint_training_changes_both_networks(images: Tensor) -> None:
     student, teacher = pair()
     objective = DistillationObjective(student, teacher, TARGETS, joint=True)
     assert student.training and teacher.training
@@ -197,7 +197,7 @@ def test_a_few_steps_lower_the_total(images: Tensor) -> None:
     assert totals[-1] < 0.7 * totals[0]
 
 
-def test_without_gradients_asked_for_there_are_none(images: Tensor) -> None:
+def test_no_gradients_under_no_grad(images: Tensor) -> None:
     student, teacher = pair()
     needed: list[bool] = []
     for network in (student, teacher):
@@ -207,7 +207,7 @@ def test_without_gradients_asked_for_there_are_none(images: Tensor) -> None:
     assert needed == [False, False]
 
 
-def test_a_larger_teacher_may_teach(images: Tensor) -> None:
+def test_a_teacher_can_be_larger_than_the_student(images: Tensor) -> None:
     student = make(pruned=True)
     teacher = make(pruned=False, seed=1, embed_dim=36, depth=4)
     losses = DistillationObjective(student, teacher, TARGETS, joint=False)(images, LABELS_B)
@@ -216,7 +216,7 @@ def test_a_larger_teacher_may_teach(images: Tensor) -> None:
     )
 
 
-def test_the_masked_patches_are_the_teachers(images: Tensor) -> None:
+def test_the_teacher_chooses_the_masked_patches(images: Tensor) -> None:
     student, teacher = pair()
     seen: list[Tensor] = []
     student.trunk.patch_embed.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
@@ -226,7 +226,7 @@ def test_the_masked_patches_are_the_teachers(images: Tensor) -> None:
     assert torch.equal(seen[0][6:], mask_patches(images, most_important_patches(out.token_mass, out.token_index, 4), (3, 5)))
 
 
-def test_teacher_alone_learns_labels_and_target_codes(images: Tensor) -> None:
+def test_a_teacher_alone_is_trained_on_labels_and_target_codes(images: Tensor) -> None:
     teacher = make(pruned=False)
     losses = HashingObjective(teacher, TARGETS)(images, LABELS_B)
     out = teacher(images)
@@ -237,14 +237,14 @@ def test_teacher_alone_learns_labels_and_target_codes(images: Tensor) -> None:
     assert all(parameter.grad is not None for parameter in teacher.parameters())
 
 
-def test_target_codes_travel_with_the_module_but_not_in_its_weights() -> None:
+def test_target_codes_move_with_the_module_but_are_not_in_its_weights() -> None:
     for objective in (DistillationObjective(*pair(), TARGETS, joint=True), HashingObjective(make(pruned=False), TARGETS)):
         assert not any("target" in name for name in objective.state_dict())
         assert objective.to(torch.float64).target_codes_Cb.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
-    ("teacher", "options", "said"),
+    ("teacher", "options", "message"),
     [
         ({"patch_size": 4}, {}, r"patch grid is \(3, 5\) of \(8, 8\) px.*\(6, 10\) of \(4, 4\) px"),
         ({"img_size": (40, 24)}, {}, "the same grid"),
@@ -256,6 +256,6 @@ def test_target_codes_travel_with_the_module_but_not_in_its_weights() -> None:
         ({}, {"masked_patches": -1}, "use 0 to 15"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_training(teacher: dict[str, Any], options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_networks_and_options_that_do_not_fit_are_refused(teacher: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         DistillationObjective(make(pruned=True), make(pruned=False, **teacher), TARGETS, joint=True, **options)

@@ -17,7 +17,7 @@ def mask_slowly(images: torch.Tensor, patches: torch.Tensor, grid: tuple[int, in
     return images
 
 
-def test_row_1_column_3_of_a_grid_of_2_by_4_pixel_for_pixel() -> None:
+def test_masking_row_1_column_3_of_a_2_by_4_grid_sets_exactly_its_pixels_to_zero() -> None:
     image = torch.arange(1.0, 33.0).view(1, 1, 4, 8)  # patches of 2 x 2
     masked = mask_patches(image, torch.tensor([[1 * 4 + 3]]), (2, 4))
     assert masked[0, 0].tolist() == [
@@ -46,12 +46,12 @@ def test_no_patch_and_every_patch() -> None:
     assert mask_patches(images, torch.arange(4).expand(2, 4), (2, 2)).abs().max() == 0
 
 
-def test_image_that_the_grid_does_not_divide_is_refused() -> None:
+def test_an_image_that_the_grid_does_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="30 x 32 do not divide into a patch grid of 4 x 4"):
         mask_patches(torch.zeros(1, 3, 30, 32), torch.zeros(1, 1, dtype=torch.int64), (4, 4))
 
 
-def test_most_important_patches_are_named_by_their_original_position() -> None:
+def test_most_important_patches_are_given_by_their_original_positions() -> None:
     mass = torch.tensor([[0.1, 0.5, 0.3, 0.1], [0.4, 0.1, 0.2, 0.3]])
     index = torch.tensor([[2, 3, 7, 11], [0, 5, 6, 9]])
     named = most_important_patches(mass, index, 2)

@@ -29,12 +29,12 @@ def test_bch_codes_have_their_dimensions_and_distances(degree: int, expected: li
         assert generator.shape[1] == 2**degree
         assert generator[0].all()
         assert len(reduced(generator)) == len(generator)
-    # Each holds the one before it.
+    # Each code contains the one before it.
     for smaller, larger in itertools.pairwise(generators):
         assert len(reduced(np.concatenate([larger, smaller]))) == len(larger)
 
 
-def test_the_last_bch_code_is_that_of_even_weight() -> None:
+def test_the_last_bch_code_is_all_words_of_even_weight() -> None:
     *_, last = extended_bch(6)
     assert last.shape == (63, 64)
     assert (last.sum(axis=1) % 2 == 0).all()

@@ -42,7 +42,7 @@ def test_a_score_does_not_depend_on_the_batch() -> None:
         assert asymmetric_scores(hashes[q : q + 1], items[n : n + 1])[0, 0] == together[q, n]
 
 
-def test_sides_that_do_not_fit_are_refused() -> None:
+def test_queries_and_codes_that_do_not_fit_are_refused() -> None:
     codes = np.zeros((2, 2), dtype=np.uint8)
     with pytest.raises(ValueError, match="one model"):
         hamming_distances(codes, np.zeros((2, 3), dtype=np.uint8))

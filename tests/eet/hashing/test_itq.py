@@ -25,7 +25,7 @@ def quantisation_error(projection: Projection, vectors: np.ndarray) -> float:
 
 
 def plain_itq(vectors: np.ndarray, bits: int, rounds: int, seed: int) -> np.ndarray:
-    """The hash of every vector, by the paper's steps on whole matrices."""
+    """The hash of every vector, by the steps of the paper on whole matrices."""
     centred = vectors.astype(np.float64) - vectors.astype(np.float64).mean(axis=0)
     directions = np.linalg.svd(centred, full_matrices=False)[2]
     directions = directions[np.linalg.svd(centred, compute_uv=False) > 1e-6][:bits]
@@ -54,7 +54,7 @@ def test_the_hash_equals_a_plain_reference(bits: int, rounds: int) -> None:
     np.testing.assert_allclose(hashes(projection, vectors), plain_itq(vectors, bits, rounds, seed=3), atol=2e-5)
 
 
-def test_more_vectors_than_a_block_give_the_reference_too() -> None:
+def test_several_blocks_of_vectors_equal_the_reference() -> None:
     vectors, _ = clustered(clusters=100, per_cluster=90)  # 9,000 rows: three blocks, the last one partial
     projection = fit_itq(vectors, num_bits=12, rounds=4)
     np.testing.assert_allclose(hashes(projection, vectors), plain_itq(vectors, 12, 4, seed=0), atol=5e-5)
@@ -130,7 +130,7 @@ def test_two_vectors_are_enough() -> None:
     np.testing.assert_allclose(np.abs(hashes(projection, vectors)), np.abs(projection.weight_bD[:, 1]) * np.full((2, 1), 1.5), rtol=1e-5)
 
 
-def test_the_seed_decides_and_global_random_state_does_not() -> None:
+def test_only_the_seed_matters_not_the_global_random_state() -> None:
     vectors, _ = clustered()
     np.random.seed(0)
     first = fit_itq(vectors, num_bits=12, rounds=3, seed=1)
@@ -167,7 +167,7 @@ VECTORS = np.arange(12.0).reshape(4, 3)
         (np.array([["a", "b"], ["c", "d"]]), {}, "real numbers"),
         (np.array([[1.0, np.nan], [0, 1]]), {}, "NaN"),
         (np.array([[1.0, -np.inf], [0, 1]]), {}, "NaN"),
-        (np.array([[1.0, 1e39], [0, 1]]), {}, "beyond float32"),
+        (np.array([[1.0, 1e39], [0, 1]]), {}, "outside float32"),
         (np.full((5000, 3), 0.1), {}, "all 5000 vectors used are equal"),
         (np.zeros((4, 3)), {}, "are equal"),
         (VECTORS, {"num_bits": 0}, "num_bits=0: give 1 or more"),
@@ -175,6 +175,6 @@ VECTORS = np.arange(12.0).reshape(4, 3)
         (VECTORS, {"max_samples": 1}, "max_samples=1: give 2 or more"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(vectors: np.ndarray, options: dict[str, int], message: str) -> None:
+def test_invalid_vectors_and_options_are_refused(vectors: np.ndarray, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_itq(vectors, **{"num_bits": 4, **options})

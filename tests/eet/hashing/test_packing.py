@@ -15,7 +15,7 @@ def pack_slowly(codes: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bits", [1, 7, 8, 12, 24, 64, 65])
-def test_bits_go_to_their_places_and_come_back(bits: int) -> None:
+def test_packed_bits_have_their_positions_and_are_unpacked_again(bits: int) -> None:
     hashes = np.random.default_rng(bits).normal(size=(9, bits)).astype(np.float32)
     hashes[0] = 0
     packed = pack(hashes)
@@ -48,7 +48,7 @@ def test_no_items_keep_their_width() -> None:
         torch.zeros(1, 8, dtype=torch.complex64),
     ],
 )
-def test_what_has_no_signs_is_refused(codes: np.ndarray | torch.Tensor) -> None:
+def test_codes_without_signs_are_refused(codes: np.ndarray | torch.Tensor) -> None:
     with pytest.raises(ValueError, match="give|NaN"):
         pack(codes)
 

@@ -44,7 +44,7 @@ def test_known_distances_are_reached(num_labels: int, bits: int, distance: int) 
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("bits", "at_least"), [(16, 6), (32, 12), (48, 20), (64, 28)])
-def test_codes_of_200_labels_lie_further_apart_than_published_and_random_ones(bits: int, at_least: int, seed: int) -> None:
+def test_codes_of_200_labels_have_larger_distances_than_published_and_random_ones(bits: int, at_least: int, seed: int) -> None:
     distance = minimum_distance(separated_target_codes(200, num_bits=bits, seed=seed))
     assert distance >= at_least
     for labels in (np.arange(200), uneven_labels(200)):
@@ -65,14 +65,14 @@ def test_codes_are_distinct_and_their_bits_nearly_balanced(num_labels: int, bits
 
 
 @pytest.mark.parametrize(("num_labels", "bits"), [(128, 64), (40, 64), (200, 16), (1024, 64), (200, 64)])
-def test_bits_are_exactly_balanced_where_words_come_with_complements(num_labels: int, bits: int) -> None:
+def test_bits_are_exactly_balanced_if_words_are_taken_with_complements(num_labels: int, bits: int) -> None:
     codes = separated_target_codes(num_labels, num_bits=bits, seed=0)
     assert not codes.sum(axis=0, dtype=np.int64).any()
     assert {row.tobytes() for row in codes} == {row.tobytes() for row in -codes}
 
 
 @pytest.mark.parametrize(("num_labels", "bits"), [(3, 1), (8, 2), (10, 2), (300, 8), (1000, 3), (4, 2)])
-def test_labels_share_codes_evenly_once_every_code_is_taken(num_labels: int, bits: int) -> None:
+def test_labels_share_codes_evenly_when_every_code_is_taken(num_labels: int, bits: int) -> None:
     codes = separated_target_codes(num_labels, num_bits=bits, seed=0)
     counts = np.unique(codes, axis=0, return_counts=True)[1]
     assert codes.shape == (num_labels, bits) and len(counts) == 2**bits
@@ -82,10 +82,10 @@ def test_labels_share_codes_evenly_once_every_code_is_taken(num_labels: int, bit
 
 
 @pytest.mark.parametrize(("num_labels", "bits", "distance"), [(10_000, 64, 24), (100_000, 64, 22), (100_000, 17, 1)])
-def test_very_many_labels_get_codes_as_far_apart_as_a_family_promises(num_labels: int, bits: int, distance: int) -> None:
+def test_very_many_labels_get_codes_with_the_guaranteed_distance_of_a_family(num_labels: int, bits: int, distance: int) -> None:
     codes = separated_target_codes(num_labels, num_bits=bits, seed=0)
     assert shared_codes(codes) == 0
-    # Each of a sample against all.
+    # A sample of codes, compared with all codes.
     sample, signs = np.arange(0, num_labels, num_labels // 50), codes.astype(np.float32)
     distances = (bits - signs[sample] @ signs.T) / 2
     distances[np.arange(len(sample)), sample] = bits
@@ -93,7 +93,7 @@ def test_very_many_labels_get_codes_as_far_apart_as_a_family_promises(num_labels
 
 
 @pytest.mark.parametrize(("num_labels", "bits"), [(40, 64), (200, 48), (200, 16), (7, 12), (10, 2)])
-def test_the_seed_decides_and_global_random_state_does_not(num_labels: int, bits: int) -> None:
+def test_only_the_seed_matters_not_the_global_random_state(num_labels: int, bits: int) -> None:
     np.random.seed(0)
     first = separated_target_codes(num_labels, num_bits=bits, seed=0)
     np.random.seed(1)
@@ -104,7 +104,7 @@ def test_the_seed_decides_and_global_random_state_does_not(num_labels: int, bits
 @pytest.mark.parametrize(("num_labels", "bits"), [(2, 1), (9, 70), (50, 13), (3000, 24)])
 def test_the_minimum_distance_equals_a_plain_loop(num_labels: int, bits: int) -> None:
     codes = random_signs(num_labels, bits, 0)
-    # So many labels that their distances fill more than one block. The two nearest are in a later block and lie far apart in it.
+    # So many labels that their distances fill more than one block. The two nearest codes are in a later block, in distant rows.
     assert num_labels < 3000 or num_labels**2 > BLOCK_DISTANCES
     if num_labels == 3000:
         codes = separated_target_codes(num_labels, num_bits=bits, seed=0)
@@ -118,12 +118,12 @@ def test_the_minimum_distance_equals_a_plain_loop(num_labels: int, bits: int) ->
 
 
 @pytest.mark.parametrize(("num_labels", "bits", "message"), [(0, 8, "num_labels=0"), (-3, 8, "num_labels=-3"), (5, 0, "num_bits=0")])
-def test_what_needs_no_codes_is_refused(num_labels: int, bits: int, message: str) -> None:
+def test_no_labels_or_bits_is_refused(num_labels: int, bits: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         separated_target_codes(num_labels, num_bits=bits, seed=0)
 
 
 @pytest.mark.parametrize("codes", [np.zeros(4), np.zeros((0, 4)), np.zeros((4, 0)), np.zeros((2, 4), dtype=complex)])
-def test_what_are_no_codes_is_refused(codes: np.ndarray) -> None:
+def test_invalid_codes_are_refused(codes: np.ndarray) -> None:
     with pytest.raises(ValueError, match="real numbers"):
         minimum_distance(codes)

@@ -34,12 +34,12 @@ def slow_metrics(embeddings, labels, count_query):  # type: ignore[no-untyped-de
 @pytest.mark.parametrize("count_query", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("block", [7, 256])
-def test_counted_groups_equal_a_sort_one_query_at_a_time(tied: bool, count_query: bool, block: int, monkeypatch) -> None:
+def test_counted_groups_equal_a_sort_of_one_query_at_a_time(tied: bool, count_query: bool, block: int, monkeypatch) -> None:
     monkeypatch.setattr(sys.modules["eet.metrics.cosine_metrics"], "QUERIES_AT_ONCE", block)  # the package's attribute is the function
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 6, size=90)
     labels[10] = 99
-    if tied:  # axes of a cube and their opposites: similarities are -1, 0 and 1, whatever the order of the sums
+    if tied:  # axes of a cube and their opposites: similarities are -1, 0 and 1, in any order of the sums
         embeddings = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 90)] * rng.choice([-1, 1], (90, 1))
     else:
         embeddings = rng.standard_normal((90, 8)).astype(np.float32) + 0.8 * np.eye(100, 8)[labels]
@@ -56,14 +56,14 @@ def test_the_standard_definition_is_that_of_pytorch_metric_learning() -> None:
     labels = rng.integers(0, 9, size=120)
     embeddings = rng.standard_normal((120, 8)).astype(np.float32) + np.eye(9, 8)[labels].astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    theirs = AccuracyCalculator(include=tuple(names.values()), k="max_bin_count").get_accuracy(embeddings, labels)
-    ours = cosine_metrics(embeddings, labels)
-    for name, theirs_name in names.items():
-        assert ours[name] == pytest.approx(theirs[theirs_name], abs=1e-6), name
+    reference = AccuracyCalculator(include=tuple(names.values()), k="max_bin_count").get_accuracy(embeddings, labels)
+    found = cosine_metrics(embeddings, labels)
+    for name, reference_name in names.items():
+        assert found[name] == pytest.approx(reference[reference_name], abs=1e-6), name
 
 
 def test_a_perfect_ranking_stays_below_one_in_the_published_form() -> None:
-    """Its ceiling is 1 - labels / images."""
+    """The maximum is 1 - labels / images."""
     labels = np.repeat(np.arange(5), 4)
     published = cosine_metrics(np.eye(5)[labels], labels, count_query=True)
     assert published["MAP@R"] == published["R-precision"] == 0.75
@@ -82,7 +82,7 @@ def test_no_query_with_a_match_gives_undefined_measures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("embeddings", "labels", "options", "said"),
+    ("embeddings", "labels", "options", "message"),
     [
         (np.eye(3), np.arange(4), {}, "must be"),
         (np.eye(3)[0], np.arange(3), {}, "must be"),
@@ -91,6 +91,6 @@ def test_no_query_with_a_match_gives_undefined_measures() -> None:
         (np.eye(3), np.arange(3), {"ks": (0,)}, "from 1"),
     ],
 )
-def test_wrong_arguments_are_refused(embeddings, labels, options, said) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match=said):
+def test_wrong_arguments_are_refused(embeddings, labels, options, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
         cosine_metrics(embeddings, labels, **options)

@@ -21,7 +21,7 @@ def test_expected_average_precision_equals_the_single_query_form(scale: int) -> 
         assert found[q] == pytest.approx(average_precision(distances, matches), abs=1e-12)
 
 
-def test_expected_average_precision_stays_exact_far_down_a_huge_gallery() -> None:
+def test_expected_average_precision_stays_exact_at_high_ranks_of_a_huge_gallery() -> None:
     # Two matches tied with each other at ranks N0 + 1 and N0 + 2: both orders are the same.
     first = 10**9
     found = expected_average_precision(np.array([[first, 2]]), np.array([[0, 2]]))[0]

@@ -6,12 +6,12 @@ from eet.metrics import pareto_set
 
 def slow_pareto_set(values):
     """By the definition, one pair at a time."""
-    stands = []
-    for mine in values:
-        beaten = any(all(a >= b for a, b in zip(other, mine, strict=True)) and any(a > b for a, b in zip(other, mine, strict=True))
+    in_set = []
+    for these in values:
+        dominated = any(all(a >= b for a, b in zip(other, these, strict=True)) and any(a > b for a, b in zip(other, these, strict=True))
                      for other in values)  # fmt: skip
-        stands.append(not beaten)
-    return stands
+        in_set.append(not dominated)
+    return in_set
 
 
 @pytest.mark.parametrize("values", [1, 2, 3])
@@ -22,7 +22,7 @@ def test_it_is_the_set_of_the_definition(values):
     assert 0 < found.sum() < len(draws)
 
 
-def test_equal_candidates_stand_together_and_a_nan_neither_stands_nor_beats():
+def test_equal_candidates_are_kept_together_and_a_nan_is_neither_kept_nor_dominates():
     assert pareto_set(np.array([[1.0, -2], [1, -2], [0.5, -2]])).tolist() == [True, True, False]
     assert pareto_set(np.array([[np.nan, 9], [0, 1], [-1, 2]])).tolist() == [False, True, True]
     assert pareto_set(np.empty((0, 2))).tolist() == []

@@ -1,4 +1,4 @@
-"""Measures of one query: against all orders inside ties, 20,000 random ones, other libraries, and by hand."""
+"""Measures of one query, compared with all orders inside ties, 20,000 random orders, other libraries, and values by hand."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ def test_expected_values_equal_the_means_over_all_orders_inside_ties(seed: int, 
     random = np.random.default_rng(seed)
     distances, relevant = random.integers(0, 3, size=7), random.random(7) < 0.5
     relevant[seed % 7] = True
-    k = 1 + seed % 9  # some are beyond the list
+    k = 1 + seed % 9  # some are after the end of the list
     by_order = [measures_by_loop(order, k=k, count_query=count_query) for order in orders_inside_ties(distances, relevant)]
     expected = {name: float(np.mean([values[name] for values in by_order])) for name in by_order[0]}
     assert all_measures(distances, relevant, k=k, count_query=count_query) == pytest.approx(expected, abs=1e-12)
@@ -43,7 +43,7 @@ def test_expected_values_equal_the_means_over_all_orders_inside_ties(seed: int, 
         (40, 1, 0.2, 3),  # all tied
         (200, 30, 0.1, 1),
         (200, 3, 0.02, 50),  # R is inside the first tie
-        (60, 8, 0.9, 100),  # k is beyond the list
+        (60, 8, 0.9, 100),  # k is after the end of the list
     ],
 )
 @pytest.mark.parametrize("count_query", [False, True])
@@ -65,19 +65,19 @@ def test_without_ties_the_values_are_those_of_the_definitions_and_of_torchmetric
     distances, relevant = random.permutation(500) / 7, random.random(500) < 0.3
     found = all_measures(distances, relevant, k=9, ties=ties)
     assert found == pytest.approx(measures_by_loop(relevant[np.argsort(distances)], k=9), abs=1e-12)
-    # Items without a positive score count as no match there.
-    given = torch.from_numpy(100 - distances), torch.from_numpy(relevant)
-    assert found["mAP"] == pytest.approx(float(reference.retrieval_average_precision(*given)), abs=1e-6)
-    assert found["P@9"] == pytest.approx(float(reference.retrieval_precision(*given, top_k=9)), abs=1e-6)
-    assert found["recall@9"] == float(reference.retrieval_hit_rate(*given, top_k=9))
-    assert found["R-precision"] == pytest.approx(float(reference.retrieval_r_precision(*given)), abs=1e-6)
+    # torchmetrics takes items without a positive score as no match.
+    reference_inputs = torch.from_numpy(100 - distances), torch.from_numpy(relevant)
+    assert found["mAP"] == pytest.approx(float(reference.retrieval_average_precision(*reference_inputs)), abs=1e-6)
+    assert found["P@9"] == pytest.approx(float(reference.retrieval_precision(*reference_inputs, top_k=9)), abs=1e-6)
+    assert found["recall@9"] == float(reference.retrieval_hit_rate(*reference_inputs, top_k=9))
+    assert found["R-precision"] == pytest.approx(float(reference.retrieval_r_precision(*reference_inputs)), abs=1e-6)
     r = int(relevant.sum())
-    # Their average precision of the first R divides by the matches that are there.
-    cut = float(reference.retrieval_average_precision(*given, top_k=r)) * relevant[np.argsort(distances)][:r].sum() / r
+    # The average precision of torchmetrics for the first R ranks divides by the matches among them.
+    cut = float(reference.retrieval_average_precision(*reference_inputs, top_k=r)) * relevant[np.argsort(distances)][:r].sum() / r
     assert found["MAP@R"] == pytest.approx(cut, abs=1e-6)
 
 
-def test_stable_takes_ties_as_they_come() -> None:
+def test_stable_keeps_the_order_inside_ties() -> None:
     relevant = np.array([True, False, True, False])
     for order in (relevant, relevant[::-1]):
         expected = measures_by_loop(order.tolist(), k=1)
@@ -86,7 +86,7 @@ def test_stable_takes_ties_as_they_come() -> None:
     assert precision_at_k(np.zeros(4), relevant, 1, ties="stable") == 1 and precision_at_k(np.zeros(4), relevant, 1) == 0.5
 
 
-def test_a_tie_of_all_items_is_worth_chance() -> None:
+def test_a_tie_of_all_items_gives_the_value_of_a_random_order() -> None:
     relevant = np.arange(20) < 5
     found = all_measures(np.full(20, 3), relevant, k=4)
     assert found["P@4"] == found["R-precision"] == pytest.approx(5 / 20)
@@ -96,13 +96,13 @@ def test_a_tie_of_all_items_is_worth_chance() -> None:
 def test_values_by_hand() -> None:
     assert precision_at_k(RANKS, MATCHES, 4) == recall_at_k(RANKS[1:], MATCHES[1:], 2) / 2 == 0.5
     assert recall_at_k(RANKS[1:], MATCHES[1:], 1) == 0
-    assert precision_at_k(RANKS[:2], np.ones(2, dtype=bool), 4) == 0.5  # ranks beyond the list hold no match
+    assert precision_at_k(RANKS[:2], np.ones(2, dtype=bool), 4) == 0.5  # ranks after the end of the list hold no match
     assert r_precision(RANKS, MATCHES) == pytest.approx(2 / 3)
     assert map_at_r(RANKS, MATCHES) == pytest.approx((1 + 2 / 3) / 3)
 
 
-def test_counting_the_query_gives_the_published_ceiling() -> None:
-    # A label of four images among ten, ranked perfectly: specs give P@1 1, R-precision and MAP@R 0.75.
+def test_counting_the_query_gives_the_published_maximum() -> None:
+    # A label with four of ten images, ranked perfectly: the specification gives P@1 1, R-precision and MAP@R 0.75.
     ranks, perfect = np.arange(9), np.array([True] * 3 + [False] * 6)
     assert r_precision(ranks, perfect) == map_at_r(ranks, perfect) == 1
     assert r_precision(ranks, perfect, count_query=True) == map_at_r(ranks, perfect, count_query=True) == 0.75
@@ -125,7 +125,7 @@ def test_a_list_shorter_than_r_is_refused(measure: Any) -> None:
     for options in ({"num_relevant": 7}, {"num_relevant": 6, "count_query": True}):
         with pytest.raises(ValueError, match="rank at least R"):
             measure(RANKS, MATCHES, **options)
-    # Without num_relevant all matches are there, and nothing is beyond the end.
+    # Without num_relevant the list holds all matches, and ranks after its end hold none.
     assert measure(RANKS[:2], np.ones(2, dtype=bool), count_query=True) == pytest.approx(2 / 3)
 
 

@@ -52,11 +52,10 @@ def test_blocked_metrics_equal_one_query_at_a_time(monkeypatch, bits: int, count
 
 
 def test_the_order_of_rows_inside_ties_does_not_matter() -> None:
-    """Labels come one after the other, as folders do, and all items of a label share a code with those of the next."""
+    """Items are sorted by label, as folders are, and all items of a label have the same code as those of the next label."""
     labels = np.repeat(np.arange(6), 8)
     codes = np.packbits(np.eye(8, dtype=np.uint8)[labels // 2], axis=1)
-    turned = np.arange(48)[::-1]
-    for order in (np.arange(48), turned):
+    for order in (np.arange(48), np.arange(48)[::-1]):
         found = ranked_metrics(codes[order], labels[order], codes[order], labels[order], num_bits=8, query_rows=np.arange(48))
         assert found["P@1"] == found["R-precision"] == pytest.approx(7 / 15)
         assert "P@1_stable" not in found

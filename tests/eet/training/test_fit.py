@@ -1,4 +1,4 @@
-"""The training loop in this process: no Ray, drawn birds, a network that trains in a blink."""
+"""The training loop in this process: without Ray, with drawn birds and a tiny network."""
 
 import copy
 import dataclasses
@@ -44,7 +44,7 @@ def task_on(birds: Path, *, validation_share: float = 0.0, joint: bool = True) -
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """So that sums are added in one order and runs can be compared bit by bit."""
+    """One thread, so that sums have one order and runs can be compared bit by bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -75,7 +75,7 @@ def test_the_losses_fall_and_the_networks_have_the_chosen_weights(tiny_birds):
     assert set(fitted.test) == {"student", "teacher"} and set(fitted.test["student"]) == {"encoded", "published"}
 
 
-def test_training_from_any_checkpoint_ends_at_the_same_weights_to_the_last_bit(tiny_birds):
+def test_training_from_any_checkpoint_gives_exactly_the_same_weights(tiny_birds):
     states: list[dict] = []
     whole = fit(task_on(tiny_birds), SETTINGS, report=lambda record, state: states.append(copy.deepcopy(state())))
     assert len(states) == 4
@@ -85,7 +85,7 @@ def test_training_from_any_checkpoint_ends_at_the_same_weights_to_the_last_bit(t
         assert comparable(resumed.history) == comparable(whole.history) and resumed.test == whole.test
 
 
-def test_micro_batches_change_nothing_but_the_order_of_sums(tiny_birds):
+def test_micro_batches_change_only_the_order_of_sums(tiny_birds):
     whole = fit(task_on(tiny_birds), dataclasses.replace(SETTINGS, micro_batch_size=16, epochs=2))
     parts = fit(task_on(tiny_birds), dataclasses.replace(SETTINGS, micro_batch_size=5, epochs=2))
     for name, value in whole.weights["student"].items():
@@ -98,7 +98,7 @@ def test_the_epoch_of_the_best_validation_is_chosen(tiny_birds):
     assert len(measured) == 4 and fitted.epoch == 1 + int(np.argmax(measured))
 
 
-def test_a_frozen_teacher_stays_as_it_is(tiny_birds):
+def test_a_frozen_teacher_does_not_change(tiny_birds):
     task = task_on(tiny_birds, joint=False)
     before = copy.deepcopy(task.networks["teacher"].state_dict())
     fitted = fit(task, dataclasses.replace(SETTINGS, epochs=1))
@@ -113,12 +113,12 @@ def test_steps_are_reported_with_mean_losses_and_the_last_of_each_epoch(tiny_bir
     assert steps[-1].losses["total"] == pytest.approx(fitted.history[-1]["total"], rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_any_more_ends_the_run_at_once_saying_what_to_do(tiny_birds):
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tiny_birds):
     with pytest.raises(Diverged, match=r"the loss is (nan|inf) in epoch 1: lower learning_rate"):
         fit(task_on(tiny_birds), dataclasses.replace(SETTINGS, learning_rate=1e30, warmup_steps=0))
 
 
-def test_heads_have_a_learning_rate_of_their_own(tiny_birds):
+def test_heads_have_their_own_learning_rate(tiny_birds):
     task = task_on(tiny_birds)
     settings = dataclasses.replace(SETTINGS, learning_rate=0.1, head_learning_rate=0.5, weight_decay=0.2)
     objective = task.objective(settings)

@@ -1,4 +1,4 @@
-"""What a hashing task fits before and after its epochs: probes, the temperature, the rotation of a joint hash."""
+"""Values that a hashing task fits before and after its epochs: probes, the temperature, the rotation of a joint hash."""
 
 import copy
 import dataclasses
@@ -61,7 +61,7 @@ def joint_input(out, temperature: float, label_weight: float) -> np.ndarray:
     return np.concatenate([unit[0], label_weight * unit[1]], axis=1)
 
 
-def test_a_joint_hash_is_the_rotation_of_what_the_trained_network_says_of_the_training_images(tiny_birds):
+def test_a_joint_hash_is_a_rotation_of_the_trained_networks_outputs_for_the_training_images(tiny_birds):
     task = task_on(tiny_birds, "joint")
     fitted = fit(task, SETTINGS)
     for name, network in task.networks.items():
@@ -71,15 +71,15 @@ def test_a_joint_hash_is_the_rotation_of_what_the_trained_network_says_of_the_tr
         np.testing.assert_allclose(out.hash.numpy(), read @ weight.T + bias, atol=1e-5)
         np.testing.assert_allclose(bias, -weight @ read.mean(axis=0), atol=1e-5)
         np.testing.assert_allclose(weight @ weight.T, np.eye(BITS), atol=1e-5)
-        # Not the very same rotation: a last digit of a feature may turn a sign, and the iteration goes another way from there.
+        # Not exactly the same rotation: the last digit of a feature may change a sign, and then the iteration differs.
         plain = fit_itq(read.astype(np.float32), num_bits=BITS, seed=task.seed)
         errors = [np.square(np.sign(hashed) - hashed).mean() for hashed in (out.hash.numpy(), read @ plain.weight_bD.T + plain.bias_b)]
         assert errors[0] == pytest.approx(errors[1], rel=0.05)
-        assert set(fitted.test[name]) == {"encoded"}  # its codes are no target codes
+        assert set(fitted.test[name]) == {"encoded"}  # its codes are not target codes
 
 
-def test_the_temperature_is_the_one_whose_validation_codes_find_each_other_best(tiny_birds, monkeypatch):
-    monkeypatch.setattr("eet.training.hashing.LEAST_JUDGED", 2)
+def test_the_temperature_is_the_one_with_the_highest_mAP_on_validation_images(tiny_birds, monkeypatch):
+    monkeypatch.setattr("eet.training.hashing.LEAST_MATCHED", 2)
     task = task_on(tiny_birds, "probabilities", validation_share=0.4)
     fit(task, SETTINGS)
     network = task.networks["student"]
@@ -91,13 +91,13 @@ def test_the_temperature_is_the_one_whose_validation_codes_find_each_other_best(
     assert chosen in TEMPERATURES
 
 
-def test_without_enough_validation_images_the_temperature_stays(tiny_birds):
+def test_without_enough_validation_images_the_temperature_is_1(tiny_birds):
     task = task_on(tiny_birds, "joint", validation_share=0.4)
     fit(task, SETTINGS)
     assert task.networks["student"].temperature == 1.0
 
 
-def test_training_begins_at_the_probe_and_its_measures_are_the_first_row(tiny_birds):
+def test_training_starts_at_the_probe_and_its_measures_are_the_first_row(tiny_birds):
     task = task_on(tiny_birds, "probabilities")
     none = fit(task, dataclasses.replace(SETTINGS, epochs=0))
     assert none.epoch == 0 and none.history == []
@@ -112,7 +112,7 @@ def test_training_begins_at_the_probe_and_its_measures_are_the_first_row(tiny_bi
     assert not torch.equal(plain.weights["student"]["trunk.head.weight"], trained.weights["student"]["trunk.head.weight"])
 
 
-def test_the_probes_measures_leave_no_trace_in_the_training(tiny_birds):
+def test_measuring_the_probe_does_not_change_the_training(tiny_birds):
     measured, unmeasured = task_on(tiny_birds, "joint"), task_on(tiny_birds, "joint")
     unmeasured = dataclasses.replace(unmeasured, test=None)
     assert all(
@@ -122,7 +122,7 @@ def test_the_probes_measures_leave_no_trace_in_the_training(tiny_birds):
     )
 
 
-def test_labels_held_out_are_judged_beside_those_trained(tiny_birds):
+def test_held_out_labels_are_evaluated_too(tiny_birds):
     names = synthetic.load(str(tiny_birds)).label_names[:2]
     task = task_on(tiny_birds, "joint", unseen=names)
     assert task.networks["student"].num_classes == 2

@@ -22,7 +22,7 @@ def sampler(*, num_images=53, batch_size=12, micro=100, rank=0, world=1, seed=5,
     return made
 
 
-def test_an_epoch_visits_every_image_once_in_an_order_of_its_own():
+def test_an_epoch_visits_every_image_once_in_its_own_order():
     orders = [epoch_order(100, seed, epoch) for seed in (1, 2) for epoch in (0, 1)]
     for order in orders:
         assert sorted(order) == list(range(100))
@@ -30,7 +30,7 @@ def test_an_epoch_visits_every_image_once_in_an_order_of_its_own():
     assert np.array_equal(epoch_order(100, 1, 0), orders[0])
 
 
-def test_order_and_views_do_not_share_numbers():
+def test_order_and_views_use_different_random_numbers():
     assert epoch_order(100, 1, 0).tolist() != view_random(1, 0, "a").permutation(100).tolist()
 
 
@@ -49,7 +49,7 @@ def test_workers_share_each_global_batch(world):
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("micro", [1, 4, 5, 6, 12, 64])
-def test_micro_batches_cut_a_workers_share_and_change_nothing_else(world, micro):
+def test_micro_batches_split_a_workers_share_and_change_nothing_else(world, micro):
     for rank in range(world):
         whole, cut = sampler(rank=rank, world=world), sampler(rank=rank, world=world, micro=micro)
         sizes = cut.micro_batches()
@@ -61,13 +61,13 @@ def test_micro_batches_cut_a_workers_share_and_change_nothing_else(world, micro)
         assert joined == [item for batch in whole for item in batch]
 
 
-def test_the_incomplete_batch_is_left_out_and_others_take_its_place_next_epoch():
+def test_the_incomplete_batch_is_left_out_and_has_other_images_in_the_next_epoch():
     left_out = [set(range(53)) - {row for batch in sampler(epoch=epoch) for _, row in batch} for epoch in range(3)]
     assert [len(rows) for rows in left_out] == [5, 5, 5]
     assert left_out[0] != left_out[1]
 
 
-def test_a_view_depends_on_seed_epoch_and_item_alone(table):
+def test_a_view_depends_only_on_seed_epoch_and_item(table):
     turned = table.take(np.arange(len(table))[::-1])
     images, other = AugmentedImages(table, PREPROCESSING, seed=7), AugmentedImages(turned, PREPROCESSING, seed=7)
     for row in (0, 5, 31):
@@ -78,7 +78,7 @@ def test_a_view_depends_on_seed_epoch_and_item_alone(table):
         assert not torch.equal(view, AugmentedImages(table, PREPROCESSING, seed=8)[2, row][0])
 
 
-def test_two_items_with_one_image_get_views_of_their_own():
+def test_two_items_with_the_same_image_get_different_views():
     assert view_random(0, 0, "a.jpg").random() != view_random(0, 0, "b.jpg").random()
 
 
@@ -86,7 +86,7 @@ LABELS = np.repeat(np.arange(7), [9, 2, 5, 3, 4, 1, 8])  # 32 images
 
 
 def label_batches(*, batch_size=8, per_label=2, world=1, seed=5, epoch=0):
-    """The batches of an epoch, each worker's share put back in its place."""
+    """The batches of an epoch, put together from the shares of the workers."""
     workers = [
         LabelSampler(LABELS, images_per_label=per_label, batch_size=batch_size, rank=rank, world=world, seed=seed) for rank in range(world)
     ]
@@ -98,7 +98,7 @@ def label_batches(*, batch_size=8, per_label=2, world=1, seed=5, epoch=0):
     return [[items[place % world][place // world] for place in range(batch_size)] for items in shares]
 
 
-def test_every_image_of_a_batch_has_a_positive_and_labels_come_evenly():
+def test_every_image_of_a_batch_has_a_positive_and_labels_are_drawn_evenly():
     for epoch in range(20):
         batches = label_batches(epoch=epoch)
         assert len(batches) == 32 // 8
@@ -109,7 +109,7 @@ def test_every_image_of_a_batch_has_a_positive_and_labels_come_evenly():
                 assert len({row for _, row, _ in batch if LABELS[row] == label}) == 2
 
 
-def test_a_batch_of_more_labels_than_there_are_takes_each_again_with_other_images():
+def test_a_batch_of_more_labels_than_exist_repeats_labels_with_other_images():
     (batch,) = label_batches(batch_size=28)
     rows = [row for _, row, _ in batch]
     assert np.bincount(LABELS[rows]).tolist() == [4] * 7
@@ -117,13 +117,13 @@ def test_a_batch_of_more_labels_than_there_are_takes_each_again_with_other_image
         assert len({row for row in rows if LABELS[row] == label}) == min(count, 4)
 
 
-def test_label_batches_come_from_seed_and_epoch_whatever_the_workers():
+def test_label_batches_depend_on_seed_and_epoch_not_on_the_workers():
     one = label_batches(epoch=3)
     assert label_batches(epoch=3, world=2) == one == label_batches(epoch=3, world=4)
     assert label_batches(epoch=4) != one != label_batches(epoch=3, seed=6)
 
 
-def test_an_image_that_comes_again_in_an_epoch_is_seen_in_another_view(table):
+def test_an_image_that_is_repeated_in_an_epoch_gets_another_view(table):
     seen: dict[int, list[int]] = {}
     for batch in label_batches(epoch=2):
         for _, row, visit in batch:

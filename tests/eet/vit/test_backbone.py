@@ -42,13 +42,13 @@ def test_published_student_of_deit_small() -> None:
     assert preprocessing.mean == (0.485, 0.456, 0.406) and preprocessing.std == (0.229, 0.224, 0.225)
 
 
-def test_preprocessing_follows_what_the_backbone_was_trained_with() -> None:
+def test_preprocessing_is_that_of_the_backbones_training() -> None:
     student = build("vit_tiny_patch16_224", image_size=48)
     assert student.preprocessing.mean == (0.5, 0.5, 0.5) and student.preprocessing.std == (0.5, 0.5, 0.5)
     assert student.preprocessing.image_size == (48, 48) and student.grid == (6, 6)
 
 
-def test_seed_decides_everything_and_nothing_else_does() -> None:
+def test_only_the_seed_determines_the_weights() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = build(seed=3).state_dict()
@@ -69,8 +69,8 @@ def test_heads_are_truncated_normal_with_zero_bias() -> None:
         assert head.bias.abs().max() == 0
 
 
-@pytest.mark.parametrize(("weights", "asked"), [("timm", True), ("none", False)])
-def test_timm_is_asked_for_its_weights_only_by_name(weights: str, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("weights", "expected"), [("timm", True), ("none", False)])
+def test_timm_weights_are_requested_only_by_name(weights: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     create_model, pretrained = timm.create_model, []
 
     def without_network(*args: Any, **kwargs: Any) -> Any:
@@ -79,11 +79,11 @@ def test_timm_is_asked_for_its_weights_only_by_name(weights: str, asked: bool, m
 
     monkeypatch.setattr(timm, "create_model", without_network)
     build(weights=weights)
-    assert pretrained == [asked]
+    assert pretrained == [expected]
 
 
 @pytest.mark.parametrize(
-    ("backbone", "said"),
+    ("backbone", "message"),
     [
         ("deit_smal_patch16_224", "is not a timm model; for example .*deit"),
         ("vit_base_patch16_gap_224", "must be a ViT with a CLS token"),
@@ -92,8 +92,8 @@ def test_timm_is_asked_for_its_weights_only_by_name(weights: str, asked: bool, m
         ("vit_small_patch16_dinov3", "Eva, not a timm VisionTransformer"),
     ],
 )
-def test_backbones_that_cannot_be_pruned_are_refused(backbone: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_backbones_that_cannot_be_pruned_are_refused(backbone: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build(backbone)
 
 
@@ -108,7 +108,7 @@ def test_unknown_option_is_refused_by_name() -> None:
         build(patchsize=4)
 
 
-def test_distilled_backbone_has_no_classifier_left_that_nothing_trains() -> None:
+def test_distilled_backbone_keeps_no_untrained_classifier() -> None:
     student = build("deit_tiny_distilled_patch16_224")
     student(torch.randn(2, 3, 32, 32)).hash.sum().backward()
     assert [name for name, parameter in student.named_parameters() if parameter.grad is None] == []
@@ -119,7 +119,7 @@ def test_distilled_backbone_has_no_classifier_left_that_nothing_trains() -> None
 
 @pytest.fixture(scope="module")
 def trained() -> Student:
-    """A student with heads of other sizes than those that its weights go to."""
+    """A student whose heads have other sizes than those of the student that gets its weights."""
     options = {**SMALL, "img_size": 32}
     return build_student(
         "deit_tiny_patch16_224", num_classes=7, num_bits=4, schedule=NO_PRUNING, weights="none", backbone_options=options, seed=9
@@ -164,13 +164,13 @@ def test_position_embeddings_are_resized_to_another_image(trained: Student, tmp_
 def test_patch_embedding_is_resized_to_another_patch(trained: Student, tmp_path: Path) -> None:
     student = build(weights=write(trained, tmp_path / "w.pt"), patch_size=16)
     assert student.trunk.patch_embed.proj.weight.shape == (24, 3, 16, 16)
-    flat = torch.full((1, 3, 64, 64), 0.7)  # on a flat image the resized kernel must say what the first one says
+    flat = torch.full((1, 3, 64, 64), 0.7)  # on a uniform image both kernels must give the same output
     projected = trained.trunk.patch_embed.proj(flat)[0, :, 0, 0]
     torch.testing.assert_close(student.trunk.patch_embed.proj(flat)[0, :, 0, 0], projected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"embed_dim": 48}, r"blocks.0.attn.proj.bias is \(24,\), needs \(48,\).*; and 26 more"),
         ({"depth": 3}, "missing blocks.2"),
@@ -178,15 +178,15 @@ def test_patch_embedding_is_resized_to_another_patch(trained: Student, tmp_path:
         ({"init_values": 0.1}, "missing blocks.0.ls1.gamma"),
     ],
 )
-def test_weights_of_another_backbone_are_refused_by_name(trained: Student, tmp_path: Path, options: dict[str, Any], said: str) -> None:
+def test_weights_of_another_backbone_are_refused_by_name(trained: Student, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     path = write(trained, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=f"w.safetensors' do not fit this backbone: .*{said}"):
+    with pytest.raises(ValueError, match=f"w.safetensors' do not fit this backbone: .*{message}"):
         build(weights=path, **options)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 @pytest.mark.parametrize("nest", [None, "state_dict"])
-def test_names_that_a_wrapper_made_longer(trained: Student, tmp_path: Path, prefix: str, nest: str | None) -> None:
+def test_prefixes_that_a_wrapper_added_are_removed(trained: Student, tmp_path: Path, prefix: str, nest: str | None) -> None:
     state = {prefix + name: value for name, value in timm_named_weights(trained).items()}
     torch.save(state if nest is None else {nest: state, "epoch": 3}, tmp_path / "w.pt")
     student = build(weights=str(tmp_path / "w.pt"))
@@ -212,7 +212,7 @@ class ClipBlock(nn.Module):
 
 
 class ClipVisual(nn.Module):
-    """open_clip's VisionTransformer. Gives the CLS token after the last norm, before the projection."""
+    """open_clip's VisionTransformer. Returns the CLS token after the last norm, before the projection."""
 
     def __init__(self, width: int, depth: int, heads: int, patch: int, num_patches: int) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class ClipVisual(nn.Module):
 
 
 class Clip(nn.Module):
-    """Both sides of a CLIP model; of the text side only some weights, whose names must not be taken for the image side's."""
+    """Both encoders of a CLIP model; of the text encoder only some weights, which must not be taken for those of the image encoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,7 +271,7 @@ CLIP_NAMES = {
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @torch.no_grad()
-def test_the_image_side_of_an_open_clip_model_gives_what_it_gave_there(tmp_path: Path, prefix: str) -> None:
+def test_the_image_encoder_of_an_open_clip_model_gives_the_same_outputs(tmp_path: Path, prefix: str) -> None:
     clip = Clip().eval()
     assert set(clip.state_dict()) >= CLIP_NAMES
     torch.save({"epoch": 3, "state_dict": {prefix + name: value for name, value in clip.state_dict().items()}}, tmp_path / "clip.pt")
@@ -288,7 +288,7 @@ def test_the_image_side_of_an_open_clip_model_gives_what_it_gave_there(tmp_path:
     torch.testing.assert_close(student(images).embedding, clip.visual(images), atol=1e-4, rtol=1e-4)
 
 
-def test_an_open_clip_model_that_does_not_fit_says_which_backbone_would(tmp_path: Path) -> None:
+def test_the_error_for_a_clip_model_that_does_not_fit_names_fitting_backbones(tmp_path: Path) -> None:
     torch.save(Clip().state_dict(), tmp_path / "clip.pt")
     with pytest.raises(ValueError, match=r"unknown norm_pre.*ViT of width 24, patch 8: choose .*such as vit_.*clip.*OpenAI"):
         build(weights=str(tmp_path / "clip.pt"))
@@ -297,7 +297,7 @@ def test_an_open_clip_model_that_does_not_fit_says_which_backbone_would(tmp_path
         build(weights=str(tmp_path / "resnet.pt"))
 
 
-def test_refused_files_say_what_to_do(trained: Student, tmp_path: Path) -> None:
+def test_errors_of_refused_files_give_advice(trained: Student, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Choose the backbone and the options that the file was trained with"):
         build(weights=write(trained, tmp_path / "w.pt"), depth=3)
     torch.save({"model": timm_named_weights(trained), "args": argparse.Namespace(lr=1)}, tmp_path / "args.pt")
@@ -340,7 +340,7 @@ def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
             read_state_dict(str(tmp_path / "odd.pt"))
 
 
-# ---- from a bare state dict
+# ---- from a state dict only
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
     ],
 )
 @torch.no_grad()
-def test_every_size_is_read_off_the_tensors(backbone: str, options: dict[str, Any]) -> None:
+def test_every_size_is_read_from_the_tensors(backbone: str, options: dict[str, Any]) -> None:
     student = build(backbone, **options)
     again = student_from_state_dict(timm_named_weights(student), num_heads=3, prune_after=(1,), keep_ratios=(0.5,))
     assert not again.training and again.preprocessing.image_size == (32, 32)
@@ -364,7 +364,7 @@ def test_every_size_is_read_off_the_tensors(backbone: str, options: dict[str, An
         assert torch.equal(one, other)
 
 
-def test_half_precision_arrays_are_taken_as_float32() -> None:
+def test_half_precision_arrays_are_converted_to_float32() -> None:
     student = build()
     halves = {name: value.half().numpy() for name, value in timm_named_weights(student).items()}
     again = student_from_state_dict(halves, num_heads=3, prune_after=())
@@ -373,7 +373,7 @@ def test_half_precision_arrays_are_taken_as_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("drop", "add", "num_heads", "said"),
+    ("drop", "add", "num_heads", "message"),
     [
         ("head_hash.weight", {}, 3, "lacks .*head_hash.weight"),
         ("cls_token", {}, 3, "lacks .*cls_token"),
@@ -385,10 +385,10 @@ def test_half_precision_arrays_are_taken_as_float32() -> None:
         (None, {"pos_embed": torch.zeros(1, 1 + 13, 24)}, 3, "not a square patch grid"),
     ],
 )
-def test_state_dicts_that_make_no_student_are_refused(drop: str | None, add: dict[str, Any], num_heads: int, said: str | None) -> None:
+def test_state_dicts_that_are_not_a_student_are_refused(drop: str | None, add: dict[str, Any], num_heads: int, message: str | None) -> None:
     state = {name: value for name, value in timm_named_weights(build()).items() if name != drop} | add
-    if said is None:
+    if message is None:
         assert student_from_state_dict(state, num_heads=num_heads, prune_after=()).trunk.no_embed_class
         return
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         student_from_state_dict(state, num_heads=num_heads, prune_after=())

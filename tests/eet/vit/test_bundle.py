@@ -41,10 +41,10 @@ def assert_same_model(one: Student, other: Student) -> None:
     assert not other.training
     images = torch.randn(2, 3, *one.preprocessing.image_size)
     with torch.no_grad():
-        for mine, theirs in zip(one(images)[:6], other(images)[:6], strict=True):
-            assert torch.equal(mine, theirs)
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
-    assert torch.equal(one.preprocess(picture), other.preprocess(picture))
+        for value, reference in zip(one(images)[:6], other(images)[:6], strict=True):
+            assert torch.equal(value, reference)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    assert torch.equal(one.preprocess(image), other.preprocess(image))
     assert one.preprocessing == other.preprocessing
     assert one.num_bits == other.num_bits and one.schedule == other.schedule
 
@@ -81,7 +81,7 @@ def test_bundle_gives_the_same_model_back(tmp_path: Path, backbone: str, options
     assert sorted(file.name for file in path.iterdir()) == ["model.json", "model.safetensors"]
 
 
-def test_student_of_a_bare_state_dict_and_nothing_else_goes_to_disk_and_back(tmp_path: Path) -> None:
+def test_student_of_a_state_dict_only_is_saved_and_loaded(tmp_path: Path) -> None:
     student = student_from_state_dict(
         timm_named_weights(make_student(img_size=(32, 32))), num_heads=3, prune_after=(2,), keep_ratios=(0.5,)
     )
@@ -92,7 +92,7 @@ def test_student_of_a_bare_state_dict_and_nothing_else_goes_to_disk_and_back(tmp
 
 
 @pytest.mark.parametrize("backbone", ["deit_tiny_patch16_224", None])
-def test_what_the_hash_reads_goes_to_disk_and_back(tmp_path: Path, backbone: str | None) -> None:
+def test_the_hash_input_is_saved_and_loaded(tmp_path: Path, backbone: str | None) -> None:
     if backbone is None:
         state = timm_named_weights(make_student(img_size=(32, 32)))
         student = student_from_state_dict(state, num_heads=3, prune_after=(2,), keep_ratios=(0.5,), hash_input="probabilities")
@@ -107,7 +107,7 @@ def test_what_the_hash_reads_goes_to_disk_and_back(tmp_path: Path, backbone: str
 
 
 @pytest.mark.parametrize("backbone", ["deit_tiny_patch16_224", None])
-def test_a_joint_hash_goes_to_disk_and_back_and_its_values_are_in_the_digest(tmp_path: Path, backbone: str | None) -> None:
+def test_a_joint_hash_is_saved_and_loaded_and_its_values_are_in_the_digest(tmp_path: Path, backbone: str | None) -> None:
     student = build_student(
         "deit_tiny_patch16_224", num_classes=3, num_bits=10, schedule=PruningSchedule((), ()), weights="none", hash_input="joint",
         label_weight=0.3, backbone_options={**SMALL, "img_size": (32, 32)},
@@ -124,7 +124,7 @@ def test_a_joint_hash_goes_to_disk_and_back_and_its_values_are_in_the_digest(tmp
     assert len(set(digests)) == 3
 
 
-def test_a_bundle_of_the_first_version_hashes_logits_of_pictures_decoded_whole(tmp_path: Path) -> None:
+def test_a_bundle_of_the_first_version_hashes_logits_of_fully_decoded_images(tmp_path: Path) -> None:
     student = make_student()
     student.preprocessing = replace(student.preprocessing, least_oversampling=None)
     save_bundle(student, tmp_path)
@@ -140,7 +140,7 @@ def test_a_bundle_of_the_first_version_hashes_logits_of_pictures_decoded_whole(t
     assert_same_model(student, load_bundle(tmp_path))
 
 
-def test_teacher_goes_to_disk_and_back(tmp_path: Path) -> None:
+def test_teacher_is_saved_and_loaded(tmp_path: Path) -> None:
     for number, teacher in enumerate(
         [
             make_student(schedule=PruningSchedule((), ())),
@@ -151,7 +151,7 @@ def test_teacher_goes_to_disk_and_back(tmp_path: Path) -> None:
         assert_same_model(teacher, load_bundle(tmp_path / str(number)))
 
 
-def test_a_bundle_is_written_over(tmp_path: Path) -> None:
+def test_a_bundle_is_overwritten(tmp_path: Path) -> None:
     save_bundle(make_student(), tmp_path, label_names=["a", "b", "c"])
     other = make_student(depth=2)
     save_bundle(other, tmp_path)
@@ -160,11 +160,11 @@ def test_a_bundle_is_written_over(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_digest_follows_what_decides_a_code() -> None:
+def test_digest_depends_on_everything_that_determines_a_code() -> None:
     student = make_student()
     first = weights_digest(student)
     assert weights_digest(make_student()) == first
-    student.preprocessing = replace(student.preprocessing, crop_share=1.0)  # has a digest of its own
+    student.preprocessing = replace(student.preprocessing, crop_share=1.0)  # has its own digest
     assert weights_digest(student) == first
     for name, parameter in student.named_parameters():
         kept = parameter.flatten()[0].clone()
@@ -192,7 +192,7 @@ def test_digest_follows_what_decides_a_code() -> None:
         {"target_codes": np.ones((3, 8))},
     ],
 )
-def test_records_that_disagree_are_refused_before_anything_is_written(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_inconsistent_records_are_refused_before_anything_is_written(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="disagree|8 bits for a student of 10"):
         save_bundle(make_student(), tmp_path / "bundle", **options)
     assert not (tmp_path / "bundle").exists()
@@ -236,13 +236,13 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("fault", SPOILED)
 def test_damaged_bundles_are_refused(tmp_path: Path, fault: str) -> None:
     save_bundle(make_student(), tmp_path)
-    spoil, said = SPOILED[fault]
+    spoil, message = SPOILED[fault]
     spoil(tmp_path)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_bundle(tmp_path)
 
 
-def test_a_place_that_holds_no_bundle_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path, tmp_path / "absent", tmp_path / "file"):
         with pytest.raises(ValueError, match="is no model bundle"):

@@ -1,4 +1,4 @@
-"""One block against the same block written as loops over heads and tokens, pruned after the whole block."""
+"""One block, compared with the same block as loops over heads and tokens, pruned after the whole block."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_pruned_block_equals_pruning_after_the_plain_block(num_prefix: int, qk_n
 @pytest.mark.parametrize("importance", [False, True])
 @pytest.mark.parametrize("qk_norm", [False, True])
 @torch.no_grad()
-def test_prefix_alone_comes_out_as_with_all_tokens(keep: int | None, importance: bool, qk_norm: bool) -> None:
+def test_prefix_outputs_alone_equal_those_with_all_tokens(keep: int | None, importance: bool, qk_norm: bool) -> None:
     block = make_block(qk_norm=qk_norm)
     x_BND = torch.randn(2, 3 + 9, WIDTH)
     whole = forward_block(block, x_BND, num_prefix=3, keep=keep, importance=importance)
@@ -94,7 +94,7 @@ def test_prefix_alone_works_without_a_qkv_bias() -> None:
 
 
 @torch.no_grad()
-def test_unpruned_block_is_timms_own() -> None:
+def test_an_unpruned_block_equals_timm() -> None:
     block = make_block(qk_norm=True, init_values=0.3)
     x_BND = torch.randn(2, 12, WIDTH)
     out, importance, kept = forward_block(block, x_BND, num_prefix=3)
@@ -102,31 +102,31 @@ def test_unpruned_block_is_timms_own() -> None:
     torch.testing.assert_close(out, block(x_BND), atol=1e-5, rtol=1e-5)
 
 
-def test_scores_give_no_gradient() -> None:
+def test_scores_have_no_gradient() -> None:
     q, k, content = torch.randn(2, 4, 8, requires_grad=True), torch.randn(2, 4, 10, 8), torch.randn(2, 4, 10, 8, requires_grad=True)
     importance = content_importance(q, k, content, scale=0.3, num_prefix=1)
     assert not importance.requires_grad and importance.shape == (2, 9)
 
 
-def test_scores_are_float32_whatever_the_tokens_are() -> None:
+def test_scores_are_float32_for_any_dtype_of_tokens() -> None:
     q, k, content = torch.randn(1, 2, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
     low = content_importance(q.bfloat16(), k.bfloat16(), content.bfloat16(), scale=8**-0.5, num_prefix=1)
     assert low.dtype == torch.float32
     torch.testing.assert_close(low[0], plain_importance(q[0], k[0], content[0], 1), atol=0.02, rtol=0.05)
 
 
-def test_tokens_without_content_score_zero_and_not_nan() -> None:
+def test_tokens_without_content_have_score_zero_not_nan() -> None:
     importance = content_importance(torch.randn(1, 2, 8), torch.randn(1, 2, 6, 8), torch.zeros(1, 2, 6, 8), scale=1.0, num_prefix=1)
     assert importance.tolist() == [[0.0] * 5]
 
 
-def test_top_patches_are_the_greatest_in_image_order() -> None:
+def test_top_patches_are_the_most_important_in_image_order() -> None:
     importance = torch.tensor([[0.1, 0.9, 0.3, 0.8], [0.7, 0.1, 0.6, 0.0]])
     assert top_patches(importance, 2).tolist() == [[1, 3], [0, 2]]
     assert top_patches(importance, 4).tolist() == [[0, 1, 2, 3]] * 2
 
 
-def test_gathering_keeps_the_prefix_and_the_named_patches() -> None:
+def test_gathering_keeps_the_prefix_and_the_given_patches() -> None:
     tokens = torch.arange(2 * 6).view(2, 6, 1)
     assert gather_tokens(tokens, torch.tensor([[0, 3], [1, 2]]), 2).squeeze(-1).tolist() == [[0, 1, 2, 5], [6, 7, 9, 10]]
 

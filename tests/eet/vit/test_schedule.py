@@ -12,14 +12,14 @@ def test_published_schedule_keeps_98_49_and_12_of_196() -> None:
 @pytest.mark.parametrize(
     ("ratios", "patches", "counts"),
     [
-        ((0.5, 0.5), 7, (3, 1)),  # floor, and floor of what is alive
+        ((0.5, 0.5), 7, (3, 1)),  # floor, and floor of the living patches
         ((0.1, 0.5), 5, (1, 1)),  # never below one
         ((1.0, 1.0), 9, (9, 9)),
         ((0.7, 0.29), 100, (70, 20)),
         ((0.29, 1.0), 100, (29, 29)),  # 0.29 * 100 is 28.999... in binary
     ],
 )
-def test_counts_are_floored_shares_of_the_living(ratios: tuple[float, ...], patches: int, counts: tuple[int, ...]) -> None:
+def test_counts_are_floored_shares_of_the_living_patches(ratios: tuple[float, ...], patches: int, counts: tuple[int, ...]) -> None:
     assert PruningSchedule((1, 2), ratios).kept_counts(patches) == counts
 
 
@@ -36,44 +36,44 @@ def test_empty_schedule_keeps_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratios", "patches", "beside", "multiple", "counts"),
+    ("ratios", "patches", "num_prefix", "multiple", "counts"),
     [
         ((0.5, 0.5, 0.25), 196, 1, 1, (98, 49, 12)),
         ((0.5, 0.5, 0.25), 196, 1, 8, (95, 47, 15)),  # 99, 50, 13 tokens -> 96, 48, 16
         ((0.5, 0.5, 0.25), 196, 2, 16, (94, 46, 14)),
-        ((1.0, 0.9), 196, 1, 8, (196, 175)),  # no more than live
+        ((1.0, 0.9), 196, 1, 8, (196, 175)),  # not more than the living patches
         ((0.01, 0.5), 196, 1, 8, (7, 7)),  # one multiple at least
-        ((0.1,), 40, 9, 8, (7,)),  # prefix tokens that fill a multiple by themselves
+        ((0.1,), 40, 9, 8, (7,)),  # the prefix tokens alone fill a multiple
     ],
 )
 def test_rounded_stages_leave_multiples_of_tokens(
-    ratios: tuple[float, ...], patches: int, beside: int, multiple: int, counts: tuple[int, ...]
+    ratios: tuple[float, ...], patches: int, num_prefix: int, multiple: int, counts: tuple[int, ...]
 ) -> None:
     schedule = PruningSchedule(tuple(range(1, len(ratios) + 1)), ratios)
-    rounded = schedule.rounded(patches, beside=beside, multiple=multiple)
+    rounded = schedule.rounded(patches, num_prefix=num_prefix, multiple=multiple)
     assert rounded.kept_counts(patches) == counts and rounded.prune_after == schedule.prune_after
 
 
-def test_every_count_of_patches_survives_being_a_ratio() -> None:
+def test_every_count_of_patches_can_be_given_as_a_ratio() -> None:
     for patches in (49, 196, 576, 1369):
         for multiple in (1, 7, 8, 16):
-            schedule = PruningSchedule((1, 2, 3, 4), (0.83, 0.71, 0.5, 0.34)).rounded(patches, beside=1, multiple=multiple)
+            schedule = PruningSchedule((1, 2, 3, 4), (0.83, 0.71, 0.5, 0.34)).rounded(patches, num_prefix=1, multiple=multiple)
             assert all((kept + 1) % multiple == 0 for kept in schedule.kept_counts(patches))
 
 
-def test_any_number_of_tokens_leaves_the_schedule_as_it_is() -> None:
+def test_a_multiple_of_1_leaves_the_schedule_unchanged() -> None:
     """Its ratios are part of a model's record and digest."""
     schedule = PruningSchedule()
-    assert schedule.rounded(196, beside=1, multiple=1) == schedule
+    assert schedule.rounded(196, num_prefix=1, multiple=1) == schedule
 
 
-def test_a_multiple_of_no_tokens_is_refused() -> None:
+def test_a_multiple_of_0_is_refused() -> None:
     with pytest.raises(ValueError, match="tokens_multiple 0: use 1 or more"):
-        PruningSchedule().rounded(196, beside=1, multiple=0)
+        PruningSchedule().rounded(196, num_prefix=1, multiple=0)
 
 
 @pytest.mark.parametrize(
-    ("prune_after", "keep_ratios", "said"),
+    ("prune_after", "keep_ratios", "message"),
     [
         ((4, 8), (0.5,), "one ratio for each block"),
         ((0,), (0.5,), "counted from 1"),
@@ -84,12 +84,12 @@ def test_a_multiple_of_no_tokens_is_refused() -> None:
         ((4,), (float("nan"),), "outside"),
     ],
 )
-def test_what_is_no_schedule_is_refused(prune_after: tuple[int, ...], keep_ratios: tuple[float, ...], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_schedules_are_refused(prune_after: tuple[int, ...], keep_ratios: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         PruningSchedule(prune_after, keep_ratios)
 
 
-def test_stage_beyond_the_last_block_is_refused_with_a_schedule_that_fits() -> None:
+def test_a_stage_after_the_last_block_is_refused_and_a_fitting_schedule_proposed() -> None:
     PruningSchedule().check_depth(10)
     with pytest.raises(ValueError, match=r"blocks 1 to 6, for example \[2, 4, 5\]"):
         PruningSchedule().check_depth(6)

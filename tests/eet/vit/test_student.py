@@ -1,4 +1,4 @@
-"""The whole network: against the published code's output, against a plain per-image loop, against timm."""
+"""The whole network, compared with the output of the published code, a plain loop over images, and timm."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def images_for(student: Student, count: int = 3, seed: int = 0) -> Tensor:
 
 
 def plain_forward(student: Student, image_CHW: Tensor) -> dict[str, Any]:
-    """One image through the network with explicit attention matrices, pruned behind each whole block. Differentiable."""
+    """One image through the network with explicit attention matrices, pruned after each whole block. Differentiable."""
     trunk = student.trunk
     patches = trunk.patch_embed(image_CHW[None])[0]
     prefix = [trunk.cls_token[0]]
@@ -131,8 +131,8 @@ def test_student_equals_the_published_code(golden: dict[str, Any], tokens: bool,
         torch.testing.assert_close(out.kept[stage], golden[f"stage{stage}_kept"])
         # The published code lists the living patches by importance at the stage before: compare patch by patch.
         published = torch.full((3, 196), -1.0).scatter(1, published_order, golden[f"stage{stage}_importance"])
-        mine = torch.full((3, 196), -1.0).scatter(1, alive, scores[stage])
-        torch.testing.assert_close(mine, published, atol=1e-6, rtol=1e-4)
+        importance = torch.full((3, 196), -1.0).scatter(1, alive, scores[stage])
+        torch.testing.assert_close(importance, published, atol=1e-6, rtol=1e-4)
         order = golden[f"stage{stage}_importance"].argsort(dim=1, descending=True)[:, : out.kept[stage].shape[1]]
         published_order, alive = published_order.gather(1, order), out.kept[stage]
     if tokens:
@@ -157,7 +157,7 @@ def test_teacher_equals_the_published_code(golden: dict[str, Any], tokens: bool)
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("deit_tiny_patch16_224", {}),
     ("vit_small_patch14_reg4_dinov2", {"qk_norm": True}),  # registers outside the position embedding, LayerScale, norm of q and k
-    ("vit_tiny_patch16_224", {"reg_tokens": 2}),  # registers inside it
+    ("vit_tiny_patch16_224", {"reg_tokens": 2}),  # registers inside the position embedding
     ("deit_tiny_distilled_patch16_224", {}),
     ("vit_base_patch16_clip_224", {}),  # a norm before the blocks
     ("vit_small_patch8_224", {"patch_size": 8, "image": (40, 24)}),
@@ -184,7 +184,7 @@ def test_student_equals_a_plain_loop(backbone: str, options: dict[str, Any]) -> 
 
 
 @torch.no_grad()
-def test_a_stage_in_front_of_the_last_block_is_scored_again_by_the_last() -> None:
+def test_patches_of_a_stage_before_the_last_block_are_scored_again_by_the_last() -> None:
     student = make_student(schedule=PruningSchedule((2,), (0.4,)))
     image = images_for(student, 1)
     torch.testing.assert_close(student(image).token_mass[0], plain_forward(student, image[0])["token_mass"], atol=1e-5, rtol=1e-4)
@@ -208,7 +208,7 @@ def test_positions_are_original_ascending_and_nested_and_mass_sums_to_one() -> N
 
 
 @torch.no_grad()
-def test_neighbours_in_the_batch_do_not_matter() -> None:
+def test_other_images_of_the_batch_do_not_matter() -> None:
     student = make_student()
     images, others = images_for(student, 4), images_for(student, 4, seed=9)
     first, second = student(images), student(torch.cat([images[:2], others[2:]]))
@@ -258,7 +258,7 @@ def test_only_a_hash_of_probabilities_can_start_at_the_codes() -> None:
         make_student().start_hash_at_codes(torch.ones(5, 12))
 
 
-def test_mass_can_be_had_without_tokens_but_not_the_other_way_round() -> None:
+def test_mass_is_available_without_tokens_but_not_tokens_without_mass() -> None:
     student = make_student(schedule=NO_PRUNING)
     images = images_for(student)
     full, out = student(images), student(images, tokens=False, mass=True)
@@ -270,7 +270,7 @@ def test_mass_can_be_had_without_tokens_but_not_the_other_way_round() -> None:
 
 
 @torch.no_grad()
-def test_keeping_everything_is_the_teacher() -> None:
+def test_a_student_that_keeps_all_patches_is_the_teacher() -> None:
     teacher = make_student(schedule=NO_PRUNING)
     student = make_student(schedule=PruningSchedule((1, 3), (1.0, 1.0)))
     images = images_for(teacher)
@@ -313,14 +313,14 @@ def test_gradients_are_those_of_the_plain_loop_with_constant_scores(tokens: bool
     plain = [plain_forward(student, image) for image in images]
     plain_loss = sum(p["hash"].square().sum() + (p["tokens"].square().sum() if tokens else 0) for p in plain)
     plain_gradients = torch.autograd.grad(plain_loss, parameters)
-    # One yardstick for all: some gradients (of a bias on keys) are nothing but rounding.
+    # One tolerance for all: some gradients (of a bias on keys) are only rounding errors.
     largest = max(float(gradient.abs().max()) for gradient in plain_gradients)
-    for name, mine, theirs in zip(names, gradients, plain_gradients, strict=True):
-        assert (mine - theirs).abs().max() < 1e-5 * largest, name
+    for name, value, reference in zip(names, gradients, plain_gradients, strict=True):
+        assert (value - reference).abs().max() < 1e-5 * largest, name
 
 
 @pytest.mark.parametrize(("prune_after", "tokens", "living"), [((4,), True, 3), ((4,), False, 0), ((2,), True, 3), ((2,), False, 0)])
-def test_projection_and_mlp_of_the_last_block_work_for_what_is_asked_for(prune_after: tuple[int, ...], tokens: bool, living: int) -> None:
+def test_the_last_block_projects_only_requested_tokens(prune_after: tuple[int, ...], tokens: bool, living: int) -> None:
     student = make_student(schedule=PruningSchedule(prune_after, (0.2,)))
     block, seen = student.trunk.blocks[3], []
 
@@ -340,10 +340,10 @@ def test_compiles_without_a_graph_break() -> None:
     images = images_for(student)
     compiled = torch.compile(student, backend="eager", fullgraph=True)
     for tokens in (True, False):
-        for mine, theirs in zip(compiled(images, tokens=tokens)[:6], student(images, tokens=tokens)[:6], strict=True):
-            assert (mine is None) == (theirs is None)
-            if mine is not None:
-                torch.testing.assert_close(mine, theirs)
+        for value, reference in zip(compiled(images, tokens=tokens)[:6], student(images, tokens=tokens)[:6], strict=True):
+            assert (value is None) == (reference is None)
+            if value is not None:
+                torch.testing.assert_close(value, reference)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
@@ -374,16 +374,16 @@ def test_published_vit_small_costs_half_of_timms() -> None:
             network(image, **options)
         return counter.get_total_flops() / 2e9
 
-    theirs = macs(model)
-    assert 4.5 < theirs < 4.7, "the counter must see attention too"
-    assert macs(student, tokens=False) <= 0.505 * theirs
-    assert macs(student, tokens=True) <= 0.52 * theirs
+    timm_macs = macs(model)
+    assert 4.5 < timm_macs < 4.7, "the counter must include attention"
+    assert macs(student, tokens=False) <= 0.505 * timm_macs
+    assert macs(student, tokens=True) <= 0.52 * timm_macs
 
 
-# ---- what it says of itself, what it refuses
+# ---- sizes and errors
 
 
-def test_sizes_are_told() -> None:
+def test_sizes() -> None:
     student = make_student("vit_small_patch14_reg4_dinov2", image=(32, 64))
     assert (student.num_bits, student.num_classes, student.num_patches) == (12, 5, 8)
     assert student.grid == (2, 4) and student.patch_size == (16, 16)
@@ -397,7 +397,7 @@ def test_images_of_another_size_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"num_bits": 0}, "at least 1"),
         ({"schedule": PruningSchedule((5,), (0.5,))}, "blocks 1 to 4"),
@@ -407,14 +407,14 @@ def test_images_of_another_size_are_refused() -> None:
         ({"label_weight": -0.1}, "label_weight -0.1 0 or more"),
     ],
 )
-def test_what_is_no_student_is_refused(change: dict[str, Any], said: str) -> None:
+def test_invalid_students_are_refused(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {
         "trunk": make_student().trunk,
         "num_bits": 8,
         "schedule": NO_PRUNING,
         "preprocessing": Preprocessing.published((48, 80)),
     }
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Student(**{**given, **change})
 
 

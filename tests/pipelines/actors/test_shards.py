@@ -44,7 +44,7 @@ def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewe
             search_gallery(gallery, asked[0], k=5, search=found)
 
 
-def test_a_part_that_is_cut_off_is_named_and_told_as_damage(parted, tmp_path):
+def test_a_truncated_part_is_named_and_reported_as_damage(parted, tmp_path):
     copy = tmp_path / "gallery"
     shutil.copytree(parted.path, copy)
     part = copy / "parts" / "part-000003.parquet"
@@ -54,7 +54,7 @@ def test_a_part_that_is_cut_off_is_named_and_told_as_damage(parted, tmp_path):
 
 
 @pytest.mark.parametrize("fault", [ValueError("a wrong shape"), OSError("the store went away"), KeyError("a name")])
-def test_a_fault_of_eet_in_a_shard_is_raised_and_not_told_as_the_users(parted, monkeypatch, fault):
+def test_a_fault_of_eet_in_a_shard_is_raised_and_not_reported_as_an_error_of_the_user(parted, monkeypatch, fault):
     def fails(*_):
         raise fault
 

@@ -1,4 +1,4 @@
-"""The size of a pool of workers, from the nodes there are, those that may come, and what the user asks."""
+"""The size of a pool of workers, from the running nodes, the nodes that may start, and the numbers that the user requests."""
 
 import pytest
 
@@ -9,47 +9,47 @@ GPU_NODE = Node(16, 1, 64 * GiB)
 CPU_NODE = Node(4, 0, 10 * GiB)
 
 
-def pool_of(nodes, *, grows, tasks=100, asked=None, need=WorkerNeed(), memory=2 * GiB) -> ActorPool:  # noqa: B008 - frozen
-    return actor_pool(ClusterResources(tuple(nodes), grows), tasks, asked, need, memory=memory)
+def pool_of(nodes, *, grows, tasks=100, requested=None, need=WorkerNeed(), memory=2 * GiB) -> ActorPool:  # noqa: B008 - frozen
+    return actor_pool(ClusterResources(tuple(nodes), grows), tasks, requested, need, memory=memory)
 
 
-def test_a_cluster_that_is_what_it_is_gets_a_worker_a_gpu_or_a_node():
+def test_a_fixed_cluster_gets_one_worker_per_gpu_or_per_node():
     assert pool_of([GPU_NODE, GPU_NODE], grows=False) == ActorPool(2, 2, 15, 16, 1, 2 * GiB)
     assert pool_of([CPU_NODE, CPU_NODE], grows=False) == ActorPool(2, 2, 3, 4, 0, 2 * GiB)
-    assert pool_of([CPU_NODE], grows=False, tasks=1, asked=4) == ActorPool(1, 1, 3, 4, 0, 2 * GiB)
+    assert pool_of([CPU_NODE], grows=False, tasks=1, requested=4) == ActorPool(1, 1, 3, 4, 0, 2 * GiB)
 
 
 def test_one_gpu_node_of_a_cluster_that_grows_is_the_first_of_many():
-    """The fault: it was the whole pool, and the other nodes that the cluster may have were never asked for."""
+    """The former fault: it was the whole pool, and no more nodes were requested, although the cluster may grow."""
     assert pool_of([GPU_NODE], grows=True) == ActorPool(100, 1, 16, 16, 1, 0)
-    assert pool_of([GPU_NODE], grows=True, asked=4)[:3] == (4, 1, 15)
-    assert pool_of([GPU_NODE] * 4, grows=True, asked=4)[:3] == (4, 4, 15)
+    assert pool_of([GPU_NODE], grows=True, requested=4)[:3] == (4, 1, 15)
+    assert pool_of([GPU_NODE] * 4, grows=True, requested=4)[:3] == (4, 4, 15)
 
 
-def test_no_second_worker_of_an_open_ended_pool_finds_place_on_a_node_without_gpu():
+def test_a_node_without_gpu_holds_only_one_worker_of_an_open_ended_pool():
     for cpus in (1, 2, 3, 16):
         assert pool_of([Node(cpus, 0)], grows=True).cpus * 2 > cpus
 
 
-def test_what_is_asked_for_a_worker_needs_no_living_node():
+def test_a_requested_worker_size_needs_no_running_node():
     need = WorkerNeed(cpus=15, gpus=1)
     assert pool_of([], grows=True, need=need) == ActorPool(100, 1, 15, 15, 1, 0)
-    assert pool_of([], grows=True, need=need, asked=4).workers == 4
+    assert pool_of([], grows=True, need=need, requested=4).workers == 4
     assert pool_of([CPU_NODE], grows=True, need=need).gpus == 1
 
 
-def test_what_is_asked_for_a_worker_goes_before_what_the_nodes_suggest():
+def test_a_requested_worker_size_is_used_instead_of_the_default_of_the_nodes():
     assert pool_of([GPU_NODE], grows=False, need=WorkerNeed(gpus=0.5)) == ActorPool(2, 2, 7, 8, 0.5, 2 * GiB)
     assert pool_of([GPU_NODE], grows=False, need=WorkerNeed(gpus=0)) == ActorPool(1, 1, 15, 16, 0, 2 * GiB)
     assert pool_of([CPU_NODE], grows=False, need=WorkerNeed(cpus=1)) == ActorPool(1, 1, 1, 1, 0, 2 * GiB)
 
 
-def test_what_never_fits_is_refused():
+def test_workers_that_never_fit_are_refused():
     with pytest.raises(ValueError, match="3 workers do not fit the cluster of 1 nodes with 4 CPUs and 0 GPUs: 2 of 2 CPUs and 0 GPUs do"):
-        pool_of([CPU_NODE], grows=False, need=WorkerNeed(cpus=2), asked=3)
+        pool_of([CPU_NODE], grows=False, need=WorkerNeed(cpus=2), requested=3)
     with pytest.raises(ValueError, match="0 of 3 CPUs and 1 GPUs do"):
         pool_of([CPU_NODE], grows=False, need=WorkerNeed(cpus=3, gpus=1))
-    with pytest.raises(ValueError, match="no node that takes work"):
+    with pytest.raises(ValueError, match="no node that accepts work"):
         pool_of([], grows=False)
 
 
@@ -58,17 +58,17 @@ def test_impossible_needs_are_reported(need, message):
     assert [problem.startswith(message) for problem in need.problems()] == [True]
 
 
-def test_memory_never_keeps_a_worker_off_a_node_that_has_the_cpus():
+def test_memory_never_prevents_a_worker_on_a_node_with_enough_cpus():
     assert pool_of([Node(4, 0, GiB)], grows=False, memory=2 * GiB).memory == GiB * 9 // 10
-    assert pool_of([Node(4, 0, 3 * GiB)], grows=False, asked=4, memory=2 * GiB).memory == 3 * GiB * 9 // 10 // 4
+    assert pool_of([Node(4, 0, 3 * GiB)], grows=False, requested=4, memory=2 * GiB).memory == 3 * GiB * 9 // 10 // 4
     assert pool_of([Node(4, 0, 0)], grows=False, memory=2 * GiB).memory == 2 * GiB
 
 
-def test_nodes_that_are_to_come_are_asked_for_no_memory():
-    """Ray starts none for it where the configuration of its node types does not say their memory."""
+def test_no_memory_is_requested_if_nodes_are_still_to_start():
+    """Ray starts no node for memory that the configuration of its node type does not declare."""
     assert pool_of([CPU_NODE], grows=True).memory == 0
-    assert pool_of([CPU_NODE], grows=True, asked=9).memory == 0
-    assert pool_of([CPU_NODE], grows=True, asked=2).memory == 2 * GiB
+    assert pool_of([CPU_NODE], grows=True, requested=9).memory == 0
+    assert pool_of([CPU_NODE], grows=True, requested=2).memory == 2 * GiB
 
 
 def test_shards_still_fit_when_a_node_of_several_is_lost():

@@ -29,7 +29,7 @@ LOCATIONS = {
 
 
 def filled(config_class: type, locations: set[str], location: str):
-    """The config with every one of these flags at one location."""
+    """The config with each of these flags set to the same location."""
     own = {name: (location,) if name == "results" else location for name in locations if "." not in name}
     if config_class is SweepConfig:
         own["space"] = "loss_weights"
@@ -40,7 +40,7 @@ def filled(config_class: type, locations: set[str], location: str):
     return config
 
 
-def test_every_job_is_here():
+def test_every_job_is_tested():
     assert set(LOCATIONS) == set(JOBS)
 
 
@@ -59,7 +59,7 @@ def test_the_written_config_holds_absolute_locations(job, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("word", ["timm", "none"])
-def test_words_for_weights_are_no_locations(word, tmp_path):
+def test_words_for_weights_are_not_locations(word, tmp_path):
     from pipelines.distill import DistillConfig
 
     write_config(str(tmp_path), DistillConfig(out="x", weights=word))

@@ -1,7 +1,7 @@
 from pipelines.job.measures_table import print_measures
 
 
-def test_rankings_stand_side_by_side_with_half_of_their_intervals_in_100_columns(capsys):
+def test_rankings_are_columns_with_half_of_their_intervals_within_100_characters(capsys):
     measures = {"mAP": 0.5, "mAP_low": 0.45, "mAP_high": 0.57, "recall@1": 0.25, "queries": 12}
     names = [f"{half}, {order}" for half in ("judged", "held out") for order in ("before", "reranked")]
     print_measures({**dict.fromkeys(names, measures), "held out, reranked": {"mAP": 0.75}}, title="test split")
@@ -12,6 +12,6 @@ def test_rankings_stand_side_by_side_with_half_of_their_intervals_in_100_columns
     assert all(name in printed for name in names)
 
 
-def test_without_intervals_the_table_does_not_speak_of_them(capsys):
+def test_without_intervals_the_table_does_not_mention_them(capsys):
     print_measures({"encoded": {"mAP": 0.5}})
     assert "±" not in capsys.readouterr().out

@@ -15,7 +15,7 @@ GOOD_DATA = DataOptions(name="folder", root="birds")
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (DataOptions(name="cubs", root="x"), "--data.name cubs"),
         (DataOptions(name="cub"), "--data.root is missing"),
@@ -45,12 +45,12 @@ GOOD_DATA = DataOptions(name="folder", root="birds")
         (TrainOptions(cpus_per_worker=0), "--train.cpus_per_worker 0"),
         (TrainOptions(gpus_per_worker=0), "--train.gpus_per_worker 0"),
         (TrainOptions(gpus_per_worker=2), "--train.gpus_per_worker 2"),
-        (TrainOptions(gpus_per_worker=0.5, workers=2), "with one worker a share"),
+        (TrainOptions(gpus_per_worker=0.5, workers=2), "below 1 with one worker"),
         (TrainOptions(loader_workers=-1), "--train.loader_workers -1"),
         (TrainOptions(learning_rate=0), "--train.learning_rate 0"),
         (TrainOptions(learning_rate=float("nan")), "--train.learning_rate nan"),
         (TrainOptions(head_learning_rate=-1), "--train.head_learning_rate -1"),
-        (TrainOptions(batch_size=10, workers=4), "does not divide over 4 workers"),
+        (TrainOptions(batch_size=10, workers=4), "cannot be divided over 4 workers"),
         (TrainOptions(validation_share=1), "--train.validation_share 1"),
         (TrainOptions(validation_share=-0.1), "--train.validation_share -0.1"),
         (TrainOptions(momentum=1), "--train.momentum 1"),
@@ -73,15 +73,15 @@ GOOD_DATA = DataOptions(name="folder", root="birds")
         (ReportConfig(hits="h", out="r", num_queries=0), "--num_queries 0"),
     ],
 )
-def test_an_impossible_value_is_the_one_problem_told(options, told):
+def test_an_invalid_value_is_the_only_problem(options, message):
     import re
 
     problems = options.problems()
     assert len(problems) == 1, problems
-    assert re.search(told, problems[0])
+    assert re.search(message, problems[0])
 
 
-def test_all_problems_are_told_at_once_from_every_group():
+def test_the_problems_of_all_groups_are_listed_together():
     config = DistillConfig(
         out="x",
         data=DataOptions(name="cubs"),
@@ -108,11 +108,11 @@ def test_all_problems_are_told_at_once_from_every_group():
         BenchmarkConfig(),
     ],
 )
-def test_defaults_are_possible(config):
+def test_defaults_are_valid(config):
     assert config.problems() == []
 
 
-def test_quickstart_draws_its_own_pictures_but_needs_a_root_for_any_other_dataset():
+def test_quickstart_draws_its_own_images_but_needs_a_root_for_any_other_dataset():
     assert QuickstartConfig(out="q", data=DataOptions(name="cub")).problems() == ["--data.root is missing: give the folder of the dataset"]
 
 
@@ -124,7 +124,7 @@ def test_the_cluster_is_the_flag_then_the_variable_then_this_machine(monkeypatch
     assert JobOptions(address="auto").ray_address == "auto"
 
 
-def test_options_that_are_not_given_are_those_of_the_recipe():
+def test_options_that_are_not_given_have_the_values_of_the_recipe():
     config = DistillConfig(out="x", train=TrainOptions(recipe="published"))
     train, loss, student = config.train, config.loss, config.student
     assert (train.epochs, train.batch_size, train.optimizer, train.learning_rate, train.momentum) == (90, 64, "sgd", 0.01, 0.9)

@@ -1,4 +1,4 @@
-"""The config beside an output, and what a resumed job is compared with."""
+"""The config next to an output, and the comparison of a resumed job with it."""
 
 import dataclasses
 import re
@@ -39,6 +39,6 @@ def test_relative_locations_from_another_working_directory_are_other_options(sta
     config, folder = started_job
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    given = dataclasses.replace(config, out=str(folder / "run"), teacher=str(folder / "models" / "teacher"))
+    moved = dataclasses.replace(config, out=str(folder / "run"), teacher=str(folder / "models" / "teacher"))
     with pytest.raises(ValueError, match=re.escape("teacher: ")):
-        check_same_options(given, ())
+        check_same_options(moved, ())

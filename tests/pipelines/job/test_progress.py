@@ -1,4 +1,4 @@
-"""What a person who watches an encode job reads, with a clock that the test sets."""
+"""The displayed progress of jobs, with a clock that the test sets."""
 
 import re
 

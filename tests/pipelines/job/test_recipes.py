@@ -1,4 +1,4 @@
-"""What a recipe fills in."""
+"""The values that a recipe fills in."""
 
 from types import SimpleNamespace
 
@@ -7,14 +7,14 @@ import pytest
 from pipelines.job.recipes import RECIPES, best_epochs, not_given
 
 
-def test_a_recipe_fills_what_was_not_given_and_nothing_else():
+def test_a_recipe_sets_only_options_that_were_not_given():
     assert not_given(SimpleNamespace(beta=None, sigma=None), "loss", "best") == {"beta": 0.5}
     assert not_given(SimpleNamespace(beta=0.0, sigma=None), "loss", "best") == {}
-    # An option that this kind of training does not have stays away.
+    # An option that this kind of training does not have is not set.
     assert not_given(SimpleNamespace(hash_input=None), "student", "published") == {"hash_input": "logits"}
 
 
-def test_both_recipes_answer_for_the_same_groups():
+def test_both_recipes_have_the_same_groups():
     assert {name: set(values) for name, values in RECIPES.items()} == {name: {"train", "loss", "student"} for name in RECIPES}
 
 

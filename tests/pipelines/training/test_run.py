@@ -1,4 +1,4 @@
-"""Training on Ray Train, on drawn birds and a network that trains in a blink."""
+"""Training on Ray Train, with drawn birds and a tiny network."""
 
 import dataclasses
 import json
@@ -59,11 +59,11 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(ray_session, tiny_birds, runs) -> TrainingResult:
-    """One worker, not interrupted: what the others are compared with."""
+    """One worker, not interrupted; the other runs are compared with it."""
     return distill.run(config_of(runs / "reference", tiny_birds))
 
 
-def test_joint_training_writes_two_bundles_that_learned(reference, runs, tiny_birds):
+def test_joint_training_writes_two_trained_bundles(reference, runs, tiny_birds):
     student, teacher = load_bundle(runs / "reference"), load_bundle(runs / "reference" / "teacher")
     assert student.schedule.keep_ratios == (0.5, 0.5, 0.25) and teacher.schedule.keep_ratios == ()
     start = distill.task_of(
@@ -82,7 +82,7 @@ def test_joint_training_writes_two_bundles_that_learned(reference, runs, tiny_bi
 
 
 @pytest.mark.parametrize(("multiple", "kept"), [(1, (18, 9, 2)), (8, (15, 7, 7))])
-def test_stages_leave_multiples_of_tokens_where_asked(tiny_options, multiple, kept):
+def test_stages_keep_multiples_of_tokens_if_requested(tiny_options, multiple, kept):
     """36 patches and the CLS token: 19, 10 and 3 tokens, or 16, 8 and 8."""
     options = dataclasses.replace(tiny_options, tokens_multiple=multiple)
     student = new_network(options, num_classes=4, weights="none", seed=1, pruned=True)
@@ -91,7 +91,7 @@ def test_stages_leave_multiples_of_tokens_where_asked(tiny_options, multiple, ke
     assert new_network(options, num_classes=4, weights="none", seed=1, pruned=False).schedule.keep_ratios == ()
 
 
-def test_a_job_that_was_begun_before_there_was_a_flag_had_it_at_its_default(tmp_path):
+def test_a_job_from_before_a_flag_existed_had_its_default(tmp_path):
     config = config_of(tmp_path, tmp_path)
     values = config_values(config)
     del values["loss"], values["train"]["recipe"], values["train"]["probe"]
@@ -117,10 +117,10 @@ def test_history_has_every_loss_term_and_the_cosine_ends_at_zero(reference):
     for name in ("teacher_hashing", "teacher_classification", "learning_rate"):
         assert reference.history[-1][name] < reference.history[0][name], name
     assert reference.history[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
-    assert reference.epoch == EPOCHS  # nothing held out: the last is taken
+    assert reference.epoch == EPOCHS  # no images are held out, so the last epoch is chosen
 
 
-def test_the_test_split_is_measured_for_both_networks_as_the_bundle_says(reference, runs, tiny_birds):
+def test_the_recorded_test_measures_of_both_networks_are_those_of_their_bundles(reference, runs, tiny_birds):
     from eet.images import read_image
     from eet.metrics import encoded_protocol, published_protocol
 
@@ -130,8 +130,8 @@ def test_the_test_split_is_measured_for_both_networks_as_the_bundle_says(referen
     for name, folder in (("student", runs / "reference"), ("teacher", runs / "reference" / "teacher")):
         network = load_bundle(folder)
         with torch.inference_mode():
-            pictures = torch.stack([network.preprocess(read_image(table.location(row))) for row in range(len(table))])
-            codes = np.packbits((network(pictures, tokens=False).hash > 0).numpy(), axis=1)
+            images = torch.stack([network.preprocess(read_image(table.location(row))) for row in range(len(table))])
+            codes = np.packbits((network(images, tokens=False).hash > 0).numpy(), axis=1)
         encoded = encoded_protocol(codes, table.labels, num_bits=16)
         published = published_protocol(codes, table.labels, record.target_codes, record.label_counts)
         assert reference.test[name]["encoded"]["mAP"] == pytest.approx(encoded["mAP"], abs=1e-6)
@@ -139,7 +139,7 @@ def test_the_test_split_is_measured_for_both_networks_as_the_bundle_says(referen
     assert json.loads((runs / "reference" / "test.json").read_text()) == reference.test
 
 
-def test_mlflow_has_parameters_a_point_an_epoch_artifacts_and_the_status(reference, runs):
+def test_mlflow_has_parameters_a_point_per_epoch_artifacts_and_the_status(reference, runs):
     import mlflow
 
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
@@ -171,7 +171,7 @@ def test_two_workers_give_the_parameters_of_one(reference, runs, tiny_birds):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GatedTask(HashingTask):
-    """A task whose worker stops at the beginning of some epochs, each once, until it is killed. gates: by epoch, from 0."""
+    """A task whose worker stops at the start of some epochs, once each, until it is killed. gates: by epoch, from 0."""
 
     gates: dict[int, Gate]
 
@@ -193,7 +193,7 @@ class GatedSampler(StepSampler):
 
 
 def kill_at(gates: dict[int, Gate], snapshot: Path) -> list[int]:
-    """Kills the worker at each gate in turn, once a restart finds a checkpoint; the gate then lets its successor through."""
+    """Kills the worker at each gate in turn, when a checkpoint exists for a restart; the gate then lets the next worker pass."""
     killed = []
     for gate in gates.values():
         wait_until(lambda gate=gate: bool(gate.arrivals()))
@@ -208,7 +208,7 @@ def printed_epochs(output: str) -> list[int]:
     return [int(line.split("/")[0].removeprefix("epoch ")) for line in output.splitlines() if line.startswith("epoch ")]
 
 
-def test_a_killed_worker_is_replaced_and_a_cut_run_resumed_to_the_last_bit(reference, runs, tiny_birds, capsys, monkeypatch):
+def test_a_killed_worker_is_replaced_and_an_interrupted_run_resumed_exactly(reference, runs, tiny_birds, capsys, monkeypatch):
     """The worker dies, is replaced from its checkpoint (max_failures=1), and dies again, which ends the run; --resume finishes it."""
     out = runs / "cut"
     config = config_of(out, tiny_birds)
@@ -247,7 +247,7 @@ def test_a_killed_worker_is_replaced_and_a_cut_run_resumed_to_the_last_bit(refer
     assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED"]
 
 
-def test_a_run_cut_between_its_last_epoch_and_its_bundle_is_finished_by_resume(reference, runs, tiny_birds, capsys):
+def test_a_run_interrupted_between_its_last_epoch_and_its_bundle_is_finished_by_resume(reference, runs, tiny_birds, capsys):
     out = runs / "unwritten"
     shutil.copytree(runs / "reference", out)
     for name in ("model.safetensors", "model.json", "test.json", "history.json"):
@@ -262,11 +262,11 @@ def test_a_run_cut_between_its_last_epoch_and_its_bundle_is_finished_by_resume(r
 
 @pytest.fixture(scope="module")
 def teacher(ray_session, tiny_birds, runs) -> tuple[TrainingResult, str]:
-    """A teacher alone, on birds of which one picture is broken, with a part held out."""
+    """A teacher alone, on birds with one broken image, and validation images held out."""
     birds = runs / "broken_birds"
     shutil.copytree(tiny_birds, birds)
     table = synthetic.load(str(birds)).select("train")
-    (birds / table.paths[0]).write_bytes(b"not a picture")
+    (birds / table.paths[0]).write_bytes(b"not an image")
     network = train_teacher.TeacherOptions(**NETWORK, image_size=48, bits=16)
     config = train_teacher.TrainTeacherConfig(
         out=str(runs / "teacher"),
@@ -278,7 +278,7 @@ def teacher(ray_session, tiny_birds, runs) -> tuple[TrainingResult, str]:
     return train_teacher.run(config), table.location(0)
 
 
-def test_a_teacher_alone_is_chosen_by_its_validation_map_and_skips_what_it_cannot_read(teacher, runs):
+def test_a_teacher_alone_is_chosen_by_validation_map_and_skips_unreadable_images(teacher, runs):
     result, _ = teacher
     measured = [record["val_mAP"] for record in result.history]
     assert len(measured) == 3 and result.epoch == 1 + int(np.argmax(measured))
@@ -286,11 +286,11 @@ def test_a_teacher_alone_is_chosen_by_its_validation_map_and_skips_what_it_canno
     assert bundle.schedule.keep_ratios == () and bundle.num_bits == 16
     assert set(result.test) == {"teacher"}
     record = read_bundle_record(runs / "teacher")
-    assert record.label_counts.sum() == 23  # 32, less the broken one, less a quarter
+    assert record.label_counts.sum() == 23  # 32 without the broken image and without a quarter
     assert not (runs / "teacher" / "teacher").exists()
 
 
-def test_staged_training_leaves_the_teacher_as_it_is(teacher, tiny_birds, runs):
+def test_staged_training_does_not_change_the_teacher(teacher, tiny_birds, runs):
     before = weights_of(runs / "teacher")
     train = dataclasses.replace(TRAIN, epochs=1)
     network = StudentOptions(**NETWORK, image_size=48, bits=16, hash_input="probabilities")
@@ -302,9 +302,9 @@ def test_staged_training_leaves_the_teacher_as_it_is(teacher, tiny_birds, runs):
     assert student.schedule.keep_ratios == (0.5, 0.5, 0.25)
     record, of_teacher = read_bundle_record(runs / "staged"), read_bundle_record(runs / "teacher")
     assert record.training["joint"] is False
-    assert np.array_equal(record.target_codes, of_teacher.target_codes)  # the codes that the teacher was taught, not new ones
+    assert np.array_equal(record.target_codes, of_teacher.target_codes)  # the codes on which the teacher was trained, not new ones
     assert student.hash_input == "probabilities"
-    learned = student.head_hash.weight.detach().numpy().T  # from the target codes on, where an epoch does not lead far
+    learned = student.head_hash.weight.detach().numpy().T  # starts at the target codes, and one epoch changes it little
     assert 0 < np.abs(learned - record.target_codes).max() < 0.1
 
 
@@ -321,13 +321,13 @@ def test_the_best_recipe_ends_with_joint_codes_and_measures_of_trained_and_untra
         network, record = load_bundle(folder), read_bundle_record(folder)
         assert (network.hash_input, network.label_weight, network.num_bits) == ("joint", 0.5, 24)
         assert record.label_names == (names[0], names[2])
-        # A rotation, fitted on rank 0, is in the bundle: on the few directions that the 12 training images span it keeps lengths.
+        # The bundle has a rotation fitted on rank 0: it keeps lengths in the few directions that the 12 training images span.
         kept = network.head_hash.weight.detach().T @ network.head_hash.weight.detach()
         torch.testing.assert_close(kept @ kept, kept, atol=1e-4, rtol=0)
         assert 1 < kept.trace().item() < 12
 
 
-def test_an_unreadable_image_stops_the_job_before_training_naming_it(tiny_birds, tmp_path, monkeypatch):
+def test_an_unreadable_image_stops_the_job_before_training_and_is_named(tiny_birds, tmp_path, monkeypatch):
     birds = tmp_path / "birds"
     shutil.copytree(tiny_birds, birds)
     bad = [synthetic.load(str(birds)).location(row) for row in (0, 40)]
@@ -351,7 +351,7 @@ def test_skipped_images_are_counted_and_listed(tiny_birds, tmp_path, capsys):
     assert "31 training" in message and "skipped 1 unreadable images" in message and bad in message
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
+def test_a_dry_run_prints_a_plan_and_writes_nothing(tiny_birds, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pipelines.training.run.connected", None)
     distill.run(config_of(tmp_path / "deep" / "out", tiny_birds, dry_run=True))
     message = capsys.readouterr().out
@@ -366,13 +366,13 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
         ({"batch_size": 64, "warmup_steps": 0}, "more than the 32 training images"),
     ],
 )
-def test_training_that_cannot_be_is_refused_before_anything_is_written(tiny_birds, tmp_path, train, message):
+def test_an_impossible_training_is_refused_before_anything_is_written(tiny_birds, tmp_path, train, message):
     with pytest.raises(ValueError, match=message):
         distill.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, **train)))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.timeout(60)  # Ray itself would wait for ever
+@pytest.mark.timeout(60)  # Ray itself would wait forever
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -387,7 +387,7 @@ def test_workers_that_the_cluster_cannot_hold_are_refused(ray_session, tiny_bird
 
 def test_a_finished_folder_is_neither_overwritten_nor_resumed(reference, runs, tiny_birds):
     before = weights_of(runs / "reference")
-    with pytest.raises(ValueError, match="holds a training run already"):
+    with pytest.raises(ValueError, match="already holds a training run"):
         distill.run(config_of(runs / "reference", tiny_birds))
     with pytest.raises(ValueError, match="is finished: nothing to resume"):
         distill.run(config_of(runs / "reference", tiny_birds, resume=True))
@@ -396,7 +396,7 @@ def test_a_finished_folder_is_neither_overwritten_nor_resumed(reference, runs, t
 
 def test_a_teacher_of_other_labels_is_refused(teacher, tmp_path, runs):
     synthetic.write(tmp_path / "more", num_labels=5, images_per_label=4, test_per_label=0, image_size=48)
-    with pytest.raises(ValueError, match="learned other labels than this dataset's 5"):
+    with pytest.raises(ValueError, match="was not trained on the 5 labels of this dataset"):
         distill.run(config_of(tmp_path / "out", tmp_path / "more", teacher=str(runs / "teacher")))
 
 
@@ -414,12 +414,12 @@ def test_a_teacher_that_does_not_fit_the_student_is_refused_before_anything_star
     assert not (tmp_path / "out").exists()
 
 
-def test_a_student_is_no_teacher(reference, tiny_birds, tmp_path, runs):
+def test_a_student_cannot_be_a_teacher(reference, tiny_birds, tmp_path, runs):
     with pytest.raises(ValueError, match="is a student"):
         distill.run(config_of(tmp_path / "out", tiny_birds, teacher=str(runs / "reference")))
 
 
-def test_networks_come_from_the_seed_with_one_backbone_and_heads_of_their_own(tiny_birds, runs):
+def test_networks_depend_on_the_seed_and_share_a_backbone_but_not_heads(tiny_birds, runs):
     images = distill.read_labelled_images(DataOptions(name="synthetic", root=str(tiny_birds)), validation_share=0, seed=0)
     tasks = [distill.task_of(config_of(runs / "x", tiny_birds, seed=seed), images) for seed in (1, 1, 2)]
     states = [{name: network.state_dict() for name, network in task.networks.items()} for task in tasks]
@@ -435,5 +435,5 @@ def test_networks_come_from_the_seed_with_one_backbone_and_heads_of_their_own(ti
     assert not any(torch.equal(student[key], teacher[key]) for key in heads if key.endswith("weight"))
 
 
-def test_a_session_that_was_there_is_left_open(reference):
+def test_an_existing_session_is_left_open(reference):
     assert ray.is_initialized()
