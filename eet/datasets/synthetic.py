@@ -1,9 +1,8 @@
 """Drawn birds that differ by small parts only: a fine-grained dataset that needs no download.
 
-A label is a combination of wing pattern, breast pattern, crown and tail. Colours, size, place, pose and background are
-drawn without regard to the label, so neither colour nor any one part gives the label away. What is the bird and what is not
-is known, pixel by pixel. Labels can be left out of the training images: their parts are known from other labels, their
-combination is not.
+A label is a combination of wing pattern, breast pattern, crown and tail. Colours, size, position, pose and background do not
+depend on the label, so neither colour nor any single part tells the label. A mask gives the pixels of the bird. Labels can be left
+out of the training images: their parts occur in other labels, their combination does not.
 """
 
 import colorsys
@@ -30,28 +29,27 @@ Colour = tuple[int, int, int]
 
 SUPERSAMPLING = 3
 BIRD_AREA = 1.3
-"""Mean area of a bird in its own units (the body is about 1 long), by which its share of the picture is set."""
-BIRD_SHARE = (0.21, 0.26)
-"""Range that the share of the picture is drawn from, for a bird of mean area; its parts move it by a few hundredths."""
+"""Mean area of a bird in its own units (the body is about 1 long); it scales the bird to its share of the image."""
+BIRD_SHARE = (0.18, 0.23)
+"""Range from which the share of the image is drawn, for a bird of mean area without outlines. Parts change it by a few hundredths."""
 UNSEEN_FILE = "unseen.txt"
-"""Beside split.csv: the labels that have no training image."""
+"""File next to split.csv: the labels that have no training image."""
 LIGHT = (0.7, 1.0)
-"""Range that the light of an image is drawn from, for red, green and blue alike: how much ink, shade and white a bird has is not found by
-counting colours."""
+"""Range from which the brightness of an image is drawn, for red, green and blue each, so that counts of colours do not tell the label."""
 SHIFT, TILT = 0.05, 5.0
-"""Furthest that a bird stands from the middle of the picture, as a share of its side, and leans, in degrees."""
+"""Greatest distance of a bird from the middle of the image, as a share of its side, and greatest tilt, in degrees."""
 ROUND = 36
 """Points of an ellipse."""
 BACKGROUND_CONTRAST = 0.1
-"""How far the clutter stands out from its mean colour. Above 0.3 a small ViT from random weights needs many times the images."""
+"""Contrast of the background. Above 0.3 a small ViT from random weights needs many times more images."""
 
 
 @lru_cache
 def label_parts(num_labels: int) -> tuple[Parts, ...]:
     """The (wing, breast, crown, tail) of each label, in order of their names.
 
-    Labels are chosen one by one so that two labels share at most one part of the four where possible (up to 16 labels:
-    always) and parts are used equally often: every part belongs to several labels and none is enough alone.
+    Labels are chosen one by one so that two labels share at most one part of the four where possible (always, up to 16 labels) and
+    parts are used equally often: every part belongs to several labels, and no part is enough to tell the label.
     Raises ValueError unless 2 <= num_labels <= MAX_LABELS (256).
     """
     if not 2 <= num_labels <= MAX_LABELS:
@@ -64,7 +62,7 @@ def label_parts(num_labels: int) -> tuple[Parts, ...]:
 
 
 def _sharing_one_part(candidates: list[Parts]) -> list[Parts]:
-    """Those of which no two share more than one part: 9 of three values a part, 16 of four."""
+    """Candidates of which no two share more than one part: 9 with three values for each part, 16 with four."""
     design: list[Parts] = []
     for candidate in candidates:
         if all(sum(map(str.__eq__, candidate, other)) <= 1 for other in design):
@@ -73,7 +71,7 @@ def _sharing_one_part(candidates: list[Parts]) -> list[Parts]:
 
 
 def _spread(candidates: list[Parts], count: int) -> list[Parts]:
-    """`count` candidates chosen one by one: the next shares as little as possible with those chosen before it."""
+    """`count` candidates, chosen one by one: each shares as little as possible with those before it."""
     parts = np.array(candidates)
     crowding = np.zeros(len(candidates))
     chosen: list[int] = []
@@ -87,8 +85,8 @@ def _spread(candidates: list[Parts], count: int) -> list[Parts]:
 
 @lru_cache
 def unseen_labels(num_labels: int, count: int) -> tuple[int, ...]:
-    """Which `count` of the labels are left out of the training images, ascending: labels that share few parts with one another, so that
-    every part stays in the training images.
+    """The `count` labels that are left out of the training images, ascending. They share few parts with one another, so that every part
+    stays in the training images.
 
     Raises ValueError unless 0 <= count <= num_labels - 2.
     """
@@ -104,11 +102,11 @@ def label_names(num_labels: int) -> tuple[str, ...]:
 
 
 def draw(label: int, index: int, *, num_labels: int, image_size: int, seed: int) -> tuple[Image.Image, np.ndarray]:
-    """Draws picture `index` of a bird of `label` (0 .. num_labels - 1).
+    """Draws image `index` of a bird of `label` (0 .. num_labels - 1).
 
     Returns an RGB image of image_size x image_size and the bird's mask, bool (image_size, image_size): every pixel
-    that the bird touches, 15 to 35 % of them. Depends on its arguments only. Background, colours and pose depend on
-    index and seed alone: the same index with another label is the same picture with other parts on its bird.
+    that the bird touches, 15 to 35 % of them. The result depends on the arguments alone. Background, colours and pose depend on index
+    and seed: the same index with another label is the same image with other parts on its bird.
 
     Raises ValueError for a label outside its range, fewer than 32 pixels, or num_labels outside 2 .. 256.
     """
@@ -143,9 +141,9 @@ def write(
 ) -> ImageTable:
     """Draws a dataset into `root`: images/LABEL/NNNN.png, masks/LABEL/NNNN.png, split.csv (path,label,split) and unseen.txt.
 
-    `images_per_label` go to 'train', `test_per_label` to 'test'; no two pictures share a background. The labels of `unseen_labels` have
-    test images alone; unseen.txt holds their names, one a line, and is written where there are any. About 100 pictures of 96 px a second
-    on one core. Returns the table that `load` reads back. Raises ValueError for counts below 1 (0 is allowed for one of the two), and as
+    `images_per_label` go to 'train', `test_per_label` to 'test'; no two images share a background. The labels of `unseen_labels` have
+    test images only; unseen.txt holds their names, one on each line, if there are any. About 100 images of 96 px a second on one core.
+    Returns the table that `load` reads. Raises ValueError for counts below 1 (0 is allowed for one of the two), and as
     `draw` and `unseen_labels` do.
     """
     if min(images_per_label, test_per_label) < 0 or images_per_label + test_per_label < 1:
@@ -176,7 +174,7 @@ def write(
 
 
 def load(root: str) -> ImageTable:
-    """Reads what `write` wrote. Raises FileNotFoundError when root holds no split.csv."""
+    """Reads a dataset that `write` wrote. Raises FileNotFoundError when root holds no split.csv."""
     return table_file.load(root)
 
 
@@ -184,7 +182,7 @@ def read_mask(root: str | Path, path: str) -> np.ndarray:
     """The bird's mask, bool (H, W), of the image that the table calls `path`. Raises FileNotFoundError without one."""
     file = _mask_file(Path(root), path)
     if not file.exists():
-        raise NotFoundError(f"{file} not found: only pictures drawn by this module have masks")
+        raise NotFoundError(f"{file} not found: only images drawn by this module have masks")
     with Image.open(file) as mask:
         return np.asarray(mask.convert("1"))
 
@@ -194,7 +192,7 @@ def _mask_file(root: Path, path: str) -> Path:
 
 
 class _Plumage:
-    """Colours of one bird, drawn without regard to its label."""
+    """Colours of one bird, independent of its label."""
 
     def __init__(self, random: np.random.Generator) -> None:
         hue = random.random()
@@ -208,7 +206,7 @@ class _Plumage:
 
 
 class _Pose:
-    """Where a bird stands: its units (x forward, y down, 0 at the body) to supersampled pixels."""
+    """Position of a bird: from its units (x forward, y down, 0 at the body) to supersampled pixels."""
 
     def __init__(self, random: np.random.Generator, side: int) -> None:
         self.pixels = side * np.sqrt(random.uniform(*BIRD_SHARE) / BIRD_AREA)
@@ -228,7 +226,7 @@ class _Pose:
 class _Bird:
     """Draws one bird: its outline first, as one silhouette, then its fills.
 
-    It is drawn once, as colour numbers from 1, so that picture and mask come from the same strokes.
+    It is drawn once, as colour numbers from 1, so that image and mask come from the same strokes.
     """
 
     def __init__(self, side: int, pose: _Pose, plumage: _Plumage) -> None:

@@ -177,5 +177,5 @@ def test_impossible_pictures_are_refused(arguments, message):
 def test_wrong_counts_and_missing_masks_are_refused(tmp_path):
     with pytest.raises(ValueError, match="0 training and 0 test images"):
         synthetic.write(tmp_path, images_per_label=0, test_per_label=0)
-    with pytest.raises(FileNotFoundError, match="only pictures drawn"):
+    with pytest.raises(FileNotFoundError, match="only images drawn"):
         synthetic.read_mask(tmp_path, "images/x/0000.png")
