@@ -79,7 +79,7 @@ class QuickstartConfig(JobOptions):
     loss: LossOptions = field(default_factory=lambda: LossOptions(beta=1.0, masked_patches=0))
     train: TrainOptions = field(
         default_factory=lambda: TrainOptions(
-            epochs=14,
+            epochs=20,
             batch_size=16,
             optimizer="adamw",
             learning_rate=1.5e-3,
