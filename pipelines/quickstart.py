@@ -16,8 +16,9 @@ from eet.datasets import load_dataset, synthetic
 from eet.distillation import PUBLISHED_MASKED_PATCHES
 from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, Table, render_report
-from eet.gallery import Gallery, fixed_binary_to_numpy, is_gallery, open_gallery, read_hits, spread_queries
+from eet.gallery import Gallery, is_gallery, open_gallery, read_hits, spread_queries
 from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
+from eet.retrieval.mask_shares import mask_shares
 from eet.retrieval.matches import match_blocks
 from eet.retrieval.measures import hits_measures
 from eet.retrieval.panels import hit_blocks, kept_blocks
@@ -170,7 +171,7 @@ def run(config: QuickstartConfig) -> QuickstartResult:
         evaluate.EvaluateConfig(gallery=gallery, protocol="encoded", model=model, out=str(out / "evaluation"), tracking_uri=tracking)
     )
     measures = measures_by_label(gallery, hits, reranked, read_bundle_record(model).label_names)
-    creature = creature_shares(gallery, data.root, load_bundle(model).grid) if drawn else {}
+    creature = creature_shares(gallery, data, model) if drawn else {}
     report = _write_report(out, measures, creature, trials)
     if creature:
         print(
@@ -212,6 +213,13 @@ def _dry_run(config: QuickstartConfig, out: Path, drawn: bool) -> QuickstartResu
     return QuickstartResult(out / REPORT_FILE, {}, {})
 
 
+def creature_shares(gallery: str, data: DataOptions, model: str) -> dict[str, float]:
+    """`mask_shares` of drawn images."""
+    root = data.root
+    assert root is not None
+    return mask_shares(open_gallery(gallery), lambda item_id: synthetic.read_mask(root, item_id), load_bundle(model).grid)
+
+
 def training_config(
     config: QuickstartConfig, data: DataOptions, out: Path, *, dry_run: bool = False, resume: bool = False
 ) -> distill.DistillConfig:
@@ -228,39 +236,6 @@ def training_config(
         dry_run=dry_run,
         resume=resume,
     )
-
-
-def creature_shares(gallery: str, root: str | None, grid: tuple[int, int]) -> dict[str, float]:
-    """How much of the images, and of the last stage's kept tokens, lies on the creature whose mask is known.
-
-    A patch counts with the share of its pixels inside the mask. Returns {'image': ..., 'last_stage': ...}, means over the gallery.
-    """
-    assert root is not None
-    reader = open_gallery(gallery)
-    token_shape = reader.manifest.token_shape
-    assert token_shape is not None
-    image_shares, kept_shares = [], []
-    for part in reader.parts(["item_id", "token_index", "status"]):
-        good = part.filter(np.asarray(part["status"]) == "ok")
-        index_NK = fixed_binary_to_numpy(good["token_index"], "<u2", token_shape[:1])
-        for item_id, index_K in zip(good["item_id"].to_pylist(), index_NK, strict=True):
-            patches = _patch_shares(synthetic.read_mask(root, item_id), grid)
-            image_shares.append(patches.mean())
-            kept_shares.append(patches.ravel()[index_K].mean())
-    return {"image": float(np.mean(image_shares)), "last_stage": float(np.mean(kept_shares))}
-
-
-def _patch_shares(mask_HW: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Share of each patch inside the mask, (rows, columns), of the centred part of the image that the network sees."""
-    from PIL import Image
-
-    from eet.images import Preprocessing
-
-    rows, columns = grid
-    size = Preprocessing.published((rows * 8, columns * 8))
-    view = size.view(Image.fromarray(mask_HW.astype(np.uint8) * 255).convert("RGB"))
-    pixels = np.asarray(view)[:, :, 0] / 255
-    return pixels.reshape(rows, 8, columns, 8).mean(axis=(1, 3))
 
 
 def _sweep_config(config: QuickstartConfig, data: DataOptions, out: Path) -> sweep.SweepConfig:

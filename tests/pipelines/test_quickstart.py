@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from eet.gallery import HITS_SCHEMA, Manifest, part_table, read_hits, write_hits, write_manifest, write_part
 from eet.training import fit
@@ -78,7 +77,7 @@ def test_it_reaches_what_the_readme_promises(tmp_path):
     task.save("student", tmp_path / "model", {})
     gallery = str(tmp_path / "gallery")
     encode.run(encode.EncodeConfig(model=training.out, data=data, split="test", tokens=True, out=gallery, engine="local"))
-    shares = quickstart.creature_shares(gallery, data.root, task.networks["student"].grid)
+    shares = quickstart.creature_shares(gallery, data, training.out)
     assert shares["last_stage"] >= 1.7 * shares["image"]
 
 
@@ -98,31 +97,6 @@ def test_a_dry_run_starts_nothing(small, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "nothing was started" in printed and "3 labels" in printed
     assert not result.report.exists() and not (tmp_path / "quickstart" / "model").exists()
-
-
-def test_creature_shares_by_a_hand_made_mask(tmp_path):
-    """A creature on the left half of one picture and the top left quarter of another; tokens in known places of a 6 x 6 grid."""
-    masks = np.zeros((2, 96, 96), bool)
-    masks[0, :, :48] = True
-    masks[1, :48, :48] = True
-    (tmp_path / "masks").mkdir()
-    ids = ["images/a.png", "images/b.png"]
-    for mask, name in zip(masks, ids, strict=True):
-        Image.fromarray(mask).save(tmp_path / name.replace("images", "masks"))
-    kept = np.array([[0, 7, 5, 35], [0, 14, 18, 35]])  # two on the creature, two off it, in both
-    manifest = Manifest(
-        model_digest="m", preprocessing_digest="p", num_bits=8, num_rows=2, num_ok=2, num_parts=1, rows_per_part=2,
-        token_shape=(4, 2), token_dtype="float16",
-    )  # fmt: skip
-    table = part_table(
-        ids, ids, None, np.zeros((2, 1), np.uint8), ["ok"] * 2, [None] * 2, schema=manifest.schema,
-        tokens=np.zeros((2, 4, 2)), token_index=kept, token_mass=np.full((2, 4), 0.25),
-    )  # fmt: skip
-    write_part(str(tmp_path / "gallery"), 0, table)
-    write_manifest(str(tmp_path / "gallery"), manifest)
-    shares = quickstart.creature_shares(str(tmp_path / "gallery"), str(tmp_path), (6, 6))
-    assert shares["image"] == pytest.approx((1 / 2 + 1 / 4) / 2, abs=0.01)
-    assert shares["last_stage"] == pytest.approx((2 / 4 + 2 / 4) / 2, abs=0.02)
 
 
 def test_measures_of_queries_whose_label_was_trained_and_of_the_others(tmp_path):

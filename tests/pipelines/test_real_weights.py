@@ -8,10 +8,10 @@ import pytest
 from eet.datasets import synthetic
 from eet.gallery import open_gallery
 from eet.metrics import encoded_protocol
+from eet.retrieval.mask_shares import mask_shares
 from eet.vit import PruningSchedule, build_student, save_bundle
 from pipelines import distill, encode
 from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
-from pipelines.quickstart import creature_shares
 
 pytestmark = [pytest.mark.shared, pytest.mark.timeout(300), pytest.mark.slow]
 
@@ -53,7 +53,7 @@ def test_the_tokens_kept_of_an_image_lie_on_the_creature(weights, tmp_path):
     data = DataOptions(name="synthetic", root=str(root))
     out = str(tmp_path / "gallery")
     encode.run(encode.EncodeConfig(model=str(tmp_path / "model"), data=data, out=out, tokens=True, engine="local"))
-    shares = creature_shares(out, str(root), student.grid)
+    shares = mask_shares(open_gallery(out), lambda item_id: synthetic.read_mask(root, item_id), student.grid)
     assert shares["last_stage"] > 1.5 * shares["image"], shares
 
 
