@@ -89,6 +89,8 @@ class QuickstartConfig(JobOptions):
             min_crop_area=0.8,
             validation_share=0.0,
             probe=False,
+            # Two threads are hardly faster on so small a network, and several times slower when other programs run.
+            cpus_per_worker=1,
         )
     )
     with_sweep: bool = False
@@ -112,6 +114,7 @@ class QuickstartConfig(JobOptions):
             **{f"{group}.{name}": None for group, values in RECIPES["best"].items() for name in values},
             "loss.masked_patches": PUBLISHED_MASKED_PATCHES,
             "train.epochs": 5,
+            "train.cpus_per_worker": None,
             "train.validation_share": 0.1,
             "train.min_crop_area": PUBLISHED_MIN_CROP_AREA,
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from eet.gallery import HITS_SCHEMA, Manifest, part_table, read_hits, write_hits, write_manifest, write_part
 from eet.training import fit
@@ -70,7 +71,10 @@ def test_it_reaches_what_the_readme_promises(tmp_path):
     training = quickstart.training_config(config, data, tmp_path)
     images = read_labelled_images(data, validation_share=0.0, seed=config.seed)
     task = distill.task_of(training, images)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(training.train.cpus_per_worker)
     fitted = fit(task, training.train.settings(config.seed, num_images=len(images.train)))
+    torch.set_num_threads(threads)
     student = fitted.test["student"]
     assert student["encoded"]["P@1"] >= 0.90 and student["encoded"]["mAP"] >= 0.80
     assert student["unseen labels"]["P@1"] >= 0.60
