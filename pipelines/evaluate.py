@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eet.errors import InputError
 from eet.figures import precision_recall_figure, save_png
 from eet.gallery import check_same_model, open_gallery, read_hits, read_recall
 from eet.metrics import Denominator, Ties
@@ -19,7 +20,7 @@ from pipelines.job.location import LOCATION
 from pipelines.job.measures_table import print_measures
 from pipelines.job.options import JobOptions
 from pipelines.job.output import config_values, name_of, write_config
-from pipelines.job.tracking import tracked
+from pipelines.job.tracking import default_tracking_uri, tracked
 
 
 @dataclass(kw_only=True)
@@ -72,6 +73,11 @@ class EvaluateConfig(JobOptions):
             found.append(f"--denominator {self.denominator} is of --hits: without them all matches are ranked")
         if min((*self.ks, *self.recall_ks), default=1) < 1:
             found.append(f"--ks {list(self.ks)}, --recall_ks {list(self.recall_ks)}: ranks begin at 1")
+        if self.tracking_uri is None:
+            try:
+                default_tracking_uri(self.out)
+            except InputError as error:
+                found.append(str(error))
         return found
 
 
