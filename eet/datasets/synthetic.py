@@ -30,7 +30,7 @@ Colour = tuple[int, int, int]
 SUPERSAMPLING = 3
 BIRD_AREA = 1.3
 """Mean area of a bird in its own units (the body is about 1 long); it scales the bird to its share of the image."""
-BIRD_SHARE = (0.18, 0.23)
+BIRD_SHARE = (0.15, 0.20)
 """Range from which the share of the image is drawn, for a bird of mean area without outlines. Parts change it by a few hundredths."""
 UNSEEN_FILE = "unseen.txt"
 """File next to split.csv: the labels that have no training image."""
@@ -105,7 +105,7 @@ def draw(label: int, index: int, *, num_labels: int, image_size: int, seed: int)
     """Draws image `index` of a bird of `label` (0 .. num_labels - 1).
 
     Returns an RGB image of image_size x image_size and the bird's mask, bool (image_size, image_size): every pixel
-    that the bird touches, 15 to 35 % of them. The result depends on the arguments alone. Background, colours and pose depend on index
+    that the bird touches, 15 to 26 % of them. The result depends on the arguments alone. Background, colours and pose depend on index
     and seed: the same index with another label is the same image with other parts on its bird.
 
     Raises ValueError for a label outside its range, fewer than 32 pixels, or num_labels outside 2 .. 256.
