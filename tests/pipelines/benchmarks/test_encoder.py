@@ -8,7 +8,7 @@ from pipelines.benchmarks.encoder import EncoderBenchmarkOptions
 
 pytestmark = pytest.mark.slow
 
-NETWORK = {"backbone": "deit_tiny_patch16_224", "threads": 2}
+NETWORK = {"backbone": "test_vit", "threads": 2}
 
 
 def test_latency_is_measured_network_by_network_with_timm(tmp_path, capsys):
@@ -25,7 +25,7 @@ def test_latency_is_measured_network_by_network_with_timm(tmp_path, capsys):
     assert printed.count("student 2:0.1") == 2 and "precision fp32" in printed
     assert benchmark.run(benchmark.BenchmarkConfig(what="tables", results=(config.json,))) == []
     shown = capsys.readouterr().out
-    assert shown.startswith("`eet benchmark encoder --device cpu --backbone deit_tiny_patch16_224 --repeats 2 --threads 2 ")
+    assert shown.startswith("`eet benchmark encoder --device cpu --backbone test_vit --repeats 2 --threads 2 ")
     assert shown.count("| student 2:0.1 | eager |") == 2 and f"| {student:.3f} |" in shown
 
 

@@ -13,7 +13,7 @@ from pipelines.benchmarks.train import TrainBenchmarkOptions
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-NETWORK = {"backbone": "deit_tiny_patch16_224", "threads": 2}
+NETWORK = {"backbone": "test_vit", "threads": 2}
 
 
 @pytest.mark.slow
