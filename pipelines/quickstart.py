@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eet.datasets import load_dataset, synthetic
 from eet.distillation import PUBLISHED_MASKED_PATCHES
@@ -288,13 +289,18 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
     trained = set(read_bundle_record(str(out / "model")).label_names)
     labels = dict(zip(hits["query_id"].to_pylist(), hits["query_label"].to_pylist(), strict=True))
     names = gallery.manifest.label_names or ()
-    # Queries of trained labels first: they are most of the queries.
-    first = sorted(shown, key=lambda query_id: names[labels[query_id]] not in trained)[:FIRST_QUERIES]
-    others = [query_id for query_id in shown if query_id not in first]
+    correct = _correct_hits(hits, shown)
+    # Trained labels first, which most queries have, then the queries with the most correct hits; the page says so.
+    shown = sorted(shown, key=lambda query_id: (names[labels[query_id]] not in trained, -correct[query_id]))
+    first, others = shown[:FIRST_QUERIES], shown[FIRST_QUERIES:]
     sections = [
         Section(
             "What was found",
             [
+                Paragraph(
+                    f"{len(shown)} queries, spread evenly over the labels. Here are the {len(first)} with the most correct hits; the "
+                    "others are below."
+                ),
                 *_before_and_after(hits, reranked, first, gallery),
                 Paragraph(in_words(measures, chance_of(gallery), student.num_bits, creature)),
                 _table(measures, gallery),
@@ -321,6 +327,13 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
     path = out / REPORT_FILE
     path.write_text(render_report("EET quickstart", sections, subtitle=subtitle), encoding="utf-8")
     return path
+
+
+def _correct_hits(hits: pa.Table, query_ids: list[str]) -> dict[str, int]:
+    """How many of the hits that a panel shows have the query's label, for each of these queries."""
+    top = hits.filter(pc.and_(pc.is_in(hits["query_id"], pa.array(query_ids)), pc.less_equal(hits["rank"], SHOWN_HITS)))
+    right = top.filter(pc.equal(top["query_label"], top["item_label"]))["query_id"].to_pylist()
+    return {query_id: right.count(query_id) for query_id in query_ids}
 
 
 def _before_and_after(hits: pa.Table, reranked: pa.Table, shown: list[str], gallery: Gallery) -> list[Any]:

@@ -1,5 +1,6 @@
-"""Captions drawn under pictures: font, shortening to a width, lines centred under a cell."""
+"""Captions under images: font, breaking and shortening to a width, lines centred under a cell."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAPER = (255, 255, 255)
 INK = (51, 51, 51)
+MOST_LINES = 3
+"""Lines that one line of a caption is broken into at most."""
 
 
 @cache
@@ -30,6 +33,24 @@ def shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
         if font.getlength(candidate) <= width:
             return candidate
     return "…"
+
+
+def wrapped(caption: str, cell: int) -> str:
+    """`caption` with each line that is wider than `cell` pixels broken after spaces and the signs _ - / into MOST_LINES lines at most.
+
+    A piece without such a place, and what is left for the last line, may still be too wide.
+    """
+    font = caption_font(cell)
+    lines: list[str] = []
+    for line in caption.split("\n"):
+        broken = [""]
+        for piece in re.findall(r"[^ _/-]*[ _/-]|[^ _/-]+", line):
+            if broken[-1] and len(broken) < MOST_LINES and font.getlength((broken[-1] + piece).rstrip()) > cell:
+                broken.append(piece)
+            else:
+                broken[-1] += piece
+        lines += [part.rstrip(" ") for part in broken]
+    return "\n".join(lines)
 
 
 def caption_height(captions: list[str], cell: int) -> int:

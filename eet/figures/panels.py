@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageOps
 
 from eet.errors import InputError
-from eet.figures.captions import PAPER, caption_height, draw_caption, on_paper
+from eet.figures.captions import PAPER, caption_height, draw_caption, on_paper, wrapped
 
 # Teal green, red and grey, which differ under the common colour vision deficiencies (Paul Tol, "vibrant").
 RIGHT = (0, 153, 136)
@@ -31,7 +31,7 @@ def hits_panel(
     Args:
         query: the query image, any mode and size.
         hits: (image, right) in rank order; right is None where a label is unknown. May be empty.
-        captions: one text for each hit, lines separated by "\\n", each shortened to its cell; the rank when None.
+        captions: one text for each hit, lines separated by "\\n", each broken or shortened to its cell; the rank when None.
         query_caption: text under the query.
         cell: side of a framed image in pixels, at least 32.
 
@@ -50,6 +50,7 @@ def hits_panel(
 
     gap = max(4, cell // 14)
     rule = 4 * gap if hits else 0
+    query_caption, *captions = (wrapped(caption, cell) for caption in (query_caption, *captions))
     below = caption_height([query_caption, *captions], cell)
     width = 2 * gap + cell + rule + len(hits) * (cell + gap) - (gap if hits else 0)
     canvas = Image.new("RGB", (width, gap + cell + max(below, gap)), PAPER)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eet.figures.captions import caption_font, caption_height, draw_caption, on_paper, shorten
+from eet.figures.captions import MOST_LINES, caption_font, caption_height, draw_caption, on_paper, shorten, wrapped
 
 
 @pytest.mark.parametrize("text", ["x", "Laysan Albatross", "W" * 60, "crème brûlée à la carte"])
@@ -50,3 +50,19 @@ def test_transparent_pixels_become_white() -> None:
     image.putpixel((1, 0), (10, 20, 30, 255))
     assert [on_paper(image).getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (10, 20, 30)]
     assert on_paper(Image.new("L", (1, 1), 7)).getpixel((0, 0)) == (7, 7, 7)
+
+
+def test_a_wide_line_is_broken_where_words_end() -> None:
+    font = caption_font(112)
+    assert wrapped("short\nrank 2", 112) == "short\nrank 2"
+    label = "lined-wing_banded-breast_crest_pin-tail"
+    found = wrapped(f"query\n{label}", 112).split("\n")
+    assert found[0] == "query" and "".join(found[1:]) == label
+    assert len(found) > 2 and all(font.getlength(line) <= 112 and line[-1] in "_-" for line in found[1:-1])
+    assert wrapped("Laysan Albatross of the northern Pacific", 112).split("\n")[0] == "Laysan Albatross of"
+
+
+def test_words_that_do_not_fit_are_left_to_the_last_line() -> None:
+    assert wrapped("W" * 60, 112) == "W" * 60
+    lines = wrapped("_".join(["many-words"] * 20), 112).split("\n")
+    assert len(lines) == MOST_LINES and "".join(lines) == "_".join(["many-words"] * 20)
