@@ -100,6 +100,11 @@ def token_set(rows: pa.Table, manifest: Manifest, *, rotated: bool = False) -> T
     return TokenSet(vectors_of(rows, "tokens", manifest, rotated=rotated), mass, embedding)
 
 
+def complete(rows: pa.Table) -> np.ndarray:
+    """Which rows have a value in each of the columns that were read, bool (N,)."""
+    return np.logical_and.reduce([rows[name].is_valid().to_numpy() for name in rows.column_names])
+
+
 def score_part(gallery: Gallery, pairs: PartPairs, queries: Queries, options: MatchOptions) -> ScoredPairs:
     """Scores of those pairs whose item the part holds. The score of a pair does not depend on how pairs are grouped."""
     return score_rows(rows_of(gallery, pairs, options), gallery.manifest, pairs, queries, options)
@@ -117,7 +122,7 @@ def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Qu
     row_P = row_P.drop_null().to_numpy().astype(np.int64)
     pair_P, query_P = pairs.pair_P[here], pairs.query_P[here]
     global_P, struct_P = (np.full(len(pair_P), np.nan, np.float32) for _ in range(2))
-    whole = np.logical_and.reduce([rows[name].is_valid().to_numpy() for name in rows.column_names])
+    whole = complete(rows)
     scored_P = whole[row_P]
     if scored_P.any():
         place = np.cumsum(whole) - 1

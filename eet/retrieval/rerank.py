@@ -22,6 +22,7 @@ from eet.retrieval.pairs import (
     PartPairs,
     Queries,
     Scorer,
+    complete,
     needed_columns,
     scoring_here,
     token_set,
@@ -203,9 +204,11 @@ def read_queries(queries: Gallery, ids: pa.Array, options: MatchOptions) -> Quer
     hashed = options.global_similarity == "asymmetric"
     needed = needed_columns(embeddings=options.embeddings, tokens=options.tokens)
     rows = queries.rows(ids, [*needed, *(["hash"] if hashed else [])])
-    if rows["code"].null_count:
-        bad = rows["item_id"].filter(rows["code"].is_null())
-        raise InputError(f"{len(bad)} queries, such as {bad[0].as_py()!r}, could not be encoded in {queries.path}")
+    whole = complete(rows)
+    if not whole.all():
+        bad = rows["item_id"].filter(pa.array(~whole))
+        what = "tokens" if options.tokens else "embedding"
+        raise InputError(f"{len(bad)} queries, such as {bad[0].as_py()!r}, have no {what} in {queries.path}")
     tokens = token_set(rows, manifest, rotated=options.rotated) if options.tokens else None
     embedding_QD = vectors_of(rows, "embedding", manifest, rotated=options.rotated) if options.embeddings else None
     hash_Qb = fixed_binary_to_numpy(rows["hash"], "<f2", (manifest.num_bits,)).astype(np.float32) if hashed else None

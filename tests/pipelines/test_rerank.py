@@ -137,6 +137,19 @@ def test_codes_and_embeddings_order_hits_without_tokens(config, galleries):
         assert all(row["score_struct"] is None for row in found)
 
 
+def test_a_query_that_lacks_tokens_is_refused_by_name(config, tmp_path):
+    """Its code alone is there: the tokens of the others must not move up into its place."""
+    path = hand_made(tmp_path / "asked", QUERIES, "query", 1)
+    file = tmp_path / "asked" / part_name(0)
+    part = pq.read_table(file)
+    for name in ("tokens", "token_mass", "token_index"):
+        values = [None, *part[name].to_pylist()[1:]]
+        part = part.set_column(part.column_names.index(name), part.schema.field(name), pa.array(values, part[name].type))
+    pq.write_table(part, file)
+    with pytest.raises(ValueError, match="1 queries, such as 'query000', have no tokens in"):
+        rerank.run(dataclasses.replace(config, queries=path))
+
+
 def test_embeddings_and_tokens_are_added(config):
     """The score has three parts: codes, embeddings and tokens."""
     alone = rerank.run(dataclasses.replace(config, weight=0.7)).to_pylist()
