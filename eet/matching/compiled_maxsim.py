@@ -6,7 +6,7 @@ imports numba.
 
 import numpy as np
 
-from eet.matching.compiled_sinkhorn import compiled, cosines, lanes, lay_out_columns, scratch_for, unpack
+from eet.matching.compiled_sinkhorn import compiled, cosines, lanes, lay_out_query, scratch_for, unpack
 from eet.matching.simd.arithmetic import larger, multiply_add
 from eet.matching.simd.lanes import splat
 from eet.matching.simd.memory import load
@@ -23,12 +23,7 @@ def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-
     for p in range(len(pairs)):
         if pairs[p, 0] != previous:
             previous = pairs[p, 0]
-            rows.numbers[:] = 0
-            rows.scales[:] = 0
-            unpack(query.tokens.numbers, query.tokens.halves, previous, num_query, dims, rows)
-            lay_out_columns(rows, kernel.width, columns)
-            rows.numbers[:] = 0
-            rows.scales[:] = 0
+            lay_out_query(query, previous, rows, columns, kernel)
         unpack(gallery.tokens.numbers, gallery.tokens.halves, pairs[p, 1], num_gallery, dims, rows)
         cosines(rows, columns, kernel)
 

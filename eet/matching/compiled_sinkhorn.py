@@ -402,6 +402,17 @@ def scratch_for(num_rows, num_columns, dims):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def lay_out_query(query, image, rows, columns, kernel):  # type: ignore[no-untyped-def]
+    """Lays out the tokens of an image of the query side in the columns, and empties the rows for the gallery side."""
+    rows.numbers[:] = 0
+    rows.scales[:] = 0
+    unpack(query.tokens.numbers, query.tokens.halves, image, query.tokens.per_image, query.tokens.dims, rows)
+    lay_out_columns(rows, kernel.width, columns)
+    rows.numbers[:] = 0
+    rows.scales[:] = 0
+
+
+@compiled
 def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-def]
     """Fills the answers: scores and delivered mass of pairs (P, 2). The result of a pair depends on that pair only.
 
@@ -423,12 +434,7 @@ def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-
     for p in range(len(pairs)):
         if pairs[p, 0] != previous:
             previous = pairs[p, 0]
-            rows.numbers[:] = 0
-            rows.scales[:] = 0
-            unpack(query.tokens.numbers, query.tokens.halves, previous, num_query, dims, rows)
-            lay_out_columns(rows, kernel.width, columns)
-            rows.numbers[:] = 0
-            rows.scales[:] = 0
+            lay_out_query(query, previous, rows, columns, kernel)
         unpack(gallery.tokens.numbers, gallery.tokens.halves, pairs[p, 1], num_gallery, dims, rows)
         cosines(rows, columns, kernel)
 
