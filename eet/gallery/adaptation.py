@@ -63,7 +63,7 @@ def adapted_student(student: Student, uris: list[str], *, seed: int = 0, threads
     Raises:
         InputError: the codes are not joint, or fewer images can be read than a code has bits.
     """
-    student = copy.deepcopy(check_adaptable(student)).cpu().eval()
+    student = copy.deepcopy(check_adaptable(student))
     device = Device.of(precision=precision)
     encoder = PartEncoder(
         student,
@@ -78,10 +78,8 @@ def adapted_student(student: Student, uris: list[str], *, seed: int = 0, threads
     if len(rows) < student.num_bits:
         raise InputError(f"{len(rows)} of {len(uris)} images can be read: a code of {student.num_bits} bits is fitted to that many or more")
     student = student.cpu()
-    with torch.inference_mode():
-        embedding = torch.from_numpy(fixed_binary_to_numpy(rows["embedding"], "<f2", (student.embedding_width,)).astype(np.float32))
-        features_NE = student.hash_features(embedding, student.trunk.head(embedding)).numpy()
-    rotation = fit_itq(features_NE, num_bits=student.num_bits, seed=seed)
+    embedding_ND = fixed_binary_to_numpy(rows["embedding"], "<f2", (student.embedding_width,)).astype(np.float32)
+    rotation = fit_itq(student.stored_hash_features(embedding_ND), num_bits=student.num_bits, seed=seed)
     with torch.no_grad():
         student.head_hash.weight.copy_(torch.from_numpy(rotation.weight_bD))
         student.head_hash.bias.copy_(torch.from_numpy(rotation.bias_b))

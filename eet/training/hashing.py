@@ -49,13 +49,6 @@ class FittedHeads(NamedTuple):
     hash_bias_b: np.ndarray | None = None
 
 
-@torch.inference_mode()
-def _hash_features(network: Student, embedding_ND: np.ndarray, temperature: float) -> np.ndarray:
-    """The hash input of stored CLS vectors at a temperature, (N, E) float32."""
-    embedding = torch.from_numpy(embedding_ND).to(network.head_hash.weight.device)
-    return network.hash_features(embedding, network.trunk.head(embedding), temperature=temperature).cpu().numpy()
-
-
 def _num_matched(labels_N: np.ndarray) -> int:
     """Number of images that have another image of their label."""
     _, counts = np.unique(labels_N, return_counts=True)
@@ -158,7 +151,7 @@ class HashingTask(TrainingTask):
             weight_bE, bias_b = heads.hash_weight_bE, heads.hash_bias_b
             if weight_bE is None or bias_b is None:
                 weight_bE, bias_b = (value.detach().cpu().float().numpy() for value in (network.head_hash.weight, network.head_hash.bias))
-            hashes = _hash_features(network, val_ND, heads.temperature) @ weight_bE.T + bias_b
+            hashes = network.stored_hash_features(val_ND, temperature=heads.temperature) @ weight_bE.T + bias_b
             return encoded_protocol(np.packbits(hashes > 0, axis=1), val_labels, num_bits=self._bits)["mAP"]
 
         return max((self._heads_at(network, temperature, train_ND) for temperature in TEMPERATURES), key=quality)
@@ -167,7 +160,7 @@ class HashingTask(TrainingTask):
         """The hash head at a temperature: for a joint hash a rotation fitted on training images, for probabilities the trained head."""
         if train_ND is None:
             return FittedHeads(temperature)
-        rotation = fit_itq(_hash_features(network, train_ND, temperature), num_bits=self._bits, seed=self.seed)
+        rotation = fit_itq(network.stored_hash_features(train_ND, temperature=temperature), num_bits=self._bits, seed=self.seed)
         return FittedHeads(temperature, hash_weight_bE=rotation.weight_bD, hash_bias_b=rotation.bias_b)
 
     def set_fitted(self, fitted: dict[str, FittedHeads]) -> None:

@@ -6,6 +6,7 @@ Shapes: B images, C labels, b bits, D width, N patches of the image, K living pa
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -216,6 +217,12 @@ class Student(nn.Module):
             return probabilities_BC
         labels_BC = self.label_weight * F.normalize(probabilities_BC, dim=-1)
         return torch.cat([F.normalize(embedding_BD.float(), dim=-1), labels_BC], dim=-1)
+
+    @torch.inference_mode()
+    def stored_hash_features(self, embedding_ND: np.ndarray, *, temperature: float | None = None) -> np.ndarray:
+        """`hash_features` of stored CLS vectors, float32 (N, D), computed where the network is. Returns float32 (N, E)."""
+        embedding = torch.from_numpy(embedding_ND).to(self.head_hash.weight.device)
+        return self.hash_features(embedding, self.trunk.head(embedding), temperature=temperature).cpu().numpy()
 
     def forward(self, images_BCHW: Tensor, *, tokens: bool = True, mass: bool | None = None) -> HashOutput:
         """Hashes a batch of preprocessed images.
