@@ -111,7 +111,9 @@ def test_queries_of_their_own_rank_the_whole_gallery(galleries, new_out):
 def test_the_gallery_named_as_its_own_queries_is_the_gallery_alone(galleries, new_out):
     alone = encoded_only(galleries["test"], new_out())
     assert encoded_only(galleries["test"], new_out(), queries=galleries["test"] + "/") == alone
-    assert encoded_only(galleries["test"], new_out(), count_query=True)["R-precision"] != alone["R-precision"]
+    codes, labels = arrays(galleries["test"])
+    wanted = encoded_protocol(codes, labels, num_bits=16, count_query=True)["R-precision"]
+    assert encoded_only(galleries["test"], new_out(), count_query=True)["R-precision"] == wanted != alone["R-precision"]
 
 
 def test_the_published_protocol_needs_a_bundle_with_target_codes_that_encoded_the_queries(galleries, tiny_model, tmp_path, capsys, new_out):
