@@ -160,8 +160,8 @@ def run(config: QuickstartConfig) -> QuickstartResult:
     tracking = _tracking_uri(config, out)
     with connected(config.ray_address):
         if not is_bundle(out / "model"):  # an interrupted quickstart continues
-            begun = (out / "model" / CHECKPOINTS).exists()
-            distill.run(training_config(config, data, out, resume=begun))
+            resume = (out / "model" / CHECKPOINTS).exists()
+            distill.run(training_config(config, data, out, resume=resume))
         if not is_gallery(gallery):
             encode.run(
                 encode.EncodeConfig(model=model, data=data, split="test", tokens=True, out=gallery, rows_per_part=512, engine="local")

@@ -1,7 +1,7 @@
 """Drawn birds that differ by small parts only: a fine-grained dataset that needs no download.
 
 A label is a combination of wing pattern, breast pattern, crown and tail. Colours, size, position, pose and background do not
-depend on the label, so neither colour nor any single part tells the label. A mask gives the pixels of the bird. Labels can be left
+depend on the label, so neither colour nor any single part is enough to know it. A mask gives the pixels of the bird. Labels can be left
 out of the training images: their parts occur in other labels, their combination does not.
 """
 
