@@ -2,6 +2,7 @@
 
 import functools
 import os
+import posixpath
 import re
 import urllib.parse
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from eet.errors import InputError
+from eet.storage.secrets import secret_in
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least, so that a Windows drive is a path
 _BUCKET_SCHEMES = ("s3", "gs", "gcs")
@@ -35,13 +37,37 @@ def with_suffix(location: str, suffix: str, *, instead_of: str = "") -> str:
 
 
 def absolute(location: str | None) -> str | None:
-    """A local path from the root of the file system; a URI, or None, as it is."""
-    return location if location is None or "://" in location else os.path.abspath(location)
+    """A local path from the root of the file system; a URI, or None, as it is. InputError where it is invalid, see `location_problem`."""
+    if location is None:
+        return None
+    check_location(location)
+    return location if "://" in location else os.path.abspath(location)
 
 
-def without_secrets(location: str) -> str:
-    """A location for display: the user name and password of a URI are removed."""
-    return re.sub(r"(?<=://)[^/@]*@", "", location)
+def location_problem(location: str) -> str | None:
+    """Why a location can never be used: it is empty, or holds credentials. None where it can. The text does not repeat the credentials."""
+    if not location:
+        return "it is empty; give a path or a URI"
+    if "\0" in location:
+        return "it holds a zero byte, which no name can"
+    return secret_in(location)
+
+
+def check_location(location: str, what: str = "a location") -> None:
+    """InputError where a location is empty or holds credentials. what: what it is, for the message."""
+    if (problem := location_problem(location)) is not None:
+        raise InputError(f"{what} cannot be used: {problem}")
+
+
+def local_path(location: str) -> str | None:
+    """The absolute path of a location on this machine, also of a `file://` URI; None for another URI. Raises as `check_location`."""
+    check_location(location)
+    if not _URI.match(location):
+        return os.path.abspath(location)
+    scheme, rest = location.split("://", 1)
+    if scheme.lower() != "file":
+        return None
+    return os.path.abspath(os.fsdecode(urllib.parse.unquote_to_bytes("/" + rest.partition("/")[2])))
 
 
 def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
@@ -57,15 +83,13 @@ def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         path: path on it, without options.
 
     Raises:
-        InputError: no installed package opens the scheme, or the URI is malformed.
+        InputError: no installed package opens the scheme, the URI is malformed or holds credentials, or the location is empty.
     """
     text = os.fspath(location)
-    if not _URI.match(text):
-        return pafs.LocalFileSystem(), os.path.abspath(text)
+    if (path := local_path(text)) is not None:
+        return pafs.LocalFileSystem(), path
     scheme, rest = text.split("://", 1)
     scheme = scheme.lower()
-    if scheme == "file":
-        return pafs.LocalFileSystem(), os.path.abspath(os.fsdecode(urllib.parse.unquote_to_bytes("/" + rest.partition("/")[2])))
     try:
         if scheme in _BUCKET_SCHEMES:
             body, _, query = rest.partition("?")
@@ -80,11 +104,40 @@ def resolve(location: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
 
 
 def same_location(one: str, other: str) -> bool:
-    """Whether two locations name the same file or folder."""
+    """Whether two locations name the same file or folder, however they are written: by a link, a mount, a relative path or a file URI."""
+    if (local_path(one) is None) != (local_path(other) is None):
+        return False  # without opening the store, which may ask the network
     (filesystem, path), (other_filesystem, other_path) = resolve(one), resolve(other)
-    if isinstance(filesystem, pafs.LocalFileSystem) and isinstance(other_filesystem, pafs.LocalFileSystem):
-        return os.path.realpath(path) == os.path.realpath(other_path)
-    return filesystem == other_filesystem and path == other_path
+    return filesystem == other_filesystem and bool(_identities(filesystem, path) & _identities(filesystem, other_path))
+
+
+def is_inside(location: str, folder: str) -> bool:
+    """Whether `location` is the folder, or lies in it at any depth, links followed. Neither need exist. Compared as by `same_location`."""
+    if (local_path(location) is None) != (local_path(folder) is None):
+        return False
+    (filesystem, path), (other_filesystem, other_path) = resolve(location), resolve(folder)
+    if filesystem != other_filesystem:
+        return False
+    wanted = _identities(filesystem, other_path)
+    path = os.path.realpath(path) if isinstance(filesystem, pafs.LocalFileSystem) else posixpath.normpath(path)
+    while not wanted & _identities(filesystem, path):
+        parent = posixpath.dirname(path)
+        if parent in (path, ""):
+            return False
+        path = parent
+    return True
+
+
+def _identities(filesystem: pafs.FileSystem, path: str) -> set[object]:
+    """What identifies a file or folder: its path without links and, on a local disk, device and inode, equal under all mounts."""
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        return {posixpath.normpath(path)}
+    found: set[object] = {os.path.realpath(path)}
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # it is missing or out of reach
+        return found
+    return found | {(status.st_dev, status.st_ino)}
 
 
 @functools.lru_cache(maxsize=64)

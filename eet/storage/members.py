@@ -118,19 +118,20 @@ def read_member(filesystem: pafs.FileSystem, path: str, member: Member) -> bytes
 
 
 def is_compressed_tar(path: str) -> bool:
-    """Whether a path (without options) is called as a compressed tar."""
+    """Whether a path (without options) has the name of a compressed tar."""
     return path.lower().endswith(COMPRESSED_TAR_SUFFIXES)
 
 
 @contextmanager
 def open_compressed(filesystem: pafs.FileSystem, path: str) -> Iterator[IO[bytes]]:
-    """The unpacked contents of a compressed tar, to be read in order, not sought in. Its ending says how it is compressed."""
+    """The unpacked contents of a compressed tar, which can only be read in order. The end of its name says how it is compressed."""
     unpacker = next(unpacker for suffix, unpacker in _UNPACKERS.items() if path.lower().endswith(suffix))
     with filesystem.open_input_stream(path, compression=None, buffer_size=_READ_BYTES) as packed, unpacker(packed) as unpacked:
         yield unpacked
 
 
 def unpack(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
+    """Unpacks a compressed tar into an unnamed temporary file."""
     with open_compressed(filesystem, path) as unpacked:
         return _temporary(unpacked)
 
@@ -148,6 +149,7 @@ def _temporary(contents: IO[bytes] | pa.NativeFile) -> IO[bytes]:
 
 
 def read_group(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Array:
+    """The column of a member in its whole row group, or record batch."""
     assert member.column is not None
     if path.lower().endswith(".arrow"):
         column = _read_batch(filesystem, path, member)
@@ -156,15 +158,13 @@ def read_group(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Arr
             parquet = pq.ParquetFile(file)
             if member.first >= parquet.metadata.num_row_groups:
                 raise InputError(f"{member.container} has no row group {member.first}: it was replaced after it was listed")
-            column = parquet.read_row_group(member.first, columns=[member.column], use_threads=False).column(0)
-    for name in member.column.split(".")[1:]:
-        column = pc.struct_field(column, name)
+            read = parquet.read_row_group(member.first, columns=[member.column], use_threads=False)
+        column = _cell_column(read, member.column)
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _read_batch(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Array:
     assert member.column is not None
-    name = member.column.split(".")[0]
     with open_arrow(filesystem, path) as file:
         if is_arrow_stream(file):
             if not isinstance(filesystem, pafs.LocalFileSystem):
@@ -176,7 +176,19 @@ def _read_batch(filesystem: pafs.FileSystem, path: str, member: Member) -> pa.Ar
             batch = reader.get_batch(member.first) if member.first < reader.num_record_batches else None
         if batch is None:
             raise InputError(f"{member.container} has no record batch {member.first}: it was replaced after it was listed")
-        return batch.column(name)
+        return _cell_column(batch, member.column)
+
+
+def _cell_column(read: pa.Table | pa.RecordBatch, column: str) -> pa.Array:
+    """A column, or a field of a struct column. A column whose own name is the whole of `column`, dots included, comes first."""
+    names = [column[:end] for end in range(len(column), 0, -1) if end == len(column) or column[end] == "."]
+    name = next((name for name in names if name in read.schema.names), None)
+    if name is None:
+        raise InputError(f"there is no column {column}: the file was replaced after it was listed")
+    cells = read.column(name)
+    for field in column[len(name) + 1 :].split(".") if name != column else ():
+        cells = pc.struct_field(cells, field)
+    return cells
 
 
 def open_arrow(filesystem: pafs.FileSystem, path: str) -> pa.NativeFile:
