@@ -1,5 +1,7 @@
 """Splits by label, for metric learning: test labels are not in the training images."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from eet.datasets.image_table import ImageTable
@@ -23,7 +25,7 @@ def class_disjoint(table: ImageTable) -> ImageTable:
     if tested and learned and not tested & learned:
         return labelled
     splits = np.where(labelled.labels < table.num_labels // 2, "train", "test").astype("<U5")
-    return ImageTable(labelled.root, labelled.paths, labelled.labels, splits, labelled.label_names)
+    return replace(labelled, splits=splits)
 
 
 def hold_out_labels(table: ImageTable, share: float, seed: int) -> ImageTable:
@@ -49,7 +51,7 @@ def hold_out_labels(table: ImageTable, share: float, seed: int) -> ImageTable:
     count = min(max(round(share * len(labels)), 1), len(labels) - 1)
     drawn = np.random.default_rng(seed).permutation(labels)[:count]
     splits = np.where((table.splits == "train") & np.isin(table.labels, drawn), "val", table.splits).astype("<U5")
-    return ImageTable(table.root, table.paths, table.labels, splits, table.label_names)
+    return replace(table, splits=splits)
 
 
 def with_own_labels(table: ImageTable) -> ImageTable:
@@ -58,4 +60,4 @@ def with_own_labels(table: ImageTable) -> ImageTable:
     numbers, used = contiguous_labels(table.labels[labelled].tolist())
     labels = table.labels.copy()
     labels[labelled] = numbers
-    return ImageTable(table.root, table.paths, labels, table.splits, tuple(table.label_names[label] for label in used))
+    return replace(table, labels=labels, label_names=tuple(table.label_names[label] for label in used))

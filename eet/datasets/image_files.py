@@ -8,7 +8,11 @@ from pyarrow import fs
 from eet.errors import NotFoundError
 from eet.storage import join_location, resolve, split_options
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".avif", ".avifs", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""The suffixes of the formats that `eet.images` decodes."""
 
 
 def is_image_file(path: str) -> bool:
@@ -17,8 +21,9 @@ def is_image_file(path: str) -> bool:
 
 
 def image_location(root: str, path: str) -> str:
-    """The location of an image with this `path` in a table: below `root` (a folder or a URI, whose options are kept); an absolute path or a
-    URI is unchanged.
+    """The location of an image with this `path` in a table: below `root`, unless it is an absolute path or a URI.
+
+    Options of a `root` that is a URI are kept.
     """
     return path if path.startswith("/") or "://" in path else join_location(root, path)
 

@@ -1,12 +1,14 @@
 """The table that every dataset is read into: path, label, split."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from eet.datasets.image_files import image_location
+from eet.datasets.places import ROLES, Places
 from eet.errors import InputError
+from eet.storage import check_location
 
 SPLITS = ("train", "val", "test")
 
@@ -16,8 +18,8 @@ class ImageTable:
     """Images of a dataset, N rows with C labels. No image is opened.
 
     Raises:
-        InputError: the columns differ in length, a path occurs twice, a split is not train, val or test, or a label is outside
-            -1 .. C-1.
+        InputError: the columns differ in length, a path occurs twice, is empty or holds credentials, a split is not train, val or test, or
+            a label is outside -1 .. C-1.
     """
 
     root: str
@@ -30,8 +32,12 @@ class ImageTable:
     """(N,) of str: 'train', 'val' or 'test'."""
     label_names: tuple[str, ...]
     """C names, index = label."""
+    places: Places | None = None
+    """Position, role and condition of each image; None in a dataset without positions."""
 
     def __post_init__(self) -> None:
+        for path in self.paths:
+            check_location(path, "the location of an image")
         rows = len(self.paths)
         assert self.labels.dtype == np.int32, self.labels.dtype
         if self.labels.shape != (rows,) or self.splits.shape != (rows,):
@@ -39,6 +45,7 @@ class ImageTable:
                 f"{rows} paths came with labels of shape {self.labels.shape} and splits of shape {self.splits.shape}: "
                 "every path needs one label and one split"
             )
+        assert self.places is None or len(self.places.roles_N) == rows
         if len(set(self.paths)) != rows:
             twice = [path for path, times in Counter(self.paths).items() if times > 1]
             raise InputError(
@@ -85,15 +92,24 @@ class ImageTable:
             raise InputError(f"no image is in split {split!r}; {self.root} has {present or 'no images at all'}")
         return self.take(rows)
 
+    def with_role(self, role: str) -> "ImageTable":
+        """The rows of one role, in order. InputError where the table has none of it."""
+        found = Counter([] if self.places is None else self.places.roles_N.tolist())
+        if not found[role]:
+            present = ", ".join(f"{name} ({found[name]})" for name in ROLES if found[name])
+            raise InputError(f"no image of {self.root} has the role {role!r}; it has {present or 'no roles at all'}")
+        assert self.places is not None
+        return self.take(self.places.roles_N == role)
+
     def take(self, rows: np.ndarray) -> "ImageTable":
         """The rows given by position (int) or by mask (bool, (N,)), in that order, with all label names."""
         positions = np.arange(len(self))[rows]
-        return ImageTable(
-            root=self.root,
+        return replace(
+            self,
             paths=tuple(self.paths[row] for row in positions),
             labels=self.labels[positions],
             splits=self.splits[positions],
-            label_names=self.label_names,
+            places=None if self.places is None else self.places.take(positions),
         )
 
     def location(self, row: int) -> str:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-Original = TypeVar("Original", int, str)
+Original = TypeVar("Original", int, str, tuple[int, str])
 
 
 def contiguous_labels(originals: Sequence[Original]) -> tuple[np.ndarray, list[Original]]:

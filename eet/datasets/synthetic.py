@@ -85,9 +85,9 @@ def _spread(candidates: list[Parts], count: int) -> list[Parts]:
 
 @lru_cache
 def unseen_labels(num_labels: int, count: int) -> tuple[int, ...]:
-    """The `count` labels that are left out of the training images, ascending. They share few parts with one another, so that every part
-    stays in the training images.
+    """The `count` labels that are left out of the training images, ascending.
 
+    They share few parts with one another, so that every part stays in the training images.
     Raises ValueError unless 0 <= count <= num_labels - 2.
     """
     if not 0 <= count <= num_labels - 2:
@@ -97,7 +97,7 @@ def unseen_labels(num_labels: int, count: int) -> tuple[int, ...]:
 
 
 def label_names(num_labels: int) -> tuple[str, ...]:
-    """The name of each label, such as 'hooked-beak_double-bar_crest_fork-tail', sorted; index = label."""
+    """The name of each label, such as 'barred-wing_dark-belly_crest_fork-tail', sorted; index = label."""
     return tuple("_".join(parts) for parts in label_parts(num_labels))
 
 
@@ -114,7 +114,7 @@ def draw(label: int, index: int, *, num_labels: int, image_size: int, seed: int)
     if not 0 <= label < num_labels:
         raise InputError(f"label {label} is not in 0 .. {num_labels - 1}")
     if image_size < 32:
-        raise InputError(f"image size {image_size}: parts cannot be told apart below 32 pixels")
+        raise InputError(f"image size {image_size}: parts cannot be distinguished below 32 pixels")
     random = np.random.default_rng([seed, index])
     side = image_size * SUPERSAMPLING
     plumage = _Plumage(random)

@@ -73,6 +73,12 @@ class TableFile(abc.ABC):
         suffix = next(suffix for suffix, kind in FORMATS.items() if type(self) is kind)
         return InputError(f"{self.location} cannot be read as {suffix[1:]}: {error}")
 
+    def refuse_doubled(self, columns: Sequence[str]) -> None:
+        """InputError where one of these columns occurs more than once."""
+        doubled = [name for name in dict.fromkeys(columns) if self.schema.names.count(name) > 1]
+        if doubled:
+            raise InputError(f"{self.location} has more than one column {', '.join(doubled)}: give each column its own name")
+
     @abc.abstractmethod
     def _read_schema(self) -> pa.Schema: ...
 
@@ -220,7 +226,7 @@ class _TextFile(TableFile):
             return cell
         if isinstance(cell, bool) or not isinstance(cell, int | float):
             raise InputError(f"{self.location}, line {number}: {column} is {cell!r:.60}; allowed are text, a number, or null")
-        return str(cell)
+        return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)  # 7.0 is the number 7
 
 
 class JsonLinesFile(_TextFile):

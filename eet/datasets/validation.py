@@ -1,5 +1,7 @@
 """Holding out validation images from the training split."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from eet.datasets.image_table import ImageTable
@@ -34,4 +36,4 @@ def hold_out_validation(table: ImageTable, share: float, seed: int) -> ImageTabl
         )
     splits = table.splits.astype("<U5")
     splits[drawn] = "val"
-    return ImageTable(table.root, table.paths, table.labels, splits, table.label_names)
+    return replace(table, splits=splits)

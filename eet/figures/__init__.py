@@ -5,6 +5,7 @@ from eet.figures.matches import Line, Side, matches_panel
 from eet.figures.panels import hits_panel
 from eet.figures.pareto import pareto_figure
 from eet.figures.patch_similarity import patch_similarity_figure
+from eet.figures.place_map import PlaceMap, place_map_figure, recall_over_radius_figure
 from eet.figures.plots import save_png
 from eet.figures.precision_recall import precision_recall_figure
 from eet.figures.report import Block, Paragraph, Picture, Section, Table, render_report
@@ -17,6 +18,7 @@ __all__ = [
     "Line",
     "Paragraph",
     "Picture",
+    "PlaceMap",
     "Section",
     "Side",
     "Table",
@@ -25,7 +27,9 @@ __all__ = [
     "matches_panel",
     "pareto_figure",
     "patch_similarity_figure",
+    "place_map_figure",
     "precision_recall_figure",
+    "recall_over_radius_figure",
     "render_report",
     "save_png",
     "search_time_figure",

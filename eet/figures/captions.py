@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAPER = (255, 255, 255)
 INK = (51, 51, 51)
+_ENDS_TRIED = 8
 MOST_LINES = 3
 """Lines that one line of a caption is broken into at most."""
 
@@ -28,7 +29,12 @@ def shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """`text`, shortened to at most `width` pixels with an ellipsis where needed."""
     if font.getlength(text) <= width:
         return text
-    for end in range(len(text) - 1, 0, -1):
+    # Width grows with length, but for kerning: the last ends are tried one by one.
+    low, high = 0, len(text) - 1
+    while high - low > _ENDS_TRIED:
+        middle = (low + high) // 2
+        low, high = (middle, high) if font.getlength(text[:middle].rstrip() + "…") <= width else (low, middle)
+    for end in range(min(len(text) - 1, high + _ENDS_TRIED), 0, -1):
         candidate = text[:end].rstrip() + "…"
         if font.getlength(candidate) <= width:
             return candidate

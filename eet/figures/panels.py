@@ -1,4 +1,4 @@
-"""The query and its first hits in one row, each hit framed by whether its label is right."""
+"""The query and its first hits in one row. The frame of a hit shows whether its label is right."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def hits_panel(
     query_caption: str = "query",
     cell: int = 112,
 ) -> Image.Image:
-    """Draws a query and its hits in a row, best first.
+    r"""Draws a query and its hits in a row, best first.
 
     A right hit has a green frame and a tick, a wrong one a red frame and a cross, one with an unknown label a grey
     frame and no mark, so that colour is never the only sign. Images keep their aspect ratio.

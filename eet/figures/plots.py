@@ -1,7 +1,12 @@
 """Shared parts of plots: colours, an empty Figure, line styles, plain axes, writing PNG. Uses matplotlib Figures without global state."""
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eet.storage import naming_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +41,26 @@ def curve_style(number: int, points: int) -> dict[str, Any]:
     }
 
 
+def curves_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str, **of_axes: Any) -> "Figure":
+    """One plot with a line for each name, and their names below if there are several.
+
+    Args:
+        curves: name -> (x, y), of one length.
+        title: text above the axes.
+        **of_axes: limits and labels, as `Axes.set` takes them.
+    """
+    figure = figure_of(1, 1)
+    axes = figure.subplots()
+    for number, (name, (x, y)) in enumerate(curves.items()):
+        axes.plot(x, y, label=name, **curve_style(number, len(x)))
+    axes.set(**of_axes)
+    quieten(axes)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    if len(curves) > 1:
+        figure.legend(loc="outside lower center", ncols=min(3, len(curves)), frameon=False, fontsize=9)
+    return figure
+
+
 def quieten(axes: "Axes") -> None:
     """Makes frame and ticks less prominent than the data."""
     axes.spines[["top", "right"]].set_visible(False)
@@ -52,4 +77,5 @@ def save_png(figure: "Figure", path: str | os.PathLike[str]) -> None:
 
     Equal figures result in equal bytes.
     """
-    figure.savefig(path, format="png", dpi=192, metadata={"Software": None})
+    with naming_file(path):
+        figure.savefig(path, format="png", dpi=192, metadata={"Software": None})

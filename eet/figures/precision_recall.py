@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eet.errors import InputError
-from eet.figures.plots import curve_style, figure_of, quieten
+from eet.figures.plots import curves_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,9 +27,7 @@ def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     """
     if not curves:
         raise InputError("no curves to draw; give at least one name -> (recall, precision)")
-    figure = figure_of(1, 1)
-    axes = figure.subplots()
-    for number, (name, (recall, precision)) in enumerate(curves.items()):
+    for name, (recall, precision) in curves.items():
         recall, precision = np.asarray(recall), np.asarray(precision)
         if recall.ndim != 1 or recall.shape != precision.shape or not recall.size:
             raise InputError(
@@ -39,10 +37,4 @@ def precision_recall_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
         # Written so that NaN is refused too.
         if not all(((values >= 0) & (values <= 1)).all() for values in (recall, precision)):
             raise InputError(f"curve {name!r} has values outside 0 to 1; give recall and precision as shares")
-        axes.plot(recall, precision, label=name, **curve_style(number, len(recall)))
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    quieten(axes)
-    figure.suptitle(title, fontsize=11, fontweight="bold")
-    if len(curves) > 1:
-        figure.legend(loc="outside lower center", ncols=min(3, len(curves)), frameon=False, fontsize=9)
-    return figure
+    return curves_figure(curves, title=title, xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")

@@ -5,15 +5,24 @@ from eet.metrics.distance_histogram import (
     expected_average_precision,
     precision_recall_curve,
 )
-from eet.metrics.intervals import means_with_intervals, measures_as_text, measures_with_bounds
+from eet.metrics.intervals import means_with_intervals, measures_as_text, measures_with_bounds, recall_of_all
+from eet.metrics.json_values import json_values
+from eet.metrics.match_lists import MatchLists, matches_by_label
+from eet.metrics.measures import MEASURES, Measure, measures_of_groups
+from eet.metrics.nearby import Positions, metres_between, nearby
 from eet.metrics.pareto import pareto_set
 from eet.metrics.protocols import encoded_protocol, published_gallery, published_protocol
-from eet.metrics.query_measures import Denominator, Ties, average_precision, map_at_r, precision_at_k, r_precision, recall_at_k
+from eet.metrics.query_measures import average_precision, map_at_r, precision_at_k, r_precision, recall_at_k
 from eet.metrics.ranked_metrics import RankedGallery, rank_gallery, ranked_metrics
-from eet.metrics.tie_groups import TieGroups, check_ranks, check_ties, measures_of_groups
+from eet.metrics.tie_groups import TieGroups, check_ranks, check_ties
+from eet.options.choices import Denominator, Ties
 
 __all__ = [
+    "MEASURES",
     "Denominator",
+    "Measure",
+    "MatchLists",
+    "Positions",
     "RankedGallery",
     "TieGroups",
     "Ties",
@@ -23,11 +32,15 @@ __all__ = [
     "cosine_metrics",
     "encoded_protocol",
     "expected_average_precision",
+    "json_values",
     "map_at_r",
+    "matches_by_label",
     "means_with_intervals",
     "measures_of_groups",
     "measures_as_text",
     "measures_with_bounds",
+    "metres_between",
+    "nearby",
     "pareto_set",
     "precision_at_k",
     "precision_recall_curve",
@@ -37,4 +50,5 @@ __all__ = [
     "rank_gallery",
     "ranked_metrics",
     "recall_at_k",
+    "recall_of_all",
 ]

@@ -9,7 +9,8 @@ import numpy as np
 
 from eet.errors import InputError
 from eet.metrics.intervals import means_with_intervals
-from eet.metrics.tie_groups import TieGroups, check_ranks, measures_of_groups
+from eet.metrics.measures import measures_of_groups
+from eet.metrics.tie_groups import TieGroups, check_ranks
 
 QUERIES_AT_ONCE = 256  # their similarities to 60,000 images take 60 MB
 

@@ -11,18 +11,12 @@ from eet.errors import InputError
 from eet.metrics.tie_groups import TieGroups, expected_precision_sum
 
 
-def check_codes(codes: np.ndarray, labels: np.ndarray, num_bits: int, side: str) -> None:
-    """InputError unless `codes` are packed codes of `num_bits` bits and `labels` holds one integer for each of them."""
+def check_codes(codes: np.ndarray, num_bits: int, side: str) -> None:
+    """InputError unless `codes` are packed codes of `num_bits` bits."""
     width = -(-num_bits // 8)
     if num_bits < 1 or codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != width:
         raise InputError(
             f"{side} codes are {codes.dtype} {codes.shape}; for num_bits={num_bits} give uint8 (N, {width}) with num_bits >= 1."
-        )
-    labels = np.asarray(labels)
-    if labels.shape != (len(codes),) or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"{side} labels are {labels.dtype} {labels.shape}; give one integer for each of {len(codes)} codes, "
-            "and leave out items without a label."
         )
 
 

@@ -27,7 +27,7 @@ def means_with_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     independent; where few labels have many queries each, the interval is too narrow.
 
     Args:
-        values: for each measure, by name, its value for each query, finite (Q,).
+        values: for each measure, by name, its value for each query, finite (Q,). Measures may be of different numbers of queries.
 
     Returns:
         "NAME", "NAME_low" and "NAME_high" for each name. The mean is NaN if there is no query; there are no bounds if there are fewer than
@@ -35,6 +35,11 @@ def means_with_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """
     if not values:
         return {}
+    if len(lengths := {len(column) for column in values.values()}) > 1:
+        means: dict[str, float] = {}
+        for length in sorted(lengths):
+            means |= means_with_intervals({name: column for name, column in values.items() if len(column) == length})
+        return means
     values_QM = np.stack([np.asarray(column, np.float64) for column in values.values()], axis=1)
     num_queries = len(values_QM)
     if num_queries == 0:
@@ -47,10 +52,24 @@ def means_with_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float]:
         low_M, high_M = means_M - 1.96 * errors_M, means_M + 1.96 * errors_M
     else:
         low_M, high_M = _bootstrapped(values_QM)
-    means: dict[str, float] = {}
+    means = {}
     for name, mean, low, high in zip(values, means_M.tolist(), low_M.tolist(), high_M.tolist(), strict=True):
         means |= {name: mean, name + LOW: low, name + HIGH: high}
     return means
+
+
+def recall_of_all(values: Mapping[str, np.ndarray], without: int) -> dict[str, np.ndarray]:
+    """Recall over all queries, where those without a match count as 0: the other denominator in use.
+
+    Args:
+        values: measures by name, of the queries that have a match (Q,).
+        without: number of queries that have none.
+
+    Returns:
+        "recall@1_all" for "recall@1" and so on, (Q + without,).
+    """
+    recall = {name: column for name, column in values.items() if name.startswith("recall@") and "_" not in name}
+    return {f"{name}_all": np.concatenate([column, np.zeros(without)]) for name, column in recall.items()}
 
 
 def _bootstrapped(values_QM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eet.metrics.query_measures import Ties
 from eet.metrics.ranked_metrics import ranked_metrics
+from eet.options.choices import Ties
 
 
 def published_gallery(target_codes_Cb: np.ndarray, label_counts_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,15 +7,11 @@ The query itself is never among the items. R is the number of matches of the que
 al., A metric learning reality check, ECCV 2020). A list of k hits may hold fewer matches: then give R as `num_relevant`.
 """
 
-from typing import Literal
-
 import numpy as np
 
 from eet.errors import InputError
 from eet.metrics.tie_groups import TieGroups, check_ties, expected_matches, expected_precision_sum, expected_recall
-
-Ties = Literal["expected", "stable"]
-Denominator = Literal["all", "reachable", "found"]
+from eet.options.choices import Denominator, Ties
 
 
 def average_precision(

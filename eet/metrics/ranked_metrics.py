@@ -4,16 +4,18 @@ Shape suffixes: Q queries, N items, B bytes, H = bits + 1 distances.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from eet.errors import InputError
 from eet.metrics.distance_histogram import check_codes
-from eet.metrics.intervals import means_with_intervals
-from eet.metrics.query_measures import Ties
+from eet.metrics.intervals import means_with_intervals, recall_of_all
+from eet.metrics.match_lists import MatchLists, matches_by_label
+from eet.metrics.measures import measures_of_groups
 from eet.metrics.ranks import match_counts, match_ranks
-from eet.metrics.tie_groups import TieGroups, check_ranks, check_ties, measures_of_groups
+from eet.metrics.tie_groups import TieGroups, check_ranks, check_ties
+from eet.options.choices import Ties
 
 QUERIES_AT_ONCE = 4096  # their intermediate values take 20 MB at 64 bits
 
@@ -32,16 +34,23 @@ class RankedGallery(NamedTuple):
     relevant_QH: np.ndarray
 
 
-def ranked_metrics(*sides: np.ndarray, **options: object) -> dict[str, float]:
-    """Only the measures of `rank_gallery`, with the same arguments."""
-    return rank_gallery(*sides, **options).measures  # type: ignore[arg-type]
+def ranked_metrics(
+    query_codes: np.ndarray, query_labels: np.ndarray, gallery_codes: np.ndarray, gallery_labels: np.ndarray, **options: Any
+) -> dict[str, float]:
+    """Only the measures of `rank_gallery`, with matches by label.
+
+    Args:
+        query_codes, gallery_codes: as of `rank_gallery`.
+        query_labels, gallery_labels: integers (Q,) and (N,).
+        options: as of `rank_gallery`.
+    """
+    return rank_gallery(query_codes, gallery_codes, matches_by_label(query_labels, gallery_labels), **options).measures
 
 
 def rank_gallery(
     query_codes: np.ndarray,
-    query_labels: np.ndarray,
     gallery_codes: np.ndarray,
-    gallery_labels: np.ndarray,
+    matches: MatchLists,
     *,
     num_bits: int,
     query_rows: np.ndarray | None = None,
@@ -49,6 +58,7 @@ def rank_gallery(
     recall_ks: Sequence[int] = (1, 2, 4, 8),
     count_query: bool = False,
     ties: Ties = "expected",
+    all_queries: bool = False,
 ) -> RankedGallery:
     """Rank the whole gallery for every query by Hamming distance and average the measures over the queries.
 
@@ -57,7 +67,7 @@ def rank_gallery(
 
     Args:
         query_codes, gallery_codes: uint8 (Q, B) and (N, B), packed as `eet.hashing.pack` does.
-        query_labels, gallery_labels: integers (Q,) and (N,).
+        matches: of Q queries and N items, by label or by distance.
         num_bits: bits of a code.
         query_rows: integers (Q,), the row of each query in the gallery if the queries are gallery items: a query is
             never its own hit. None if the queries are not in the gallery.
@@ -65,6 +75,7 @@ def rank_gallery(
         recall_ks: ranks k, from 1, for recall (1 if any of the first k is a match).
         count_query: R-precision and MAP@R with R + 1 for R, the published form (see `eet.metrics.r_precision`).
         ties: "stable" adds, for comparison, each measure with ties in the order of gallery rows, as "mAP_stable" and so on.
+        all_queries: also recall over all queries, where one without a match counts as 0, as "recall@1_all" and so on.
 
     Returns:
         The counts by distance, and the measures: "mAP", "P@k" for each of ks, "recall@k" for each of recall_ks, "R-precision", "MAP@R", all
@@ -75,8 +86,13 @@ def rank_gallery(
     Raises:
         InputError: shapes or dtypes that do not fit together, query_rows outside the gallery, k < 1, or an unknown value of `ties`.
     """
-    check_codes(query_codes, query_labels, num_bits, "query")
-    check_codes(gallery_codes, gallery_labels, num_bits, "gallery")
+    check_codes(query_codes, num_bits, "query")
+    check_codes(gallery_codes, num_bits, "gallery")
+    if len(matches.list_Q) != len(query_codes) or matches.num_items != len(gallery_codes):
+        raise InputError(
+            f"matches of {len(matches.list_Q)} queries and {matches.num_items} items came with {len(query_codes)} query codes and "
+            f"{len(gallery_codes)} gallery codes: give one label or position for each code."
+        )
     check_ranks(ks, recall_ks)
     check_ties(ties)
     if query_rows is not None:
@@ -95,7 +111,7 @@ def rank_gallery(
             return []
         return [float(value[0]) for value in measured(TieGroups.of_ranks(ranks_m), np.array([len(ranks_m)])).values()]
 
-    sides = (query_codes, query_labels, gallery_codes, gallery_labels)
+    sides = (query_codes, gallery_codes, matches)
     stable: list[list[float]] = []
     if ties == "stable":
         stable, *counts = match_ranks(*sides, num_bits=num_bits, query_rows=query_rows, measure=of_ranks)
@@ -113,5 +129,6 @@ def rank_gallery(
     if ties == "stable":
         stable_QM = np.array([row for row in stable if row]).reshape(used, len(values))
         values |= {f"{name}_stable": column for name, column in zip(list(values), stable_QM.T, strict=True)}
-    measures = {**means_with_intervals(values), "queries": used, "queries_without_relevant": len(query_codes) - used}
-    return RankedGallery(measures, total_QH, relevant_QH)
+    without = len(query_codes) - used
+    means = means_with_intervals({**values, **(recall_of_all(values, without) if all_queries else {})})
+    return RankedGallery({**means, "queries": used, "queries_without_relevant": without}, total_QH, relevant_QH)

@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from eet.hashing.distance import as_words
+from eet.metrics.match_lists import MatchLists
 
 QUERIES_AT_ONCE = 64  # their counts are small compared with a gallery
 
@@ -45,9 +46,8 @@ class MatchRanks(NamedTuple, Generic[T]):
 
 def match_counts(
     query_codes: np.ndarray,
-    query_labels: np.ndarray,
     gallery_codes: np.ndarray,
-    gallery_labels: np.ndarray,
+    matches: MatchLists,
     *,
     num_bits: int,
     query_rows: np.ndarray | None = None,
@@ -59,18 +59,18 @@ def match_counts(
 
     Args:
         query_codes, gallery_codes: uint8 (Q, B) and (N, B), packed as `eet.hashing.pack` does.
-        query_labels, gallery_labels: integers (Q,) and (N,).
+        matches: of Q queries and N items.
         num_bits: bits of a code.
         query_rows: integers (Q,), the row of each query in the gallery if the queries are gallery items, else None.
         threads: number of threads; None for one per CPU.
     """
     from eet.metrics.match_scan import count
 
-    data = _Scan(query_codes, query_labels, gallery_codes, gallery_labels, num_bits, query_rows)
+    data = _Scan(query_codes, gallery_codes, matches, num_bits, query_rows)
 
     def count_block(block: slice) -> None:
         count(
-            data.queries_QW[block], data.query_labels[block], data.rows_Q[block], data.codes_NW, data.gallery_labels,
+            data.queries_QW[block], data.first_Q[block], data.last_Q[block], data.matches_M, data.rows_Q[block], data.codes_NW,
             data.total_QH[block], data.relevant_QH[block],
         )  # fmt: skip
 
@@ -81,9 +81,8 @@ def match_counts(
 
 def match_ranks(
     query_codes: np.ndarray,
-    query_labels: np.ndarray,
     gallery_codes: np.ndarray,
-    gallery_labels: np.ndarray,
+    matches: MatchLists,
     *,
     num_bits: int,
     measure: Callable[[np.ndarray], T],
@@ -96,20 +95,19 @@ def match_ranks(
     distances give the rank. In memory are only the codes, the ranks of some queries, and the result.
 
     Args:
-        query_codes, query_labels, gallery_codes, gallery_labels, num_bits, query_rows, threads: as of `match_counts`.
+        query_codes, gallery_codes, matches, num_bits, query_rows, threads: as of `match_counts`.
         measure: called with the ranks of one query's matches, int64 (m,) from 1, ascending; its result is kept. Several threads call it.
     """
     from eet.metrics.match_scan import scan
 
-    data = _Scan(query_codes, query_labels, gallery_codes, gallery_labels, num_bits, query_rows)
-    label_sizes = dict(zip(*(values.tolist() for values in np.unique(data.gallery_labels, return_counts=True)), strict=True))
-    most = np.array([label_sizes.get(label, 0) for label in data.query_labels.tolist()], np.int64)
+    data = _Scan(query_codes, gallery_codes, matches, num_bits, query_rows)
+    most = matches.counts_Q
 
     def rank(block: slice) -> list[T]:
         starts = np.concatenate([[0], np.cumsum(most[block])])
         ranks = np.empty(starts[-1], np.int64)
         counts = scan(
-            data.queries_QW[block], data.query_labels[block], data.rows_Q[block], data.codes_NW, data.gallery_labels,
+            data.queries_QW[block], data.first_Q[block], data.last_Q[block], data.matches_M, data.rows_Q[block], data.codes_NW,
             starts, data.total_QH[block], data.relevant_QH[block], ranks,
         )  # fmt: skip
         return [measure(np.sort(ranks[start : start + count])) for start, count in zip(starts, counts, strict=False)]
@@ -125,15 +123,14 @@ class _Scan:
     def __init__(
         self,
         query_codes: np.ndarray,
-        query_labels: np.ndarray,
         gallery_codes: np.ndarray,
-        gallery_labels: np.ndarray,
+        matches: MatchLists,
         num_bits: int,
         query_rows: np.ndarray | None,
     ) -> None:
         number = len(query_codes)
         self.queries_QW, self.codes_NW = (np.ascontiguousarray(as_words(codes).astype(np.uint64)) for codes in (query_codes, gallery_codes))
-        self.query_labels, self.gallery_labels = (np.asarray(labels).astype(np.int64) for labels in (query_labels, gallery_labels))
+        self.first_Q, self.last_Q, self.matches_M = matches.first_Q, matches.last_Q, matches.rows_M
         self.rows_Q = np.full(number, -1, np.int64) if query_rows is None else np.asarray(query_rows).astype(np.int64)
         self.total_QH = np.zeros((number, num_bits + 1), np.int64)
         self.relevant_QH = np.zeros_like(self.total_QH)

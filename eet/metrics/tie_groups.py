@@ -87,37 +87,6 @@ def expected_precision_sum(groups: TieGroups, cut_Q: np.ndarray | int | None = N
     return gain_QG.sum(axis=1)
 
 
-def measures_of_groups(
-    groups: TieGroups,
-    num_relevant_Q: np.ndarray,
-    *,
-    ks: Sequence[int],
-    recall_ks: Sequence[int],
-    count_query: bool,
-) -> dict[str, np.ndarray]:
-    """All measures of each query.
-
-    Args:
-        groups: of the queries.
-        num_relevant_Q: integers (Q,), R: the number of matches in the whole gallery, at least 1. It is the denominator of "mAP" and the cut
-            of "R-precision" and "MAP@R".
-        ks: ranks k, from 1, for precision.
-        recall_ks: ranks k, from 1, for recall.
-        count_query: R-precision and MAP@R with R + 1 for R.
-
-    Returns:
-        float64 (Q,) for each measure, by the names of their means: "mAP", "P@k", "recall@k", "R-precision" and "MAP@R".
-    """
-    r_Q = np.asarray(num_relevant_Q) + count_query
-    return {
-        "mAP": expected_precision_sum(groups) / num_relevant_Q,
-        **{f"P@{k}": expected_matches(groups, k) / k for k in ks},
-        **{f"recall@{k}": expected_recall(groups, k) for k in recall_ks},
-        "R-precision": expected_matches(groups, r_Q) / r_Q,
-        "MAP@R": expected_precision_sum(groups, r_Q) / r_Q,
-    }
-
-
 def check_ranks(ks: Sequence[int], recall_ks: Sequence[int]) -> None:
     """InputError if a rank k is below 1."""
     if min([1, *ks, *recall_ks]) < 1:

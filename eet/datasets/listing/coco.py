@@ -11,7 +11,7 @@ import numpy as np
 from eet.datasets.image_files import folder_of, image_location
 from eet.datasets.listing.image_list import BATCH_ROWS, ImageList, ListedImages
 from eet.errors import InputError
-from eet.storage import resolve
+from eet.storage import one_line, resolve
 
 _READ_BYTES = 2**20
 
@@ -116,7 +116,7 @@ class CocoImages(ImageList):
             try:
                 yield from ijson.items(file, place, use_float=True)
             except ijson.JSONError as error:
-                raise InputError(f"{self._location} is not JSON: {error}") from error
+                raise InputError(f"{self._location} is not JSON: {one_line(error)}") from error
 
 
 class _Ids(Sequence[int | str]):

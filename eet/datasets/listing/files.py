@@ -100,7 +100,7 @@ def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
     of folders.
 
     Raises:
-        InputError: ** is only part of a name.
+        InputError: ** is only part of a name, or a [...] is malformed.
     """
     from fsspec.utils import glob_translate
 
@@ -110,6 +110,8 @@ def split_glob(pattern: str) -> tuple[str, re.Pattern[str]]:
     root = location[: max(0, start - 1)] or ("/" if location.startswith("/") else ".")
     try:
         return f"{root}{options}", re.compile(glob_translate(rest))
+    except re.error as error:
+        raise InputError(f"{pattern} is no valid glob ({error}): [a-z] goes upwards, and each [ has its ]") from error
     except ValueError as error:
         raise InputError(
             f"{pattern}: ** matches folders, so it must be a whole name: write 'photos/**/a*.jpg', not 'photos/a**.jpg'"

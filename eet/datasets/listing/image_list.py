@@ -2,14 +2,13 @@
 
 import abc
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
+from eet.datasets.places import Places
 from eet.datasets.table_formats import BATCH_ROWS
-from eet.storage import without_secrets
 
 
 class ListedImages(NamedTuple):
@@ -19,30 +18,13 @@ class ListedImages(NamedTuple):
         item_ids: unique within the whole list.
         uris: location of each image.
         labels: int32 (n,), -1 where unknown; None if all are unknown.
+        places: where they were taken; None if the list has no places.
     """
 
     item_ids: list[str]
     uris: list[str]
     labels: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of a table's columns.
-
-    If neither path nor image is given, a column "path" is used if it exists, else a column "image". Giving both is an error.
-
-    Attributes:
-        path: column of the images' paths.
-        image: column of the images' bytes, or of structs {bytes, path}, as in dataset hubs.
-        item_id: column of the ids; default the path, or FILE/row for an image column.
-        label: column of the labels, if there is one; also the key of a label in the KEY.json of a tar shard.
-    """
-
-    path: str | None = None
-    image: str | None = None
-    item_id: str | None = None
-    label: str = "label"
+    places: Places | None = None
 
 
 class ImageList(abc.ABC):
@@ -51,14 +33,16 @@ class ImageList(abc.ABC):
     Attributes:
         description: of the input; equal for equal inputs.
         label_names: index = label; None where labels have no names.
+        has_places: whether each batch says where its images were taken.
         ignored: number of files that are not images, in the last complete iteration.
     """
 
     description: str
     label_names: tuple[str, ...] | None = None
+    has_places: bool = False
 
     def __init__(self, description: str) -> None:
-        self.description = without_secrets(description)
+        self.description = description
         self.ignored = 0
         """Files that are not images, in the last complete iteration."""
 

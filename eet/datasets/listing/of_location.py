@@ -9,16 +9,19 @@ from eet.datasets.image_files import is_image_file, iter_files
 from eet.datasets.listing.braces import expand_braces
 from eet.datasets.listing.coco import CocoImages
 from eet.datasets.listing.files import FilesUnder, ImageFiles, SeveralFiles, SingleFile, is_glob, split_glob, start_of_pattern
-from eet.datasets.listing.image_list import Columns, ImageList
+from eet.datasets.listing.image_list import ImageList
 from eet.datasets.listing.tables import TableList
 from eet.datasets.listing.tar_shards import TAR_SUFFIXES, TarShards
 from eet.datasets.table_formats import TABLE_SUFFIXES
 from eet.errors import InputError, NotFoundError
-from eet.storage import join_location, resolve, split_options
+from eet.options.columns import Columns
+from eet.storage import check_location, join_location, resolve, split_options
 
 
 def list_images(location: str, *, columns: Columns | None = None, root: str | None = None) -> ImageList:
-    """Lists the images at `location`, a local path or any URI that `eet.storage` opens:
+    """Lists the images at `location`, a local path or any URI that `eet.storage` opens.
+
+    The location is one of these:
 
     - a folder: every file under it with an image suffix;
     - one picture;
@@ -31,13 +34,15 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
 
     Args:
         location: see above.
-        columns: for tables: names of columns.
+        columns: for tables: names of columns; label also for tar shards. Each that is named must be there.
         root: for tables and lists: folder that paths are relative to; default the folder of the file.
 
     Raises:
         NotFoundError: nothing exists there, or a glob matches nothing.
-        InputError: a glob matches several forms, or a file has none of these forms.
+        InputError: a glob matches several forms, a file has none of these forms, a named column is not there, or the location is empty or
+            holds credentials.
     """
+    check_location(location)
     columns = columns or Columns()
     (kind,) = _kinds([location])
     if kind == fs.FileType.NotFound:  # tested first, because a name may contain brackets and braces
@@ -50,9 +55,11 @@ def list_images(location: str, *, columns: Columns | None = None, root: str | No
             f"{location} does not exist: give a folder, an image, a table ({', '.join(TABLE_SUFFIXES)}), a tar shard, or a glob"
         )
     if kind == fs.FileType.Directory:
+        columns.refuse_others(location)
         return FilesUnder(location)
     name = split_options(location)[0].rpartition("/")[2]
     if is_image_file(name):
+        columns.refuse_others(location)
         return SingleFile(location)
     return _of_containers([(name, location)], location, columns, root)
 
@@ -75,6 +82,7 @@ def _kinds(locations: Sequence[str]) -> list[fs.FileType]:
 
 def _of_glob(pattern: str, columns: Columns, root: str | None) -> ImageList:
     if not _is_container(pattern):
+        columns.refuse_others(pattern)
         folder, matching = split_glob(pattern)
         return FilesUnder(folder, matching=matching, description=pattern)
     return _of_containers(_matches(pattern, *split_glob(pattern)), pattern, columns, root)
@@ -113,6 +121,7 @@ def _of_braces(pattern: str, expanded: Sequence[str], columns: Columns, root: st
         for prefix, folder, matching in in_folders:
             files |= {prefix + path: found for path, found in _matches(pattern, folder, matching)}
         return _of_containers(list(files.items()), pattern, columns, root)
+    columns.refuse_others(pattern)
     lists: list[tuple[str, ImageFiles]] = []
     for location, kind in kinds.items():
         name = name_of[location]
@@ -133,12 +142,14 @@ def _is_container(location: str) -> bool:
 def _of_containers(files: Sequence[tuple[str, str]], description: str, columns: Columns, root: str | None) -> ImageList:
     names = [name.lower() for name, _ in files]
     if all(name.endswith(TAR_SUFFIXES) for name in names):
-        return TarShards(files, description, label_key=columns.label)
+        columns.refuse_others(description, "label")
+        return TarShards(files, description, columns=columns)
     if all(name.endswith(TABLE_SUFFIXES) for name in names):
         return TableList(files, description, columns, root=root)
     if all(name.endswith(".json") for name in names):
         if len(files) > 1:
             raise InputError(f"{description} is {len(files)} .json files: give one at a time, because their labels are numbered separately")
+        columns.refuse_others(description)
         return CocoImages(files[0][1], root=root)
     raise InputError(
         f"{description} is no image, table ({', '.join(TABLE_SUFFIXES)}), COCO list (.json) or tar shard ({', '.join(TAR_SUFFIXES)})"

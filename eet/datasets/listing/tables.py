@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.datasets.image_files import folder_of, image_location
-from eet.datasets.listing.image_list import Columns, ImageList, ListedImages
+from eet.datasets.listing.image_list import ImageList, ListedImages
 from eet.datasets.table_file import number_labels
 from eet.datasets.table_formats import Span, TableFile, class_label_names, open_table
 from eet.errors import InputError
+from eet.options.columns import Columns
 from eet.storage import Member
 
 
@@ -46,9 +47,15 @@ class TableList(ImageList):
                 )
         self._path_column, self._image_column = _image_columns(self._files[0], columns)
         self._id_column = columns.item_id
-        if self._id_column is not None and self._id_column not in present:
-            raise InputError(f"{description} has no column {self._id_column} for item ids; it has {', '.join(present)}")
+        for name, use in ((columns.item_id, "item ids"), (columns.named_label, "labels")):
+            if name is not None and name not in present:
+                raise InputError(f"{self.description} has no column {name} for {use}; it has {', '.join(present)}")
         self._label_column = columns.label if columns.label in present else None
+        used = [name for name in (self._path_column, self._image_column, self._id_column, self._label_column) if name]
+        for file in self._files:
+            file.refuse_doubled(used)
+            _refuse_nested(file, self._label_column, "labels are names (text) or whole numbers")
+            _refuse_nested(file, self._id_column, "item ids are text or numbers")
         self._label_of: dict[object, int] = {}
         self._declared = self._declared_names()
         if self._declared is not None:
@@ -75,7 +82,7 @@ class TableList(ImageList):
         for file in self._files:
             for span in file.spans([self._label_column]):
                 assert span.batch is not None
-                found |= dict.fromkeys(map(_without_nan, pc.unique(span.batch.column(0)).to_pylist()))
+                found |= dict.fromkeys(map(_without_nan, pc.unique(span.batch.column(self._label_column)).to_pylist()))
         labels, names = number_labels(self.description, list(found), rows=False)
         return dict(zip(found, labels.tolist(), strict=True)), names or None
 
@@ -145,6 +152,12 @@ class TableList(ImageList):
         return np.array([self._label_of[_without_nan(cell)] for cell in span.batch.column(self._label_column).to_pylist()], np.int32)
 
 
+def _refuse_nested(file: TableFile, column: str | None, allowed: str) -> None:
+    """InputError where the cells of a column are lists or structs."""
+    if column is not None and pa.types.is_nested(kind := file.schema.field(column).type):
+        raise InputError(f"{file.location}: column {column} is {kind}; {allowed}")
+
+
 def _without_nan(cell: object) -> object:
     """None instead of NaN, which is not equal to itself."""
     return None if cell != cell else cell
@@ -167,6 +180,8 @@ def _image_columns(file: TableFile, columns: Columns) -> tuple[str | None, str]:
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             return None, image
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            if f"{image}.bytes" in present:
+                raise InputError(f"{file.location} has a column {image}.bytes and a column {image} with a field bytes: rename one")
             return None, image
         raise InputError(
             f"{file.location}: column {image} is {kind}; images are bytes, or a struct with a field bytes. A column of paths is named by "

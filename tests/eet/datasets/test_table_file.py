@@ -42,7 +42,23 @@ def test_names_and_missing_labels(tmp_path):
 
 def test_missing_integer_labels_as_pandas_writes_them(tmp_path):
     table = load(None, csv(tmp_path, "path,label,split\na.jpg,3.0,train\nb.jpg,,test\nc.jpg,-1,test\nd.jpg,1.0,test\n"))
-    assert table.labels.tolist() == [1, -1, -1, 0] and table.label_names == ("1", "3")
+    assert table.labels.tolist() == [1, -1, -1, 0] and table.label_names == ("1.0", "3.0")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_labels_keep_the_text_that_they_have(suffix, tmp_path):
+    labels = ["007", "7", "7.0", "07", "10", "9", "-1", "", "7"]
+    columns = {"path": [f"{row}.jpg" for row in range(9)], "label": [label or None for label in labels], "split": ["test"] * 9}
+    file = tmp_path / f"t{suffix}"
+    if suffix == ".csv":
+        file.write_text(
+            "\n".join([",".join(columns), *(",".join(cell or "" for cell in row) for row in zip(*columns.values(), strict=True))])
+        )
+    else:
+        pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    table = load(None, str(file))
+    assert [None if label < 0 else table.label_names[label] for label in table.labels] == [*labels[:6], None, None, "7"]
+    assert table.label_names == ("007", "07", "7", "7.0", "9", "10")  # in order of number, then of text
 
 
 @pytest.mark.parametrize(

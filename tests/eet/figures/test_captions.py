@@ -18,6 +18,20 @@ def test_shortened_text_fits_and_is_the_longest_that_does(text: str, width: int)
         assert all(font.getlength(text[:end].rstrip() + "…") > width for end in range(kept + 2, len(text)))
 
 
+def test_a_long_text_is_measured_a_few_times_alone() -> None:
+    class Counting:
+        def __init__(self) -> None:
+            self.font, self.measured = caption_font(112), 0
+
+        def getlength(self, text: str) -> float:
+            self.measured += 1
+            return self.font.getlength(text)
+
+    counting = Counting()
+    short = shorten("A label of many letters, " * 400, counting, 112)
+    assert counting.measured < 50 and short == shorten("A label of many letters, " * 2, caption_font(112), 112)
+
+
 def test_font_draws_accented_letters() -> None:
     font = caption_font(112)
     # What the font lacks is drawn as one and the same box.

@@ -61,6 +61,14 @@ def test_the_order_of_rows_inside_ties_does_not_matter() -> None:
         assert "P@1_stable" not in found
 
 
+def test_recall_over_all_queries_counts_those_without_a_match_as_0() -> None:
+    codes = np.arange(4, dtype=np.uint8)[:, None]
+    found = ranked_metrics(codes, np.array([0, 1, 9, 9]), codes, np.array([0, 0, 1, 2]), num_bits=8, recall_ks=(1, 4), all_queries=True)
+    assert found["queries"] == found["queries_without_relevant"] == 2
+    assert (found["recall@1"], found["recall@4"]) == (0.5, 1) and (found["recall@1_all"], found["recall@4_all"]) == (0.25, 0.5)
+    assert found["recall@1_all_low"] == 0 and "P@1_all" not in found
+
+
 def test_no_query_with_a_match_gives_undefined_measures() -> None:
     codes = np.zeros((2, 1), dtype=np.uint8)
     found = ranked_metrics(codes, np.array([0, 1]), codes, np.array([2, 3]), num_bits=8)
@@ -78,3 +86,5 @@ def test_wrong_arguments_are_refused() -> None:
         ranked_metrics(codes, labels, codes, labels, num_bits=8, ties="none")
     with pytest.raises(ValueError, match="query codes"):
         ranked_metrics(codes, labels, codes, labels, num_bits=9)
+    with pytest.raises(ValueError, match="matches of 1 queries and 2 items came with 2 query codes and 2"):
+        ranked_metrics(codes, labels[:1], codes, labels, num_bits=8)

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eet.metrics import rank_gallery, ranks
+from eet.metrics import matches_by_label, rank_gallery, ranks
 
 
 def random_codes(rng: np.random.Generator, count: int, bits: int) -> np.ndarray:
@@ -24,7 +24,8 @@ def test_ranks_and_counts_equal_a_plain_loop(monkeypatch: pytest.MonkeyPatch, bi
     rows = np.array([3, 59, 17, 0]) if same_gallery else None
     queries = gallery[rows] if rows is not None else random_codes(rng, 4, bits)
     labels = np.array([0, 2, 9, 1])  # nothing has label 9
-    found = ranks.match_ranks(queries, labels, gallery, gallery_labels, num_bits=bits, query_rows=rows, measure=list, threads=threads)
+    matches = matches_by_label(labels, gallery_labels)
+    found = ranks.match_ranks(queries, gallery, matches, num_bits=bits, query_rows=rows, measure=list, threads=threads)
 
     total, relevant = np.zeros((4, bits + 1), dtype=np.int64), np.zeros((4, bits + 1), dtype=np.int64)
     for q in range(4):
@@ -39,7 +40,7 @@ def test_ranks_and_counts_equal_a_plain_loop(monkeypatch: pytest.MonkeyPatch, bi
     assert found.total_QH.dtype == found.relevant_QH.dtype == np.int64
     np.testing.assert_array_equal(found.total_QH, total)
     np.testing.assert_array_equal(found.relevant_QH, relevant)
-    counts = ranks.match_counts(queries, labels, gallery, gallery_labels, num_bits=bits, query_rows=rows, threads=threads)
+    counts = ranks.match_counts(queries, gallery, matches, num_bits=bits, query_rows=rows, threads=threads)
     assert counts.total_QH.dtype == counts.relevant_QH.dtype == np.int64
     np.testing.assert_array_equal(counts.total_QH, total)
     np.testing.assert_array_equal(counts.relevant_QH, relevant)
@@ -53,8 +54,9 @@ def test_a_large_gallery_is_ranked_without_a_table_of_queries_and_items(ties: An
     rng = np.random.default_rng(0)
     gallery, labels = random_codes(rng, 200_000, 32), rng.integers(0, 20, size=200_000)
     queries, query_labels = random_codes(rng, 1000, 32), rng.integers(0, 20, size=1000)
-    rank_gallery(queries[:2], query_labels[:2], gallery[:100], labels[:100], num_bits=32, ties=ties)  # compiles
+    compiled = matches_by_label(query_labels[:2], labels[:100])
+    rank_gallery(queries[:2], gallery[:100], compiled, num_bits=32, ties=ties)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    measures = rank_gallery(queries, query_labels, gallery, labels, num_bits=32, ties=ties).measures
+    measures = rank_gallery(queries, gallery, matches_by_label(query_labels, labels), num_bits=32, ties=ties).measures
     assert measures["queries"] == 1000
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 60, "MB"

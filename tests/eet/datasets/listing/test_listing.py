@@ -6,12 +6,14 @@ import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,6 +21,7 @@ from eet.datasets import table_formats
 from eet.datasets.listing import Columns, image_list, list_images
 from eet.datasets.listing.files import split_glob
 from eet.errors import InputError
+from eet.gallery import items_table
 from eet.storage import read_bytes
 
 NAMES = ["a/00.jpg", "a/01.PNG", "b/c/02.jpg", "b/03.webp", "04.jpg"]
@@ -578,3 +581,73 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_not_a_gap(tree, monkeypa
     )
     with pytest.raises(PermissionError):
         list(list_images(str(tree)))
+
+
+def test_a_named_column_that_is_absent_is_refused(tree):
+    """M17."""
+    (tree / "t.csv").write_text("path,species\na/00.jpg,wren\n")
+    with pytest.raises(ValueError, match="has no column specie for labels; it has path, species"):
+        list_images(f"{tree}/t.csv", columns=Columns(label="specie"))
+    assert list_images(f"{tree}/t.csv").label_names is None
+    for images in (f"{tree}/a", f"{tree}/a/*.jpg", f"{tree}/a/00.jpg"):
+        with pytest.raises(ValueError, match="is no table, so it has no columns.label"):
+            list_images(images, columns=Columns(label="species"))
+
+
+@pytest.mark.parametrize("pattern", ["[z-a].jpg", "[\\].jpg"])
+def test_a_glob_that_is_malformed_is_refused(tree, pattern):
+    """L1."""
+    with pytest.raises(ValueError, match="no valid glob|no file matches|holds no image"):
+        list(list_images(f"{tree}/{pattern}"))
+
+
+def test_labels_that_are_lists_and_columns_that_are_doubled_are_refused(tmp_path):
+    """L1."""
+    pq.write_table(pa.table({"path": ["a.jpg"], "label": [[1, 2]]}), tmp_path / "lists.parquet")
+    with pytest.raises(ValueError, match="labels are names .text. or whole numbers"):
+        list_images(str(tmp_path / "lists.parquet"))
+    pq.write_table(pa.Table.from_arrays([pa.array(["a.jpg"]), pa.array(["b.jpg"])], names=["path", "path"]), tmp_path / "twice.parquet")
+    with pytest.raises(ValueError, match="more than one column path"):
+        list_images(str(tmp_path / "twice.parquet"))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_column_of_images_with_a_dot_in_its_name(tmp_path, suffix):
+    """L2."""
+    table = pa.table({"my.image": [b"one", b"two"]})
+    file = tmp_path / f"t.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, file)
+    else:
+        with pa.ipc.new_file(str(file), table.schema) as writer:
+            writer.write_table(table)
+    (batch,) = list_images(str(file), columns=Columns(image="my.image"))
+    assert [read_bytes(uri) for uri in batch.uris] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_names_that_are_not_utf_8_are_read(tmp_path, scheme):
+    """L3."""
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    for name in (b"\xff.png", b"%41.png"):
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(name)
+    (batch,) = list_images(scheme + str(tmp_path))
+    table = items_table(batch.item_ids, batch.uris)
+    assert sorted(read_bytes(uri) for uri in table["uri"].to_pylist()) == [b"%41.png", b"\xff.png"]
+
+
+def test_every_format_that_is_decoded_is_listed(tmp_path):
+    """L4."""
+    for suffix in ("avif", "jp2", "ppm", "jfif", "JPE"):
+        (tmp_path / f"image.{suffix}").touch()
+    assert len(listed(tmp_path)) == 5
+
+
+def test_a_file_with_the_name_of_a_member_is_read(tmp_path):
+    """L13."""
+    (tmp_path / "x.parquet#1" / "2").mkdir(parents=True)
+    (tmp_path / "x.parquet#1" / "2" / "bird.jpg").write_bytes(b"bird")
+    (batch,) = list_images(str(tmp_path))
+    assert read_bytes(batch.uris[0]) == b"bird"
