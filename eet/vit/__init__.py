@@ -1,5 +1,8 @@
 """timm ViTs run block by block: token pruning, student and teacher, hash heads, the model bundle on disk."""
 
+from eet.options.choices import HashInput
+from eet.options.defaults import DEFAULT_LABEL_WEIGHT
+from eet.options.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
 from eet.vit.backbone import (
     build_student,
     load_trunk_weights,
@@ -12,8 +15,7 @@ from eet.vit.backbone import (
 from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_bundle, weights_digest
 from eet.vit.bundle_folder import BASE_MODEL, bundle_kind, is_bundle
 from eet.vit.pruned_block import check_block, forward_block
-from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
-from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, HashOutput, Student
+from eet.vit.student import HashOutput, Student
 
 __all__ = [
     "BASE_MODEL",

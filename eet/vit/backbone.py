@@ -9,13 +9,20 @@ import safetensors.torch
 import timm
 import torch
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from eet.errors import InputError
 from eet.images import Preprocessing
-from eet.vit.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
-from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, Student
+from eet.options.choices import Fit, HashInput
+from eet.options.defaults import DEFAULT_LABEL_WEIGHT
+from eet.options.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
+from eet.storage import one_line
+from eet.vit.published_names import adapted_weights, has_transformers_names, timm_names
+from eet.vit.student import Student
+from eet.vit.timm_names import built, sketch
+from eet.vit.trunk import Trunk, check_trunk, has_cls
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel and torch.compile add to every name."""
@@ -40,29 +47,31 @@ def build_student(
     backbone_options: Mapping[str, Any] | None = None,
     hash_input: HashInput = "logits",
     label_weight: float = DEFAULT_LABEL_WEIGHT,
+    fit: Fit = "crop",
     seed: int = 0,
 ) -> Student:
     """Builds a student on a timm ViT, or a teacher if the schedule is empty. Both heads get random weights.
 
     Args:
-        backbone: name of a timm ViT with a CLS token, for example 'deit_small_patch16_224'.
+        backbone: name of a timm ViT, for example 'deit_small_patch16_224' or 'vit_small_patch16_dinov3', see `timm_vit`.
         num_classes: number of training labels, the outputs of the classification head.
         num_bits: length of the hash, the outputs of the hash head.
         schedule: pruning stages; an empty schedule makes a teacher.
         image_size: side of the square input in pixels; None for the backbone's own. Position embeddings are resized to it.
         weights: 'timm' (pretrained, downloaded by timm), 'none' (random), or a file: .safetensors, or .pt / .pth opened with
-            weights_only=True, with weight names of timm or open_clip. Its classifier is dropped; patch and position embeddings are
-            resized where needed. A file does not record its activation: for weights of OpenAI's CLIP choose a backbone with quickgelu
-            in its name.
+            weights_only=True, with weight names of timm, open_clip, transformers or Meta's models. Its classifier is dropped; patch and
+            position embeddings are resized where needed. A file does not record its activation: for weights of OpenAI's CLIP choose a
+            backbone with quickgelu in its name.
         backbone_options: further arguments of timm's constructor (patch_size, depth, embed_dim, num_heads, ...).
         hash_input, label_weight: what the hash head reads, see `Student`.
+        fit: how images of another shape become inputs, see `Preprocessing`.
         seed: of the random weights and heads.
 
     Returns:
         The model in training mode, float32, on the CPU.
 
     Raises:
-        InputError: an unknown backbone, a model without a CLS token, an unknown option, or weights that do not fit.
+        InputError: an unknown backbone, a model that is no ViT of one resolution, an unknown option, or weights that do not fit.
     """
     options: dict[str, Any] = dict(backbone_options or {})
     if image_size is not None:
@@ -76,7 +85,7 @@ def build_student(
             trunk,
             num_bits=num_bits,
             schedule=schedule,
-            preprocessing=preprocessing_of(trunk),
+            preprocessing=preprocessing_of(trunk).with_fit(fit),
             hash_input=hash_input,
             label_weight=label_weight,
             backbone=backbone,
@@ -86,29 +95,31 @@ def build_student(
     return student
 
 
-def timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pretrained: bool) -> VisionTransformer:
-    """A timm ViT that pools by its CLS token, with a classifier of `num_classes` outputs (0: none).
+def timm_vit(backbone: str, options: Mapping[str, Any], *, num_classes: int, pretrained: bool) -> Trunk:
+    """A timm ViT of which students can be made, with a classifier of `num_classes` outputs (0: none), for images of one size.
 
-    Raises InputError where `backbone` is not a timm ViT with a CLS token, or its options do not fit.
+    It pools as its own weights were trained, or by the option global_pool. There is one exception: a model that timm pools by the mean
+    although its final norm comes before the mean, such as DINOv3, gives its CLS token, as its authors do.
+
+    Raises InputError where `backbone` is not such a ViT, or its options do not fit.
     """
-    if not timm.is_model(backbone):
-        close = timm.list_models(f"*{backbone.split('_')[0]}*patch*")[:5]
-        raise InputError(
-            f"backbone {backbone!r} is not a timm model; for example {close or ['deit_small_patch16_224', 'vit_small_patch16_224']}"
-        )
-    try:
-        trunk = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, global_pool="token", **options)
-    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"backbone {backbone!r} with options {dict(options)} cannot be built: {error}. It must be a ViT with a CLS token, "
-            "timm must have weights for it if weights are 'timm', and timm's VisionTransformer must accept the options"
-        ) from error
-    if not isinstance(trunk, VisionTransformer):
-        raise InputError(f"backbone {backbone!r} is a {type(trunk).__name__}, not a timm VisionTransformer; choose a deit_* or vit_* model")
+    own = sketch(backbone, options)
+    check_trunk(own, f"backbone {backbone!r}")
+    assert isinstance(own, Trunk)
+    settings: dict[str, Any] = {"global_pool": _own_pooling(own)}
+    if own.dynamic_img_size:
+        settings["dynamic_img_size"] = False  # positions are computed once, and images of another size are refused
+    trunk = built(backbone, {**settings, **options}, num_classes=num_classes, pretrained=pretrained)
+    assert isinstance(trunk, Trunk)
     if isinstance(trunk, VisionTransformerDistilled):
         # The second classifier reads the distillation token, which hashing does not use; it would be an untrained parameter.
         trunk.head_dist = nn.Identity()
     return trunk
+
+
+def _own_pooling(trunk: Trunk) -> str:
+    normed_before = not isinstance(trunk.norm, nn.Identity)
+    return "token" if trunk.global_pool == "avg" and has_cls(trunk) and normed_before else trunk.global_pool
 
 
 def preprocessing_of(trunk: Any, image_size: tuple[int, int] | None = None) -> Preprocessing:
@@ -170,7 +181,7 @@ def load_trunk_weights(
     *,
     source: str,
     heads: tuple[str, ...] = ("head.", "head_hash.", "head_dist."),
-    adapt: Callable[[dict[str, Tensor], nn.Module], Mapping[str, Tensor]] = checkpoint_filter_fn,
+    adapt: Callable[[dict[str, Tensor], nn.Module], Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Loads all weights except the classifier's into `trunk`.
 
@@ -179,17 +190,23 @@ def load_trunk_weights(
         state: weights by name.
         source: what error messages call the weights.
         heads: prefixes of the classifiers' names.
-        adapt: converts a checkpoint's weights to those of `trunk`. The default is timm's for a ViT: it resizes patch and position
-            embeddings, and takes the image encoder (visual.*) of an open_clip model.
+        adapt: converts a checkpoint's weights to those of `trunk`. The default is timm's for a ViT of this class: it resizes patch and
+            position embeddings, and takes the image encoder (visual.*) of an open_clip model, and the names of Meta's DINOv2, DINOv3 and
+            Perception Encoder. Names of transformers are converted before it.
 
     Raises:
         InputError: weights are missing, unknown or of another shape; the message names them.
     """
+    adapt = adapt or adapted_weights
+    if has_transformers_names(state):
+        state = timm_names(state, rotary=isinstance(trunk, Eva))
     without_heads = {name: value.float() for name, value in state.items() if not name.startswith(heads)}
     expected = {name: value for name, value in trunk.state_dict().items() if not name.startswith(heads)}
     try:
         # Adapting may add a classifier: CLIP's projection into the space shared with text.
         adapted = {name: value for name, value in adapt(without_heads, trunk).items() if not name.startswith(heads)}
+    except InputError as error:
+        raise InputError(f"weights {source!r} do not fit this backbone: {error}") from error
     except Exception as error:
         raise InputError(f"weights {source!r} do not fit this backbone: {error}. {_advice(state)}") from error
     problems = [f"missing {name}" for name in expected if name not in adapted]
@@ -206,6 +223,10 @@ def load_trunk_weights(
 
 
 def _advice(state: Mapping[str, Tensor]) -> str:
+    if "storage_tokens" in state and "patch_embed.proj.weight" in state:
+        width = state["patch_embed.proj.weight"].shape[0]
+        known = ", ".join(timm.list_models("vit_*_dinov3*"))
+        return f"The file holds DINOv3 of width {width}: choose the backbone of that size among {known}"
     if "visual.class_embedding" in state and "visual.conv1.weight" in state:
         width, _, patch, _ = state["visual.conv1.weight"].shape
         size = _CLIP_SIZES.get(width, "*")
@@ -315,4 +336,4 @@ def load_named_weights(student: Student, state: Mapping[str, Tensor]) -> None:
     try:
         student.load_state_dict({names[name]: value for name, value in state.items()})
     except RuntimeError as error:
-        raise InputError(f"the state dict does not fit this student: {error}") from error
+        raise InputError(f"the state dict does not fit this student: {one_line(error)}") from error

@@ -8,20 +8,52 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from eet.errors import InputError
+from eet.errors import DamagedError, InputError
 from eet.images import Preprocessing
+from eet.options.choices import HashInput
+from eet.options.defaults import DEFAULT_LABEL_WEIGHT
+from eet.options.schedule import PruningSchedule
 from eet.vit.backbone import load_named_weights, student_from_state_dict, timm_named_weights, timm_vit
-from eet.vit.bundle_folder import STUDENT, check_digest, read_bundle_values, read_bundle_weights, tensors_digest, write_bundle_folder
-from eet.vit.schedule import PruningSchedule
-from eet.vit.student import DEFAULT_LABEL_WEIGHT, HashInput, Student
+from eet.vit.bundle_folder import (
+    RECORD_FILE,
+    STUDENT,
+    check_digest,
+    check_preprocessing,
+    check_sizes,
+    described_by,
+    read_bundle_values,
+    read_bundle_weights,
+    tensors_digest,
+    write_bundle_folder,
+)
+from eet.vit.student import Student
 
 BUNDLE_VERSION = 4
 # Fields that older versions lack: the first version that has them, and their value in older bundles.
 _FIELDS_SINCE = {"hash_input": (2, "logits"), "temperature": (4, 1.0), "label_weight": (4, DEFAULT_LABEL_WEIGHT)}
-_FIELDS = (
-    "bundle_version digest preprocessing_digest backbone backbone_options num_heads num_classes num_bits prune_after keep_ratios "
-    "preprocessing label_names target_codes label_counts training hash_input temperature label_weight"
-).split()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """The fields of model.json."""
+
+    digest: str
+    preprocessing_digest: str
+    backbone: str | None
+    backbone_options: dict[str, Any]
+    num_heads: int
+    num_classes: int
+    num_bits: int
+    prune_after: tuple[int, ...]
+    keep_ratios: tuple[float, ...]
+    preprocessing: dict[str, Any]
+    label_names: tuple[str, ...]
+    target_codes: list[str] | None
+    label_counts: list[int] | None
+    training: dict[str, Any]
+    hash_input: HashInput
+    temperature: float
+    label_weight: float
 
 
 @dataclass(frozen=True)
@@ -117,32 +149,34 @@ def save_bundle(
         "training": dict(training or {}),
     }
     write_bundle_folder(path, timm_named_weights(student), record)
-    return _record(record)
+    return read_bundle_record(path)
 
 
-def _record(values: Mapping[str, Any]) -> BundleRecord:
-    codes, bits = values["target_codes"], values["num_bits"]
+def _record(path: str | Path, values: _Values) -> BundleRecord:
+    codes, bits = values.target_codes, values.num_bits
+    if bits < 1 or any(len(row) != bits or set(row) - {"0", "1"} for row in codes or ()):
+        raise DamagedError(f"{Path(path) / RECORD_FILE} is damaged: its target codes are not rows of {bits} zeros and ones")
     return BundleRecord(
-        digest=values["digest"],
-        preprocessing_digest=values["preprocessing_digest"],
+        digest=values.digest,
+        preprocessing_digest=values.preprocessing_digest,
         num_bits=bits,
-        label_names=tuple(values["label_names"]),
+        label_names=values.label_names,
         target_codes=None
         if codes is None
         else np.array([[1 if bit == "1" else -1 for bit in row] for row in codes], dtype=np.int8).reshape(-1, bits),
-        label_counts=None if values["label_counts"] is None else np.array(values["label_counts"], dtype=np.int64),
-        training=values["training"],
-        hash_input=values["hash_input"],
+        label_counts=None if values.label_counts is None else np.array(values.label_counts, dtype=np.int64),
+        training=values.training,
+        hash_input=values.hash_input,
     )
 
 
-def _read(path: str | Path) -> dict[str, Any]:
-    return read_bundle_values(path, kind=STUDENT, version=BUNDLE_VERSION, fields=_FIELDS, since=_FIELDS_SINCE)
+def _read(path: str | Path) -> _Values:
+    return read_bundle_values(path, kind=STUDENT, version=BUNDLE_VERSION, fields=_Values, since=_FIELDS_SINCE)
 
 
 def read_bundle_record(path: str | Path) -> BundleRecord:
     """The record of the bundle at `path`, without loading weights. InputError where there is no bundle of a student."""
-    return _record(_read(path))
+    return _record(path, _read(path))
 
 
 def load_bundle(path: str | Path) -> Student:
@@ -161,32 +195,38 @@ def load_bundle(path: str | Path) -> Student:
     """
     values = _read(path)
     state = read_bundle_weights(path)
-    preprocessing = Preprocessing.from_dict(values["preprocessing"])
-    schedule = PruningSchedule(tuple(values["prune_after"]), tuple(values["keep_ratios"]))
-    if values["backbone"] is None:
-        student = student_from_state_dict(
-            state,
-            num_heads=values["num_heads"],
-            prune_after=schedule.prune_after,
-            keep_ratios=schedule.keep_ratios,
-            preprocessing=preprocessing,
-            hash_input=values["hash_input"],
-            temperature=values["temperature"],
-            label_weight=values["label_weight"],
-        )
-    else:
-        trunk = timm_vit(values["backbone"], values["backbone_options"], num_classes=values["num_classes"], pretrained=False)
-        student = Student(
-            trunk,
-            num_bits=values["num_bits"],
-            schedule=schedule,
-            preprocessing=preprocessing,
-            hash_input=values["hash_input"],
-            temperature=values["temperature"],
-            label_weight=values["label_weight"],
-            backbone=values["backbone"],
-            backbone_options=values["backbone_options"],
-        )
-        load_named_weights(student, state)
-    check_digest(path, weights_digest(student), values["digest"])
+    with described_by(path):
+        preprocessing = Preprocessing.from_dict(values.preprocessing)
+        check_preprocessing(path, preprocessing.digest, values.preprocessing_digest)
+        check_sizes(path, [values.num_heads, values.num_classes, values.num_bits, values.backbone_options, preprocessing.image_size], state)
+        student = _built(values, state, preprocessing)
+        check_digest(path, weights_digest(student), values.digest)
     return student.eval()
+
+
+def _built(values: _Values, state: dict[str, Tensor], preprocessing: Preprocessing) -> Student:
+    if values.backbone is None:
+        return student_from_state_dict(
+            state,
+            num_heads=values.num_heads,
+            prune_after=values.prune_after,
+            keep_ratios=values.keep_ratios,
+            preprocessing=preprocessing,
+            hash_input=values.hash_input,
+            temperature=values.temperature,
+            label_weight=values.label_weight,
+        )
+    trunk = timm_vit(values.backbone, values.backbone_options, num_classes=values.num_classes, pretrained=False)
+    student = Student(
+        trunk,
+        num_bits=values.num_bits,
+        schedule=PruningSchedule(values.prune_after, values.keep_ratios),
+        preprocessing=preprocessing,
+        hash_input=values.hash_input,
+        temperature=values.temperature,
+        label_weight=values.label_weight,
+        backbone=values.backbone,
+        backbone_options=values.backbone_options,
+    )
+    load_named_weights(student, state)
+    return student

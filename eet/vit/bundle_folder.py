@@ -1,19 +1,27 @@
 """A bundle's files: a folder with model.safetensors and model.json, for every kind of model."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pyarrow.fs as pafs
 import safetensors.torch
 from torch import Tensor
 
-from eet.errors import InputError
+from eet.errors import DamagedError, EetError, InputError
+from eet.storage import check_location, one_line, parsed_json, read_json, remove_leftovers, whole_file, write_text
+
+T = TypeVar("T")
 
 WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
+LARGEST_SIZE = 8192
+"""A size up to this number is always plausible, such as an image's."""
 STUDENT, BASE_MODEL = "student", "base model"
-_WRITTEN_BY = {STUDENT: "`eet distill` or `eet train-teacher`", BASE_MODEL: "`eet train-base`"}
+_WRITTEN_BY = {STUDENT: "`eet distill` or `eet train-teacher`", BASE_MODEL: "`eet train-base` or `eet fit-base`"}
 
 
 def tensors_digest(header: Any, weights: Mapping[str, Tensor]) -> str:
@@ -28,14 +36,12 @@ def tensors_digest(header: Any, weights: Mapping[str, Tensor]) -> str:
 
 def write_bundle_folder(path: str | Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Writes both files into the folder `path`, created if missing; the record last, so that a folder with model.json is complete."""
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{WEIGHTS_FILE}.writing"
-    safetensors.torch.save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
-    temporary.replace(folder / WEIGHTS_FILE)
-    temporary = folder / f"{RECORD_FILE}.writing"
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(folder / RECORD_FILE)
+    folder = os.path.abspath(_local(path))
+    for name in (WEIGHTS_FILE, RECORD_FILE):
+        remove_leftovers(os.path.join(folder, name))
+    with whole_file(pafs.LocalFileSystem(), os.path.join(folder, WEIGHTS_FILE)) as file:
+        file.write(safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
+    write_text(os.path.join(folder, RECORD_FILE), json.dumps(record, indent=2) + "\n")
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -45,41 +51,48 @@ def is_bundle(path: str | Path) -> bool:
 
 def bundle_kind(path: str | Path) -> str:
     """The kind of model in the bundle at `path`: STUDENT or BASE_MODEL. InputError where there is no bundle or an unknown kind."""
-    kind = _read_record(path, "`eet distill`, `eet train-teacher` or `eet train-base`").get("kind", STUDENT)
+    kind = _read_record(path, "`eet distill`, `eet train-teacher`, `eet train-base` or `eet fit-base`").get("kind", STUDENT)
     if kind not in _WRITTEN_BY:
         raise InputError(f"{path} holds a {kind}; this program reads a {' and a '.join(_WRITTEN_BY)}: update it")
     return kind
 
 
+def _local(path: str | Path) -> Path:
+    """The folder of a bundle. InputError where it is a URI, or no location."""
+    check_location(str(path))
+    if "://" in str(path):
+        raise InputError(f"{path} is a URI: a model is a local folder; give its path, or that of a mounted one")
+    return Path(path)
+
+
 def _read_record(path: str | Path, written_by: str) -> dict[str, Any]:
-    file = Path(path) / RECORD_FILE
+    file = _local(path) / RECORD_FILE
     if not file.is_file():
         raise InputError(f"{path} is no model bundle: {file} is missing. Give a folder that {written_by} wrote")
-    try:
-        values = json.loads(file.read_text())
-        int(values["bundle_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+    values = read_json(str(file), dict[str, Any])
+    if not isinstance(values.get("bundle_version"), int) or not isinstance(values.get("kind", STUDENT), str):
+        raise DamagedError(f"{file} is damaged: its bundle_version or kind is missing or of another type")
     return values
 
 
 def read_bundle_values(
-    path: str | Path, *, kind: str, version: int, fields: Sequence[str], since: Mapping[str, tuple[int, Any]] | None = None
-) -> dict[str, Any]:
+    path: str | Path, *, kind: str, version: int, fields: type[T], since: Mapping[str, tuple[int, Any]] | None = None
+) -> T:
     """Reads the values of a bundle's record.
 
     Args:
         path: folder of the bundle.
         kind: STUDENT or BASE_MODEL.
         version: the newest bundle version that this program reads.
-        fields: required fields.
+        fields: a dataclass of the fields and their types.
         since: name -> (first version that has the field, its value in older bundles).
 
     Raises:
-        InputError: the folder holds no bundle, one of another kind, a newer version, or fields are missing.
+        InputError: the folder holds no bundle, one of another kind, or of a newer version.
+        DamagedError: a field is missing or has another type.
     """
     file, values = Path(path) / RECORD_FILE, _read_record(path, _WRITTEN_BY[kind])
-    found, written = int(values["bundle_version"]), values.get("kind", STUDENT)
+    found, written = values["bundle_version"], values.get("kind", STUDENT)
     if written != kind:
         raise InputError(f"{path} holds a {written}, not a {kind}: give a folder that {_WRITTEN_BY[kind]} wrote")
     if found > version:
@@ -87,19 +100,68 @@ def read_bundle_values(
     for name, (first, older_value) in (since or {}).items():
         if found < first:
             values[name] = older_value
-    missing = [name for name in fields if name not in values]
-    if missing:
-        raise InputError(f"{file} cannot be read: it lacks {missing}")
-    return values
+    return parsed_json(json.dumps(values), fields, str(file))
+
+
+@contextlib.contextmanager
+def described_by(path: str | Path) -> Iterator[None]:
+    """Turns the errors of building a network from the record of the bundle at `path` into a DamagedError."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except EetError:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, AssertionError) as error:
+        raise DamagedError(f"{Path(path) / RECORD_FILE} does not describe the weights next to it: {one_line(error)}") from error
 
 
 def read_bundle_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a bundle by name. InputError where they cannot be read."""
+    """The tensors of a bundle by name. InputError where they cannot be read, or hold NaN or infinity."""
     file = Path(path) / WEIGHTS_FILE
     try:
-        return safetensors.torch.load_file(file)
+        weights = safetensors.torch.load_file(file)
     except Exception as error:
         raise InputError(f"{file} cannot be read: {error}") from error
+    broken = [name for name, values in weights.items() if values.is_floating_point() and not bool(values.isfinite().all())]
+    if broken:
+        raise InputError(
+            f"{len(broken)} of the {len(weights)} tensors in {file}, such as {broken[0]}, hold NaN or infinity: the training diverged; "
+            "train again with a lower learning rate"
+        )
+    return weights
+
+
+def check_sizes(path: str | Path, record: Any, weights: Mapping[str, Tensor]) -> None:
+    """DamagedError where a number in a record is larger than any size of its weights can be, before memory is taken for it.
+
+    Args:
+        path: folder of the bundle.
+        record: a number, or a dict, list or tuple with numbers in it; other values are ignored.
+        weights: of the bundle.
+    """
+    largest = max((size for value in weights.values() for size in value.shape), default=0)
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                check(str(key), inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                check(name, inner)
+        elif isinstance(value, int | float) and value > max(LARGEST_SIZE, largest):
+            raise DamagedError(f"{Path(path) / RECORD_FILE} does not describe the weights next to it: {name} is {value}")
+
+    check("", record)
+
+
+def check_preprocessing(path: str | Path, found: str, recorded: str) -> None:
+    """InputError where the digest of the preprocessing is not the recorded one: galleries of the model carry the recorded one."""
+    if found != recorded:
+        raise InputError(
+            f"the preprocessing in {Path(path) / RECORD_FILE} was changed after it was written: digest {found[:12]}, recorded "
+            f"{recorded[:12]}. Load the model, change its preprocessing in Python, and save it as a new bundle"
+        )
 
 
 def check_digest(path: str | Path, found: str, recorded: str) -> None:

@@ -4,23 +4,23 @@ Shapes: B images, C labels, b bits, D width, N patches of the image, K living pa
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from eet.errors import InputError
 from eet.images import Preprocessing
-from eet.vit.pruned_block import check_block, forward_block
-from eet.vit.schedule import PruningSchedule
+from eet.options.choices import HashInput
+from eet.options.defaults import DEFAULT_LABEL_WEIGHT
+from eet.options.schedule import PruningSchedule
+from eet.vit.pruned_block import forward_block
+from eet.vit.trunk import RotaryPositions, Trunk, check_trunk, final_outputs, first_tokens, has_cls, pooling_importance
 
 HEAD_INIT_STD = 0.02  # published: trunc_normal(0.02) for both heads
-HashInput = Literal["logits", "probabilities", "joint"]
-DEFAULT_LABEL_WEIGHT = 0.6  # measured: higher values find fewer images of untrained labels, lower values fewer of trained labels
 
 
 class HashOutput(NamedTuple):
@@ -31,13 +31,14 @@ class HashOutput(NamedTuple):
     hash: Tensor
     """(B, b) real-valued; the code is its signs."""
     embedding: Tensor
-    """(B, D), the CLS token after the final norm."""
+    """(B, D), what the model pools, after the final norm: CLS in most models, see `final_outputs` in `eet.vit.trunk`."""
     tokens: Tensor | None
     """(B, K, D), the kept patch tokens after the final norm; None where they were not requested."""
     token_index: Tensor | None
     """(B, K) int64, original patch positions in 0 .. N - 1 (row-major), ascending; None where mass was not requested."""
     token_mass: Tensor | None
-    """(B, K) float32, the importance of the kept patches in the last block; sums to 1. None where it was not requested."""
+    """(B, K) float32, the importance of the kept patches in the last block, or for the pooling query of a model that has one; sums to 1.
+    None where it was not requested."""
     kept: tuple[Tensor, ...]
     """For each pruning stage the original positions (B, k) int64 of the patches that it kept, ascending."""
 
@@ -45,7 +46,9 @@ class HashOutput(NamedTuple):
 class Student(nn.Module):
     """A ViT with content-based token pruning and the two heads of two-step hashing; without a schedule, the teacher.
 
-    logits = head(CLS), hash = head_hash(hash input). Prefix tokens (CLS, registers, distillation) are never pruned and not counted.
+    logits = head(CLS), hash = head_hash(hash input). Prefix tokens (CLS, registers, distillation) are never pruned and not counted. In a
+    model that does not pool by CLS, the pooled vector of the living patches takes its place everywhere below. Rotary positions stay with
+    their patches.
 
     The hash input e, with p = softmax(logits / temperature):
         logits: the logits, as published. The code then depends only on the label.
@@ -56,7 +59,8 @@ class Student(nn.Module):
             also finds images of labels that were never trained. head_hash is a rotation of this input (`eet.hashing.fit_itq`).
 
     Args:
-        trunk: timm VisionTransformer with a CLS token; its own head is the label head (`num_classes` of timm).
+        trunk: timm VisionTransformer or Eva that pools by CLS, the mean or attention; its own head is the label head (`num_classes` of
+            timm).
         num_bits: length of the hash, >= 1.
         schedule: pruning stages; empty for a teacher.
         preprocessing: of the images.
@@ -68,14 +72,14 @@ class Student(nn.Module):
             dict only.
 
     Raises:
-        InputError: a trunk that is not a ViT with a CLS token, a schedule that does not fit its depth, or a value outside its range.
+        InputError: a trunk that is not such a ViT, a schedule that does not fit its depth, or a value outside its range.
 
     Source: EET (arXiv 2504.16691) and its published code; what differs from it gives the same outputs, see `pruned_block`.
     """
 
     def __init__(
         self,
-        trunk: VisionTransformer,
+        trunk: Trunk,
         *,
         num_bits: int,
         schedule: PruningSchedule,
@@ -87,11 +91,7 @@ class Student(nn.Module):
         backbone_options: dict[str, object] | None = None,
     ) -> None:
         super().__init__()
-        name = backbone or "the given ViT"
-        if not isinstance(trunk, VisionTransformer) or trunk.cls_token is None:
-            raise InputError(f"{name} is not a timm VisionTransformer with a CLS token; choose a deit_* or vit_* model that has one")
-        for block in trunk.blocks:
-            check_block(block, name)
+        check_trunk(trunk, f"backbone {backbone!r}" if backbone else "the given trunk")
         if num_bits < 1:
             raise InputError(f"{num_bits} bits: a code needs at least 1")
         if hash_input not in get_args(HashInput):
@@ -241,11 +241,14 @@ class Student(nn.Module):
         if tokens and not mass:
             raise InputError("tokens=True, mass=False: tokens are always returned with their mass; leave mass out")
         trunk, num_prefix = self.trunk, self.trunk.num_prefix_tokens
-        x_BND = trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(images_BCHW))))
-        alive_BK = torch.arange(self.num_patches, device=x_BND.device).expand(len(x_BND), -1)
+        x_BND, rotary = first_tokens(trunk, images_BCHW)
+        positions = RotaryPositions(rotary)
+        alive_BK = torch.arange(self.num_patches, device=x_BND.device).expand(x_BND.shape[0], -1)
         kept: list[Tensor] = []
         importance_BK: Tensor | None = None
         depth = len(trunk.blocks)
+        pools_cls = trunk.global_pool == "token"
+        pools_attention = trunk.global_pool == "map"
         for number, block in enumerate(trunk.blocks, start=1):
             last = number == depth
             x_BND, importance_BK, kept_Bk = forward_block(
@@ -253,24 +256,28 @@ class Student(nn.Module):
                 x_BND,
                 num_prefix=num_prefix,
                 keep=self._keep_after.get(number),
-                importance=last and mass,
-                prefix_output=last and not tokens,
+                importance=last and mass and not pools_attention,
+                prefix_output=last and not tokens and pools_cls,
+                rotary=positions.of_block(number - 1),
+                has_cls=has_cls(trunk),
             )
             if kept_Bk is not None:
                 alive_BK = alive_BK.gather(1, kept_Bk)
                 kept.append(alive_BK)
-        x_BND = trunk.fc_norm(trunk.norm(x_BND))
-        embedding_BD = x_BND[:, 0]
+                positions.keep(alive_BK)
+        embedding_BD, tokens_BKD = final_outputs(trunk, x_BND, tokens=tokens)
         logits, hash_Bb = self.heads(embedding_BD)
         token_mass = None
         if mass:
+            if pools_attention:
+                importance_BK = pooling_importance(trunk, x_BND)
             assert importance_BK is not None
             token_mass = normalised_mass(importance_BK)
         return HashOutput(
             logits=logits,
             hash=hash_Bb,
             embedding=embedding_BD,
-            tokens=x_BND[:, num_prefix:] if tokens else None,
+            tokens=tokens_BKD,
             token_index=alive_BK if mass else None,
             token_mass=token_mass,
             kept=tuple(kept),

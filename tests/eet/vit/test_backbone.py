@@ -79,28 +79,42 @@ def test_timm_weights_are_requested_only_by_name(weights: str, expected: bool, m
 
     monkeypatch.setattr(timm, "create_model", without_network)
     build(weights=weights)
-    assert pretrained == [expected]
+    assert pretrained == [False, expected]  # the first call only looks at the class
 
 
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
         ("deit_smal_patch16_224", "is not a timm model; for example .*deit"),
-        ("vit_base_patch16_gap_224", "must be a ViT with a CLS token"),
-        ("vit_base_patch16_siglip_gap_224", "must be a ViT with a CLS token"),
-        ("vit_small_patch16_18x2_224", "ParallelThingsBlock.*Choose"),
-        ("vit_small_patch16_dinov3", "Eva, not a timm VisionTransformer"),
+        ("vit_small_patch16_18x2_224", "ParallelThingsBlock.*Choose.*dinov3.*siglip"),
+        ("eva02_enormous_patch14_clip_224", "EvaBlockPostNorm.*Choose"),
+        ("vit_dwee_patch16_reg1_gap_256", "DiffAttention.*Choose"),
+        ("swin_tiny_patch4_window7_224", "is a SwinTransformer, whose tokens cannot be dropped between blocks. Choose .*dinov2.*siglip"),
+        ("samvit_base_patch16_224", "is a VisionTransformerSAM, whose tokens cannot be dropped"),
+        ("mvitv2_tiny", "is a MultiScaleVit, whose tokens cannot be dropped"),
+        ("resnet18", "is a ResNet, whose tokens cannot be dropped"),
     ],
 )
 def test_backbones_that_cannot_be_pruned_are_refused(backbone: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build(backbone)
-
-
-@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "resnet18"])
-def test_other_kinds_of_network_are_refused(backbone: str) -> None:
-    with pytest.raises(ValueError, match="ViT with a CLS token"):
         build_student(backbone, num_classes=5, num_bits=12, schedule=NO_PRUNING, weights="none")
+
+
+def test_a_pooling_that_keeps_no_vector_is_refused() -> None:
+    with pytest.raises(ValueError, match="pools by ''.*token, avg, map"):
+        build(global_pool="")
+
+
+@torch.no_grad()
+def test_the_pooling_can_be_chosen() -> None:
+    by_mean, by_cls = build("vit_tiny_patch16_224", global_pool="avg"), build("vit_tiny_patch16_224")
+    images = torch.randn(2, 3, 32, 32)
+    assert (by_mean.trunk.global_pool, by_cls.trunk.global_pool) == ("avg", "token")
+    out = by_mean(images)
+    features = by_mean.with_schedule(NO_PRUNING).trunk.forward_features(images)
+    assert out.embedding.shape == (2, 24) and not torch.allclose(out.embedding, by_cls(images).embedding)
+    teacher = by_mean.with_schedule(NO_PRUNING)
+    torch.testing.assert_close(teacher(images).embedding, teacher.trunk.fc_norm(features[:, 1:].mean(dim=1)), atol=1e-5, rtol=1e-5)
 
 
 def test_unknown_option_is_refused_by_name() -> None:

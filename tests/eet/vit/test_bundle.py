@@ -224,11 +224,11 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "schedule changed": (_change_record(lambda values: values.update(keep_ratios=[0.5, 0.9])), "is not what model.json describes"),
     "depth changed": (_change_record(lambda values: values["backbone_options"].update(depth=2)), "weights that this student lacks"),
     "newer version": (_change_record(lambda values: values.update(bundle_version=5)), "version 5; this program reads up to 4"),
-    "version not a number": (_change_record(lambda values: values.update(bundle_version="1.0")), "cannot be read"),
+    "version not a number": (_change_record(lambda values: values.update(bundle_version="1.0")), "is damaged: its bundle_version"),
     "field missing": (_change_record(lambda values: values.pop("preprocessing")), "preprocessing"),
     "digest missing": (_change_record(lambda values: values.pop("digest")), "digest"),
-    "another json": (lambda path: (path / "model.json").write_text("[1, 2]"), "cannot be read"),
-    "half a json": (lambda path: (path / "model.json").write_text('{"bundle_version": 1'), "cannot be read"),
+    "another json": (lambda path: (path / "model.json").write_text("[1, 2]"), "is damaged: Input should be an object"),
+    "half a json": (lambda path: (path / "model.json").write_text('{"bundle_version": 1'), "is damaged: Invalid JSON"),
     "no record": (lambda path: (path / "model.json").unlink(), "is no model bundle.*eet distill"),
 }
 
@@ -249,3 +249,24 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
             load_bundle(path)
         with pytest.raises(ValueError, match="is no model bundle"):
             read_bundle_record(path)
+
+
+def test_preprocessing_that_was_edited_is_refused(tmp_path: Path) -> None:
+    """M8: galleries of the model would carry the old digest, and codes that differ would be compared."""
+    save_bundle(make_student(), tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    values = json.loads(file.read_text())
+    values["preprocessing"]["crop_share"] = 0.2
+    file.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="preprocessing in .*model.json was changed after it was written.*save it as a new bundle"):
+        load_bundle(tmp_path / "model")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    student = make_student()
+    with torch.no_grad():
+        student.trunk.blocks[1].mlp.fc1.weight[0, 0] = value
+    save_bundle(student, tmp_path / "model", label_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"1 of the \d+ tensors .*fc1.weight, hold NaN or infinity"):
+        load_bundle(tmp_path / "model")

@@ -334,9 +334,10 @@ def test_the_last_block_projects_only_requested_tokens(prune_after: tuple[int, .
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"])
 @torch.no_grad()
-def test_compiles_without_a_graph_break() -> None:
-    student = make_student("vit_small_patch14_reg4_dinov2", PruningSchedule((1, 2), (0.6, 0.5)), qk_norm=True, depth=3)
+def test_compiles_without_a_graph_break(backbone: str) -> None:
+    student = make_student(backbone, PruningSchedule((1, 2), (0.6, 0.5)), qk_norm=True, depth=3)
     images = images_for(student)
     compiled = torch.compile(student, backend="eager", fullgraph=True)
     for tokens in (True, False):
@@ -344,6 +345,19 @@ def test_compiles_without_a_graph_break() -> None:
             assert (value is None) == (reference is None)
             if value is not None:
                 torch.testing.assert_close(value, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["deit_tiny_patch16_224", "vit_small_patch16_dinov3", "vit_base_patch16_siglip_224"])
+@torch.no_grad()
+def test_an_exported_program_takes_any_number_of_images(backbone: str) -> None:
+    student = make_student(backbone, PruningSchedule((1, 2), (0.6, 0.5)), depth=2)
+    images = images_for(student, 5)
+    batch = {"images_BCHW": {0: torch.export.Dim("batch")}, "tokens": None}
+    program = torch.export.export(student, (images,), {"tokens": True}, dynamic_shapes=batch).module()
+    for count in (1, 3, 5):
+        for value, reference in zip(program(images[:count], tokens=True)[:6], student(images[:count])[:6], strict=True):
+            torch.testing.assert_close(value, reference)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
@@ -401,7 +415,7 @@ def test_images_of_another_size_are_refused() -> None:
     [
         ({"num_bits": 0}, "at least 1"),
         ({"schedule": PruningSchedule((5,), (0.5,))}, "blocks 1 to 4"),
-        ({"trunk": nn.Linear(2, 2)}, "CLS"),
+        ({"trunk": nn.Linear(2, 2)}, "the given trunk is a Linear.*Choose"),
         ({"hash_input": "embedding"}, "logits or probabilities or joint"),
         ({"temperature": 0.0}, "temperature 0.0 must be above 0"),
         ({"label_weight": -0.1}, "label_weight -0.1 0 or more"),
