@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from eet.errors import InputError
 from eet.images import Preprocessing
 
 
@@ -43,6 +44,18 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images_B3HW: Tensor, *, patches: bool) -> BackboneOutput:
         """Outputs for preprocessed images. patches: return the patch tokens and their importance too."""
+
+    def take_patches_from(self, block: int, *, vector: bool) -> None:
+        """Takes patches, and their importance, from an earlier block. Called once, after the weights are loaded.
+
+        Args:
+            block: number of the block, from 1.
+            vector: the vector is needed too, from the last block; otherwise the blocks after this one are removed.
+
+        Raises:
+            InputError: there is no such block, or this kind of network has none to choose from.
+        """
+        raise InputError(f"patches can be taken from a block of a ViT (deit_*, vit_*), not of a {type(self).__name__}: leave the block out")
 
     @abstractmethod
     def load_weights(self, state: Mapping[str, Tensor], *, source: str) -> None:

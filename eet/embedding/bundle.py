@@ -5,13 +5,48 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eet.embedding.base_model import BaseModel, build_base
-from eet.errors import InputError
-from eet.images import Preprocessing
-from eet.vit.bundle_folder import BASE_MODEL, check_digest, read_bundle_values, read_bundle_weights, tensors_digest, write_bundle_folder
+from torch import nn
 
-BUNDLE_VERSION = 1
-_FIELDS = "bundle_version digest preprocessing_digest backbone backbone_options embedding_width preprocessing label_names training".split()
+from eet.embedding.base_model import BaseModel, build_base
+from eet.images import Preprocessing
+from eet.vit.bundle_folder import (
+    BASE_MODEL,
+    check_digest,
+    check_preprocessing,
+    check_sizes,
+    described_by,
+    read_bundle_values,
+    read_bundle_weights,
+    tensors_digest,
+    write_bundle_folder,
+)
+
+BUNDLE_VERSION = 2
+_SINCE: dict[str, tuple[int, Any]] = {
+    "aggregation": (2, "vector"),
+    "aggregation_options": (2, {}),
+    "tokens_from_block": (2, None),
+    "num_bits": (2, None),
+}
+"""Fields that version 1 lacks, with the values of its models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """The fields of model.json."""
+
+    digest: str
+    preprocessing_digest: str
+    backbone: str
+    backbone_options: dict[str, Any]
+    embedding_width: int
+    aggregation: str
+    aggregation_options: dict[str, Any]
+    tokens_from_block: int | None
+    num_bits: int | None
+    preprocessing: dict[str, Any]
+    label_names: tuple[str, ...]
+    training: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,6 +57,7 @@ class BaseRecord:
         digest: sha256 of the weights (names, shapes, dtypes, values) and of the backbone's name and options.
         preprocessing_digest: sha256 of the preprocessing.
         embedding_width: E.
+        code_bits: length of a code that is not the signs of the embedding, or None.
         label_names: names of the training labels.
         training: how it was trained, as plain values.
     """
@@ -29,18 +65,23 @@ class BaseRecord:
     digest: str
     preprocessing_digest: str
     embedding_width: int
+    code_bits: int | None = None
     label_names: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_bits(self) -> int:
-        """Length of a code: the signs of an embedding."""
-        return self.embedding_width
+        """Length of a code: of the linear hash if the model has one, else of the signs of an embedding."""
+        return self.embedding_width if self.code_bits is None else self.code_bits
 
 
 def base_digest(model: BaseModel) -> str:
-    """sha256 of everything that determines an embedding: the weights, and the name and options of the backbone."""
-    return tensors_digest([model.backbone_name, sorted(model.backbone_options.items())], model.state_dict())
+    """sha256 of everything that determines an output: the weights, names and options of backbone and aggregation, and the block."""
+    header: list[Any] = [model.backbone_name, sorted(model.backbone_options.items())]
+    # Left out where they are the defaults, so that models of before have the digest that their galleries carry.
+    if model.aggregation_name != "vector" or model.tokens_from_block is not None:
+        header += [model.aggregation_name, sorted(model.aggregation_options.items()), model.tokens_from_block]
+    return tensors_digest(header, model.state_dict())
 
 
 def save_base(
@@ -62,31 +103,33 @@ def save_base(
         "backbone": model.backbone_name,
         "backbone_options": model.backbone_options,
         "embedding_width": model.embedding_width,
+        "aggregation": model.aggregation_name,
+        "aggregation_options": model.aggregation_options,
+        "tokens_from_block": model.tokens_from_block,
+        "num_bits": None if model.code is None else model.num_bits,
         "preprocessing": model.preprocessing.to_dict(),
         "label_names": list(label_names),
         "training": dict(training or {}),
     }
     write_bundle_folder(path, model.state_dict(), record)
-    return _record(record)
+    return read_base_record(path)
 
 
-def _record(values: Mapping[str, Any]) -> BaseRecord:
-    return BaseRecord(
-        digest=values["digest"],
-        preprocessing_digest=values["preprocessing_digest"],
-        embedding_width=values["embedding_width"],
-        label_names=tuple(values["label_names"]),
-        training=values["training"],
-    )
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    return read_bundle_values(path, kind=BASE_MODEL, version=BUNDLE_VERSION, fields=_FIELDS)
+def _read(path: str | Path) -> _Values:
+    return read_bundle_values(path, kind=BASE_MODEL, version=BUNDLE_VERSION, fields=_Values, since=_SINCE)
 
 
 def read_base_record(path: str | Path) -> BaseRecord:
     """The record of the bundle at `path`, without loading weights. InputError where it holds no base model."""
-    return _record(_read(path))
+    values = _read(path)
+    return BaseRecord(
+        digest=values.digest,
+        preprocessing_digest=values.preprocessing_digest,
+        embedding_width=values.embedding_width,
+        code_bits=values.num_bits,
+        label_names=values.label_names,
+        training=values.training,
+    )
 
 
 def load_base(path: str | Path) -> BaseModel:
@@ -105,18 +148,25 @@ def load_base(path: str | Path) -> BaseModel:
     """
     values = _read(path)
     state = read_bundle_weights(path)
-    preprocessing = Preprocessing.from_dict(values["preprocessing"])
-    model = build_base(
-        values["backbone"],
-        embedding_width=values["embedding_width"],
-        image_size=preprocessing.image_size,
-        weights="none",
-        backbone_options=values["backbone_options"],
-    )
-    try:
+    with described_by(path):
+        preprocessing = Preprocessing.from_dict(values.preprocessing)
+        check_preprocessing(path, preprocessing.digest, values.preprocessing_digest)
+        sizes = [values.embedding_width, values.backbone_options, values.aggregation_options, values.num_bits, preprocessing.image_size]
+        check_sizes(path, sizes, state)
+        headless = values.aggregation != "vector" and "head.weight" not in state
+        model = build_base(
+            values.backbone,
+            embedding_width=None if headless else values.embedding_width,
+            image_size=preprocessing.image_size,
+            weights="none",
+            backbone_options=values.backbone_options,
+            aggregation=values.aggregation,
+            aggregation_options=values.aggregation_options,
+            tokens_from_block=values.tokens_from_block,
+        )
+        if values.num_bits is not None:
+            model.code = nn.Linear(model.embedding_width, values.num_bits)
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"the weights in {path} do not fit its record: {error}") from error
-    model.backbone.preprocessing = preprocessing
-    check_digest(path, base_digest(model), values["digest"])
+        model.backbone.preprocessing = preprocessing
+        check_digest(path, base_digest(model), values.digest)
     return model.eval()

@@ -13,6 +13,7 @@ from torch import Tensor
 from eet.embedding.backbone import Backbone, BackboneOutput
 from eet.errors import InputError
 from eet.images import Preprocessing
+from eet.storage import one_line
 from eet.vit import load_trunk_weights
 
 DEPTHS = {"cvt_13": (1, 2, 10), "cvt_21": (1, 4, 16)}  # blocks of the three stages
@@ -61,7 +62,7 @@ class CvTBackbone(Backbone):
             try:
                 trunk = CvtForImageClassification(CvtConfig(**{"depth": DEPTHS[name], **options, "num_labels": 0}))
             except Exception as error:  # its config raises its own kinds of error
-                raise InputError(f"backbone {name!r} with options {dict(options)} cannot be built: {error}") from error
+                raise InputError(f"backbone {name!r} with options {dict(options)} cannot be built: {one_line(error)}") from error
         return cls(trunk, (height, width))
 
     def forward(self, images_B3HW: Tensor, *, patches: bool) -> BackboneOutput:

@@ -4,16 +4,17 @@ Shapes: B images, E width of the embedding, K tokens, T triplets.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eet.embedding.loss import EmbeddingLoss
 from eet.errors import InputError
 from eet.matching import MARGINALS, TokenSet, structural_distance
+from eet.options.defaults import PUBLISHED_BOUNDARY, PUBLISHED_BOUNDARY_LEARNING_RATE, PUBLISHED_MARGIN
 
-PUBLISHED_MARGIN, PUBLISHED_BETA = 0.2, 0.6
-PUBLISHED_BETA_LEARNING_RATE = 5e-4
 NEAREST = 0.5  # published: closer negatives count as if they were this far, against noisy gradients
 _FARTHEST = 1.999  # opposite points have no density at all, so an unbounded weight
 
@@ -58,7 +59,7 @@ def _drawn(weights_TB: Tensor, chance_T: Tensor) -> Tensor:
     return torch.searchsorted(sums_TB, chance_T.double()[:, None] * sums_TB[:, -1:], right=True).squeeze(1)
 
 
-class MarginObjective(nn.Module):
+class MarginObjective(EmbeddingLoss):
     """The margin loss with one learned boundary beta_y for each training label, over distance-weighted triplets of a batch.
 
     (sum over triplets of relu(d_ap - beta_y + margin) + relu(beta_y - d_an + margin)) / number of those terms above 0, y the anchor's
@@ -76,7 +77,8 @@ class MarginObjective(nn.Module):
     Args:
         num_labels: training labels are 0 .. num_labels - 1.
         margin: at least 0.
-        beta: initial value of every boundary.
+        beta: initial value of every boundary, a distance between unit vectors (0 to 2).
+        beta_learning_rate: learning rate of the boundaries.
         structural: share of the structural distance, in [0, 1]. At 0 tokens are not read.
         marginal: of the transport, one of `eet.matching.MARGINALS`; the centres of those that read correlations are the embeddings.
 
@@ -89,7 +91,8 @@ class MarginObjective(nn.Module):
         num_labels: int,
         *,
         margin: float = PUBLISHED_MARGIN,
-        beta: float = PUBLISHED_BETA,
+        beta: float = PUBLISHED_BOUNDARY,
+        beta_learning_rate: float = PUBLISHED_BOUNDARY_LEARNING_RATE,
         structural: float = 0.0,
         marginal: str = "uniform",
     ) -> None:
@@ -103,6 +106,15 @@ class MarginObjective(nn.Module):
         distance = {"distance": _given_distances()} if structural else {}
         self.loss = MarginLoss(margin=margin, nu=0, beta=beta, learn_beta=True, num_classes=num_labels, **distance)
         self.structural, self.marginal = structural, marginal
+        self.beta_learning_rate = beta_learning_rate
+
+    @property
+    def reads_tokens(self) -> bool:  # type: ignore[override]
+        return self.structural > 0
+
+    @property
+    def learning_rates(self) -> Mapping[str, float]:
+        return {"loss.beta": self.beta_learning_rate}
 
     def forward(
         self, embeddings_BE: Tensor, labels_B: Tensor, chance_B2: Tensor, tokens_BKE: Tensor | None = None, mass_BK: Tensor | None = None

@@ -10,16 +10,10 @@ import torch
 from torch import Tensor
 
 from eet.datasets import ImageTable
-from eet.distillation import (
-    PUBLISHED_BETA,
-    PUBLISHED_MASKED_PATCHES,
-    PUBLISHED_SIGMA,
-    DistillationObjective,
-    HashingObjective,
-    trained_hash,
-)
+from eet.distillation import DistillationObjective, HashingObjective, trained_hash
 from eet.hashing import fit_itq
 from eet.metrics import encoded_protocol, published_protocol
+from eet.options.defaults import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
 from eet.training.probe import fit_probe
 from eet.training.settings import FitSettings
 from eet.training.task import Embed, Evaluate, TrainingTask

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from eet.datasets import ImageTable
 from eet.errors import InputError
 from eet.images import DecodeFailure, Preprocessing, read_image
-from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
+from eet.options.defaults import PUBLISHED_MIN_CROP_AREA
 from eet.training.samplers import StepSampler
 
 _VIEW = 1  # its own random stream; orders have another one (`eet.training.samplers`)

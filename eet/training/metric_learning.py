@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,25 +13,28 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eet.distillation import StepLosses
-from eet.embedding import PUBLISHED_BETA, PUBLISHED_BETA_LEARNING_RATE, PUBLISHED_MARGIN, BaseModel, MarginObjective, save_base
+from eet.embedding import BaseModel, EmbeddingLoss, build_loss, save_base
 from eet.metrics import cosine_metrics
+from eet.storage import naming_file
 from eet.training.samplers import LabelSampler
 from eet.training.settings import CPU_MICRO_BATCH, FitSettings
-from eet.training.task import TrainingTask
+from eet.training.task import Embed, TrainingTask
 
 SPLIT_FILE = "split.csv"
+START_IMAGES, START_DESCRIPTORS = 500, 100
+"""Images, and local descriptors of each, from which an aggregation starts: NetVLAD's published numbers."""
 
 
 class WholeBatchObjective(nn.Module):
-    """The margin loss over the images of all workers together, so that it does not depend on the number of workers.
+    """A loss over the images of all workers together, so that it does not depend on the number of workers.
 
-    Each worker embeds its share, receives all embeddings (with a structural term all tokens too), and computes the same loss; its gradient
-    reaches its own share only. The first worker draws the random numbers of the mining for all.
+    Each worker embeds its share, receives all embeddings (and all tokens, if the loss reads them), and computes the same loss; its gradient
+    reaches its own share only. The first worker draws the random numbers of the loss for all.
     """
 
-    def __init__(self, model: BaseModel, margin: MarginObjective, settings: FitSettings) -> None:
+    def __init__(self, model: BaseModel, criterion: EmbeddingLoss, settings: FitSettings) -> None:
         super().__init__()
-        self.model, self.margin, self.settings = model, margin, settings
+        self.model, self.criterion, self.settings = model, criterion, settings
 
     def forward(self, images_B3HW: Tensor, labels_B: Tensor) -> StepLosses:
         parts = self._represented(images_B3HW)
@@ -41,12 +44,12 @@ class WholeBatchObjective(nn.Module):
             random_B2 = torch.rand(len(labels_B), 2).to(labels_B.device)
             if dist.is_initialized():
                 dist.broadcast(random_B2, src=0)
-            return StepLosses(*self.margin(embeddings_BE, labels_B, random_B2, *tokens))
+            return StepLosses(*self.criterion(embeddings_BE, labels_B, random_B2, *tokens))
 
     def _represented(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """What the loss reads of the images: embeddings, and with a structural term tokens and their mass."""
+        """What the loss reads of the images: embeddings, and tokens and their mass if the loss reads them."""
         size = self.settings.micro_batch(len(images_B3HW), images_B3HW.device.type)
-        represent = self._with_tokens if self.margin.structural else self._without_tokens
+        represent = self._with_tokens if self.criterion.reads_tokens else self._without_tokens
         if len(images_B3HW) <= size:
             return represent(images_B3HW)
         # Only the activations of one part are in memory; each part is run again when its gradient is known.
@@ -78,26 +81,20 @@ def _of_all_workers(rows_B: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricLearningTask(TrainingTask):
-    """Trains a base model with the margin loss over the images of a whole batch.
+    """Trains a base model with a loss over the images of a whole batch.
 
     Attributes:
         networks: the base model, as "base".
         train: images with labels 0 .. C-1, which do not occur in val and test.
-        margin: how far a positive must be inside the boundary of its label, and a negative outside.
-        beta: initial boundary of every label, a distance between unit vectors (0 to 2).
-        beta_learning_rate: learning rate of the boundaries.
         images_per_label: images of each label in a batch, 2 or more.
-        structural: share of the structural distance in that of a pair, 0 (none) to 1; see `eet.embedding.MarginObjective`.
-        marginal: of the structural distance, a name in `eet.matching.MARGINALS`.
+        loss: a name in `eet.embedding.LOSSES`.
+        loss_options: arguments of the loss.
     """
 
     networks: dict[str, BaseModel]
-    margin: float = PUBLISHED_MARGIN
-    beta: float = PUBLISHED_BETA
-    beta_learning_rate: float = PUBLISHED_BETA_LEARNING_RATE
     images_per_label: int = 2
-    structural: float = 0.0
-    marginal: str = "uniform"
+    loss: str = "margin"
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
 
     quality: ClassVar[str] = "val_MAP@R"
 
@@ -107,17 +104,39 @@ class MetricLearningTask(TrainingTask):
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
-        return {"margin.loss.beta": self.beta_learning_rate}
+        return {f"criterion.{name}": rate for name, rate in self._criterion().learning_rates.items()}
 
     def timed_images(self, settings: FitSettings) -> int:
         """More images than a CPU runs at once, so that the estimate includes the second run of each part."""
         return min(2 * (settings.micro_batch_size or CPU_MICRO_BATCH), settings.batch_size)
 
     def objective(self, settings: FitSettings) -> WholeBatchObjective:
-        margin = MarginObjective(
-            self.train.num_labels, margin=self.margin, beta=self.beta, structural=self.structural, marginal=self.marginal
-        )
-        return WholeBatchObjective(self.networks["base"], margin, settings)
+        return WholeBatchObjective(self.networks["base"], self._criterion(), settings)
+
+    def _criterion(self) -> EmbeddingLoss:
+        return build_loss(self.loss, self.train.num_labels, **self.loss_options)
+
+    def start(self, embed: Embed) -> dict[str, np.ndarray] | None:
+        """The first weights of an aggregation that starts from local descriptors of training images; None for one that does not."""
+        layer = self.networks["base"].aggregation
+        if not layer.starts:
+            return None
+        rows = np.sort(np.random.default_rng(0).permutation(len(self.train))[:START_IMAGES])
+        descriptors = embed("base", self.train.take(rows))
+        if descriptors is None:
+            return None
+        layer.start(torch.from_numpy(descriptors.reshape(-1, self.networks["base"].backbone.width)), seed=0)
+        return {name: value.cpu().numpy().copy() for name, value in layer.state_dict().items()}  # training changes the weights in place
+
+    def set_fitted(self, fitted: dict[str, np.ndarray] | None) -> None:
+        if fitted:
+            self.networks["base"].aggregation.load_state_dict({name: torch.from_numpy(value) for name, value in fitted.items()})
+
+    def embed(self, network: BaseModel, images_B3HW: Tensor) -> np.ndarray:
+        """Local descriptors of each image in one row, float32 (b, n * D) with n = 100 or fewer, at the same random patches of each."""
+        descriptors_BND = network.descriptors(images_B3HW)
+        drawn = np.sort(np.random.default_rng(0).permutation(descriptors_BND.shape[1])[:START_DESCRIPTORS])
+        return descriptors_BND[:, torch.from_numpy(drawn)].flatten(1).cpu().numpy()
 
     def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> LabelSampler:
         """Batches by label. A worker's share is not split further, because the objective forms pairs over all of it."""
@@ -153,7 +172,7 @@ class MetricLearningTask(TrainingTask):
 
     def save(self, name: str, folder: Path, training: dict[str, Any]) -> None:
         """Writes the bundle, and the split of each image as a table that the dataset 'table' reads."""
-        with (folder / SPLIT_FILE).open("w", newline="") as file:
+        with naming_file(folder / SPLIT_FILE), (folder / SPLIT_FILE).open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "label", "split"))
             for table in (self.train, self.val, self.test):

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from eet.device import Precision
 from eet.errors import InputError
-from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
+from eet.options.choices import Precision
+from eet.options.defaults import PUBLISHED_MIN_CROP_AREA
 
 CPU_MICRO_BATCH = 16  # measured: on a CPU a larger one does not fit the cache and is slower
 
@@ -61,7 +61,7 @@ class FitSettings:
         return min(500, self.total_steps(num_images) // 9) if self.warmup_steps is None else self.warmup_steps
 
     def micro_batch(self, share: int, device: str) -> int:
-        """Number of images that a worker runs at once, if its share of a step has `share` images. device: "cuda" or "cpu"."""
+        """Number of images that a worker runs at once; its share of a step is `share` images. device: "cuda" or "cpu"."""
         return self.micro_batch_size or (share if device == "cuda" else min(share, CPU_MICRO_BATCH))
 
     def check(self, num_images: int) -> None:

@@ -1,5 +1,7 @@
 """Backbones of base models against their definition, written again without pooling tricks."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,20 @@ import torch.nn.functional as F
 from PIL import Image
 
 from eet.embedding import BaseModel, build_base
+from eet.vit import PruningSchedule, Student
 
 SMALL = {
     "deit_tiny_patch16_224": ({"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}, (56, 56), (14, 14), 24),
     "vit_small_patch14_reg4_dinov2": ({"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}, (28, 40), (7, 10), 24),
+    "vit_small_patch16_dinov3": ({"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}, (28, 40), (7, 10), 32),
+    "vit_base_patch16_siglip_256": ({"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}, (28, 40), (7, 10), 32),
+    "vit_medium_patch16_reg1_gap_256": ({"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}, (28, 40), (7, 10), 32),
     "swin_tiny_patch4_window7_224": ({"embed_dim": 8, "depths": (1, 1, 1, 2), "num_heads": (1, 1, 2, 2)}, (224, 224), (7, 7), 64),
     "resnet50": ({"layers": (1, 1, 1, 1), "base_width": 8}, (224, 256), (7, 8), 2048),
     "cvt_13": ({"embed_dim": (8, 12, 24), "num_heads": (1, 3, 6), "depth": (1, 2, 3)}, (224, 256), (14, 16), 24),
 }
+
+TEACHERS = ("vit_small_patch16_dinov3", "vit_base_patch16_siglip_256", "vit_medium_patch16_reg1_gap_256")
 
 
 def small(name: str, **changes) -> BaseModel:  # type: ignore[no-untyped-def]
@@ -51,6 +59,12 @@ def reference(name: str, model: BaseModel, images: torch.Tensor) -> tuple[torch.
     if name.startswith(("deit", "vit")):
         tokens = trunk.forward_features(images)
         rows, columns = model.backbone.grid
+        if name in TEACHERS:  # tests/eet/vit/test_trunk.py compares their mass with loops
+            with_head = copy.deepcopy(trunk)
+            with_head.head = torch.nn.Linear(trunk.embed_dim, 2)
+            out = Student(with_head, num_bits=1, schedule=PruningSchedule((), ()), preprocessing=model.preprocessing)(images)
+            mass = out.token_mass.unflatten(1, (rows, columns))
+            return trunk.forward_head(tokens, pre_logits=True), out.tokens.unflatten(1, (rows, columns)), mass
         # M of the last block, by its definition: attention as a matrix, head by head.
         seen: list[torch.Tensor] = []
         last = trunk.blocks[-1]
@@ -186,9 +200,9 @@ def test_weights_come_from_a_file_without_its_classifier(name, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"backbone": "efficientnet_b0"}, "begins with none of deit, vit, swin, cvt, resnet"),
+        ({"backbone": "efficientnet_b0"}, "is a EfficientNet; a base model reads VisionTransformer, Eva.*Choose .*siglip.*swin"),
         ({"backbone": "swin_huge"}, "'swin_huge' is not a timm model"),
-        ({"backbone": "swinv2_cr_tiny_224"}, "is a SwinTransformerV2Cr, not a timm SwinTransformer"),
+        ({"backbone": "swinv2_cr_tiny_224"}, "is a SwinTransformerV2Cr; a base model reads"),
         ({"backbone": "resnet50", "backbone_options": {"depth": 3}}, "cannot be built"),
         ({"backbone": "cvt_w24"}, "is not one of cvt_13, cvt_21"),
         ({"backbone": "cvt_13", "image_size": (230, 224)}, "multiples of 16"),
@@ -206,3 +220,113 @@ def test_an_image_goes_in_as_the_preprocessing_says():
     model = small("resnet50")
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 280, 3), dtype=np.uint8))
     assert model.preprocess(image).shape == (3, 224, 256)
+
+
+@torch.no_grad()
+def test_without_a_width_the_embedding_is_the_vector_of_the_backbone():
+    options = {"patch_size": 6, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    model = build_base("deit_tiny_patch16_224", embedding_width=None, image_size=(48, 48), weights="none", backbone_options=options).eval()
+    images = torch.randn(3, 3, 48, 48)
+    vector = model.backbone(images, patches=False).vector
+    torch.testing.assert_close(model(images, tokens=False).embedding, torch.nn.functional.normalize(vector, dim=-1))
+    assert model.embedding_width == 24
+
+
+VIT = {"patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
+BLOCK = {"image_size": (28, 32), "weights": "none", "backbone_options": VIT, "seed": 4}
+
+
+def outputs_of_blocks(model: BaseModel, images: torch.Tensor) -> list[torch.Tensor]:
+    trunk = model.backbone.trunk
+    x = trunk._pos_embed(trunk.patch_embed(images))
+    outputs = []
+    for block in trunk.blocks:
+        x = block(x)
+        outputs.append(x)
+    return outputs
+
+
+@pytest.mark.parametrize("aggregation", ["vector", "netvlad"])
+@torch.no_grad()
+def test_tokens_can_come_from_an_earlier_block(aggregation):
+    model, whole = (
+        build_base("deit_tiny_patch16_224", aggregation=aggregation, tokens_from_block=block, embedding_width=None, **BLOCK).eval()
+        for block in (2, None)
+    )
+    images = random_images(model)
+    out, outputs = model(images), outputs_of_blocks(whole, images)
+    patches = outputs[1][:, 1:].reshape(2, 7, 8, 24)
+    expected = torch.stack([F.normalize(pooled(patches[row]).reshape(49, 24), dim=1) for row in range(2)])
+    torch.testing.assert_close(out.tokens, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(out.token_mass.sum(dim=1), torch.ones(2))
+    assert model.token_shape == (49, 24)
+    if aggregation == "vector":
+        torch.testing.assert_close(out.embedding, whole.embed(images), atol=1e-5, rtol=1e-4)
+        assert len(model.backbone.trunk.blocks) == 3
+    else:  # what reads patches alone needs no later block
+        assert len(model.backbone.trunk.blocks) == 2
+        layer = whole.aggregation
+        torch.testing.assert_close(out.embedding, layer(outputs[1][:, 0], outputs[1][:, 1:]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.embed(images), out.embedding)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "vit_small_patch16_dinov3",
+        "vit_small_patch16_rope_mixed_224",
+        "vit_pe_core_tiny_patch16_384",
+        "vit_base_patch16_siglip_256",
+        "vit_base_patch16_gap_224",
+    ],
+)
+@pytest.mark.parametrize("aggregation", ["vector", "netvlad"])
+@torch.no_grad()
+def test_tokens_can_come_from_an_earlier_block_of_every_kind_of_vit(backbone, aggregation):
+    """As hooks on timm's own blocks see them."""
+    options = {"embed_dim": 32, "depth": 3, "num_heads": 2}
+    model, whole = (
+        build_base(
+            backbone, aggregation=aggregation, tokens_from_block=block, embedding_width=None, image_size=(112, 128), weights="none",
+            backbone_options=options, seed=4,
+        ).eval()
+        for block in (2, None)
+    )  # fmt: skip
+    images, trunk, outputs = random_images(model), whole.backbone.trunk, []
+    for name, parameter in trunk.named_parameters():  # an untrained ViT attends almost uniformly, which would hide wrong positions
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.25)
+        elif "gamma" in name:
+            torch.nn.init.uniform_(parameter, 0.1, 0.8)
+    assert not model.load_state_dict(whole.state_dict(), strict=False).missing_keys
+    for block in trunk.blocks:
+        block.register_forward_hook(lambda module, given, output: outputs.append(output))
+    trunk.forward_features(images)
+    out, patches = model(images), outputs[1][:, trunk.num_prefix_tokens :]
+    tokens = torch.stack([pooled(row.reshape(7, 8, 32)) for row in patches])
+    torch.testing.assert_close(out.tokens, F.normalize(tokens.flatten(1, 2), dim=-1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(out.token_mass.sum(dim=1), torch.ones(2))
+    if aggregation == "vector":
+        torch.testing.assert_close(out.embedding, whole.embed(images), atol=1e-5, rtol=1e-4)
+        assert len(model.backbone.trunk.blocks) == 3
+    else:
+        torch.testing.assert_close(out.embedding, whole.aggregation(outputs[1][:, 0], patches), atol=1e-5, rtol=1e-4)
+        assert len(model.backbone.trunk.blocks) == 2
+    torch.testing.assert_close(model.embed(images), out.embedding, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [0, 4])
+def test_a_block_that_does_not_exist_is_refused(block):
+    with pytest.raises(ValueError, match=f"block {block}: deit_tiny_patch16_224 has blocks 1 to 3"):
+        build_base("deit_tiny_patch16_224", tokens_from_block=block, **BLOCK)
+    with pytest.raises(ValueError, match="of a ViT .* not of a ResNetBackbone"):
+        small("resnet50", tokens_from_block=1)
+
+
+@pytest.mark.parametrize("aggregation", ["gem", "netvlad", "salad"])
+def test_every_weight_of_an_aggregation_gets_a_gradient(aggregation):
+    model = build_base(
+        "deit_tiny_patch16_224", aggregation=aggregation, tokens_from_block=2, aggregation_options={}, **{**BLOCK, "image_size": (48, 48)}
+    )
+    model.embed(torch.randn(2, 3, 48, 48)).sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
