@@ -6,9 +6,7 @@ from typing import Literal, get_args
 import torch
 
 from eet.errors import InputError
-
-Precision = Literal["auto", "fp32", "bf16"]
-"""Of a network's arithmetic: "auto" is bf16 on CUDA and fp32 on a CPU."""
+from eet.options.choices import Precision
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,9 @@ class Device:
 
     @classmethod
     def of(cls, device: torch.device | str = "auto", precision: str = "auto") -> "Device":
-        """Args:
+        """The device that a user names, with the precision of networks there.
+
+        Args:
             device: as torch takes it; "auto" is CUDA where there is one, else the CPU.
             precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
 

@@ -9,15 +9,13 @@ Source: rotation before quantisation as in RaBitQ (arXiv 2405.12497); levels of 
 """
 
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 
 from eet.errors import InputError
-
-VectorForm = Literal["float16", "int8", "int4", "int2", "bits"]
-"""How a vector is stored: as it is in float16, or its direction alone in 8, 4, 2 or 1 bits for each dimension."""
+from eet.options.choices import VectorForm
 
 _BITS: dict[str, int] = {"int8": 8, "int4": 4, "int2": 2, "bits": 1}
 _FLOAT16 = np.dtype("<f2")

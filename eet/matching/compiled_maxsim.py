@@ -38,3 +38,4 @@ def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-
             sums = multiply_add(best, load(v, at), sums)
         answers.scores[p] = total(sums)
         answers.delivered[p] = 1
+        answers.errors[p] = 0

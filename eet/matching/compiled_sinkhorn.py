@@ -9,11 +9,12 @@ Tokens and centres with NaN or infinite entries count as zeros. Arguments are gr
 Shape suffixes: N images, K tokens (Kq of the query, Kg of the gallery image), D dimensions, P pairs.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from eet.compiled_loops import compiled as compiled_loop
 from eet.matching.simd.arithmetic import absolute, add, divide, larger, multiply, multiply_add, reciprocal_root, smaller, subtract
 from eet.matching.simd.exponential import exp2
 from eet.matching.simd.lanes import lane, splat, splat4
@@ -35,14 +36,14 @@ _ITERATIONS_AT_ONCE = 32  # between which the scaling vectors of a slow problem 
 _NO_ENTRY = np.float32(-1e30)  # a potential: the exponents of its row or column are so low that the kernel is 0 there
 _FLOOR = 1e-30  # of what is divided by: keeps 0 / 0, for tokens without mass that nothing reaches, at 0
 
-# numpy's rule for division: dividing by 0 returns infinity instead of an exception, so that loops have no extra exit.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
 lanes = LANES
 block_rows = _BLOCK_ROWS[lanes]
 widest = len(block_rows)
 rows_1, rows_2, rows_3 = block_rows[0], block_rows[1], block_rows[-1]
 products_1, products_2, products_3 = products(rows_1, 1), products(rows_2, 2), products(rows_3, widest)
 log2e, log2_floor = float(np.log2(np.e)), float(np.log2(_FLOOR))
+# numpy's rule for division: dividing by 0 returns infinity instead of an exception, so that loops have no extra exit.
+compiled = functools.partial(compiled_loop, error_model="numpy")
 
 
 class Tokens(NamedTuple):
@@ -79,10 +80,15 @@ class Settings(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The outputs of `score`, float32 (P,). scores: <plan, cosine>. delivered: the mass that the plan moves."""
+    """The outputs of `score`, float32 (P,).
+
+    scores: <plan, cosine>. delivered: the mass that the plan moves. errors: bound of the L1 error of the row sums before their last
+    update: the tolerance, or infinity where the iterations ended first.
+    """
 
     scores: np.ndarray
     delivered: np.ndarray
+    errors: np.ndarray
 
 
 class Rows(NamedTuple):
@@ -128,8 +134,9 @@ class Scaling(NamedTuple):
     dummy_potentials: np.ndarray
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def zero():  # type: ignore[no-untyped-def]
+    """A vector of zeros."""
     return splat(np.float32(0))
 
 
@@ -311,6 +318,7 @@ def iterate(kernel, scaling, slack, tolerance, iterations):  # type: ignore[no-u
 
 @compiled
 def highest_of(values, number):  # type: ignore[no-untyped-def]
+    """The greatest of the first `number` values, at least one."""
     highest = values[0]
     for i in range(1, number):
         highest = max(highest, values[i])
@@ -488,6 +496,7 @@ def score(query, gallery, pairs, settings, answers):  # type: ignore[no-untyped-
             moved = multiply_add(splat(r[i]), row_moved, moved)
         answers.scores[p] = total(sums)
         answers.delivered[p] = total(moved)
+        answers.errors[p] = tolerance if done < max_iterations else np.inf
 
 
 @compiled

@@ -30,8 +30,8 @@ def fused_scores(
     transported: float,
     tolerance: float,
     max_iterations: int,
-) -> Tensor:
-    """Scores (P,) float32: <plan, cosine> of entropic transport, each pair with its own stop.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Entropic transport, each pair with its own stop.
 
     All tensors are on one CUDA device.
 
@@ -45,20 +45,25 @@ def fused_scores(
         transported: share of the mass to move, in (0, 1].
         tolerance: L1 error of the row sums below which a pair is updated once more and ends.
         max_iterations: most updates of a pair.
+
+    Returns:
+        scores: <plan, cosine>; delivered: the mass that the plan moves; errors: L1 error of the row sums before their last update, above
+        the tolerance where the iterations ended first. Each float32 (P,).
     """
     from triton import next_power_of_2
 
     num_query, num_gallery, dims = query_NKD.shape[1], gallery_NLD.shape[1], query_NKD.shape[2]
     assert max(num_query, num_gallery) <= MOST_TOKENS and epsilon >= LEAST_EPSILON
-    scores_P = query_marginal_PK.new_empty(len(pairs_P2))
+    scores_P, delivered_P, errors_P = query_marginal_PK.new_empty(3, len(pairs_P2))
     # tl.dot wants 16 or more a side.
     sides = [max(LEAST_SIDE, next_power_of_2(number)) for number in (num_query, num_gallery)]
     if len(pairs_P2):
         triton_program()[(len(pairs_P2),)](
-            query_NKD, gallery_NLD, pairs_P2, query_marginal_PK, gallery_marginal_PL, scores_P, num_query, num_gallery, dims,
-            1 / epsilon, 1 - transported, tolerance, max_iterations, _FLOOR, sides[0], sides[1], DIMS_AT_ONCE, num_warps=warps_for(*sides),
+            query_NKD, gallery_NLD, pairs_P2, query_marginal_PK, gallery_marginal_PL, scores_P, delivered_P, errors_P,
+            num_query, num_gallery, dims, 1 / epsilon, 1 - transported, tolerance, max_iterations, _FLOOR,
+            sides[0], sides[1], DIMS_AT_ONCE, num_warps=warps_for(*sides),
         )  # fmt: skip
-    return scores_P
+    return scores_P, delivered_P, errors_P
 
 
 def warps_for(query_side: int, gallery_side: int) -> int:
@@ -68,12 +73,13 @@ def warps_for(query_side: int, gallery_side: int) -> int:
 
 @functools.cache
 def triton_program() -> Any:
+    """The program that the GPU runs; triton compiles it at its first call."""
     import triton
     import triton.language as tl
 
     @triton.jit
     def program(  # type: ignore[no-untyped-def]
-        query, gallery, pairs, query_marginal, gallery_marginal, scores, num_query, num_gallery, dims,
+        query, gallery, pairs, query_marginal, gallery_marginal, scores, delivered, errors, num_query, num_gallery, dims,
         sharpness, slack, tolerance, max_iterations, floor, K: tl.constexpr, L: tl.constexpr, D: tl.constexpr,
     ):  # fmt: skip
         pair = tl.program_id(0).to(tl.int64)
@@ -114,5 +120,7 @@ def triton_program() -> Any:
             iteration += 1
         plan = scale_rows[:, None] * kernel * scale_columns[None, :]
         tl.store(scores + pair, tl.sum(tl.sum(plan * cosine, 1), 0))
+        tl.store(delivered + pair, tl.sum(tl.sum(plan, 1), 0))
+        tl.store(errors + pair, error)
 
     return program

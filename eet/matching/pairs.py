@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from eet.errors import InputError
+from eet.matching.convergence import warn_unless_converged
 from eet.matching.fused_sinkhorn import LEAST_EPSILON, MOST_TOKENS, fused_scores
 from eet.matching.marginals import MARGINALS
-from eet.matching.sinkhorn import check_transport
+from eet.matching.newton_sinkhorn import newton_sinkhorn
+from eet.matching.sinkhorn import LEAST_SCALED_SHARE, check_transport, sinkhorn
 from eet.matching.solvers import SOLVERS
 from eet.matching.token_set import Array, Side, TokenSet, checked
 from eet.matching.unit_side import pair_marginals, unit_side
@@ -23,7 +25,12 @@ COMPILED_SOLVERS = ("sinkhorn", "maxsim")
 """The solvers that have a compiled loop for CPUs."""
 
 TOLERANCE = 2e-4
-"""L1 error of the row sums below which the compiled loop updates once more and ends: scores are then within 5e-5 of converged ones."""
+"""L1 error of the row sums below which the compiled loop updates once more and ends: scores are then within 5e-5 of converged ones.
+
+If less than half of the mass is moved, the error relative to the share may be 4e-4.
+"""
+
+_NEWTON_TOLERANCE = 1e-4  # relative to the share, of the pairs that the loops do not finish
 
 MAX_ITERATIONS = 2000
 
@@ -67,7 +74,43 @@ def match_pairs(
     Raises:
         InputError: shapes do not fit, a pair names a row that does not exist, masses are missing, a name is unknown, or a parameter is out
             of range.
+
+    Warns:
+        ConvergenceWarning: some plans do not move the requested share, or break a marginal; see `matches_of_pairs` for which.
     """
+    matches = matches_of_pairs(
+        queries, gallery, pairs_P2,
+        marginal=marginal, epsilon=epsilon, transported=transported, solver=solver, threads=threads, device=device,
+    )  # fmt: skip
+    warn_unless_converged(matches.error_P, "pair")
+    return matches.scores_P
+
+
+class Matches(NamedTuple):
+    """scores_P: float32, never NaN. delivered_P: float32, the mass that the plans actually move.
+
+    error_P: float32, the L1 error of the marginals, or the error of the delivered mass if that is greater, relative to the share. Above
+    `eet.matching.sinkhorn.CONVERGED` the plan counts as not converged.
+    """
+
+    scores_P: torch.Tensor
+    delivered_P: torch.Tensor
+    error_P: torch.Tensor
+
+
+def matches_of_pairs(
+    queries: TokenSet,
+    gallery: TokenSet,
+    pairs_P2: Array,
+    *,
+    marginal: str = "importance",
+    epsilon: float = 0.05,
+    transported: float = 1.0,
+    solver: str = "sinkhorn",
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Matches:
+    """As `match_pairs`, with what each plan delivers and how far it is from converged, and without a warning."""
     check_transport(epsilon, transported)
     for kind, name, known in (("marginal", marginal, MARGINALS), ("solver", solver, SOLVERS)):
         if name not in known:
@@ -90,15 +133,8 @@ def match_pairs(
         return match_compiled(
             query_side, gallery_side, pairs_P2, weigh,
             epsilon=epsilon, transported=transported, threads=threads, solver=solver,
-        ).scores_P  # fmt: skip
+        )  # fmt: skip
     return _match_in_batches(query_side, gallery_side, pairs_P2, weigh, solver, device, epsilon=epsilon, transported=transported)
-
-
-class Matches(NamedTuple):
-    """scores_P: float32. delivered_P: float32, the mass that the plans actually move, within 1e-3 of the requested share."""
-
-    scores_P: torch.Tensor
-    delivered_P: torch.Tensor
 
 
 def match_compiled(
@@ -112,7 +148,10 @@ def match_compiled(
     threads: int | None,
     solver: str = "sinkhorn",
 ) -> Matches:
-    """`match_pairs` by compiled loops, of checked sides: `weigh` reads centres where these hold them, else masses."""
+    """`matches_of_pairs` by compiled loops, of checked sides: `weigh` reads centres where these hold them, else masses.
+
+    Pairs that the loop of transport cannot solve in float32, or did not finish, are solved by Newton's method.
+    """
     from eet.matching import compiled_maxsim, compiled_sinkhorn
     from eet.matching.compiled_sinkhorn import Answers, Settings, Tokens, WeightedTokens, correlate
 
@@ -123,10 +162,14 @@ def match_compiled(
     ]
     masses: list[Any] = [None if side.mass_NK is None else weigh(side.mass_NK).cpu().numpy() for side in (queries, gallery)]
     centers = [None if side.center_ND is None else _raw(side.center_ND) for side in (queries, gallery)]
-    settings = Settings(float(epsilon), float(transported), TOLERANCE, MAX_ITERATIONS)
+    transports = solver == "sinkhorn"
+    tolerance = _loop_tolerance(transported)
+    settings = Settings(float(epsilon), float(transported), tolerance, MAX_ITERATIONS)
     # Pairs of one query are adjacent, so that its tokens are laid out once.
     order = np.argsort(pairs_P2[:, 0], kind="stable")
-    scores, delivered = np.empty(num_pairs, np.float32), np.empty(num_pairs, np.float32)
+    scores, delivered, errors = np.zeros((3, num_pairs), np.float32)
+    if transports and transported < LEAST_SCALED_SHARE:
+        order, errors[:] = order[:0], np.inf
 
     def match(part: np.ndarray) -> None:
         pairs = pairs_P2[part]
@@ -139,17 +182,38 @@ def match_compiled(
             rows = np.arange(len(pairs)), np.arange(len(pairs))
         else:
             rows = pairs[:, 0].copy(), pairs[:, 1].copy()
-        found = Answers(np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32))
+        found = Answers(*np.empty((3, len(pairs)), np.float32))
         query_side, gallery_side = (WeightedTokens(sides[k], marginals[k], rows[k]) for k in (0, 1))
         score(query_side, gallery_side, pairs, settings, found)
-        scores[part], delivered[part] = found
+        scores[part], delivered[part], errors[part] = found
 
     threads = threads or os.cpu_count() or 1
     step = max(1, min(_PRODUCTS_AT_ONCE // (num_query * num_gallery), -(-num_pairs // threads)))
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(match, order[start : start + step]) for start in range(0, num_pairs, step)]:
+        for done in [pool.submit(match, order[start : start + step]) for start in range(0, len(order), step)]:
             done.result()
-    return Matches(torch.from_numpy(scores), torch.from_numpy(delivered))
+    unsolved = np.flatnonzero(~(errors <= tolerance))
+    errors /= transported if transports else 1
+    if len(unsolved):
+        # Sides of the images in question alone, as all tokens of a side are scaled to unit length.
+        images, places = zip(*(np.unique(side, return_inverse=True) for side in pairs_P2[unsolved].T), strict=True)
+        few = [_of_images(side, torch.from_numpy(rows)) for side, rows in zip((queries, gallery), images, strict=True)]
+        solved = _match_in_batches(
+            few[0], few[1], np.stack(places, axis=1), weigh, solver, "cpu", epsilon=epsilon, transported=transported, newton=True
+        )
+        for whole, part in zip((scores, delivered, errors), solved, strict=True):
+            whole[unsolved] = part.numpy()
+    return Matches(*map(torch.from_numpy, (scores, delivered, errors)))
+
+
+def _of_images(side: Side, rows: torch.Tensor) -> Side:
+    mass, center = side.mass_NK, side.center_ND
+    return Side(side.tokens_NKD[rows], None if mass is None else mass[rows], None if center is None else center[rows])
+
+
+def _loop_tolerance(transported: float) -> float:
+    """L1 error at which the loops end: relative to the share where that is small."""
+    return TOLERANCE * min(1.0, 2 * transported)
 
 
 def _raw(tokens: torch.Tensor) -> np.ndarray:
@@ -167,26 +231,53 @@ def _match_in_batches(
     *,
     epsilon: float,
     transported: float,
-) -> torch.Tensor:
-    """`match_pairs` by torch, a batch of pairs at once, for any solver and device; few tokens on CUDA go to a program for each pair."""
+    newton: bool = False,
+) -> Matches:
+    """`matches_of_pairs` by torch, a batch of pairs at once, for any solver and device; few tokens on CUDA go to a program for each pair.
+
+    newton: solve by Newton's method alone, without scaling iterations.
+    """
     query_side, gallery_side = unit_side(queries, weigh, device), unit_side(gallery, weigh, device)
-    units = query_side.tokens_NKD, gallery_side.tokens_NKD
-    (num_query, dims), num_gallery = units[0].shape[1:], units[1].shape[1]
+    query_NKD, gallery_NLD = query_side.tokens_NKD, gallery_side.tokens_NKD
+    (num_query, dims), num_gallery = query_NKD.shape[1:], gallery_NLD.shape[1]
     few = max(num_query, num_gallery) <= MOST_TOKENS and epsilon >= LEAST_EPSILON
-    fused = solver == "sinkhorn" and units[0].is_cuda and few
+    fused = solver == "sinkhorn" and query_NKD.is_cuda and few and transported >= LEAST_SCALED_SHARE
     step = max(1, _BYTES_AT_ONCE // (4 * ((num_query + num_gallery) * dims + 4 * num_query * num_gallery)))
-    scores = [torch.empty(0)]
-    for pairs in torch.from_numpy(pairs_P2).to(device).split(step):
+
+    def by_newton(cosine_PKL: torch.Tensor, marginals: tuple[torch.Tensor, torch.Tensor]) -> Matches:
+        solved = newton_sinkhorn(1 - cosine_PKL, *marginals, epsilon=epsilon, transported=transported, tolerance=_NEWTON_TOLERANCE)
+        return _of_plan(*solved, cosine_PKL)
+
+    def match(pairs: torch.Tensor) -> Matches:
         marginals = pair_marginals(query_side, gallery_side, pairs, weigh)
         if fused:
-            scores.append(
-                fused_scores(
-                    units[0], units[1], pairs, marginals[0], marginals[1],
-                    epsilon=epsilon, transported=transported, tolerance=TOLERANCE, max_iterations=MAX_ITERATIONS,
-                ).cpu()
+            tolerance = _loop_tolerance(transported)
+            scores, delivered, errors = fused_scores(
+                query_NKD, gallery_NLD, pairs, marginals[0], marginals[1],
+                epsilon=epsilon, transported=transported, tolerance=tolerance, max_iterations=MAX_ITERATIONS,
             )  # fmt: skip
-        else:
-            cosine_PKL = units[0][pairs[:, 0]] @ units[1][pairs[:, 1]].mT
-            plan_PKL = SOLVERS[solver](1 - cosine_PKL, *marginals, epsilon=epsilon, transported=transported)
-            scores.append((plan_PKL * cosine_PKL).sum(dim=(1, 2)).cpu())
-    return torch.cat(scores)
+            found = Matches(scores, delivered, errors / transported)
+            unsolved = torch.nonzero(~(errors <= tolerance))[:, 0]
+            if len(unsolved):
+                some = pairs[unsolved]
+                cosine_PKL = query_NKD[some[:, 0]] @ gallery_NLD[some[:, 1]].mT
+                solved = by_newton(cosine_PKL, (marginals[0][unsolved], marginals[1][unsolved]))
+                for whole, part in zip(found, solved, strict=True):
+                    whole[unsolved] = part
+            return found
+        cosine_PKL = query_NKD[pairs[:, 0]] @ gallery_NLD[pairs[:, 1]].mT
+        if newton:
+            return by_newton(cosine_PKL, marginals)
+        if solver == "sinkhorn":
+            return _of_plan(*sinkhorn(1 - cosine_PKL, *marginals, epsilon=epsilon, transported=transported), cosine_PKL)
+        plan_PKL = SOLVERS[solver](1 - cosine_PKL, *marginals, epsilon=epsilon, transported=transported)
+        share = 1.0 if solver == "maxsim" else transported
+        return _of_plan(plan_PKL, (plan_PKL.sum(dim=(1, 2)) / share - 1).abs(), cosine_PKL)
+
+    none = torch.empty(0)
+    found = [Matches(none, none, none), *(match(pairs) for pairs in torch.from_numpy(pairs_P2).to(device).split(step))]
+    return Matches(*(torch.cat([values.cpu() for values in parts]) for parts in zip(*found, strict=True)))
+
+
+def _of_plan(plan_PKL: torch.Tensor, error_P: torch.Tensor, cosine_PKL: torch.Tensor) -> Matches:
+    return Matches((plan_PKL * cosine_PKL).sum(dim=(1, 2)), plan_PKL.sum(dim=(1, 2)), error_P)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eet.errors import InputError
-from eet.matching.marginals import importance
+from eet.matching.published_marginals import importance
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def attention_rollout(model: nn.Module, images_BCHW: Tensor, *, discard: float =
         InputError: the model is no timm ViT or is in training mode, or discard is out of range.
     """
     if not 0 <= discard < 1:
-        raise InputError(f"discard={discard}; give a share of the entries, from 0 and below 1 (published: 0.1).")
+        raise InputError(f"discard={discard}; give a share of the entries, from 0 to below 1 (published: 0.1).")
     attentions: list[Any] = [getattr(block, "attn", None) for block in getattr(model, "blocks", [])]
     if not attentions or not all(hasattr(attn, "fused_attn") and hasattr(attn, "attn_drop") for attn in attentions):
         raise InputError(f"{type(model).__name__} has no blocks with timm's attention; give a timm ViT, such as deit_small_patch16_224.")

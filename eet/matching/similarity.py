@@ -6,7 +6,7 @@ Shape suffixes: P gallery images, K tokens (Kq of the query, Kg of a gallery ima
 import torch
 
 from eet.errors import InputError
-from eet.matching.marginals import importance
+from eet.matching.published_marginals import importance
 from eet.matching.sinkhorn import check_transport
 from eet.matching.solvers import SOLVERS
 from eet.matching.token_set import unit_length
@@ -47,6 +47,9 @@ def structural_similarity(
 
     Raises:
         InputError: shapes do not fit, a parameter is out of range, or the solver is unknown.
+
+    Warns:
+        ConvergenceWarning: some plans of solver sinkhorn do not move the requested share, or break a marginal.
     """
     check_transport(epsilon, transported)
     if solver not in SOLVERS:

@@ -8,10 +8,17 @@ from typing import NamedTuple
 import torch
 
 from eet.errors import InputError
+from eet.matching.newton_sinkhorn import NEWTON_STEPS, NEWTON_TOLERANCE, newton_sinkhorn
 
 # Scaling vectors stay inside float32 while exp(-cost / epsilon) spans no more than this many e-folds (1e-26); beyond,
-# iterations run on logarithms, which is 4 to 5 times slower.
+# Newton's method solves the problem on logarithms.
 MAX_KERNEL_SPAN = 60.0
+
+LEAST_SCALED_SHARE = 0.05
+"""Down to this share of the mass, scaling in float32 can reach a tolerance relative to the share; a smaller one goes to Newton's method."""
+
+CONVERGED = 1e-3
+"""Relative error above which a plan is reported as not converged."""
 
 # Below this, float32 cannot distinguish costs of order 1 after division by epsilon.
 _SMALLEST_EPSILON = 1e-4
@@ -22,8 +29,9 @@ class Transport(NamedTuple):
 
     Attributes:
         plan: float32 (P, K, L), non-negative; how much row k sends to column l.
-        error: float32 (P,), L1 distance of the plan's row sums from the row marginal (the dummy row counts too);
-            columns hold up to rounding. Above the tolerance where the iterations ended first.
+        error: float32 (P,), L1 distance of the plan's row sums from the row marginal (the mass that stays counts too) relative
+            to the share; columns hold up to rounding. So the mass that the plan moves is within this error of the share, relative
+            to it. Above the tolerance where all iterations and steps ended first.
     """
 
     plan: torch.Tensor
@@ -41,6 +49,7 @@ def sinkhorn(
     tolerance: float = 1e-5,
     max_iterations: int = 2000,
     check_every: int = 10,
+    newton_steps: int = NEWTON_STEPS,
 ) -> Transport:
     """Plans T that minimise <T, cost> - epsilon * entropy(T) under the marginals.
 
@@ -52,15 +61,19 @@ def sinkhorn(
     Each problem stops on its own error, so its result does not depend on the rest of the batch. The published loop
     stops on the mean of the batch, before partial transport has moved its mass.
 
+    Scaling iterations in float32 solve most problems. Those that they cannot (a small epsilon, a small share) or did not
+    finish are solved by Newton's method in float64, see `eet.matching.newton_sinkhorn`.
+
     Args:
         cost_PKL: finite, any float dtype; the computation is in float32.
         row_marginal_PK: non-negative, each row summing to 1 (see `eet.matching.marginals`). Zeros are allowed.
         column_marginal_PL: the same for the columns.
         epsilon: strength of the entropy, in the unit of cost; at least 1e-4.
         transported: share s of the mass to move, in (0, 1].
-        tolerance: L1 error of the row sums at which a problem is done, above 0.
-        max_iterations: limit for problems that do not reach the tolerance, at least 1.
+        tolerance: error at which a problem is done, relative to the share, above 0.
+        max_iterations: most scaling iterations of a problem, at least 1.
         check_every: iterations between checks of the errors, at least 1 (each check waits for the device).
+        newton_steps: most Newton steps of a problem that scaling does not solve; 0 leaves it as it is.
 
     Returns:
         Transport: plan and error. Not differentiable.
@@ -77,10 +90,10 @@ def sinkhorn(
             f"marginals {tuple(row_marginal_PK.shape)} and {tuple(column_marginal_PL.shape)} do not fit cost {shape}; "
             f"give {shape[:2]} and {(shape[0], shape[2])}."
         )
-    if tolerance <= 0 or max_iterations < 1 or check_every < 1:
+    if tolerance <= 0 or max_iterations < 1 or check_every < 1 or newton_steps < 0:
         raise InputError(
-            f"tolerance={tolerance}, max_iterations={max_iterations}, check_every={check_every}; "
-            "give a positive tolerance and counts from 1."
+            f"tolerance={tolerance}, max_iterations={max_iterations}, check_every={check_every}, newton_steps={newton_steps}; "
+            "give a positive tolerance, counts from 1, and Newton steps from 0."
         )
     if shape[0] == 0:
         return Transport(cost_PKL.new_zeros(shape, dtype=torch.float32), cost_PKL.new_zeros(0, dtype=torch.float32))
@@ -94,11 +107,19 @@ def sinkhorn(
         span = -log_kernel[:, :-1, :-1].min()
     else:
         span = -log_kernel.min()
-    solve = _solve_by_scaling if float(span) <= MAX_KERNEL_SPAN else _solve_by_logarithms
-    plan, error = solve(log_kernel, rows_PK, columns_PL, tolerance, max_iterations, check_every)
-    if solve is _solve_by_scaling and not bool(torch.isfinite(error).all()):
-        plan, error = _solve_by_logarithms(log_kernel, rows_PK, columns_PL, tolerance, max_iterations, check_every)
-    return Transport(plan[:, : shape[1], : shape[2]], error)
+    if (transported < LEAST_SCALED_SHARE or float(span) > MAX_KERNEL_SPAN) and newton_steps:
+        plan, error = torch.empty(shape, dtype=torch.float32, device=cost_PKL.device), torch.full_like(rows_PK[:, 0], torch.inf)
+    else:
+        plan, error = _solve_by_scaling(log_kernel, rows_PK, columns_PL, tolerance * transported, max_iterations, check_every)
+        plan, error = plan[:, : shape[1], : shape[2]], error / transported
+    # Written so that NaN, of scaling vectors that overflowed, counts too.
+    unsolved = torch.nonzero(~(error <= tolerance))[:, 0]
+    if newton_steps and len(unsolved):
+        plan[unsolved], error[unsolved] = newton_sinkhorn(
+            cost_PKL[unsolved], row_marginal_PK[unsolved], column_marginal_PL[unsolved],
+            epsilon=epsilon, transported=transported, tolerance=max(tolerance, NEWTON_TOLERANCE), max_steps=newton_steps,
+        )  # fmt: skip
+    return Transport(plan, error)
 
 
 def check_transport(epsilon: float, transported: float) -> None:
@@ -142,7 +163,7 @@ def _solve_by_scaling(
             received = kernel @ scale_columns
         iteration += check_every
         errors = (scale_rows * received - rows).abs().sum(dim=(1, 2))
-        # An overflow ends its problem too: it cannot recover, and the caller then solves by logarithms.
+        # An overflow ends its problem too: it cannot recover, and Newton's method then solves it.
         done = (errors <= tolerance) | ~errors.isfinite() | (iteration >= max_iterations)
         if bool(done.any()):
             plan[active[done]] = scale_rows[done] * kernel[done] * scale_columns[done].mT
@@ -150,36 +171,4 @@ def _solve_by_scaling(
             going = ~done
             active, kernel, rows, columns = active[going], kernel[going], rows[going], columns[going]
             scale_columns, received = scale_columns[going], received[going]
-    return plan, error
-
-
-def _solve_by_logarithms(
-    log_kernel: torch.Tensor,
-    rows_PK: torch.Tensor,
-    columns_PL: torch.Tensor,
-    tolerance: float,
-    max_iterations: int,
-    check_every: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    plan = torch.empty_like(log_kernel)
-    error = torch.empty_like(rows_PK[:, 0])
-    active = torch.arange(len(log_kernel), device=log_kernel.device)
-    rows = rows_PK[:, :, None]
-    log_rows, log_columns = rows.log(), columns_PL[:, None, :].log()
-    log_received = log_kernel.logsumexp(dim=2, keepdim=True)
-    iteration = 0
-    while len(active):
-        for _ in range(min(check_every, max_iterations - iteration)):
-            log_scale_rows = log_rows - log_received
-            log_scale_columns = log_columns - (log_kernel + log_scale_rows).logsumexp(dim=1, keepdim=True)
-            log_received = (log_kernel + log_scale_columns).logsumexp(dim=2, keepdim=True)
-        iteration += check_every
-        errors = ((log_scale_rows + log_received).exp() - rows).abs().sum(dim=(1, 2))
-        done = (errors <= tolerance) | (iteration >= max_iterations)
-        if bool(done.any()):
-            plan[active[done]] = (log_scale_rows[done] + log_kernel[done] + log_scale_columns[done]).exp()
-            error[active[done]] = errors[done]
-            going = ~done
-            active, log_kernel, rows = active[going], log_kernel[going], rows[going]
-            log_rows, log_columns, log_received = log_rows[going], log_columns[going], log_received[going]
     return plan, error

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from eet.matching.convergence import warn_unless_converged
 from eet.matching.sinkhorn import sinkhorn
 
 _FORBIDDEN = 1e3  # cost of sending from dummy to dummy
@@ -16,8 +17,10 @@ _FORBIDDEN = 1e3  # cost of sending from dummy to dummy
 def entropic(
     cost_PKL: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor, *, epsilon: float, transported: float
 ) -> torch.Tensor:
-    """The solver of this package, see `eet.matching.sinkhorn`."""
-    return sinkhorn(cost_PKL, rows_PK, columns_PL, epsilon=epsilon, transported=transported).plan
+    """The solver of this package, see `eet.matching.sinkhorn`. A ConvergenceWarning names problems that did not converge."""
+    solved = sinkhorn(cost_PKL, rows_PK, columns_PL, epsilon=epsilon, transported=transported)
+    warn_unless_converged(solved.error, "problem")
+    return solved.plan
 
 
 def exact(cost_PKL: torch.Tensor, rows_PK: torch.Tensor, columns_PL: torch.Tensor, *, epsilon: float, transported: float) -> torch.Tensor:

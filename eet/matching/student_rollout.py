@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eet.errors import InputError
-from eet.matching.marginals import importance
+from eet.matching.published_marginals import importance
 from eet.matching.rollout import residual_step
 
 
@@ -31,7 +31,7 @@ def rollout_mass(student: nn.Module, images_BCHW: Tensor, *, discard: float = 0.
         (B, K) float32 in the order of `HashOutput.token_index`, each row non-negative with sum 1.
 
     Raises:
-        InputError: the model is no student or is in training mode, or discard is out of range.
+        InputError: the model is no student, has rotary positions or is in training mode, or discard is out of range.
     """
     return forward_with_rollout(student, images_BCHW, discard=discard)[1]
 
@@ -47,11 +47,16 @@ def forward_with_rollout(student: nn.Module, images_BCHW: Tensor, *, discard: fl
         The output of `student(images_BCHW)`, a HashOutput, unchanged; and the mass, (B, K) float32.
     """
     if not 0 <= discard < 1:
-        raise InputError(f"discard={discard}; give a share of the entries, from 0 and below 1 (published: 0.1).")
+        raise InputError(f"discard={discard}; give a share of the entries, from 0 to below 1 (published: 0.1).")
     trunk = getattr(student, "trunk", None)
     attentions: list[Any] = [getattr(block, "attn", None) for block in getattr(trunk, "blocks", [])]
     if not attentions or not all(hasattr(attn, "qkv") and hasattr(attn, "q_norm") for attn in attentions):
         raise InputError(f"{type(student).__name__} is no student: its trunk has no blocks with timm's Attention.")
+    if any(hasattr(attn, "rotate_half") for attn in attentions):
+        raise InputError(
+            f"attention rollout of a pruned model reads timm's Attention; this one has {type(attentions[0]).__name__}, which rotates "
+            "queries and keys by position. Use the mass by importance, which every student has."
+        )
     if student.training:
         raise InputError("the model is in training mode, where attention is dropped at random; call student.eval() first.")
     num_prefix: int = trunk.num_prefix_tokens  # type: ignore[union-attr,assignment]

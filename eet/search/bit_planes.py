@@ -1,6 +1,7 @@
-"""Distances of many codes at once, bit by bit: plane p holds bit p of every code of a block, so that one instruction adds up as many codes
-as a register has bits. Ones are counted by carry-save adders, as in Harley and Seal's population count (Warren, "Hacker's Delight", 5-2);
-the counts are kept as planes too.
+"""Distances of many codes at once, bit by bit.
+
+Plane p holds bit p of every code of a block, so that one instruction adds up as many codes as a register has bits. Ones are counted by
+carry-save adders, as in Harley and Seal's population count (Warren, "Hacker's Delight", 5-2); the counts are kept as planes too.
 
 A block holds 64 * LANES codes. Importing this module imports numba; its functions are for code that numba compiles. They take
 one-dimensional arrays of 64-bit words and offsets into them: a slice would cost as much as the work on it.
@@ -10,8 +11,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from eet.compiled_loops import compiled
 
 LANES = 16
 """Words of a plane."""
@@ -28,16 +31,17 @@ _INDEX = ir.IntType(32)
 _CARRIES = LIMIT_PLANES * VECTOR  # where they begin in the scratch, after the counts
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def scratch_words(num_planes):  # type: ignore[no-untyped-def]
     """Size of the scratch of `codes_within`, in words."""
     return _CARRIES + 2 * num_planes + 32 * VECTOR
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def transpose(block, rows):  # type: ignore[no-untyped-def]
-    """Turns 64 rows of LANES words, or 32 rows of words that hold two codes of 32 bits, into as many planes, in place: bit b of a word in
-    row r becomes bit r of that word in row b (for 32 rows in either half of a word).
+    """Turns 64 rows of LANES words, or 32 rows of words that hold two codes of 32 bits, into as many planes, in place.
+
+    Bit b of a word in row r becomes bit r of that word in row b (for 32 rows in either half of a word).
     """
     step = rows // 2
     mask = np.uint64(0x00000000FFFFFFFF) if rows == 64 else np.uint64(0x0000FFFF0000FFFF)
@@ -54,7 +58,7 @@ def transpose(block, rows):  # type: ignore[no-untyped-def]
         mask ^= mask << np.uint64(step)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def codes_within(planes, column, num_planes, flips, query, limit_planes, limit, scratch, near):  # type: ignore[no-untyped-def]
     """Whether any code in the words column .. column + VECTOR of the planes is no farther than a limit; near (VECTOR,): their bits.
 
@@ -82,8 +86,9 @@ def codes_within(planes, column, num_planes, flips, query, limit_planes, limit, 
 
 @intrinsic
 def _add_planes(typing_context: Any, planes: Any, start: Any, stride: Any, flips: Any, flip: Any, groups: Any, scratch: Any, counts: Any, carries: Any) -> Any:  # fmt: skip # noqa: E501
-    """Adds up groups of 8 planes (those of group g begin at start + 8 * g * stride), flipped: writes the counts' lowest three planes to
-    scratch[counts :] and a carry of 8 for each group to scratch[carries :].
+    """Adds up groups of 8 planes (those of group g begin at start + 8 * g * stride), flipped.
+
+    Writes the lowest three planes of the counts to scratch[counts :], and a carry of 8 for each group to scratch[carries :].
     """
     signature = types.void(planes, types.intp, types.intp, flips, types.intp, types.intp, scratch, types.intp, types.intp)
 

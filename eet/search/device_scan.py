@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eet.search.tiled_search import Candidates, by_query, successive
+
 PAIRS_AT_ONCE = 64_000_000
 CODES_AT_ONCE = 1 << 20
 SAMPLED_CODES = 1 << 16
@@ -18,7 +20,7 @@ class DeviceScan:
     """Codes on a device, searched in one pass.
 
     The radius within which k items lie is bounded first by a sample, then by the candidates found so far. Of each block, only codes
-    within that radius are taken.
+    within that radius are taken. A search by radius takes the given one where it is smaller.
 
     The result is exact: signs and their sums are small integers, which the products represent without rounding (float16 on a GPU up to
     2,048 bits). k may be any number; a large k takes fewer queries at a time. The order in which the device works does not matter.
@@ -34,25 +36,30 @@ class DeviceScan:
         self._dtype = torch.float16 if torch.device(device).type == "cuda" else torch.float32
         self._places = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
 
-    def nearest(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(starts, codes, distances), as from `eet.search.scan.nearest`."""
-        most = max(1, PAIRS_AT_ONCE // max(1, min(k, len(self._bytes_UB))))
-        parts = [self.nearest_at_once(words_QW[start : start + most], k) for start in range(0, len(words_QW), most)]
-        ends = np.cumsum([0] + [len(codes) for _, codes, _ in parts])
-        starts = [starts[:-1] + end for (starts, _, _), end in zip(parts, ends, strict=False)]
-        codes, distances = (np.concatenate([part[column] for part in parts]) for column in (1, 2))
-        return np.concatenate([*starts, ends[-1:]]), codes, distances
+    def nearest(self, words_QW: np.ndarray, k: int, most: int | None = None) -> Candidates:
+        """As `eet.search.scan.nearest`; most: the largest distance, None for any."""
+        most = self.num_bits if most is None else min(most, self.num_bits)
+        at_once = max(1, PAIRS_AT_ONCE // self._expected(words_QW, k, most))
+        return successive([self.nearest_at_once(words_QW[start : start + at_once], k, most) for start in range(0, len(words_QW), at_once)])
 
-    def nearest_at_once(self, words_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        query_bytes = torch.from_numpy(np.ascontiguousarray(words_QW).view(np.uint8)[:, : self.num_bits // 8].copy()).to(self.device)
-        signs_Qb = self._signs(query_bytes)
+    def _expected(self, words_QW: np.ndarray, k: int, most: int) -> int:
+        """About the greatest number of codes that a query finds, 1 or more; ties at the last distance are not counted."""
+        expected = min(k, len(self._bytes_UB))
+        if most < self.num_bits:
+            sample = self._sample()
+            products_Qn = self._query_signs(words_QW) @ self._signs(self._bytes_UB[sample]).T
+            inside = int((products_Qn >= self.num_bits - 2 * most).sum(dim=1).max())
+            expected = min(expected, (inside + 1) * len(self._bytes_UB) // len(sample))
+        return max(1, expected)
+
+    def nearest_at_once(self, words_QW: np.ndarray, k: int, most: int) -> Candidates:
+        signs_Qb = self._query_signs(words_QW)
         num_queries, num_codes = len(signs_Qb), len(self._bytes_UB)
-        # Spread over all codes: where they are sorted, neighbours are alike.
-        sample = torch.arange(0, num_codes, -(-num_codes // SAMPLED_CODES), device=self.device)
+        sample = self._sample()
         products_Qn = signs_Qb @ self._signs(self._bytes_UB[sample]).T
         counts_QH = torch.zeros(num_queries, self.num_bits + 1, dtype=torch.int64, device=self.device)
         counts_QH.scatter_add_(1, self._distances(products_Qn), self._sizes_U[sample].expand(num_queries, -1))
-        radius_Q = _radius(counts_QH, k)
+        radius_Q = _radius(counts_QH, k).clamp_(max=most)
         counts_QH.zero_()
         found: list[_Found] = [_Found(sample[:0], sample[:0], sample[:0])]
         step = min(CODES_AT_ONCE, max(1, PAIRS_AT_ONCE // num_queries))
@@ -66,9 +73,16 @@ class DeviceScan:
             if sum(len(part.query_n) for part in found) > PAIRS_AT_ONCE:
                 found = [_within(found, radius_Q)]
         query_n, code_n, distance_n = (values.cpu().numpy() for values in _within(found, radius_Q))
-        order = np.argsort(query_n, kind="stable")  # blocks ascend, so the codes of a query do
-        starts = np.searchsorted(query_n[order], np.arange(num_queries + 1))
-        return starts, code_n[order], distance_n[order].astype(np.uint16)
+        return by_query(query_n, code_n, distance_n, num_queries)
+
+    def _sample(self) -> Tensor:
+        """Numbers of the sampled codes, spread over all: where they are sorted, neighbours are alike."""
+        num_codes = len(self._bytes_UB)
+        return torch.arange(0, num_codes, -(-num_codes // SAMPLED_CODES), device=self.device)
+
+    def _query_signs(self, words_QW: np.ndarray) -> Tensor:
+        query_bytes = np.ascontiguousarray(words_QW).view(np.uint8)[:, : self.num_bits // 8].copy()
+        return self._signs(torch.from_numpy(query_bytes).to(self.device))
 
     def _distances(self, products: Tensor) -> Tensor:
         """Distances, int64, from the sums of signs."""

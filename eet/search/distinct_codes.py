@@ -8,23 +8,40 @@ Shape suffixes: Q queries, N items, U distinct codes, B bytes, b bits, W machine
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from eet.errors import InputError
+from eet.errors import DamagedError, InputError
 from eet.hashing.distance import as_words
 from eet.hashing.packing import check_packed
+from eet.storage import read_json
 
 FLAT_FROM_DISTINCT_SHARE = 0.83
 """From this share of distinct codes on, items are not grouped: grouping would save no work, and its tables would take more memory than the
 codes that it saves."""
 
 RECORD_FILE = "codes.json"
+
 """The file of a saved index that names its kind."""
 
-_FILES = ("codes", "offsets", "rows")
+FILES = ("codes", "offsets", "rows")
+"""Names of the arrays of saved codes, without .npy."""
+
+
+@dataclass(frozen=True)
+class CodesRecord:
+    """The contents of codes.json: the kind of the index, the bytes of a code, and its bits if known."""
+
+    kind: str
+    width: int
+    num_bits: int | None
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes codes.json into a folder."""
+        (Path(folder) / RECORD_FILE).write_text(json.dumps(asdict(self)) + "\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +107,19 @@ class DistinctCodes:
         Raises:
             FileNotFoundError: the folder has none.
         """
-        record = json.loads((Path(folder) / RECORD_FILE).read_text())
-        words, offsets, rows = (np.load(Path(folder) / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _FILES)
-        return cls(words, offsets, rows, record["width"], record["num_bits"])
+        record = read_json(str(Path(folder) / RECORD_FILE), CodesRecord)
+        codes = cls.of_arrays(folder, record.width, record.num_bits)
+        num_words = 1 if record.width <= 8 else -(-record.width // 8)
+        words = codes.words_UW
+        if words.ndim != 2 or words.shape[1] != num_words or codes.offsets.ndim != 1 or codes.rows_N.ndim != 1:
+            raise DamagedError(f"{folder} is damaged: {RECORD_FILE} does not describe its arrays. Make the index again")
+        return codes
+
+    @classmethod
+    def of_arrays(cls, folder: str | os.PathLike[str], width: int, num_bits: int | None) -> "DistinctCodes":
+        """Maps the arrays that `save` wrote, without codes.json."""
+        words, offsets, rows = (np.load(Path(folder) / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in FILES)
+        return cls(words, offsets, rows, width, num_bits)
 
     def save(self, folder: str | os.PathLike[str], *, kind: str) -> None:
         """Writes the codes into a local folder, created if missing.
@@ -103,9 +130,9 @@ class DistinctCodes:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        for name, array in zip(_FILES, (self.words_UW, self.offsets, self.rows_N), strict=True):
+        for name, array in zip(FILES, (self.words_UW, self.offsets, self.rows_N), strict=True):
             np.save(target / f"{name}.npy", array)
-        (target / RECORD_FILE).write_text(json.dumps({"kind": kind, "width": self.width, "num_bits": self.num_bits}) + "\n")
+        CodesRecord(kind, self.width, self.num_bits).save(target)
 
     def __len__(self) -> int:
         """Codes, U: the distinct ones, or one for each item in the flat form."""
@@ -133,6 +160,19 @@ class DistinctCodes:
             words = np.empty((self.num_items, words.shape[1]), words.dtype)
             words[self.rows_N] = np.repeat(self.words_UW, np.diff(self.offsets), axis=0) if len(self.offsets) else self.words_UW
         return _packed(words, self.width).copy()
+
+    def item_blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The items in the order of their codes, `size` at a time: words (n, W) and rows (n,)."""
+        for start in range(0, self.num_items, size):
+            stop = min(start + size, self.num_items)
+            rows_n = self.rows_N[start:stop] if len(self.rows_N) else np.arange(start, stop)
+            if not len(self.offsets):
+                yield self.words_UW[start:stop], rows_n
+                continue
+            first = int(np.searchsorted(self.offsets, start, side="right")) - 1
+            last = int(np.searchsorted(self.offsets, stop, side="left"))
+            sizes = np.diff(np.clip(self.offsets[first : last + 1], start, stop))
+            yield np.repeat(self.words_UW[first:last], sizes, axis=0), rows_n
 
     def reordered(self, order_U: np.ndarray) -> "DistinctCodes":
         """The same items and codes, with the codes in another order.
@@ -174,8 +214,9 @@ class DistinctCodes:
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """A read-only view. Mapped arrays and arrays from other processes are read-only; if the rest were not, every loop would be compiled
-    for both kinds.
+    """A read-only view.
+
+    Mapped arrays and arrays from other processes are read-only; if the rest were not, every loop would be compiled for both kinds.
     """
     view = array.view()
     view.flags.writeable = False

@@ -4,13 +4,15 @@ Shape suffixes: Q queries, T queries of a tile, N items, B bytes, W machine word
 """
 
 import os
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from eet.search.distinct_codes import DistinctCodes
 from eet.search.index import Index
-from eet.search.tiled_search import Scan, tiled_search
+from eet.search.numbered_codes import NumberedCodes, write_codes
+from eet.search.tiled_search import Scan
 
 if TYPE_CHECKING:
     from eet.search.device_scan import DeviceScan
@@ -46,32 +48,31 @@ class HammingIndex(Index):
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         return cls(DistinctCodes.load(folder))
 
-    def search_scored(
-        self,
-        packed_QB: np.ndarray,
-        k: int,
-        *,
-        query_hash: np.ndarray | None = None,
-        device: str = "cpu",
-        threads: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return tiled_search(self.codes, self.scan(device), packed_QB, k, query_hash=query_hash, threads=threads)
+    @classmethod
+    def write(cls, folder: Path, codes: NumberedCodes, before: Self | None = None, **options: Any) -> None:
+        write_codes(folder, codes, None if before is None else before.codes, kind=cls.kind, sorted_before=True)
 
-    def scan(self, device: str) -> Scan:
-        """The scan that finds candidates on a device."""
-        codes = self.codes
+    def scan(self, device: str, *, radius: int | None = None, threads: int | None = None) -> Scan:
+        codes, num_bits = self.codes, 8 * self.codes.width
         if device == "cpu":
             from eet.search.scan import QUERIES_AT_ONCE, nearest
 
+            most = num_bits if radius is None else radius
             return Scan(
-                lambda words_TW, k, ranges_R2: nearest(codes.words_UW, codes.offsets, words_TW, k, 8 * codes.width, ranges_R2),
+                lambda words_TW, k, ranges_R2: nearest(codes.words_UW, codes.offsets, words_TW, k, num_bits, most, ranges_R2),
                 least=_FEW_QUERIES if len(codes) < _FEW_CODES else QUERIES_AT_ONCE,
                 most=QUERIES_AT_ONCE,
                 whole=False,
             )
+        on_device = self.device_scan(device)
+        return Scan(
+            lambda words_TW, k, _: on_device.nearest(words_TW, k, radius), least=QUERIES_ON_DEVICE, most=QUERIES_ON_DEVICE, whole=True
+        )
+
+    def device_scan(self, device: str) -> "DeviceScan":
+        """The codes on a torch device; they are copied there once."""
         from eet.search.device_scan import DeviceScan
 
         if self._on_device is None or self._on_device.device != device:
-            self._on_device = DeviceScan(codes.words_UW, codes.offsets, num_bits=8 * codes.width, device=device)
-        on_device = self._on_device
-        return Scan(lambda words_TW, k, _: on_device.nearest(words_TW, k), least=QUERIES_ON_DEVICE, most=QUERIES_ON_DEVICE, whole=True)
+            self._on_device = DeviceScan(self.codes.words_UW, self.codes.offsets, num_bits=8 * self.codes.width, device=device)
+        return self._on_device

@@ -6,20 +6,23 @@ Shape suffixes: Q queries, N items, B bytes, b bits.
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from eet.errors import InputError
 from eet.search.distinct_codes import DistinctCodes
+from eet.search.numbered_codes import NumberedCodes
+from eet.search.tiled_search import Found, Scan, tiled_search
 
 
 class Index(Protocol):
     """An index over the codes of a gallery.
 
-    To add a kind of index, write a class that inherits this one, with `kind`, `build`, `load` and `search_scored`, and add it to
-    `eet.search.INDEXES`. `eet.search.tiled_search` turns the candidates that a library finds into a result in the order of every
-    index. An index that is approximate, or that has its own options or files, also overrides the methods for these.
+    To add a kind of index, write a class that inherits this one, with `kind`, `build`, `load` and `scan`, and add it to
+    `eet.search.INDEXES`. The candidates that its scan finds become a result in the order of every index. An index that is approximate, or
+    that has its own options or files, also overrides the methods for these.
 
     Attributes:
         kind: its name in `eet.search.INDEXES`.
@@ -55,6 +58,25 @@ class Index(Protocol):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the index into a local folder, created if missing."""
         self.codes.save(folder, kind=self.kind)
+
+    @classmethod
+    def write(cls, folder: Path, codes: NumberedCodes, before: Self | None = None, **options: Any) -> None:
+        """Writes the files of an index over codes that may not fit in memory: those that `build`, or `rebuilt`, and `save` would write.
+
+        This holds the codes in memory; a kind that need not do so overrides it.
+
+        Args:
+            folder: an existing, empty local folder.
+            codes: the codes of all items.
+            before: the index of the first items, which `codes.moved` numbers. It gives the options then.
+            **options: options of `build`, for a new index.
+
+        Raises:
+            InputError: as in `build`.
+        """
+        packed_NB = codes.in_memory(None if before is None else before.codes)
+        index = cls.build(packed_NB, num_bits=codes.num_bits, **options) if before is None else before.rebuilt(packed_NB)
+        index.save(folder)
 
     def rebuilt(self, packed_NB: np.ndarray) -> Self:
         """An index of the same kind, with the same bits and options, over other codes. What was learned from the old codes is kept.
@@ -152,7 +174,6 @@ class Index(Protocol):
         distances_Qk, _, rows_Qk = self.search_scored(packed_QB, k, query_hash=query_hash, device=device, threads=threads)
         return distances_Qk, rows_Qk
 
-    @abstractmethod
     def search_scored(
         self,
         packed_QB: np.ndarray,
@@ -162,6 +183,50 @@ class Index(Protocol):
         device: str = "cpu",
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`search`, with the asymmetric scores (float32, 0 without `query_hash`) between distances and rows. The results of several
-        indexes are merged by them.
+        """`search`, with the asymmetric scores (float32, 0 without `query_hash`) between distances and rows.
+
+        The scores order the merged results of several indexes.
+        """
+        return self.find(packed_QB, k=k, query_hash=query_hash, device=device, threads=threads).dense(min(k, self.num_items))
+
+    def find(
+        self,
+        packed_QB: np.ndarray,
+        *,
+        k: int | None = None,
+        radius: int | None = None,
+        query_hash: np.ndarray | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> Found:
+        """Finds all items within a radius of each query, its k nearest items, or the k nearest of those within the radius.
+
+        They have the order of `search`.
+
+        Args:
+            packed_QB: uint8 (Q, B), packed codes of the queries.
+            k: most items for each query, 1 or more; None for all within the radius.
+            radius: largest distance in bits, 0 or more; None for any.
+            query_hash: (Q, b), real-valued hashes of the queries; their signs are the codes.
+            device: as for `search`.
+            threads: CPU threads; default all.
+
+        Raises:
+            InputError: as in `search`; radius < 0, or neither k nor radius is given.
+
+        Example:
+            found = index.find(packed_QB, radius=8)
+            rows_of_first = found.rows[found.starts[0] : found.starts[1]]
+        """
+        scan = self.scan(device, radius=radius, threads=threads)
+        return tiled_search(self.codes, scan, packed_QB, k=k, radius=radius, query_hash=query_hash, threads=threads)
+
+    @abstractmethod
+    def scan(self, device: str, *, radius: int | None = None, threads: int | None = None) -> Scan:
+        """How candidates are found.
+
+        Args:
+            device: as for `search`.
+            radius: codes beyond this distance are not needed; None for any.
+            threads: CPU threads of a scan that has its own; default all.
         """

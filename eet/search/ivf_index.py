@@ -9,8 +9,10 @@ Shape suffixes: U distinct codes, N items, B bytes, b bits, L lists, S codes of 
 import copy
 import math
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,12 +20,16 @@ from eet.errors import InputError
 from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
 from eet.search.hamming_index import HammingIndex
 from eet.search.index import Index
-from eet.search.tiled_search import Scan, tiled_search
+from eet.search.numbered_codes import NumberedCodes, write_codes, write_groups
+from eet.search.record_sort import sorted_records
+from eet.search.tiled_search import Scan
 
 _PROBES = 16
 _SAMPLE_PER_LIST = 32
 _ROUNDS = 6
 _MOST_LISTS = 1 << 16
+ITEMS_AT_ONCE = 1 << 16
+"""Items whose lists are found in one block."""
 _CENTROIDS, _LIST_STARTS = "centroids.npy", "list_starts.npy"
 
 
@@ -64,12 +70,9 @@ class IVFIndex(Index):
         Raises:
             InputError: the codes are not packed, their width does not fit num_bits, or lists < 1.
         """
-        if lists is not None and lists < 1:
-            raise InputError(f"lists={lists}; give 1 or more.")
+        _check_lists(lists)
         codes = DistinctCodes.build(packed_NB, num_bits=num_bits)
-        if centroids_LB is None or not len(centroids_LB):
-            wanted = lists or min(_MOST_LISTS, math.ceil(4 * math.sqrt(len(codes))))
-            centroids_LB = learn_centroids(codes.codes_UB, min(wanted, len(codes)))
+        centroids_LB = _centroids(codes, lists, centroids_LB)
         list_U = _nearest_centroid(codes.codes_UB, centroids_LB)
         order_U = np.argsort(list_U, kind="stable").astype(np.uint32 if len(codes) < 2**32 else np.int64)
         list_starts = np.searchsorted(list_U[order_U], np.arange(len(centroids_LB) + 1))
@@ -86,10 +89,23 @@ class IVFIndex(Index):
         np.save(Path(folder) / _LIST_STARTS, self._list_starts)
 
     def rebuilt(self, packed_NB: np.ndarray) -> Self:
-        """An index with the same bits, lists and probes over other codes, each in the list of its nearest centroid. Lists are
-        learned if this index has none.
+        """An index with the same bits, lists and probes over other codes, each in the list of its nearest centroid.
+
+        Lists are learned if this index has none.
         """
         return self.build(packed_NB, num_bits=self.num_bits, centroids_LB=self.centroids_LB).with_probes(self.probes)
+
+    @classmethod
+    def write(cls, folder: Path, codes: NumberedCodes, before: Self | None = None, *, lists: int | None = None, **options: Any) -> None:
+        """As `Index.write`. The centroids, and the size of each list, are all that is held in memory."""
+        _check_lists(lists)
+        old = None if before is None else before.codes
+        write_codes(folder, codes, old, kind=cls.kind, sorted_before=False)
+        distinct = DistinctCodes.load(folder)
+        centroids_LB = _centroids(distinct, lists, None if before is None else before.centroids_LB)
+        counts_L = write_in_lists(folder, distinct, codes, HammingIndex.build(centroids_LB))
+        np.save(folder / _CENTROIDS, centroids_LB)
+        np.save(folder / _LIST_STARTS, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts_L)]))
 
     @property
     def options(self) -> dict[str, int]:
@@ -122,26 +138,15 @@ class IVFIndex(Index):
         other.probes = probes
         return other
 
-    def search_scored(
-        self,
-        packed_QB: np.ndarray,
-        k: int,
-        *,
-        query_hash: np.ndarray | None = None,
-        device: str = "cpu",
-        threads: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def scan(self, device: str, *, radius: int | None = None, threads: int | None = None) -> Scan:
         if self.is_exact:
-            return self._exact.search_scored(packed_QB, k, query_hash=query_hash, device=device, threads=threads)
-        return tiled_search(self.codes, self.scan(), packed_QB, k, query_hash=query_hash, threads=threads)
-
-    def scan(self) -> Scan:
-        """The scan that finds candidates in the nearest lists."""
+            return self._exact.scan(device, radius=radius, threads=threads)
         from eet.search.scan import QUERIES_AT_ONCE, nearest_in_lists
 
-        codes, lists = self.codes, (self._centroids_LW, self._list_starts, self.probes)
+        codes, num_bits, lists = self.codes, 8 * self.codes.width, (self._centroids_LW, self._list_starts, self.probes)
+        most = num_bits if radius is None else radius
         return Scan(
-            lambda words_TW, k, _: nearest_in_lists(codes.words_UW, codes.offsets, words_TW, k, 8 * codes.width, *lists),
+            lambda words_TW, k, _: nearest_in_lists(codes.words_UW, codes.offsets, words_TW, k, num_bits, most, *lists),
             least=1,
             most=QUERIES_AT_ONCE,
             whole=True,
@@ -180,6 +185,63 @@ def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:
         centroids_LB = sample_SB[rng.integers(0, len(sample_SB), num_lists)]
         centroids_LB[used] = np.packbits(2 * ones + before > counts[:, None], axis=1)
     return centroids_LB
+
+
+def write_in_lists(folder: Path, distinct: DistinctCodes, codes: NumberedCodes, centroids: HammingIndex) -> np.ndarray:
+    """Writes what `DistinctCodes.reordered` of the codes by their lists would save, and returns the number of codes in each list, (L,).
+
+    Args:
+        folder: where `distinct` is mapped from; its arrays are replaced.
+        distinct: the codes in the order of `DistinctCodes.build`.
+        codes: for the sort of `distinct` by list.
+        centroids: an index over the centroids.
+    """
+    words_UW, is_grouped = distinct.words_UW, len(distinct.offsets) > 0
+    counts_L = np.zeros(centroids.num_items, np.int64)
+    num_words = words_UW.shape[1]
+    # Grouped: by list, code and row. Flat: by list and row.
+    key_words = num_words + 1 if is_grouped else 1
+    dtype = np.dtype([("key", words_UW.dtype, (key_words,)), ("row", codes.row_type), ("words", words_UW.dtype, (num_words,))])
+
+    def records() -> Iterator[np.ndarray]:
+        last: np.ndarray | None = None
+        for words_nW, row_n in distinct.item_blocks(ITEMS_AT_ONCE):
+            is_first = np.ones(len(row_n), bool)
+            if is_grouped:
+                is_first[1:] = (words_nW[1:] != words_nW[:-1]).any(axis=1)
+            firsts = np.flatnonzero(is_first)
+            bytes_uB = np.ascontiguousarray(words_nW[firsts]).view(np.uint8)[:, : distinct.width]
+            list_u = centroids.search(bytes_uB, 1)[1].ravel()
+            continues = is_grouped and last is not None and bool((words_nW[0] == last).all())
+            counts_L[:] += np.bincount(list_u[int(continues) :], minlength=len(counts_L))
+            last = words_nW[-1]
+            block = np.empty(len(row_n), dtype)
+            block["key"][:, -1] = np.repeat(list_u, np.diff(np.append(firsts, len(row_n))))
+            if is_grouped:
+                block["key"][:, :-1] = words_nW
+            block["words"], block["row"] = words_nW, row_n
+            yield block
+
+    with tempfile.TemporaryDirectory(dir=folder, prefix="sorting-") as scratch:
+        ordered = Path(scratch) / "ordered"
+        ordered.mkdir()
+        write_groups(ordered, sorted_records(records(), scratch, at_once=codes.at_once), dtype, grouped=is_grouped)
+        for path in ordered.iterdir():
+            path.replace(folder / path.name)
+    return counts_L
+
+
+def _check_lists(lists: int | None) -> None:
+    if lists is not None and lists < 1:
+        raise InputError(f"lists={lists}; give 1 or more.")
+
+
+def _centroids(codes: DistinctCodes, lists: int | None, known_LB: np.ndarray | None) -> np.ndarray:
+    """The known centroids, or learned ones where there are none."""
+    if known_LB is not None and len(known_LB):
+        return known_LB
+    wanted = lists or min(_MOST_LISTS, math.ceil(4 * math.sqrt(len(codes))))
+    return learn_centroids(codes.codes_UB, min(wanted, len(codes)))
 
 
 def _nearest_centroid(codes_SB: np.ndarray, centroids_LB: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ Shape suffixes: U codes, W words of a code, N items, T queries of a tile, B byte
 """
 
 import numpy as np
-from numba import njit
 
+from eet.compiled_loops import compiled
 from eet.hashing.popcount import popcount
 from eet.search.bit_planes import LANES, LIMIT_PLANES, VECTOR, codes_within, scratch_words, transpose
 
@@ -22,15 +22,16 @@ _PLANES_FROM = 4  # queries: turning a block into bit planes costs as much as co
 _BLOCK = 128  # codes compared one by one: with larger blocks, one near code would cause more codes to be compared again
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def distance_of(block, i, query_W):  # type: ignore[no-untyped-def]
+    """The Hamming distance of code i of a block and a query."""
     distance = np.int64(0)
     for w in range(len(query_W)):
         distance += np.int64(popcount(block[i * len(query_W) + w] ^ query_W[w]))
     return distance
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def fill_planes(planes, flat_codes, words, start, size):  # type: ignore[no-untyped-def]
     """Turns the codes from `start` on, `size` of them and then zeros, into the bit planes of a block."""
     rows = 8 * flat_codes.itemsize
@@ -50,14 +51,14 @@ def fill_planes(planes, flat_codes, words, start, size):  # type: ignore[no-unty
         transpose(part, rows)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def set_limit(limit_planes, t, limit):  # type: ignore[no-untyped-def]
     """The bits of a query's limit, in the form of `codes_within`."""
     for i in range(LIMIT_PLANES):
         limit_planes[t * LIMIT_PLANES + i] = ~np.uint64(0) if (limit >> i) & 1 else np.uint64(0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def near_places(near, column, rows, size, places, count):  # type: ignore[no-untyped-def]
     """Writes the positions in a block that `codes_within` found to places[count :]; returns the new count."""
     for v in range(VECTOR):
@@ -74,16 +75,19 @@ def near_places(near, column, rows, size, places, count):  # type: ignore[no-unt
     return count
 
 
-@njit(nogil=True, cache=True)
-def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ignore[no-untyped-def]
-    """(starts, codes, distances): the candidates of query t are codes[starts[t] : starts[t + 1]], in any order. They are all
-    codes in the ranges ranges_R2[r, 0] .. ranges_R2[r, 1] that lie within the smallest radius that holds k items.
+@compiled
+def nearest(codes_UW, offsets, queries_TW, k, num_bits, most, ranges_R2):  # type: ignore[no-untyped-def]
+    """The candidates of some queries, as (starts, codes, distances): those of query t are codes[starts[t] : starts[t + 1]], in any order.
+
+    They are all codes in the ranges ranges_R2[r, 0] .. ranges_R2[r, 1] that lie within the smallest radius that holds k items, or within a
+    distance of `most` if that is less.
     """
     words = codes_UW.shape[1]
     flat_codes = codes_UW.reshape(-1)
     num_queries = len(queries_TW)
     grouped = len(offsets) > 0
-    radius = np.full(num_queries, num_bits, np.int64)
+    most = min(most, num_bits)
+    radius = np.full(num_queries, most, np.int64)
     within = np.zeros(num_queries, np.int64)
     counts = np.zeros((num_queries, num_bits + 1), np.int64)
     found = np.zeros(num_queries, np.int64)
@@ -101,7 +105,7 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
         for bit in range(num_bits):
             if (np.uint64(queries_TW[t, bit // rows]) >> np.uint64(bit % rows)) & np.uint64(1):
                 flips[t * num_bits + bit] = ~np.uint64(0)
-        set_limit(limit_planes, t, num_bits)
+        set_limit(limit_planes, t, most)
     for r in range(len(ranges_R2)):
         for start in range(ranges_R2[r, 0], ranges_R2[r, 1], block_size):
             size = min(block_size, ranges_R2[r, 1] - start)
@@ -181,14 +185,14 @@ def nearest(codes_UW, offsets, queries_TW, k, num_bits, ranges_R2):  # type: ign
     return starts, all_codes, all_distances
 
 
-@njit(nogil=True, cache=True)
-def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, centroids_LW, list_starts, probes):  # type: ignore[no-untyped-def]
+@compiled
+def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, most, centroids_LW, list_starts, probes):  # type: ignore[no-untyped-def]
     """`nearest` over codes in lists: each query searches the `probes` lists whose centroids are nearest to it, ties by list number.
 
     List l is codes_UW[list_starts[l] : list_starts[l + 1]].
     """
     whole = np.array([[0, len(centroids_LW)]])
-    firsts, lists, list_distances = nearest(centroids_LW, np.empty(0, np.int64), queries_TW, probes, num_bits, whole)
+    firsts, lists, list_distances = nearest(centroids_LW, np.empty(0, np.int64), queries_TW, probes, num_bits, num_bits, whole)
     starts = np.zeros(len(queries_TW) + 1, np.int64)
     capacity = 4096
     all_codes, all_distances = np.empty(capacity, np.int64), np.empty(capacity, np.uint16)
@@ -199,7 +203,7 @@ def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, centroids_LW, l
         probed = lists[near][np.argsort(keys)[:probes]]
         ranges_R2 = np.empty((len(probed), 2), np.int64)
         ranges_R2[:, 0], ranges_R2[:, 1] = list_starts[probed], list_starts[probed + 1]
-        _, codes, distances = nearest(codes_UW, offsets, queries_TW[t : t + 1], k, num_bits, ranges_R2)
+        _, codes, distances = nearest(codes_UW, offsets, queries_TW[t : t + 1], k, num_bits, most, ranges_R2)
         end = starts[t] + len(codes)
         if end > capacity:
             capacity = 2 * end
@@ -213,7 +217,7 @@ def nearest_in_lists(codes_UW, offsets, queries_TW, k, num_bits, centroids_LW, l
     return starts, all_codes[: starts[-1]], all_distances[: starts[-1]]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sift_down(rows, members, size, place):  # type: ignore[no-untyped-def]
     """Restores a min-heap of `size` rows whose entry at `place` may be too large; `members` are moved with the rows."""
     while True:
@@ -229,11 +233,12 @@ def sift_down(rows, members, size, place):  # type: ignore[no-untyped-def]
         place = child
 
 
-@njit(nogil=True, cache=True)
-def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, out_distances, out_scores, out_rows):  # type: ignore[no-untyped-def]
+@compiled
+def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, out_starts, out_distances, out_scores, out_rows):  # type: ignore[no-untyped-def]
     """Ranks the candidates of `nearest` by distance, then asymmetric score (0 without tables), then row.
 
-    Writes the first k items into out_distances, out_scores and out_rows, all (T, k)."""
+    Writes the first out_starts[t + 1] - out_starts[t] items of query t into out_distances, out_scores and out_rows, from out_starts[t] on.
+    """
     grouped = len(offsets) > 0
     num_bytes = tables_TB256.shape[1]
     word_bytes = codes_UW.itemsize
@@ -254,8 +259,8 @@ def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, o
             rising = np.int64(bits[i]) if bits[i] >= 0 else -(np.int64(bits[i]) & np.int64(0x7FFFFFFF))
             keys[i] = (np.int64(distances[first + i]) << np.int64(33)) + rising
         order = np.argsort(keys, kind="mergesort")  # ties are ordered below
-        filled, place = 0, 0
-        while filled < k and place < count:
+        filled, last, place = out_starts[t], out_starts[t + 1], 0
+        while filled < last and place < count:
             end = place + 1
             while end < count and keys[order[end]] == keys[order[place]]:
                 end += 1
@@ -267,17 +272,17 @@ def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, o
                     for i in range(len(rows)):
                         rows[i] = rows_N[rows[i]]
                 rows.sort()
-                for i in range(min(len(rows), k - filled)):
-                    out_distances[t, filled] = distance
-                    out_scores[t, filled] = score
-                    out_rows[t, filled] = rows[i]
+                for i in range(min(len(rows), last - filled)):
+                    out_distances[filled] = distance
+                    out_scores[filled] = score
+                    out_rows[filled] = rows[i]
                     filled += 1
             elif end == place + 1:
                 code = codes[first + order[place]]
-                for item in range(offsets[code], min(offsets[code + 1], offsets[code] + k - filled)):
-                    out_distances[t, filled] = distance
-                    out_scores[t, filled] = score
-                    out_rows[t, filled] = rows_N[item]
+                for item in range(offsets[code], min(offsets[code + 1], offsets[code] + last - filled)):
+                    out_distances[filled] = distance
+                    out_scores[filled] = score
+                    out_rows[filled] = rows_N[item]
                     filled += 1
             else:
                 # The rows of each code ascend: merge them up to k rows.
@@ -292,10 +297,10 @@ def rank(codes_UW, offsets, rows_N, tables_TB256, starts, codes, distances, k, o
                     heap_rows[i] = rows_N[following[i]]
                 for i in range(size // 2 - 1, -1, -1):
                     sift_down(heap_rows, members, size, i)
-                while size > 0 and filled < k:
-                    out_distances[t, filled] = distance
-                    out_scores[t, filled] = score
-                    out_rows[t, filled] = heap_rows[0]
+                while size > 0 and filled < last:
+                    out_distances[filled] = distance
+                    out_scores[filled] = score
+                    out_rows[filled] = heap_rows[0]
                     filled += 1
                     member = members[0]
                     following[member] += 1

@@ -38,36 +38,75 @@ class Scan(NamedTuple):
     whole: bool
 
 
+class Found(NamedTuple):
+    """Hits of a search; queries may have different numbers of them.
+
+    Attributes:
+        starts: int64 (Q + 1,); the hits of query q are starts[q] : starts[q + 1] of the other arrays, nearest first.
+        distances: int32 (n,).
+        scores: float32 (n,), asymmetric scores; 0 without query hashes.
+        rows: int64 (n,), numbers of the items.
+    """
+
+    starts: np.ndarray
+    distances: np.ndarray
+    scores: np.ndarray
+    rows: np.ndarray
+
+    def dense(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(distances, scores, rows), each (Q, k), for queries with at most k hits.
+
+        Where there are fewer, distance and row are -1 and the score is 0.
+        """
+        num_queries = len(self.starts) - 1
+        if len(self.rows) == num_queries * k:
+            shape = num_queries, k
+            return self.distances.reshape(shape), self.scores.reshape(shape), self.rows.reshape(shape)
+        filled = np.arange(k) < np.diff(self.starts)[:, None]
+        arrays = []
+        for values, missing in ((self.distances, -1), (self.scores, 0), (self.rows, -1)):
+            arrays.append(np.full((num_queries, k), missing, values.dtype))
+            arrays[-1][filled] = values
+        return arrays[0], arrays[1], arrays[2]
+
+
 def tiled_search(
-    codes: DistinctCodes, scan: Scan, packed_QB: np.ndarray, k: int, *, query_hash: np.ndarray | None = None, threads: int | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds the k nearest items for each query, among the candidates of a scan.
+    codes: DistinctCodes,
+    scan: Scan,
+    packed_QB: np.ndarray,
+    *,
+    k: int | None = None,
+    radius: int | None = None,
+    query_hash: np.ndarray | None = None,
+    threads: int | None = None,
+) -> Found:
+    """Finds the k nearest items for each query, all items within a radius, or the k nearest of these, among the candidates of a scan.
 
     Args:
         codes: the codes that the scan searches.
         scan: finds the candidates.
         packed_QB: uint8 (Q, B), packed codes of the queries.
-        k: items for each query, 1 or more.
+        k: most items for each query, 1 or more; None for all within the radius.
+        radius: largest distance, 0 or more; None for any.
         query_hash: (Q, b), real-valued hashes of the queries, or None.
         threads: CPU threads; default all.
 
     Returns:
-        distances: int32 (Q, min(k, N)), ascending; -1 where a query has fewer candidates.
-        scores: float32, asymmetric scores; 0 there, and without query_hash.
-        rows: int64, numbers of the items; -1 there.
+        The items, by distance, then asymmetric score, then row.
 
     Raises:
-        InputError: k < 1, or the queries do not fit the codes.
+        InputError: k < 1, radius < 0 or neither is given, or the queries do not fit the codes.
     """
     codes.check_queries(packed_QB, query_hash)
-    if k < 1:
+    if k is None and radius is None:
+        raise InputError("neither k nor radius is given: give the number of items, the distance within which they lie, or both.")
+    if k is not None and k < 1:
         raise InputError(f"k={k}; ask for at least 1 item.")
-    num_queries, k = len(packed_QB), min(k, codes.num_items)
-    distances_Qk = np.full((num_queries, k), -1, dtype=np.int32)
-    scores_Qk = np.zeros((num_queries, k), dtype=np.float32)
-    rows_Qk = np.full((num_queries, k), -1, dtype=np.int64)
-    if k == 0 or num_queries == 0:
-        return distances_Qk, scores_Qk, rows_Qk
+    if radius is not None and radius < 0:
+        raise InputError(f"radius={radius}; use 0 bits or more.")
+    num_queries, most = len(packed_QB), codes.num_items if k is None else min(k, codes.num_items)
+    if most == 0 or num_queries == 0:
+        return Found(np.zeros(num_queries + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int64))
     from eet.search.scan import rank
 
     words_QW = wide_words(packed_QB)
@@ -78,30 +117,70 @@ def tiled_search(
     ranges_R2 = np.stack([bounds[:-1], bounds[1:]], axis=1)
     no_tables = np.empty((0, 0, 256), np.float32)
 
-    def answer(block: slice, candidates: Candidates | None = None) -> None:
+    def answer(block: slice, candidates: Candidates | None = None) -> Found:
         tables = read_only(no_tables if query_hash is None else asymmetric_tables(query_hash[block]))
-        candidates = candidates or scan.find(read_only(words_QW[block]), k, ranges_R2)
-        found = distances_Qk[block], scores_Qk[block], rows_Qk[block]
-        rank(codes.words_UW, codes.offsets, codes.rows_N, tables, *candidates, k, *found)
+        candidates = candidates or scan.find(read_only(words_QW[block]), most, ranges_R2)
+        if radius is not None and not (inside := candidates[2] <= radius).all():
+            candidates = _chosen(candidates, inside)
+        starts = _joined_starts([np.minimum(_num_items(codes, candidates), most)])
+        found = Found(starts, np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int64))
+        rank(codes.words_UW, codes.offsets, codes.rows_N, tables, *candidates, *found)
+        return found
 
     if pieces == len(tiles) == 1:
-        answer(tiles[0])
-        return distances_Qk, scores_Qk, rows_Qk
+        return answer(tiles[0])
     with ThreadPoolExecutor(1 if scan.whole else threads) as pool:
         if pieces == 1:
-            list(pool.map(answer, tiles))
-        else:
-            for block in tiles:
-                words_TW = read_only(words_QW[block])
-                parts = pool.map(lambda place, words_TW=words_TW: scan.find(words_TW, k, ranges_R2[place : place + 1]), range(pieces))
-                answer(block, merged(list(parts)))
-    return distances_Qk, scores_Qk, rows_Qk
+            return _joined(list(pool.map(answer, tiles)))
+        answers = []
+        for block in tiles:
+            words_TW = read_only(words_QW[block])
+            parts = pool.map(lambda place, words_TW=words_TW: scan.find(words_TW, most, ranges_R2[place : place + 1]), range(pieces))
+            answers.append(answer(block, merged(list(parts))))
+    return _joined(answers)
+
+
+def _num_items(codes: DistinctCodes, candidates: Candidates) -> np.ndarray:
+    """Number of items of each query's candidates, (T,)."""
+    starts, found, _ = candidates
+    if not len(codes.offsets):
+        return np.diff(starts)
+    return np.diff(np.concatenate([[0], np.cumsum(codes.offsets[found + 1] - codes.offsets[found])])[starts])
+
+
+def _chosen(candidates: Candidates, chosen: np.ndarray) -> Candidates:
+    """Those candidates for which `chosen` is true."""
+    starts, codes, distances = candidates
+    return np.concatenate([[0], np.cumsum(chosen)])[starts], codes[chosen], distances[chosen]
+
+
+def _joined_starts(counts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts), dtype=np.int64)])
+
+
+def _joined(answers: list[Found]) -> Found:
+    """The hits of all tiles, in their order."""
+    starts, *columns = zip(*answers, strict=True)
+    return Found(_joined_starts([np.diff(own) for own in starts]), *map(np.concatenate, columns))
 
 
 def merged(parts: list[Candidates]) -> Candidates:
     """Joins candidates of the same queries from several pieces of the codes; those of a query are in the order of the pieces."""
-    counts = np.stack([np.diff(starts) for starts, _, _ in parts])
-    query = np.concatenate([np.repeat(np.arange(counts.shape[1]), count) for count in counts])
-    order = np.argsort(query, kind="stable")
-    codes, distances = (np.concatenate([part[place] for part in parts])[order] for place in (1, 2))
-    return np.concatenate([[0], np.cumsum(counts.sum(axis=0))]), codes, distances
+    num_queries = len(parts[0][0]) - 1
+    query_n = np.concatenate([np.repeat(np.arange(num_queries), np.diff(starts)) for starts, _, _ in parts])
+    codes, distances = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
+    return by_query(query_n, codes, distances, num_queries)
+
+
+def successive(parts: list[Candidates]) -> Candidates:
+    """Joins the candidates of queries that follow each other."""
+    starts = _joined_starts([np.diff(starts) for starts, _, _ in parts])
+    codes, distances = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
+    return starts, codes, distances
+
+
+def by_query(query_n: np.ndarray, code_n: np.ndarray, distance_n: np.ndarray, num_queries: int) -> Candidates:
+    """Candidates from pairs of a query and a code in any order; those of a query keep their order."""
+    order = np.argsort(query_n, kind="stable")
+    starts = np.searchsorted(query_n[order], np.arange(num_queries + 1))
+    return starts, code_n[order], distance_n[order].astype(np.uint16, copy=False)

@@ -23,11 +23,13 @@ rows[:, 2] = 0
 rows, columns = rows / rows.sum(1, keepdim=True), columns / columns.sum(1, keepdim=True)
 cosine = query[pairs[:, 0]] @ gallery[pairs[:, 1]].mT
 for transported in (1.0, 0.4):
-    scores = fused_sinkhorn.fused_scores(
+    scores, delivered, errors = fused_sinkhorn.fused_scores(
         query, gallery, pairs, rows, columns, epsilon=0.05, transported=transported, tolerance=1e-5, max_iterations=500
     )
     plan = sinkhorn(1 - cosine, rows, columns, transported=transported).plan
     torch.testing.assert_close(scores, (plan * cosine).sum(dim=(1, 2)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(delivered, torch.full((3,), transported), atol=2e-5, rtol=0)
+    assert (errors <= 1e-5).all()
 """
 
 
@@ -47,7 +49,8 @@ from eet.matching import fused_sinkhorn
 
 program = fused_sinkhorn.triton_program()
 kinds = dict.fromkeys(program.arg_names, "fp32")
-kinds |= dict.fromkeys(("query", "gallery", "query_marginal", "gallery_marginal", "scores"), "*fp32") | {"pairs": "*i64"}
+kinds |= dict.fromkeys(("query", "gallery", "query_marginal", "gallery_marginal"), "*fp32") | {"pairs": "*i64"}
+kinds |= dict.fromkeys(("scores", "delivered", "errors"), "*fp32")
 kinds |= dict.fromkeys(("num_query", "num_gallery", "dims", "max_iterations"), "i32") | dict.fromkeys("KLD", "constexpr")
 for capability in (80, 90):
     for side in (16, 64):

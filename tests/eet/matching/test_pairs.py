@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from eet.matching import MARGINALS, SOLVERS, TokenSet, match_pairs
-from eet.matching.marginals import importance
 from eet.matching.pairs import COMPILED_SOLVERS, match_compiled
+from eet.matching.published_marginals import importance
 from eet.matching.token_set import checked
 
 

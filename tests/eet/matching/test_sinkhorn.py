@@ -69,7 +69,7 @@ def test_partial_transport_delivers_its_mass_where_the_published_stop_does_not(r
         np.testing.assert_allclose(plan.sum((1, 2)).numpy(), transported, atol=1e-3)
 
 
-def test_a_wide_kernel_is_solved_by_logarithms() -> None:
+def test_a_wide_kernel_is_solved_by_newton_steps() -> None:
     """At this epsilon every kernel entry of a row can underflow float32."""
     cost, u, v = make_problems(3, rows=5, columns=6)
     cost[:, 2] += 5
@@ -88,8 +88,8 @@ def test_both_ways_of_solving_agree(monkeypatch: pytest.MonkeyPatch) -> None:
         scaling = sinkhorn(*problems, transported=transported).plan
         with monkeypatch.context() as patch:
             patch.setattr(SINKHORN_MODULE, "MAX_KERNEL_SPAN", -1.0)
-            logarithms = sinkhorn(*problems, transported=transported).plan
-        torch.testing.assert_close(scaling, logarithms, atol=2e-6, rtol=1e-3)
+            newton = sinkhorn(*problems, transported=transported).plan
+        torch.testing.assert_close(scaling, newton, atol=2e-6, rtol=1e-3)
         assert (scaling[:, 3] == 0).all()
 
 
@@ -107,7 +107,7 @@ def test_a_problem_does_not_feel_its_neighbours(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_error_tells_of_unfinished_problems() -> None:
     cost, u, v = make_problems(6)
-    plan, error = sinkhorn(*tensors(cost, u, v), max_iterations=3)
+    plan, error = sinkhorn(*tensors(cost, u, v), max_iterations=3, newton_steps=0)
     assert error.max() > 1e-3
     np.testing.assert_allclose(error.numpy(), np.abs(plan.sum(2).numpy() - u).sum(1), atol=1e-5)
 

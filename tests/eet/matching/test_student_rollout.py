@@ -98,8 +98,12 @@ def test_the_output_is_that_of_the_student_and_no_hook_stays() -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     images = torch.zeros(1, 3, 64, 64)
+    options = {"img_size": 64, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 3, "global_pool": "token"}
+    rotary = timm.create_model("vit_small_patch16_dinov3", **options)
     with pytest.raises(ValueError, match="ResNet is no student"):
         rollout_mass(timm.create_model("resnet10t").eval(), images)
+    with pytest.raises(ValueError, match="EvaAttention, which rotates.*importance"):
+        rollout_mass(Student(rotary, num_bits=8, schedule=PruningSchedule((), ()), preprocessing=preprocessing_of(rotary)).eval(), images)
     with pytest.raises(ValueError, match="discard"):
         rollout_mass(tiny_student(), images, discard=1.0)
     with pytest.raises(ValueError, match="eval"):

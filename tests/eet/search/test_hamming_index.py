@@ -50,7 +50,7 @@ def test_answers_equal_a_plain_sort(bits: int, num_values: int, with_hash: bool,
 
 @pytest.mark.parametrize("with_hash", [False, True])
 def test_many_codes_tied_at_the_cut_are_all_weighed(with_hash: bool) -> None:
-    """All codes of weight 1 and 2 are two big tie groups, larger than what FAISS is first asked for."""
+    """All codes of weight 1 and 2 are two big tie groups."""
     bits, rng = 24, np.random.default_rng(0)
     weight_1 = np.eye(bits, dtype=np.int64)
     weight_2 = np.array([weight_1[i] + weight_1[j] for i in range(bits) for j in range(i)])
@@ -132,7 +132,7 @@ def test_of_few_codes_threads_take_queries_each_as_long_as_there_are_enough(monk
         found.append(len(words_TW))
         return scan.find(words_TW, k, ranges_R2)
 
-    monkeypatch.setattr(index, "scan", lambda device: scan._replace(find=find))
+    monkeypatch.setattr(index, "scan", lambda device, **options: scan._replace(find=find))
     index.search(queries, 5, threads=threads)
     assert found == tiles
 
@@ -144,7 +144,7 @@ def test_a_device_takes_fewer_queries_at_a_time_for_a_large_k(monkeypatch) -> No
     nearest = device_scan.DeviceScan.nearest_at_once
     monkeypatch.setattr(device_scan, "PAIRS_AT_ONCE", 1500)
     monkeypatch.setattr(
-        device_scan.DeviceScan, "nearest_at_once", lambda self, words, k: (sizes.append(len(words)), nearest(self, words, k))[1]
+        device_scan.DeviceScan, "nearest_at_once", lambda self, words, *limits: (sizes.append(len(words)), nearest(self, words, *limits))[1]
     )
     for k in (3, 500, 5000):
         sizes.clear()
@@ -189,6 +189,26 @@ def test_a_saved_index_answers_the_same(tmp_path, bits: int, num_values: int) ->
         HammingIndex.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("bits", [5, 24, 72])
+@pytest.mark.parametrize("num_values", [20, 100_000])  # grouped and flat
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_within_a_radius_is_every_item_of_a_plain_sort(monkeypatch, bits: int, num_values: int, device: str) -> None:
+    items, queries, query_hash = make_case(np.random.default_rng([bits, 9]), bits, 200, num_values)
+    index = HammingIndex.build(items, num_bits=bits)
+    distances, rows = slow_search(queries, items, 200, bits, query_hash)
+    monkeypatch.setattr("eet.search.device_scan.PAIRS_AT_ONCE", 300)
+    monkeypatch.setattr("eet.search.device_scan.SAMPLED_CODES", 30)
+    for cut in (Tiling(7, 1), Tiling(2, 1), Tiling(7, 3)) if device == "cpu" else (Tiling(7, 1),):
+        monkeypatch.setattr("eet.search.tiled_search.tiling", lambda *sizes, cut=cut, **limits: cut)
+        for radius in (0, 1, bits // 3, bits // 2, bits, bits + 100):
+            for k in (None, 9):
+                found = index.find(queries, k=k, radius=radius, query_hash=query_hash, device=device, threads=2)
+                inside = (distances <= radius) & (np.arange(200) < (k or 200))
+                np.testing.assert_array_equal(np.diff(found.starts), inside.sum(axis=1))
+                np.testing.assert_array_equal(found.distances, distances[inside])
+                np.testing.assert_array_equal(found.rows, rows[inside])
+
+
 def test_empty_sides() -> None:
     empty = HammingIndex.build(np.zeros((0, 4), dtype=np.uint8))
     distances, rows = empty.search(np.zeros((3, 4), dtype=np.uint8), 5)
@@ -203,6 +223,10 @@ def test_wrong_arguments_are_refused() -> None:
     index = HammingIndex.build(codes, num_bits=12)
     with pytest.raises(ValueError, match="k=0"):
         index.search(codes, 0)
+    with pytest.raises(ValueError, match="radius=-1"):
+        index.find(codes, radius=-1)
+    with pytest.raises(ValueError, match="neither k nor radius"):
+        index.find(codes)
     with pytest.raises(ValueError, match="3 bytes"):
         index.search(np.zeros((1, 3), dtype=np.uint8), 1)
     with pytest.raises(ValueError, match="12"):

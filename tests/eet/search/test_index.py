@@ -11,7 +11,7 @@ from eet.hashing.distance import asymmetric_scores, hamming_distances
 from eet.hashing.packing import pack
 from eet.search import INDEXES, Index, build_index, load_index
 from eet.search.distinct_codes import DistinctCodes
-from eet.search.tiled_search import Candidates, Scan, tiled_search
+from eet.search.tiled_search import Candidates, Scan
 
 BITS = 20
 NUM_ITEMS = 300
@@ -37,8 +37,8 @@ class PlainIndex(Index):
     def options(self) -> dict[str, int]:
         return {"longest": self.longest}
 
-    def search_scored(self, packed_QB, k, *, query_hash=None, device="cpu", threads=None):  # type: ignore[no-untyped-def]
-        return tiled_search(self.codes, Scan(self._find, 1, 3, True), packed_QB, k, query_hash=query_hash, threads=threads)
+    def scan(self, device: str, *, radius: int | None = None, threads: int | None = None) -> Scan:
+        return Scan(self._find, 1, 3, True)
 
     def _find(self, words_TW: np.ndarray, k: int, ranges_R2: np.ndarray) -> Candidates:
         distances = np.bitwise_count(words_TW[:, None] ^ self.codes.words_UW[None]).sum(axis=2, dtype=np.uint16)
@@ -119,5 +119,5 @@ def test_a_kind_that_finds_nothing_or_cannot_be_built_is_no_index() -> None:
     class Unfinished(Index):
         kind = "unfinished"
 
-    with pytest.raises(TypeError, match="build.*load.*search_scored"):
+    with pytest.raises(TypeError, match="build.*load.*scan"):
         Unfinished()  # type: ignore[abstract]

@@ -53,7 +53,9 @@ def test_no_cut_changes_the_answer(monkeypatch, num_values: int, with_hash: bool
     distances = hamming_distances(queries, items)
     for k in (1, 30, NUM_ITEMS, 1000):
         scan = PlainScan(codes)
-        found = tiled_search(codes, scan.scan(), queries, k, query_hash=query_hash if with_hash else None, threads=3)
+        found = tiled_search(codes, scan.scan(), queries, k=k, query_hash=query_hash if with_hash else None, threads=3).dense(
+            min(k, NUM_ITEMS)
+        )
         expected = np.stack([np.lexsort((np.arange(NUM_ITEMS), -scores[q], distances[q]))[:k] for q in range(7)])
         for values, wanted, dtype in zip(found, (distances, scores, None), (np.int32, np.float32, np.int64), strict=True):
             np.testing.assert_array_equal(values, expected if wanted is None else np.take_along_axis(wanted, expected, axis=1))
@@ -67,14 +69,14 @@ def test_the_cut_is_what_tiling_says_for_the_scan(monkeypatch) -> None:
     asked = []
     monkeypatch.setattr("eet.search.tiled_search.tiling", lambda *sizes, **limits: (asked.append((sizes, limits)), Tiling(4, 1))[1])
     codes = DistinctCodes.build(drawn(50, 100_000, 0))
-    tiled_search(codes, PlainScan(codes).scan(whole=True), drawn(9, 9, 1), 3, threads=6)
+    tiled_search(codes, PlainScan(codes).scan(whole=True), drawn(9, 9, 1), k=3, threads=6)
     assert asked == [((9, 50), {"threads": 6, "least": 2, "most": 4, "whole": True})]
 
 
 def test_a_scan_of_all_codes_is_called_by_one_thread_at_a_time() -> None:
     codes = DistinctCodes.build(drawn(50, 100_000, 0))
     scan = PlainScan(codes)
-    tiled_search(codes, scan.scan(whole=True), drawn(40, 40, 1), 3, threads=6)
+    tiled_search(codes, scan.scan(whole=True), drawn(40, 40, 1), k=3, threads=6)
     assert len(scan.calls) == 10 and len(scan.threads) == 1
 
 
@@ -85,7 +87,7 @@ def test_what_is_not_found_has_row_and_distance_minus_one(monkeypatch, tile: int
     codes = DistinctCodes.build(items)
     scan = PlainScan(codes)
     first_ten = Scan(lambda words, k, ranges: scan.find(words, k, np.array([[0, 10]])), 2, 4, True)
-    distances, scores, rows = tiled_search(codes, first_ten, drawn(9, 9, 1), 30, threads=2)
+    distances, scores, rows = tiled_search(codes, first_ten, drawn(9, 9, 1), k=30, threads=2).dense(30)
     assert (np.sort(rows[:, :10]) == np.arange(10)).all() and (rows[:, 10:] == -1).all() and (distances[:, 10:] == -1).all()
     assert not scores.any()
 
@@ -101,9 +103,9 @@ def test_merged_candidates_are_those_of_every_piece() -> None:
 def test_empty_sides_and_wrong_arguments_call_no_scan() -> None:
     scan = Scan(lambda *_: pytest.fail("called"), 2, 4, False)
     none, some = DistinctCodes.build(np.zeros((0, 3), np.uint8)), DistinctCodes.build(drawn(5, 5, 0))
-    assert [values.shape for values in tiled_search(none, scan, drawn(2, 2, 1), 4)] == [(2, 0)] * 3
-    assert [values.shape for values in tiled_search(some, scan, np.zeros((0, 3), np.uint8), 4)] == [(0, 4)] * 3
+    assert [values.shape for values in tiled_search(none, scan, drawn(2, 2, 1), k=4).dense(0)] == [(2, 0)] * 3
+    assert [values.shape for values in tiled_search(some, scan, np.zeros((0, 3), np.uint8), k=4).dense(4)] == [(0, 4)] * 3
     with pytest.raises(ValueError, match="k=0"):
-        tiled_search(some, scan, drawn(2, 2, 1), 0)
+        tiled_search(some, scan, drawn(2, 2, 1), k=0)
     with pytest.raises(ValueError, match="2 bytes"):
-        tiled_search(some, scan, np.zeros((1, 2), np.uint8), 1)
+        tiled_search(some, scan, np.zeros((1, 2), np.uint8), k=1)
