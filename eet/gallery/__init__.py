@@ -1,8 +1,20 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits of a search."""
 
-from eet.gallery.compatibility import check_made_by, check_same_model, labels_in
+from eet.gallery.compatibility import check_encoded_for, check_made_by, check_same_model, labels_in
 from eet.gallery.encoder import DEFAULT_BATCH_SIZE, EncodedPart, PartEncoder
-from eet.gallery.hits import HITS_SCHEMA, RERANKED_SCHEMA, queries_gallery, read_hits, read_recall, spread_queries, write_hits
+from eet.gallery.external_sort import RUN_ROWS, merge_by_id, sorted_by_id
+from eet.gallery.hits import (
+    HITS_SCHEMA,
+    METRES_FIELD,
+    QUERIES_FOLDER,
+    RERANKED_SCHEMA,
+    queries_gallery,
+    read_hits,
+    read_queries_digest,
+    read_recall,
+    spread_queries,
+    write_hits,
+)
 from eet.gallery.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, is_gallery, read_manifest, write_manifest
 from eet.gallery.models import GalleryModel, ModelRecord, load_model, model_schema, read_model_record, record_of
 from eet.gallery.parts import finished_parts, part_name, write_part
@@ -26,9 +38,12 @@ __all__ = [
     "HITS_SCHEMA",
     "ITEM_SCHEMA",
     "MANIFEST_NAME",
+    "METRES_FIELD",
     "OK",
     "PLAN_SCHEMA",
+    "QUERIES_FOLDER",
     "RERANKED_SCHEMA",
+    "RUN_ROWS",
     "PlannedPart",
     "SCHEMA_VERSION",
     "CodedRows",
@@ -38,6 +53,7 @@ __all__ = [
     "Manifest",
     "ModelRecord",
     "PartEncoder",
+    "check_encoded_for",
     "check_made_by",
     "check_same_model",
     "finished_parts",
@@ -49,6 +65,7 @@ __all__ = [
     "labels_in",
     "load_model",
     "model_schema",
+    "merge_by_id",
     "open_gallery",
     "part_name",
     "part_table",
@@ -60,8 +77,10 @@ __all__ = [
     "read_manifest",
     "read_model_record",
     "read_planned_part",
+    "read_queries_digest",
     "read_recall",
     "record_of",
+    "sorted_by_id",
     "spread_queries",
     "vectors_of",
     "write_hits",

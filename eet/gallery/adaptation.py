@@ -16,9 +16,6 @@ from eet.gallery.schema import OK, fixed_binary_to_numpy
 from eet.hashing import fit_itq
 from eet.vit import Student
 
-ADAPTED_TO = 4000
-"""Default number of images that a rotation is fitted to."""
-
 
 def check_adaptable(model: GalleryModel) -> Student:
     """The model, as a student. InputError where its codes have no rotation that could be fitted again."""

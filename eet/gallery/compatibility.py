@@ -3,6 +3,7 @@
 import numpy as np
 
 from eet.errors import InputError
+from eet.gallery.hits import read_queries_digest
 from eet.gallery.models import ModelRecord
 from eet.gallery.reader import Gallery
 
@@ -29,6 +30,17 @@ def check_made_by(gallery: Gallery, record: ModelRecord, bundle: str) -> None:
         InputError: it was encoded by another model, or with other preprocessing.
     """
     _check_alike(gallery, (record.digest, record.preprocessing_digest, record.num_bits), bundle)
+
+
+def check_encoded_for(hits: str, queries: Gallery) -> None:
+    """Checks that the queries that were encoded with a search are those of its hits.
+
+    Raises:
+        InputError: they are of another search, as after one that was stopped between writing its queries and its hits.
+    """
+    digest = read_queries_digest(hits)
+    if digest is not None and queries.digest() != digest:
+        raise InputError(f"{queries.path} holds the queries of another search than {hits}: search again")
 
 
 def _check_alike(gallery: Gallery, compared: tuple[str, str, int], name_of_compared: str) -> None:

@@ -6,7 +6,8 @@ Shapes: n rows of the part, B batch size.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, NamedTuple, get_args
+from functools import partial
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -16,22 +17,20 @@ from torch import Tensor
 from eet.device import Device
 from eet.errors import InputError
 from eet.gallery.models import GalleryModel, model_schema
-from eet.gallery.schema import OK, part_table
-from eet.hashing.quantisation import VectorForm
+from eet.gallery.schema import OK, PLACE_FIELDS, part_table
 from eet.images import DecodeFailure, DeviceJpegDecoder, OrdinaryJpeg, ordinary_jpeg, read_file
 from eet.matching import forward_with_rollout
+from eet.options.choices import TokenMass, VectorForm
 from eet.vit import Student
 
 DEFAULT_BATCH_SIZE = {"cpu": 32, "cuda": 256}
 """Images in a batch, by the kind of device."""
 
 LARGEST_FLOAT16 = 65504.0
+NOT_FINITE = "not-finite"
+"""Status of a row for which the network computed NaN or infinity."""
 BATCHES_AHEAD = 3  # decoded batches that may wait for the network: memory is bounded by it
 FILES_AHEAD = 2  # batches of whole files, where the device decodes: one waits while another is decoded
-
-
-TokenMass = Literal["importance", "rollout"]
-"""Source of a kept token's mass: its importance in pruning, or attention rollout."""
 
 
 class EncodedPart(NamedTuple):
@@ -117,9 +116,10 @@ class PartEncoder:
         self.batch_size, self.threads = batch_size, threads
         self.tokens, self.embedding, self.max_pixels = tokens, embedding, max_pixels
         self.token_form, self.embedding_form = token_form, embedding_form
-        self.schema = model_schema(
-            model, tokens=tokens, embedding=embedding, has_hash=has_hash, token_form=token_form, embedding_form=embedding_form
+        columns = partial(
+            model_schema, model, tokens=tokens, embedding=embedding, has_hash=has_hash, token_form=token_form, embedding_form=embedding_form
         )
+        self.schema, self._schema_with_places = columns(), columns(positions=True)
         self._jpegs = DeviceJpegDecoder(self.device.torch_device) if jpegs_on_device else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
@@ -130,15 +130,18 @@ class PartEncoder:
         """Encodes the images of a part.
 
         Args:
-            plan_rows: item_id, uri and label of each image; may be empty.
+            plan_rows: item_id, uri and label of each image, and its place where the gallery has places; may be empty.
             on_rows: called after each batch with the number of rows encoded so far.
 
         Returns:
-            The gallery rows in the same order. An image that cannot be read is a row whose status says why.
+            The gallery rows in the same order. An image that cannot be read, or for which the network computes NaN or infinity, is a row
+            whose status says why.
         """
         uris = plan_rows["uri"].to_pylist()
+        placed = PLACE_FIELDS[0].name in plan_rows.column_names
+        schema = self._schema_with_places if placed else self.schema
         if not uris:
-            return EncodedPart(self.schema.empty_table(), np.zeros((0, self.model.num_bits), np.float32))
+            return EncodedPart(schema.empty_table(), np.zeros((0, self.model.num_bits), np.float32))
         failures: dict[int, DecodeFailure] = {}
         outputs: list[dict[str, np.ndarray]] = []
         for output, failed in self._outputs(uris):
@@ -146,6 +149,7 @@ class PartEncoder:
             outputs.append(output)
             if on_rows is not None:
                 on_rows(min(len(outputs) * self.batch_size, len(uris)))
+        failures = {**_without_numbers(outputs), **failures}
         hashes = np.concatenate([output["hash"] for output in outputs])
         statuses = [OK] * len(uris)
         errors: list[str | None] = [None] * len(uris)
@@ -153,6 +157,8 @@ class PartEncoder:
             statuses[row], errors[row] = failure.status, failure.error
             hashes[row] = 0
         optional = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0] if name != "hash"}
+        for values in optional.values():
+            values[list(failures)] = 0  # NaN has no few-bit form
         if "hash" in self.schema.names:
             optional["hash"] = hashes.clip(-LARGEST_FLOAT16, LARGEST_FLOAT16)
         table = part_table(
@@ -162,7 +168,8 @@ class PartEncoder:
             np.packbits(hashes > 0, axis=1),
             statuses,
             errors,
-            schema=self.schema,
+            schema=schema,
+            places=plan_rows if placed else None,
             token_form=self.token_form,
             embedding_form=self.embedding_form,
             **optional,
@@ -252,8 +259,9 @@ class PartEncoder:
     def _with_decoded(
         self, decoder: DeviceJpegDecoder, jpegs: dict[int, OrdinaryJpeg], views_BHW3: Tensor, failed: dict[int, DecodeFailure]
     ) -> Tensor:
-        """The batch on the device, with the views of `jpegs` filled in. A JPEG that the decoder refuses is decoded here, or added to
-        `failed`.
+        """The batch on the device, with the views of `jpegs` filled in.
+
+        A JPEG that the decoder refuses is decoded here, or added to `failed`.
         """
         decoded: dict[int, Tensor] = {}
         for (place, jpeg), image_3HW in zip(jpegs.items(), decoder.decode(list(jpegs.values())), strict=True):
@@ -284,3 +292,13 @@ class PartEncoder:
         if self.embedding:
             columns["embedding"] = out.embedding
         return {name: (value if name == "token_index" else value.float())[:rows].cpu().numpy() for name, value in columns.items()}
+
+
+def _without_numbers(outputs: list[dict[str, np.ndarray]]) -> dict[int, DecodeFailure]:
+    """The rows for which the network computed NaN or infinity: row -> reason."""
+    failures: dict[int, DecodeFailure] = {}
+    for name in outputs[0]:
+        finite = [np.isfinite(output[name]).reshape(len(output[name]), -1).all(axis=1) for output in outputs]
+        for row in np.flatnonzero(~np.concatenate(finite)).tolist():
+            failures.setdefault(row, DecodeFailure(NOT_FINITE, f"the network computed NaN or infinity as {name} of this image"))
+    return failures

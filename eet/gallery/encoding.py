@@ -1,29 +1,31 @@
 """Encoding a gallery: first the plan, then part by part, the manifest last. An interrupted job continues where it stopped."""
 
+import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
 import torch
 
 from eet.datasets.listing import ImageList
 from eet.device import Device
 from eet.errors import DamagedError, InputError
-from eet.gallery.encoder import DEFAULT_BATCH_SIZE, PartEncoder, TokenMass, check_mass
-from eet.gallery.job import BEGUN_FILE, GalleryJob, Mode, begin, read_job, refuse_difference, sweep
+from eet.gallery.encoder import DEFAULT_BATCH_SIZE, PartEncoder, check_mass
+from eet.gallery.job import BEGUN_FILE, GalleryJob, begin, check_folder, read_job, refuse_difference, remove_temporary_files
 from eet.gallery.manifest import Manifest, is_gallery, read_manifest, write_manifest
 from eet.gallery.models import GalleryModel, ModelRecord
-from eet.gallery.parts import SCHEMA_VERSION, finished_parts, part_location, write_part
+from eet.gallery.parts import SCHEMA_VERSION, PartFiles, finished_parts
 from eet.gallery.plan import PlannedPart, planned_parts, read_planned_part
-from eet.hashing.quantisation import VectorForm
-from eet.storage import join_location, remove, resolve, without_secrets
+from eet.gallery.schema import OK
+from eet.options.choices import Mode, TokenMass, VectorForm
+from eet.storage import Claim, join_location, remove
 
 READS_AHEAD = 16
+MOST_BATCH, MOST_THREADS = 65_536, 4096
 REPORT_EVERY_S = 5.0
 """Seconds between two progress reports of a part."""
 
@@ -48,8 +50,8 @@ class RowsDone(NamedTuple):
 
 
 OnProgress = Callable[[PartDone | RowsDone], object]
-EncodeParts = Callable[[list[PlannedPart]], Iterable[PartDone]]
-"""Encodes parts, each once, in any order; a part is on disk when it is yielded."""
+EncodeParts = Callable[[list[PlannedPart], PartFiles], Iterable[PartDone]]
+"""Encodes parts into these files, each once, in any order; a part is on disk when it is yielded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +67,8 @@ class EncoderOptions:
         precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
         jpegs_on: what decodes ordinary JPEGs, "cpu" or "gpu".
         max_pixels: an image with more pixels becomes a row with an error.
-        batch_size: images in a batch; None for a default by device.
-        threads: threads that read and decode; None for all CPUs of the worker.
+        batch_size: images in a batch, 1 to MOST_BATCH; None for a default by device.
+        threads: threads that read and decode, 1 to MOST_THREADS; None for all CPUs of the worker.
     """
 
     tokens: bool = False
@@ -80,6 +82,11 @@ class EncoderOptions:
     max_pixels: int = 200_000_000
     batch_size: int | None = None
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (("batch_size", MOST_BATCH), ("threads", MOST_THREADS)):
+            if (value := getattr(self, name)) is not None and not 1 <= value <= most:
+                raise InputError(f"{name} {value}: use 1 to {most}")
 
     def encoder(self, model: GalleryModel, *, device: str, threads: int) -> PartEncoder:
         """The encoder of a worker.
@@ -147,18 +154,15 @@ class GalleryState:
 
     Attributes:
         made_with: fields of the manifest that every new part shares.
+        mode: how to continue: "resume", "append" or "overwrite".
         job: the interrupted job that will be continued; None if there is none.
         manifest: of a finished gallery; None if there is none, or if it will be replaced.
     """
 
     made_with: dict[str, Any]
+    mode: Mode
     job: GalleryJob | None
     manifest: Manifest | None
-
-    @property
-    def version(self) -> int:
-        """The schema version of new parts: the same as that of existing parts."""
-        return int(self.made_with["schema_version"])
 
 
 def gallery_state(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode) -> GalleryState:
@@ -168,11 +172,13 @@ def gallery_state(out: str, images: ImageList, made_with: dict[str, Any], mode: 
         out: folder or URI of the gallery.
         images: images to encode.
         made_with: fields of the manifest, from `EncoderOptions.made_with`.
-        mode: "resume", "append" or "overwrite".
+        mode: "resume" continues an interrupted job; "append" adds images that the gallery lacks; "overwrite" starts again.
 
     Raises:
-        InputError: the folder holds a job or a gallery that was made with other options or images.
+        InputError: the folder holds a job or a gallery that was made with other options or images, or files of others.
     """
+    check_folder(out)
+    made_with = {**made_with, "positions": images.has_places}
     job = read_job(out)
     manifest = read_manifest(out) if is_gallery(out) else None
     if mode == "overwrite" and not (job is not None and job.mode == "overwrite" and job.is_of(made_with, images.description)):
@@ -182,11 +188,13 @@ def gallery_state(out: str, images: ImageList, made_with: dict[str, Any], mode: 
         if job.base is not None:  # appended parts have the size of the existing ones, whatever the option says
             made_with["rows_per_part"] = job.base.rows_per_part
         job.check(made_with, images.description, out)
+        if job.clearing:  # killed while it deleted the older gallery: that goes on
+            return GalleryState(made_with, "overwrite", None, None)
     elif manifest is not None:
         written = {name: getattr(manifest, name) for name in made_with}
         made_with = {**made_with, "rows_per_part": manifest.rows_per_part, "schema_version": manifest.schema_version}
         refuse_difference(written, made_with, f"{out} is a gallery made differently")
-    return GalleryState(made_with, job, manifest)
+    return GalleryState(made_with, mode, job, manifest)
 
 
 def encode_gallery(
@@ -194,8 +202,8 @@ def encode_gallery(
     images: ImageList,
     state: GalleryState,
     encode_parts: EncodeParts,
+    claim: Claim,
     *,
-    mode: Mode = "resume",
     notify: Callable[[str], object] = lambda line: None,
     on_begin: Callable[[], object] = lambda: None,
 ) -> EncodeResult:
@@ -204,42 +212,57 @@ def encode_gallery(
     Args:
         out: folder or URI.
         images: images to encode.
-        state: of `out`, from `gallery_state`.
+        state: of `out`, from `gallery_state`, read while the claim was held.
         encode_parts: encodes the missing parts, for example `parts_here`.
-        mode: "resume" continues an interrupted job; "append" adds images that the gallery lacks; "overwrite" starts again.
+        claim: on `out`.
         notify: called with one-line messages for the user.
-        on_begin: called when a new job has been planned.
+        on_begin: called when the job has been planned, also if an earlier run planned it.
 
     Raises:
         InputError: the gallery is finished and holds other images, or an id occurs twice.
+        TakenOverError: another job took over the folder.
         DamagedError: parts are missing or belong to another plan.
     """
     job, manifest = state.job, state.manifest
     if job is None and manifest is not None:
-        _repair(out, manifest, encode_parts, notify)
-        if mode != "append":
+        manifest = _repair(out, manifest, encode_parts, claim, notify)
+        if state.mode != "append":
             return _nothing_to_do(out, manifest, images, notify)
     resumed = job is not None
     if job is None:
         notify(f"listing {images.description}")
-        job = begin(out, images, state.made_with, mode, manifest)
+        job = begin(out, images, state.made_with, state.mode, manifest, check=claim.check)
         if manifest is not None and not job.num_rows:
-            notify(f"nothing to append: all {job.num_known} images are in {without_secrets(out)} already")
+            notify(f"nothing to append: all {job.num_known} images are in {out} already")
             return EncodeResult(out, manifest, 0.0)
-        on_begin()
+    on_begin()
     parts = [f"{job.num_rows} images ({job.input})"]
     parts += [f"{job.num_known} are in the gallery already"] if job.base else []
     parts += [f"{job.ignored} other files ignored"] if job.ignored else []
     notify(", ".join(parts))
-    return _finish(out, job, encode_parts, notify, resumed=resumed)
+    return _finish(out, job, encode_parts, claim, notify, resumed=resumed)
 
 
-def _repair(out: str, manifest: Manifest, encode_parts: EncodeParts, notify: Callable[[str], object]) -> None:
-    """Encodes parts of a finished gallery whose files are missing."""
-    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(out, manifest.schema_version)))
-    if missing:
-        notify(f"{len(missing)} of {manifest.num_parts} parts are missing: encoding them again")
-        _encoded(out, [part for part in planned_parts(out) if part.part in missing], encode_parts, manifest.schema_version)
+def _repair(out: str, manifest: Manifest, encode_parts: EncodeParts, claim: Claim, notify: Callable[[str], object]) -> Manifest:
+    """Encodes parts of a finished gallery whose files are missing, damaged or of another job. Returns the manifest of what is there then.
+
+    An image that could be read when the gallery was made may be gone; then the counts of the manifest change.
+    """
+    files = PartFiles(out, manifest.schema_version, manifest.plans, claim)
+    with ThreadPoolExecutor(READS_AHEAD) as pool:
+        there = pool.map(files.is_there, range(manifest.num_parts))
+        missing = {part for part, found in enumerate(there) if not found}
+    if not missing:
+        return manifest
+    notify(f"{len(missing)} of {manifest.num_parts} parts are missing or damaged: encoding them again")
+    _encoded([part for part in planned_parts(out) if part.part in missing], encode_parts, files)
+    statuses = _statuses(files, range(manifest.num_parts), {})
+    errors = {status: count for status, count in sorted(statuses.items()) if status != OK}
+    repaired = dataclasses.replace(manifest, num_ok=statuses[OK], errors=errors)
+    if repaired != manifest:
+        notify(f"{repaired.num_ok} images have a code now, {manifest.num_ok} had one before ({error_report(repaired)})")
+        write_manifest(out, repaired, check=claim.check)
+    return repaired
 
 
 def _nothing_to_do(out: str, manifest: Manifest, images: ImageList, notify: Callable[[str], object]) -> EncodeResult:
@@ -248,77 +271,103 @@ def _nothing_to_do(out: str, manifest: Manifest, images: ImageList, notify: Call
             f"{out} is a finished gallery of {', '.join(manifest.inputs)}: use mode append to add {images.description} to it, "
             "mode overwrite to replace it, or another folder (out)"
         )
-    notify(f"{without_secrets(out)} is finished: nothing to do (mode append encodes images that are new)")
+    others = [name for name in images.label_names or () if name not in (manifest.label_names or ())]
+    if others and len(manifest.inputs) == 1:
+        raise InputError(
+            f"{images.description} has labels that {out} lacks, such as {others[0]!r}: the table was changed, or the labels come from "
+            "another column (columns.label). Use mode overwrite, or another folder (out)"
+        )
+    notify(f"{out} is finished: nothing to do (mode append encodes images that are new)")
     return EncodeResult(out, manifest, 0.0)
 
 
-def _finish(out: str, job: GalleryJob, encode_parts: EncodeParts, notify: Callable[[str], object], *, resumed: bool) -> EncodeResult:
-    """Encodes the pending parts of a job and writes the manifest. A new job has no parts yet, so none are listed."""
+def _finish(
+    out: str, job: GalleryJob, encode_parts: EncodeParts, claim: Claim, notify: Callable[[str], object], *, resumed: bool
+) -> EncodeResult:
+    """Encodes the pending parts of a job and writes the manifest."""
     planned = [part for part in planned_parts(out) if job.first_part <= part.part < job.first_part + job.num_parts]
-    assert sum(part.num_rows for part in planned) == job.num_rows, (planned, job)
-    version = job.schema_version
-    there = set(finished_parts(out, version)) if resumed else set()
+    if sum(part.num_rows for part in planned) != job.num_rows or any(part.digest != job.plan_digest for part in planned):
+        raise DamagedError(f"{out} is damaged: its plan is not the one of the job in {BEGUN_FILE}. Use mode overwrite, or another folder")
+    files = PartFiles(out, job.schema_version, job.plans, claim)
+    there: dict[int, dict[str, int]] = {}
+    if resumed:  # a new job has no parts yet
+        numbers = sorted({part.part for part in planned} & set(finished_parts(out, job.schema_version)))
+        with ThreadPoolExecutor(READS_AHEAD) as pool:
+            found = zip(numbers, pool.map(files.statuses, numbers), strict=True)
+            there = {part: statuses for part, statuses in found if statuses is not None}
     pending = [part for part in planned if part.part not in there]
     if len(pending) < len(planned):
         notify(f"{len(planned) - len(pending)} of {len(planned)} parts are there already; {len(pending)} to encode")
     started = time.monotonic()
-    done = _encoded(out, pending, encode_parts, version)
+    done = _encoded(pending, encode_parts, files)
     seconds = time.monotonic() - started
     rate = sum(part.rows for part in done.values() if part.encoded) / seconds if done else 0.0
-    with ThreadPoolExecutor(READS_AHEAD) as pool:
-        found = pool.map(lambda part: read_part_done(out, part.part, version), (part for part in planned if part.part not in done))
-        statuses: Counter[str] = Counter()
-        for part in (*done.values(), *found):
-            statuses.update(part.statuses)
+    statuses = _statuses(files, (part.part for part in planned), {**there, **{part: one.statuses for part, one in done.items()}})
     if sum(statuses.values()) != job.num_rows:
         raise DamagedError(
-            f"{out} is damaged: its parts hold {sum(statuses.values())} rows, the plan {job.num_rows}. Empty it and begin again"
+            f"{out} is damaged: its parts hold {sum(statuses.values())} rows, and its plan has {job.num_rows}. "
+            "Empty the folder and encode again"
         )
     manifest = job.manifest(statuses)
-    write_manifest(out, manifest)
+    claim.check()
+    files.remove_from(manifest.num_parts)
+    write_manifest(out, manifest, check=claim.check)
     remove(join_location(out, BEGUN_FILE))
-    sweep(out)
+    remove_temporary_files(out)
     return EncodeResult(out, manifest, rate)
 
 
-def _encoded(out: str, pending: list[PlannedPart], encode_parts: EncodeParts, version: int) -> dict[int, PartDone]:
+def _encoded(pending: list[PlannedPart], encode_parts: EncodeParts, files: PartFiles) -> dict[int, PartDone]:
     """Encodes parts. DamagedError where they are missing from the folder afterwards."""
-    done = {part.part: part for part in encode_parts(pending)} if pending else {}
-    if absent := set(done) - set(finished_parts(out, version)):
+    done = {part.part: part for part in encode_parts(pending, files)} if pending else {}
+    if absent := set(done) - set(finished_parts(files.gallery, files.version)):
         raise DamagedError(
-            f"{len(absent)} parts that workers wrote are not in {out}, such as part {min(absent)}: give a folder that all nodes share, or "
-            "a URI"
+            f"{len(absent)} parts that workers wrote are not in {files.gallery}, such as part {min(absent)}: give a folder that all nodes "
+            "share, or a URI"
         )
     return done
+
+
+def _statuses(files: PartFiles, parts: Iterable[int], known: Mapping[int, Mapping[str, int]]) -> Counter[str]:
+    """status -> number of rows of these parts. known: those of parts that need not be read. DamagedError where a part is not there."""
+    counted: Counter[str] = Counter()
+    wanted = list(parts)
+    with ThreadPoolExecutor(READS_AHEAD) as pool:
+        read = pool.map(files.statuses, [part for part in wanted if part not in known])
+        for part in wanted:
+            statuses = known[part] if part in known else next(read)
+            if statuses is None:
+                raise DamagedError(
+                    f"{files.gallery} is damaged: part {part} is missing, or was written by another job. Run the same command again"
+                )
+            counted.update(statuses)
+    return counted
 
 
 def parts_here(
     model: GalleryModel,
     options: EncoderOptions,
-    gallery: str,
+    files: PartFiles,
     pending: list[PlannedPart],
     on_progress: OnProgress = lambda event: None,
-    *,
-    version: int = SCHEMA_VERSION,
 ) -> Iterator[PartDone]:
     """Encodes parts in this process, one after another.
 
     Args:
         model: in eval mode.
         options: how to encode.
-        gallery: folder or URI.
+        files: where the parts are written.
         pending: parts to encode.
         on_progress: called every few seconds, and after each part.
-        version: schema version of the gallery.
     """
     encoder = options.encoder(model, device=Device.of().type, threads=os.cpu_count() or 1)
     for planned in pending:
-        done = encode_part(encoder, gallery, planned, on_progress, version=version)
+        done = encode_part(encoder, files, planned, on_progress)
         on_progress(done)
         yield done
 
 
-def encode_part(encoder: PartEncoder, gallery: str, planned: PlannedPart, on_progress: OnProgress, *, version: int) -> PartDone:
+def encode_part(encoder: PartEncoder, files: PartFiles, planned: PlannedPart, on_progress: OnProgress) -> PartDone:
     """Encodes a part and writes it to disk. on_progress: called every few seconds."""
     last = time.monotonic()
 
@@ -328,17 +377,9 @@ def encode_part(encoder: PartEncoder, gallery: str, planned: PlannedPart, on_pro
             last = time.monotonic()
             on_progress(RowsDone(planned.part, rows))
 
-    encoded = encoder.encode(read_planned_part(gallery, planned), on_rows)
-    write_part(gallery, planned.part, encoded.table, version)
+    encoded = encoder.encode(read_planned_part(files.gallery, planned), on_rows)
+    files.write(planned.part, encoded.table)
     return PartDone(planned.part, dict(Counter(encoded.table["status"].to_pylist())), True)
-
-
-def read_part_done(gallery: str, part: int, version: int) -> PartDone:
-    """The statuses of the rows of a part on disk."""
-    filesystem, path = resolve(part_location(gallery, part, version))
-    with filesystem.open_input_file(path) as file:
-        statuses = pq.ParquetFile(file).read(columns=["status"], use_threads=False)["status"]
-    return PartDone(part, dict(Counter(statuses.to_pylist())), False)
 
 
 def error_report(manifest: Manifest) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eet.storage import naming_file
+
 RUN_ROWS = 2_000_000
 """Rows sorted in memory at once: a few hundred MB with their locations."""
 
@@ -17,12 +19,13 @@ BLOCK_ROWS = 16_384
 """Rows of each run in memory during the merge: with 150 runs (300 million items) about as much as one run."""
 
 
-def sorted_by_id(tables: Iterable[pa.Table], *, run_rows: int = RUN_ROWS) -> Iterator[pa.Table]:
+def sorted_by_id(tables: Iterable[pa.Table], *, run_rows: int = RUN_ROWS, within: str | None = None) -> Iterator[pa.Table]:
     """All rows of `tables` (of one schema), in the order of item_id, as tables of some thousand rows. The sort is stable.
 
-    Up to `run_rows` rows stay in memory; more are written to a temporary folder (TMPDIR), about as many bytes as the tables hold.
+    Up to `run_rows` rows stay in memory; more are written to a temporary folder, about as many bytes as the tables hold. It lies in the
+    local folder `within`; None for the system's (TMPDIR).
     """
-    with tempfile.TemporaryDirectory(prefix="eet-sort-") as folder:
+    with tempfile.TemporaryDirectory(prefix="eet-sort-", dir=within) as folder:
         runs: list[str] = []
         gathered: list[pa.Table] = []
         rows = 0
@@ -69,7 +72,7 @@ def _next_block(run: Iterator[pa.Table]) -> pa.Table | None:
 
 def _spill(table: pa.Table, path: str) -> str:
     options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
+    with naming_file(path), pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
         writer.write_table(table, max_chunksize=BLOCK_ROWS)
     return path
 

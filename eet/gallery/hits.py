@@ -11,7 +11,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from eet.errors import InputError, NotFoundError
-from eet.storage import resolve, split_options, whole_file, with_suffix, without_secrets
+from eet.gallery.job import GALLERY_NAMES
+from eet.gallery.manifest import MANIFEST_NAME
+from eet.storage import FolderKind, remove_leftovers, resolve, split_options, whole_file, with_suffix
 
 HITS_SCHEMA = pa.schema(
     [
@@ -26,33 +28,45 @@ HITS_SCHEMA = pa.schema(
 )
 RERANKED_SCHEMA = pa.schema([*HITS_SCHEMA, pa.field("score_global", pa.float32()), pa.field("score_struct", pa.float32())])
 """Re-ranked hits, with the two parts of their score; null for hits below the re-ranked ones."""
+METRES_FIELD = pa.field("metres", pa.float32())
+"""The last column of hits between places, of either kind: the distance of query and item, null where unknown."""
 
 
-_RECALL = b"eet.recall"
+_COLUMNS = (*RERANKED_SCHEMA.names, METRES_FIELD.name)
+_RECALL, _QUERIES = b"eet.recall", b"eet.queries"
+
+QUERIES_FOLDER = FolderKind(
+    noun="a gallery of encoded query images", marker="encoded_for.json", names=GALLERY_NAMES, complete=MANIFEST_NAME
+)
+"""NAME.queries, which a search replaces. The marker keeps a gallery that a user made under that name from being replaced."""
 
 
-def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None = None) -> None:
+def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None = None, queries_digest: str | None = None) -> None:
     """Writes hits as one Parquet file, completely or not at all.
 
     Args:
         path: local path or URI ending in .parquet.
-        table: the columns of HITS_SCHEMA or of RERANKED_SCHEMA. rank counts from 1, distance is in bits, a higher score is better;
-            query_label and item_label are null where unknown, and may be left out.
+        table: the columns of HITS_SCHEMA or of RERANKED_SCHEMA, and METRES_FIELD between places. rank counts from 1, distance
+            is in bits, a higher score is better; query_label and item_label are null where unknown, and may be left out.
         recall: the measured recall of an approximate search, by name. It is stored in the metadata of the file, as JSON under
             `eet.recall`, so that it stays with these hits.
+        queries_digest: `Gallery.digest` of the queries if they were encoded for these hits, stored as `eet.queries`.
 
     Raises:
         InputError: a column is missing, unknown, of another type, or null where it must not be, or the path has another ending.
     """
-    if not split_options(path)[0].endswith(".parquet"):
-        raise InputError(f"Hits go into one file whose name ends in .parquet; {without_secrets(path)} does not.")
-    unknown = [name for name in table.column_names if name not in RERANKED_SCHEMA.names]
-    if unknown:
-        raise InputError(f"Hits have the columns {', '.join(RERANKED_SCHEMA.names)}; not {', '.join(unknown)}.")
-    hits = _as_hits(table, path)
-    if recall is not None:
-        hits = hits.replace_schema_metadata({_RECALL: json.dumps(dict(recall))})
     filesystem, file_path = resolve(path)
+    if not split_options(path)[0].endswith(".parquet"):
+        raise InputError(f"Hits go into one file whose name ends in .parquet; {path} does not.")
+    unknown = [name for name in table.column_names if name not in _COLUMNS]
+    if unknown:
+        raise InputError(f"Hits have the columns {', '.join(_COLUMNS)}; not {', '.join(unknown)}.")
+    hits = _as_hits(table, path)
+    metadata = {} if recall is None else {_RECALL: json.dumps(dict(recall))}
+    metadata |= {} if queries_digest is None else {_QUERIES: queries_digest}
+    if metadata:
+        hits = hits.replace_schema_metadata(metadata)
+    remove_leftovers(path)
     with whole_file(filesystem, file_path) as file:
         pq.write_table(hits, file, compression="zstd", use_dictionary=["query_id", "item_id", "query_label", "item_label"])
 
@@ -60,14 +74,14 @@ def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None
 def read_hits(path: str) -> pa.Table:
     """Reads hits in the columns of HITS_SCHEMA, or of RERANKED_SCHEMA where they were re-ranked, in the order of the file.
 
-    Other columns are ignored.
+    METRES_FIELD is read too where the file has it. Other columns are ignored.
 
     Raises:
         NotFoundError: there is no such file.
         InputError: the file does not hold hits.
     """
     with _opened(path) as parquet:
-        table = parquet.read(columns=[name for name in RERANKED_SCHEMA.names if name in parquet.schema_arrow.names])
+        table = parquet.read(columns=[name for name in _COLUMNS if name in parquet.schema_arrow.names])
     return _as_hits(table, path)
 
 
@@ -76,6 +90,13 @@ def read_recall(path: str) -> dict[str, float] | None:
     with _opened(path) as parquet:
         recall = (parquet.schema_arrow.metadata or {}).get(_RECALL)
     return None if recall is None else json.loads(recall)
+
+
+def read_queries_digest(path: str) -> str | None:
+    """The digest of the queries that were encoded for these hits; None where a gallery was searched with. Raises as `read_hits`."""
+    with _opened(path) as parquet:
+        digest = (parquet.schema_arrow.metadata or {}).get(_QUERIES)
+    return None if digest is None else digest.decode()
 
 
 @contextlib.contextmanager
@@ -94,6 +115,7 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
 def _as_hits(table: pa.Table, path: str) -> pa.Table:
     columns = []
     schema = RERANKED_SCHEMA if set(RERANKED_SCHEMA.names) <= set(table.column_names) else HITS_SCHEMA
+    schema = schema.append(METRES_FIELD) if METRES_FIELD.name in table.column_names else schema
     for field in schema:
         if field.name not in table.column_names:
             if not field.nullable:

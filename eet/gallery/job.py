@@ -1,28 +1,45 @@
 """An unfinished gallery: its options, its input and its plan. They are stored in begun.json until the manifest is written."""
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow.fs as pafs
 
 from eet.datasets.listing import ImageList
 from eet.errors import InputError
-from eet.gallery.manifest import LATER_FIELDS, MANIFEST_NAME, Manifest
-from eet.gallery.parts import PARTS_FOLDER, finished_parts
+from eet.gallery.manifest import LATER_FIELDS, Manifest
+from eet.gallery.parts import PARTS_FOLDER, Plans
 from eet.gallery.plan import items_table, plan_name, planned_ids, write_plan
 from eet.gallery.reader import open_gallery
 from eet.gallery.schema import OK
-from eet.storage import exists, hidden_beside, join_location, read_text, resolve, write_text
+from eet.options.choices import Mode
+from eet.storage import (
+    OWNER_FILE,
+    exists,
+    held_folder,
+    hidden_beside,
+    is_hidden_name,
+    is_inside,
+    join_location,
+    parsed_json,
+    read_json,
+    remove_leftovers,
+    remove_leftovers_in,
+    resolve,
+    write_text,
+)
 
 BEGUN_FILE = "begun.json"
-_TEMPORARY_FILES = r"\..+\.tmp"
-_GALLERY_FILES = (r"manifest\.json", r"begun\.json", r"config\.yaml", r"plan(-\d{6,})?\.parquet", r"part-\d+\.parquet", _TEMPORARY_FILES)
-Mode = Literal["resume", "overwrite", "append"]
+GALLERY_NAMES = r"manifest\.json|begun\.json|owner\.json|config\.yaml|plan(-\d{6,})?\.parquet|parts|part-\d{6,}\.parquet"
+"""A regular expression for the files and folders of a gallery. No others are ever deleted."""
+_CLEARED = (r"manifest\.json", r"config\.yaml", r"plan(-\d{6,})?\.parquet", r"part-\d{6,}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,9 @@ class GalleryJob:
         num_known: listed images that the gallery already has.
         label_names: label names of the finished gallery.
         ignored: number of listed files that are not images.
+        plan_digest: digest of the plan; "" in jobs of older versions.
+        digest: what the parts of this job carry, see `parts_digest`; "" in jobs of older versions.
+        clearing: whether the files of the gallery that is overwritten are still being deleted. Then the plan is not in place yet.
     """
 
     made_with: dict[str, Any]
@@ -50,6 +70,15 @@ class GalleryJob:
     num_known: int
     label_names: tuple[str, ...] | None
     ignored: int
+    plan_digest: str = ""
+    digest: str = ""
+    clearing: bool = False
+
+    @property
+    def plans(self) -> Plans:
+        """First part and digest of every job of the gallery after this one."""
+        before = self.base.plans if self.base else ()
+        return (*before, (self.first_part, self.digest)) if self.digest else before
 
     @property
     def first_part(self) -> int:
@@ -83,19 +112,54 @@ class GalleryJob:
             label_names=self.label_names,
             errors=dict(sorted(errors.items())),
             inputs=tuple(dict.fromkeys([*(base.inputs if base else ()), self.input])),
+            plans=self.plans,
         )
+
+
+def parts_digest(made_with: Mapping[str, Any], plan_digest: str) -> str:
+    """The digest that the parts of a job carry: of everything that decides their rows, except the contents of the images."""
+    return hashlib.sha256(json.dumps([dict(made_with), plan_digest], sort_keys=True).encode()).hexdigest()
+
+
+def check_folder(out: str, inputs: Iterable[str] = ()) -> None:
+    """InputError where the folder of a new gallery holds files of others, so that none is ever replaced or deleted.
+
+    Args:
+        out: folder or URI of the gallery.
+        inputs: locations of the images, which must not lie in it.
+    """
+    for location in inputs:
+        if _lies_in(location, out):
+            raise InputError(f"the images {location} lie in the folder of the gallery, {out}: give the gallery its own folder (out)")
+    filesystem, folder = resolve(out)
+    info = filesystem.get_file_info(folder)
+    if info.type == pafs.FileType.File:
+        raise InputError(f"{out} is a file: a gallery is a folder; choose another one (out)")
+    names = [entry.base_name for entry in filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
+    others = sorted(name for name in names if name != OWNER_FILE and not is_hidden_name(name))
+    if any(re.fullmatch(r"manifest\.json|begun\.json", name) for name in names):
+        return
+    if any(re.fullmatch(r"plan(-\d{6,})?\.parquet", name) for name in names):  # a job was killed before it wrote begun.json
+        others = [name for name in others if not re.fullmatch(GALLERY_NAMES, name)]
+    if others:
+        shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        raise InputError(f"{out} holds other files ({shown}), but is no gallery: choose another folder (out)")
+
+
+def _lies_in(location: str, folder: str) -> bool:
+    try:
+        return is_inside(location, folder)
+    except InputError:
+        if any(letter in location for letter in "*?[{"):
+            return False  # a pattern is not always a valid URI itself
+        raise
 
 
 def refuse_difference(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
     """InputError naming each value that has changed."""
     changed = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
     if changed:
-        raise InputError(f"{what} ({'; '.join(changed)}): go on with the same options, choose another folder (out), or use mode overwrite")
-
-
-def is_begun_or_whole(out: str) -> bool:
-    """Whether a folder holds a gallery, finished or not."""
-    return any(exists(join_location(out, name)) for name in (MANIFEST_NAME, BEGUN_FILE, plan_name(0)))
+        raise InputError(f"{what} ({'; '.join(changed)}): use the same options, choose another folder (out), or use mode overwrite")
 
 
 def read_job(out: str) -> GalleryJob | None:
@@ -103,61 +167,89 @@ def read_job(out: str) -> GalleryJob | None:
     location = join_location(out, BEGUN_FILE)
     if not exists(location):
         return None
-    values = json.loads(read_text(location))
-    made_with, base, label_names = values["made_with"], values["base"], values["label_names"]
+    job = read_json(location, GalleryJob)
+    made_with = dict(job.made_with)
     for name in LATER_FIELDS:
         made_with.setdefault(name, getattr(Manifest, name))
     made_with.setdefault("schema_version", 1)
-    if made_with["token_shape"] is not None:
-        made_with["token_shape"] = tuple(made_with["token_shape"])  # JSON knows lists only
-    values["base"] = None if base is None else Manifest.from_json(json.dumps(base))
-    values["label_names"] = None if label_names is None else tuple(label_names)
-    return GalleryJob(**values)
+    # JSON knows no tuples, and does not say what the options must be: the manifest does.
+    counts = {"num_rows": 0, "num_ok": 0, "num_parts": 0}
+    manifest = parsed_json(json.dumps({**made_with, **counts}), Manifest, location)
+    manifest.check()
+    return dataclasses.replace(job, made_with={name: getattr(manifest, name) for name in made_with})
 
 
-def begin(out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, base: Manifest | None) -> GalleryJob:
+def begin(
+    out: str, images: ImageList, made_with: dict[str, Any], mode: Mode, base: Manifest | None, *, check: Callable[[], object] = lambda: None
+) -> GalleryJob:
     """Plans the listed images (only those that `base` lacks, if it is given), and records the job in begun.json.
 
-    If it is killed before begun.json is written, the next job starts from the beginning.
+    If it is killed before begun.json is written, the next job starts from the beginning. A gallery that is overwritten stays until the
+    new one is planned. Then begun.json says that it is being deleted, so that the same command goes on after a kill.
+
+    Args:
+        out: folder or URI of the gallery.
+        images: images to encode.
+        made_with: fields of the manifest that all parts share.
+        mode: as for `encode_gallery`.
+        base: manifest of the gallery that is appended to; None for a new gallery.
+        check: called before files of an older gallery are deleted and before begun.json is written; what it raises stops that.
 
     Raises:
-        InputError: an id occurs twice, no image is listed, or `out` holds parts but no gallery.
+        InputError: an id occurs twice, or no image is listed.
     """
     first_part = base.num_parts if base else 0
-    if base is None and not is_begun_or_whole(out) and (finished_parts(out) or finished_parts(out, 1)):
-        raise InputError(f"{out} holds files called as a gallery's parts, but is no gallery: choose another folder (out)")
     _refuse_unnamed(out, base, images)
     names, numbers = joined_labels(base.label_names if base else None, images.label_names, first=base is None)
 
     def items() -> Iterator[Any]:
-        for item_ids, uris, labels in images:
+        for item_ids, uris, labels, places in images:
             if labels is not None and images.label_names is None and names is not None and (labels >= 0).any():
                 raise InputError(
                     f"{images.description} has labels without names, {out} has named ones: give a table with a column of names"
                 )
-            yield items_table(item_ids, uris, labels if labels is None or numbers is None else numbers[labels])
+            yield items_table(item_ids, uris, labels if labels is None or numbers is None else numbers[labels], places)
 
     known = planned_ids(out, before=first_part) if base else []
-    # The old gallery stays until the new one is planned.
     planned_in = hidden_beside(out) if mode == "overwrite" else out
     filesystem, fresh = resolve(planned_in)
+    remove_leftovers(out)
+    held = held_folder(fresh) if mode == "overwrite" and isinstance(filesystem, pafs.LocalFileSystem) else contextlib.nullcontext()
     try:
-        summary = write_plan(planned_in, items(), made_with["rows_per_part"], first_part=first_part, known_ids=known)
-        if base is None and not summary.num_rows:
-            raise InputError(f"{images.description} lists no image")
-        if mode == "overwrite":
-            clear(out)
-            filesystem.create_dir(resolve(out)[1], recursive=True)
-            filesystem.move(f"{fresh}/{plan_name(0)}", f"{resolve(out)[1]}/{plan_name(0)}")
+        with held:
+            summary = write_plan(
+                planned_in, items(), made_with["rows_per_part"], first_part=first_part, known_ids=known, places=made_with["positions"]
+            )
+            if base is None and not summary.num_rows:
+                raise InputError(f"{images.description} lists no image")
+            job = GalleryJob(
+                made_with,
+                images.description,
+                mode,
+                base,
+                summary.num_rows,
+                summary.num_parts,
+                summary.num_known,
+                names,
+                images.ignored,
+                summary.digest,
+                parts_digest(made_with, summary.digest),
+            )
+            check()
+            if mode == "overwrite":
+                _record(out, dataclasses.replace(job, clearing=True))
+                clear(out)
+                filesystem.move(f"{fresh}/{plan_name(0)}", f"{resolve(out)[1]}/{plan_name(0)}")
     finally:
         if mode == "overwrite" and exists(planned_in):
             filesystem.delete_dir(fresh)
-    job = GalleryJob(
-        made_with, images.description, mode, base, summary.num_rows, summary.num_parts, summary.num_known, names, images.ignored
-    )
     if summary.num_rows:
-        write_text(join_location(out, BEGUN_FILE), json.dumps(dataclasses.asdict(job), indent=1, ensure_ascii=False) + "\n")
+        _record(out, job)
     return job
+
+
+def _record(out: str, job: GalleryJob) -> None:
+    write_text(join_location(out, BEGUN_FILE), json.dumps(dataclasses.asdict(job), indent=1, ensure_ascii=False) + "\n")
 
 
 def _refuse_unnamed(out: str, base: Manifest | None, images: ImageList) -> None:
@@ -190,12 +282,13 @@ def joined_labels(
 
 
 def clear(out: str) -> None:
-    """Deletes the files of the gallery in a folder, finished or not, and no others. The manifest goes first, so that the rest does not
-    look like a finished gallery.
+    """Deletes the files of the gallery in a folder, and no others; begun.json and owner.json stay.
+
+    The manifest is deleted first, so that the rest does not look like a finished gallery.
     """
     filesystem, folder = resolve(out)
     parts = f"{folder}/{PARTS_FOLDER}"
-    for pattern in _GALLERY_FILES:
+    for pattern in _CLEARED:
         for place in (folder, parts):
             for entry in filesystem.get_file_info(pafs.FileSelector(place, allow_not_found=True)):
                 if entry.type == pafs.FileType.File and re.fullmatch(pattern, entry.base_name):
@@ -204,10 +297,7 @@ def clear(out: str) -> None:
         filesystem.delete_dir(parts)
 
 
-def sweep(out: str) -> None:
-    """Deletes temporary files that killed writers left in a local folder."""
-    filesystem, folder = resolve(out)
-    for place in (folder, f"{folder}/{PARTS_FOLDER}"):
-        for entry in filesystem.get_file_info(pafs.FileSelector(place, allow_not_found=True)):
-            if re.fullmatch(_TEMPORARY_FILES, entry.base_name):
-                filesystem.delete_file(entry.path)
+def remove_temporary_files(out: str, *, wait_s: float = 0.0) -> None:
+    """Deletes temporary files that killed writers left in the folders of a gallery. wait_s: as for `remove_leftovers_in`."""
+    remove_leftovers_in(out, wait_s=wait_s)
+    remove_leftovers_in(join_location(out, PARTS_FOLDER), wait_s=wait_s)

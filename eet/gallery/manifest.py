@@ -2,21 +2,22 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from eet.errors import InputError
-from eet.gallery.parts import SCHEMA_VERSION
+from eet.gallery.parts import SCHEMA_VERSION, Plans
 from eet.gallery.schema import gallery_schema
-from eet.hashing.quantisation import VectorForm
-from eet.storage import exists, join_location, resolve, whole_file
+from eet.options.choices import VectorForm
+from eet.storage import exists, join_location, parsed_json, resolve, whole_file
 
 MANIFEST_NAME = "manifest.json"
-LATER_FIELDS = ("jpegs_on", "mass", "has_hash", "embedding_dtype")
-"""Fields that came after the first release; a manifest or job without them has their defaults."""
-READ_VERSIONS = (1, SCHEMA_VERSION)
+LATER_FIELDS = ("jpegs_on", "mass", "has_hash", "embedding_dtype", "positions")
+"""Options that came after the first release; a manifest or job without them has their defaults."""
+READ_VERSIONS = (1, 2, SCHEMA_VERSION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Manifest:
         mass: source of the tokens' mass, importance or rollout.
         num_bits: length of a code.
         has_hash: whether rows have the real-valued hash.
+        positions: whether rows say where their image was taken, in the columns of `eet.gallery.schema.PLACE_FIELDS`.
         token_shape: (K, D) or None.
         token_dtype: how tokens are stored, a name in `eet.hashing.quantisation.VectorForm`; None without tokens.
         embedding_dim: D or None.
@@ -42,6 +44,7 @@ class Manifest:
         num_parts: the parts are 0 .. num_parts - 1.
         rows_per_part: rows of every part except the last, and the last before each append.
         inputs: descriptions of the encoded images, as the user gave them.
+        plans: first part and digest of each encode job, see `eet.gallery.parts`; every reader checks that a part has its digest.
     """
 
     model_digest: str
@@ -61,7 +64,9 @@ class Manifest:
     jpegs_on: str = "cpu"
     mass: str = "importance"
     has_hash: bool = False
+    positions: bool = False
     embedding_dtype: VectorForm = "float16"
+    plans: Plans = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -72,6 +77,7 @@ class Manifest:
             token_shape=self.token_shape,
             embedding_dim=self.embedding_dim,
             has_hash=self.has_hash,
+            positions=self.positions,
             token_form=self.token_dtype or "float16",
             embedding_form=self.embedding_dtype,
         )
@@ -79,7 +85,7 @@ class Manifest:
     def to_json(self) -> str:
         """Indented JSON, the same text for equal manifests. Fields that came later are left out at their defaults."""
         values = dataclasses.asdict(self)
-        for name in LATER_FIELDS:
+        for name in (*LATER_FIELDS, "plans"):
             if values[name] == getattr(Manifest, name):
                 del values[name]
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -96,23 +102,30 @@ class Manifest:
         if values["schema_version"] not in READ_VERSIONS:
             raise InputError(
                 f"The gallery has schema version {values['schema_version']}; this program reads versions "
-                f"{' and '.join(map(str, READ_VERSIONS))}. Use the release that wrote it, or encode again."
+                f"{', '.join(map(str, READ_VERSIONS[:-1]))} and {READ_VERSIONS[-1]}. Use the release that wrote it, or encode again."
             )
         required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
         missing = sorted(required - values.keys())
         unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
         if missing or unknown:
             raise InputError(f"The manifest is damaged: missing fields {missing}, unknown fields {unknown}.")
-        for name in ("token_shape", "label_names", "inputs"):
-            if values.get(name) is not None:
-                values[name] = tuple(values[name])
-        return cls(**values)
+        manifest = parsed_json(text, cls, "The manifest")
+        manifest.check()
+        return manifest
+
+    def check(self) -> None:
+        """InputError where a number is out of range."""
+        low = {"num_rows": 0, "num_ok": 0, "num_parts": 0, "rows_per_part": 1}
+        wrong = [f"{name} {getattr(self, name)}, at least {least}" for name, least in low.items() if getattr(self, name) < least]
+        if wrong:
+            raise InputError(f"The manifest is damaged: {'; '.join(wrong)}.")
+        _ = self.schema  # checks the other numbers
 
 
-def write_manifest(gallery: str, manifest: Manifest) -> None:
-    """Writes `manifest.json` into the gallery (a local folder or a URI), completely or not at all."""
+def write_manifest(gallery: str, manifest: Manifest, *, check: Callable[[], object] = lambda: None) -> None:
+    """Writes `manifest.json` into the gallery (a local folder or a URI), completely or not at all. check: as for `whole_file`."""
     filesystem, path = resolve(gallery)
-    with whole_file(filesystem, f"{path}/{MANIFEST_NAME}") as file:
+    with whole_file(filesystem, f"{path}/{MANIFEST_NAME}", check=check) as file:
         file.write(manifest.to_json().encode())
 
 

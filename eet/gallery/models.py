@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from eet.embedding import BaseModel, BaseRecord, base_digest, load_base, read_base_record
 from eet.gallery.schema import gallery_schema
-from eet.hashing.quantisation import VectorForm
+from eet.options.choices import VectorForm
 from eet.vit import BASE_MODEL, BundleRecord, Student, bundle_kind, load_bundle, read_bundle_record, weights_digest
 
 GalleryModel: TypeAlias = Student | BaseModel
@@ -49,6 +49,7 @@ def model_schema(
     tokens: bool,
     embedding: bool,
     has_hash: bool = False,
+    positions: bool = False,
     token_form: VectorForm = "float16",
     embedding_form: VectorForm = "float16",
 ) -> pa.Schema:
@@ -58,6 +59,7 @@ def model_schema(
         token_shape=model.token_shape if tokens else None,
         embedding_dim=model.embedding_width if embedding else None,
         has_hash=has_hash,
+        positions=positions,
         token_form=token_form,
         embedding_form=embedding_form,
     )
@@ -66,5 +68,7 @@ def model_schema(
 def record_of(model: GalleryModel) -> ModelRecord:
     """The record that a bundle of `model` would have, without label names and training."""
     if isinstance(model, BaseModel):
-        return BaseRecord(base_digest(model), model.preprocessing.digest, model.embedding_width)
+        return BaseRecord(
+            base_digest(model), model.preprocessing.digest, model.embedding_width, None if model.code is None else model.num_bits
+        )
     return BundleRecord(weights_digest(model), model.preprocessing.digest, model.num_bits)

@@ -6,11 +6,12 @@ gallery is planned in a separate file, plan-NNNNNN.parquet, named after its firs
 """
 
 import functools
+import hashlib
 import os
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from eet.datasets.places import Places
 from eet.errors import InputError, NotFoundError
 from eet.gallery.external_sort import merge_by_id, sorted_by_id
-from eet.gallery.schema import Labels, label_column
-from eet.storage import resolve, whole_file
+from eet.gallery.schema import PLACE_FIELDS, Labels, label_column
+from eet.storage import check_location, resolve, whole_file
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -30,26 +32,34 @@ ITEM_SCHEMA = pa.schema(
         pa.field("label", pa.int32()),
     ]
 )
-PLAN_SCHEMA = ITEM_SCHEMA.append(pa.field("part", pa.int32(), nullable=False))
+"""The columns of items to plan. Places have those of `eet.gallery.schema.PLACE_FIELDS` too, before the part."""
+_PART = pa.field("part", pa.int32(), nullable=False)
+PLAN_SCHEMA = ITEM_SCHEMA.append(_PART)
 _PLAN_NAME = re.compile(r"plan(?:-(\d{6,}))?\.parquet")
 _EXAMPLES = 5
+_MAY_HOLD_SECRETS = r"(?s)://([^/]*[@:]|.*[?]|.*://)"
+"""A quick test, which almost all URIs pass, before the thorough one."""
+_DIGEST = "eet.plan"
+"""Key of the plan's digest in the metadata of its file."""
 
 
 class PlannedPart(NamedTuple):
-    """The items of a part: row group `row_group` of the plan file `file`."""
+    """The items of a part: row group `row_group` of the plan file `file`, whose digest is `digest` ('' in plans of older versions)."""
 
     part: int
     file: str
     row_group: int
     num_rows: int
+    digest: str
 
 
 class PlanSummary(NamedTuple):
-    """Rows and parts of a plan, and the number of items left out because the gallery already has them."""
+    """Rows, parts and digest of a plan, and the number of items left out because the gallery already has them."""
 
     num_rows: int
     num_parts: int
     num_known: int
+    digest: str
 
 
 def plan_name(first_part: int) -> str:
@@ -57,8 +67,8 @@ def plan_name(first_part: int) -> str:
     return "plan.parquet" if first_part == 0 else f"plan-{first_part:06d}.parquet"
 
 
-def items_table(item_ids: Sequence[str], uris: Sequence[str], labels: Labels | None = None) -> pa.Table:
-    """Makes a table of items to plan, in the columns of ITEM_SCHEMA.
+def items_table(item_ids: Sequence[str], uris: Sequence[str], labels: Labels | None = None, places: Places | None = None) -> pa.Table:
+    """Makes a table of items to plan, in the columns of ITEM_SCHEMA, and those of places if they are given.
 
     A name that is not UTF-8 (lone surrogates, as from `os.fsdecode`) cannot be a Parquet string: its id is stored with backslash
     escapes, its uri as a `file://` URI with percent escapes, which `eet.storage` opens.
@@ -67,18 +77,29 @@ def items_table(item_ids: Sequence[str], uris: Sequence[str], labels: Labels | N
         item_ids: id of each item.
         uris: location of each item's image.
         labels: label of each item, None or negative where unknown; None if all are unknown.
+        places: where each image was taken.
 
     Raises:
-        InputError: the lengths differ.
+        InputError: the lengths differ, or a location holds credentials.
     """
     if len(uris) != len(item_ids):
         raise InputError(f"There are {len(uris)} uris for {len(item_ids)} items; give one each.")
     try:
-        ids, places = pa.array(item_ids, pa.string()), pa.array(uris, pa.string())
+        ids, locations = pa.array(item_ids, pa.string()), pa.array(uris, pa.string())
     except UnicodeEncodeError:
         ids = pa.array([item_id.encode("utf-8", "backslashreplace").decode() for item_id in item_ids], pa.string())
-        places = pa.array([_stored_uri(uri) for uri in uris], pa.string())
-    return pa.table([ids, places, label_column(labels, len(ids))], schema=ITEM_SCHEMA)
+        locations = pa.array([_stored_uri(uri) for uri in uris], pa.string())
+    for uri in locations.filter(pc.match_substring_regex(locations, _MAY_HOLD_SECRETS)).to_pylist():
+        check_location(uri, "the location of an image")
+    columns = [ids, locations, label_column(labels, len(ids))]
+    if places is not None:
+        columns += [pa.array(metres_N, mask=np.isnan(metres_N)) for metres_N in places.metres_N2.T]
+        columns += [pa.array(places.zones_N, pa.string()), pa.array(places.conditions_N, pa.string())]
+    return pa.table(columns, schema=_item_schema(places is not None))
+
+
+def _item_schema(places: bool) -> pa.Schema:
+    return pa.schema([*ITEM_SCHEMA, *PLACE_FIELDS]) if places else ITEM_SCHEMA
 
 
 def write_plan(
@@ -88,6 +109,7 @@ def write_plan(
     *,
     first_part: int = 0,
     known_ids: Iterable[Iterator[pa.Table]] = (),
+    places: bool = False,
 ) -> PlanSummary:
     """Writes a plan into the gallery: items in the order of their ids (by UTF-8 bytes), `rows_per_part` to a part.
 
@@ -100,31 +122,52 @@ def write_plan(
         first_part: number of the first part.
         known_ids: ids that the gallery already has, as runs of tables with a column item_id, each run sorted; items with such an id
             are left out.
+        places: the items have the columns of places.
 
     Raises:
         InputError: an id occurs twice, an id or a location is null, or rows_per_part is below 1. No plan is written then.
     """
     if rows_per_part < 1:
         raise InputError(f"rows_per_part is {rows_per_part}; give at least 1.")
-    known = (map(_as_known, run) for run in known_ids)
-    fresh = _FreshItems(merge_by_id([*known, map(_as_new, sorted_by_id(map(_checked, items)))]))
+    schema = _item_schema(places)
+    known = (map(lambda ids: _as_known(ids, schema), run) for run in known_ids)
+    new = map(_as_new, sorted_by_id(_checked(table, schema) for table in items))
+    fresh = _FreshItems(merge_by_id([*known, new]))
     first = next(fresh, None)
     if first is None:
         fresh.refuse_repeats()
-        return PlanSummary(0, 0, fresh.num_known)
+        return PlanSummary(0, 0, fresh.num_known, "")
     filesystem, path = resolve(gallery)
     # No statistics and no dictionaries: they would make the footer, which every reader of a part parses, three times as
     # long.
     options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
     num_rows = num_parts = 0
+    digest = hashlib.sha256()
     with whole_file(filesystem, f"{path}/{plan_name(first_part)}") as file:
-        with pq.ParquetWriter(file, PLAN_SCHEMA, **options) as writer:
+        with pq.ParquetWriter(file, schema.append(_PART), **options) as writer:
             for rows in _regrouped(first, fresh, rows_per_part):
                 part = pa.array(np.full(len(rows), first_part + num_parts, np.int32))
-                writer.write_table(rows.append_column(PLAN_SCHEMA.field("part"), part), row_group_size=rows_per_part)
+                planned = rows.append_column(_PART, part)
+                writer.write_table(planned, row_group_size=rows_per_part)
+                _add_rows(digest, planned)
                 num_rows, num_parts = num_rows + len(rows), num_parts + 1
+            writer.add_key_value_metadata({_DIGEST: digest.hexdigest()})
         fresh.refuse_repeats()
-    return PlanSummary(num_rows, num_parts, fresh.num_known)
+    return PlanSummary(num_rows, num_parts, fresh.num_known, digest.hexdigest())
+
+
+def _add_rows(digest: Any, planned: pa.Table) -> None:
+    """Adds rows to a digest: equal rows give equal digests, however they are laid out in memory."""
+    placed = PLACE_FIELDS[0].name in planned.column_names
+    for name in ("item_id", "uri", *(("zone", "condition") if placed else ())):
+        texts = planned[name].cast(pa.large_binary()).combine_chunks()
+        _, offsets, contents = texts.buffers()
+        ends_n = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        digest.update(np.diff(ends_n).tobytes())
+        digest.update(memoryview(contents)[ends_n[0] : ends_n[-1]])
+    digest.update(planned["label"].fill_null(-1).to_numpy().tobytes())
+    for name in ("easting", "northing") if placed else ():
+        digest.update(planned[name].fill_null(np.nan).to_numpy().tobytes())
 
 
 def planned_parts(gallery: str) -> list[PlannedPart]:
@@ -137,8 +180,10 @@ def planned_parts(gallery: str) -> list[PlannedPart]:
     parts = []
     for match, entry in found:
         metadata = _footer(gallery, entry)
-        first = int(match[1] or 0)
-        parts += [PlannedPart(first + n, entry.base_name, n, metadata.row_group(n).num_rows) for n in range(metadata.num_row_groups)]
+        first, digest = int(match[1] or 0), _digest_of(metadata)
+        parts += [
+            PlannedPart(first + n, entry.base_name, n, metadata.row_group(n).num_rows, digest) for n in range(metadata.num_row_groups)
+        ]
     return sorted(parts)
 
 
@@ -152,11 +197,11 @@ def planned_ids(gallery: str, *, before: int) -> list[Iterator[pa.Table]]:
 
 
 def read_planned_part(gallery: str, planned: PlannedPart) -> pa.Table:
-    """The items of one part in order, in the columns of PLAN_SCHEMA. Reads only the row group of that part.
+    """The items of one part in order, in the columns of PLAN_SCHEMA, and of places. Reads only the row group of that part.
 
     Raises:
         NotFoundError: the gallery has no such plan.
-        InputError: the plan has another part in that row group.
+        InputError: the plan has another part in that row group, or is another plan.
     """
     table = _read(gallery, planned, None)
     if len(table) != planned.num_rows or pc.any(pc.not_equal(table["part"], planned.part)).as_py():
@@ -169,8 +214,15 @@ def _read(gallery: str, planned: PlannedPart, columns: list[str] | None) -> pa.T
     info = filesystem.get_file_info(f"{path}/{planned.file}")
     if info.type != pafs.FileType.File:
         raise NotFoundError(f"{gallery} has no {planned.file}; `eet encode` writes it before it encodes.")
+    footer = _footer(gallery, info)
+    if planned.row_group >= footer.num_row_groups or _digest_of(footer) != planned.digest:
+        raise InputError(f"{gallery}/{planned.file} was replaced by another plan; start the encode job again.")
     with filesystem.open_input_file(info.path) as file:
-        return pq.ParquetFile(file, metadata=_footer(gallery, info)).read_row_group(planned.row_group, columns=columns, use_threads=False)
+        return pq.ParquetFile(file, metadata=footer).read_row_group(planned.row_group, columns=columns, use_threads=False)
+
+
+def _digest_of(footer: pq.FileMetaData) -> str:
+    return (footer.metadata or {}).get(_DIGEST.encode(), b"").decode()
 
 
 def _footer(gallery: str, info: pafs.FileInfo) -> pq.FileMetaData:
@@ -187,23 +239,24 @@ def _parsed_footer(gallery: str, name: str, size: int, mtime_ns: int | None) -> 
         return pq.read_metadata(file)
 
 
-def _checked(items: pa.Table) -> pa.Table:
+def _checked(items: pa.Table, schema: pa.Schema) -> pa.Table:
     for name in ("item_id", "uri"):
         if items[name].null_count:
             raise InputError(f"{items[name].null_count} items have no {name}; every item needs one.")
-    return items.cast(ITEM_SCHEMA)
+    return items.cast(schema)
 
 
-_SORTED_SCHEMA = ITEM_SCHEMA.append(pa.field("known", pa.bool_()))
+_KNOWN = pa.field("known", pa.bool_())
 
 
 def _as_new(items: pa.Table) -> pa.Table:
-    return pa.table([*items.columns, pa.array(np.zeros(len(items), bool))], schema=_SORTED_SCHEMA)
+    return items.append_column(_KNOWN, pa.array(np.zeros(len(items), bool)))
 
 
-def _as_known(ids: pa.Table) -> pa.Table:
-    columns = [ids["item_id"], pa.repeat("", len(ids)), pa.nulls(len(ids), pa.int32()), pa.array(np.ones(len(ids), bool))]
-    return pa.table(columns, schema=_SORTED_SCHEMA)
+def _as_known(ids: pa.Table, schema: pa.Schema) -> pa.Table:
+    unread = [pa.nulls(len(ids), field.type) for field in schema][2:]
+    columns = [ids["item_id"], pa.repeat("", len(ids)), *unread, pa.array(np.ones(len(ids), bool))]
+    return pa.table(columns, schema=schema.append(_KNOWN))
 
 
 class _FreshItems:
@@ -245,7 +298,7 @@ class _FreshItems:
             names = ids.filter(pa.array(twice)).unique().to_pylist()
             self._repeated += [name for name in names if name not in self._repeated[-1:]][: _EXAMPLES + 1 - len(self._repeated)]
             self.num_repeated += int(twice.sum())
-        return table.filter(pa.array(~of_known & ~repeats)).select(ITEM_SCHEMA.names)
+        return table.filter(pa.array(~of_known & ~repeats)).drop_columns(_KNOWN.name)
 
     def refuse_repeats(self) -> None:
         if self.num_repeated:
@@ -278,4 +331,6 @@ def _stored_uri(uri: str) -> str:
         uri.encode()
         return uri
     except UnicodeEncodeError:
+        if uri.startswith("file://"):
+            return "file://" + urllib.parse.quote(os.fsencode(uri.removeprefix("file://")), safe="/%")
         return "file://" + urllib.parse.quote(os.fsencode(os.path.abspath(uri)))

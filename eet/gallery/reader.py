@@ -3,6 +3,7 @@
 import bisect
 import collections
 import contextlib
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from eet.errors import DamagedError, InputError
 from eet.gallery.manifest import Manifest, read_manifest
-from eet.gallery.parts import finished_parts, part_name
+from eet.gallery.parts import digest_of_file, digest_of_part, finished_parts, part_name
 from eet.gallery.schema import OK, fixed_binary_to_numpy
 from eet.storage import resolve
 
@@ -24,6 +25,7 @@ _T = TypeVar("_T")
 # Files read ahead of the consumer: on an object store, small reads spend most of their time waiting for the network.
 _NARROW_AHEAD = 16
 _WIDE_AHEAD = 2
+_FEW_ROWS_AHEAD = 8
 _MAX_STRING_BYTES = 2**31 - 1
 
 
@@ -37,13 +39,14 @@ def open_gallery(path: str) -> "Gallery":
         InputError: the gallery has no manifest, one of an unsupported schema version, or parts are missing.
     """
     manifest = read_manifest(path)
-    missing = sorted(set(range(manifest.num_parts)) - set(finished_parts(path, manifest.schema_version)))
-    if missing:
-        examples = ", ".join(part_name(part, manifest.schema_version) for part in missing[:5])
+    there = {part for part in finished_parts(path, manifest.schema_version) if part < manifest.num_parts}
+    if missing := manifest.num_parts - len(there):
+        first = itertools.islice((part for part in range(manifest.num_parts) if part not in there), 5)
+        examples = ", ".join(part_name(part, manifest.schema_version) for part in first)
         raise InputError(
-            f"{path} lacks {len(missing)} of its {manifest.num_parts} parts: "
-            f"{examples}{', ...' if len(missing) > 5 else ''}. Run the `eet encode` that "
-            "made it again; it encodes the missing parts."
+            f"{path} lacks {missing} of its {manifest.num_parts} parts: "
+            f"{examples}{', ...' if missing > 5 else ''}. Run the same `eet encode` "
+            "command again: it encodes the missing parts."
         )
     return Gallery(path, manifest)
 
@@ -76,6 +79,7 @@ class Gallery:
     def __init__(self, path: str, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+        self._schema = manifest.schema
         self._filesystem, self._root = resolve(path)
         self._id_ranges: list[tuple[str, str] | None] | None = None
 
@@ -95,6 +99,18 @@ class Gallery:
         """
         coded = self.coded_rows(labels=False)
         return coded.codes_NB, coded.item_ids
+
+    def digest(self) -> str:
+        """sha256 over the model, and the ids and codes of the rows whose status is "ok".
+
+        Equal digests mean that a search finds the same.
+        """
+        codes_NB, item_ids = self.codes()
+        digest = hashlib.sha256(f"{self.manifest.model_digest} {self.manifest.preprocessing_digest}".encode())
+        digest.update(codes_NB.tobytes())
+        for item_id in item_ids.to_pylist():
+            digest.update(item_id.encode() + b"\0")
+        return digest.hexdigest()
 
     def labels(self) -> np.ndarray:
         """Labels, int32 (N,), aligned with `codes`; -1 where unknown."""
@@ -129,17 +145,27 @@ class Gallery:
             num_ok += len(table)
             if codes:
                 code_pieces.append(fixed_binary_to_numpy(table["code"], np.uint8, (width,)))
-                if len(code_pieces[-1]) != len(table):
-                    raise InputError(f"{self.path} is damaged: {len(table) - len(code_pieces[-1])} rows with status ok have no code.")
             if ids:
                 id_chunks += table["item_id"].chunks
             if labels:
                 label_pieces.append(table["label"].fill_null(-1).to_numpy())
         if parts is None:
-            self._check_num_ok(num_ok)
+            self.check_num_ok(num_ok)
         kind = pa.string() if sum(chunk.nbytes for chunk in id_chunks) <= _MAX_STRING_BYTES else pa.large_string()
         item_ids = pa.concat_arrays([chunk.cast(kind) for chunk in id_chunks]) if id_chunks else pa.array([], kind)
         return CodedRows(np.concatenate(code_pieces), item_ids, np.concatenate(label_pieces))
+
+    def coded_parts(self, parts: Sequence[int]) -> Iterator[pa.Table]:
+        """The rows of `coded_rows`, part by part, with the columns item_id, code and label (-1 where unknown). Parts are read ahead.
+
+        Args:
+            parts: numbers of the parts to read.
+
+        Raises:
+            InputError: a part is missing or damaged.
+        """
+        for table in self._ok_rows(["item_id", "code", "label", "status"], parts):
+            yield pa.table({"item_id": table["item_id"], "code": table["code"], "label": table["label"].fill_null(-1)})
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The parts in order, failed rows included. Two parts are read ahead.
@@ -170,7 +196,7 @@ class Gallery:
     def rows(self, item_ids: Sequence[str] | pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of some items, in the given order; an id that is given twice comes twice.
 
-        Reads the ids only of parts whose range of ids may hold one of them, and the other columns only of row groups with such a row.
+        Reads the ids only of row groups whose range of ids may hold one of them, and the other columns only of row groups with such a row.
 
         Args:
             item_ids: ids of the items.
@@ -184,12 +210,10 @@ class Gallery:
         unique = wanted.unique()
         read = names if "item_id" in names else ["item_id", *names]
         empty = pa.schema([self.manifest.schema.field(name) for name in read]).empty_table()
-        with ThreadPoolExecutor(_WIDE_AHEAD) as pool:
+        with ThreadPoolExecutor(_FEW_ROWS_AHEAD) as pool:
+            ids_of_part = {part: unique.take(pa.array(places)) for part, places in self.parts_holding(unique).items()}
             found = pa.concat_tables(
-                [
-                    empty,
-                    *_in_order(pool, lambda part: self.part_rows(part, unique, read), self.parts_holding(unique), _WIDE_AHEAD),
-                ]
+                [empty, *_in_order(pool, lambda part: self.part_rows(part, ids_of_part[part], read), ids_of_part, _FEW_ROWS_AHEAD)]
             )
         order = pc.index_in(wanted, value_set=found["item_id"])
         if order.null_count:
@@ -228,22 +252,25 @@ class Gallery:
         return holding
 
     def part_rows(self, part: int, item_ids: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one part whose id is among `item_ids`, in the order of the part. Reads only the row groups with such rows.
+        """The rows of one part whose id is among `item_ids`, in the order of the part.
+
+        Reads only the row groups with such rows, and the ids of those that may hold some.
 
         Raises:
             InputError: the gallery lacks a column or the part.
         """
         names = self._known_columns(columns)
         with self._open_part(part) as file:
-            part_ids = file.read(columns=["item_id"], use_threads=False)["item_id"]
-            rows = np.flatnonzero(pc.is_in(part_ids, value_set=item_ids).to_numpy())
-            lengths = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-            ends = np.cumsum([0, *lengths])
-            groups_of_rows = np.searchsorted(ends, rows, side="right") - 1
-            groups, position = np.unique(groups_of_rows, return_inverse=True)
-            starts_read = np.cumsum([0, *(lengths[group] for group in groups)])[:-1]
-            table = file.read_row_groups(groups.tolist(), columns=names, use_threads=False).select(names)
-        return table.take(pa.array(starts_read[position] + rows - ends[groups_of_rows], pa.int64()))
+            groups = _groups_holding(file, item_ids)
+            ids = file.read_row_groups(groups, columns=["item_id"], use_threads=False)["item_id"]
+            rows = np.flatnonzero(pc.is_in(ids, value_set=item_ids).to_numpy())
+            lengths = np.array([file.metadata.row_group(group).num_rows for group in groups], np.int64)
+            ends = np.concatenate([[0], np.cumsum(lengths)])
+            group_of_row = np.searchsorted(ends, rows, side="right") - 1
+            used, position = np.unique(group_of_row, return_inverse=True)
+            starts_read = np.concatenate([[0], np.cumsum(lengths[used])])[:-1]
+            table = file.read_row_groups([groups[group] for group in used], columns=names, use_threads=False).select(names)
+        return table.take(pa.array(starts_read[position] + rows - ends[group_of_row], pa.int64()))
 
     def _known_columns(self, columns: Sequence[str] | None) -> list[str]:
         known = self.manifest.schema.names
@@ -252,7 +279,8 @@ class Gallery:
             raise InputError(f"{self.path} has no column {', '.join(unknown)}; it has {', '.join(known)}.")
         return known if columns is None else list(columns)
 
-    def _check_num_ok(self, found: int) -> None:
+    def check_num_ok(self, found: int) -> None:
+        """InputError where another number of rows with status ok was found than the manifest counts."""
         if found != self.manifest.num_ok:
             raise InputError(
                 f"{self.path} is damaged: its parts hold {found} rows with status ok, its manifest counts {self.manifest.num_ok}."
@@ -264,7 +292,7 @@ class Gallery:
             file = self._filesystem.open_input_file(self.part_path(part))
         except FileNotFoundError as error:
             raise InputError(
-                f"{self.path} lacks {part_name(part, self.manifest.schema_version)}. Run the `eet encode` that made it again."
+                f"{self.path} lacks {part_name(part, self.manifest.schema_version)}. Run the same `eet encode` command again."
             ) from error
         with file:
             try:
@@ -272,8 +300,22 @@ class Gallery:
             except pa.ArrowInvalid as error:
                 name = part_name(part, self.manifest.schema_version)
                 raise DamagedError(
-                    f"{self.path} is damaged: {name} is no whole Parquet file ({error}). Remove it and run the `eet encode` that made it."
+                    f"{self.path} is damaged: {name} is not a complete Parquet file ({error}). Run the same `eet encode` command again."
                 ) from error
+            wanted = digest_of_part(self.manifest.plans, part)
+            if wanted is not None and digest_of_file(opened) != wanted:
+                raise DamagedError(
+                    f"{self.path} is damaged: {part_name(part, self.manifest.schema_version)} was written by another job. Run the same "
+                    "`eet encode` command again."
+                )
+            found = opened.schema_arrow
+            types = dict(zip(found.names, found.types, strict=True))
+            differing = [field.name for field in self._schema if types.get(field.name) != field.type]
+            if differing:
+                raise DamagedError(
+                    f"{self.path} is damaged: {part_name(part, self.manifest.schema_version)} lacks the column {', '.join(differing)}, or "
+                    "has it in another type than the manifest says"
+                )
             yield opened
 
     def _read_part(self, part: int, columns: list[str]) -> pa.Table:
@@ -287,16 +329,37 @@ class Gallery:
 
     def _ok_rows(self, columns: list[str], parts: Sequence[int] | None) -> Iterator[pa.Table]:
         for table in self._stream(columns, _NARROW_AHEAD, parts):
-            yield table.filter(pc.equal(table["status"], OK))
+            rows = table.filter(pc.equal(table["status"], OK))
+            if "code" in columns and (lacking := rows["code"].null_count):
+                raise InputError(f"{self.path} is damaged: {lacking} rows with status ok have no code.")
+            yield rows
 
     def _id_range(self, part: int) -> tuple[str, str] | None:
         """First and last id by the statistics in the footer; None where it has none (ids above 4 KiB)."""
         with self._open_part(part) as file:
-            column = file.schema_arrow.get_field_index("item_id")
-            statistics = [file.metadata.row_group(group).column(column).statistics for group in range(file.metadata.num_row_groups)]
-        if not statistics or any(s is None or not s.has_min_max for s in statistics):
+            ranges = _id_ranges(file)
+        known = [id_range for id_range in ranges if id_range is not None]
+        if not known or len(known) < len(ranges):
             return None
-        return min(s.min for s in statistics), max(s.max for s in statistics)
+        return min(first for first, _ in known), max(last for _, last in known)
+
+
+def _id_ranges(file: pq.ParquetFile) -> list[tuple[str, str] | None]:
+    """First and last id of each row group, by its statistics; None where it has none."""
+    column = file.schema_arrow.get_field_index("item_id")
+    statistics = [file.metadata.row_group(group).column(column).statistics for group in range(file.metadata.num_row_groups)]
+    return [None if found is None or not found.has_min_max else (found.min, found.max) for found in statistics]
+
+
+def _groups_holding(file: pq.ParquetFile, item_ids: pa.Array) -> list[int]:
+    """The row groups that may hold one of some ids."""
+    # Python orders strings by code point, which is the order of their UTF-8 bytes and so that of the statistics.
+    ids = sorted(item_ids.to_pylist())
+    return [
+        group
+        for group, id_range in enumerate(_id_ranges(file))
+        if id_range is None or bisect.bisect_left(ids, id_range[0]) < bisect.bisect_right(ids, id_range[1])
+    ]
 
 
 def _string_array(values: Sequence[str] | pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -11,11 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.errors import InputError
-from eet.hashing.quantisation import VectorForm, check_form, stored, stored_bytes
+from eet.hashing.quantisation import check_form, stored, stored_bytes
+from eet.options.choices import VectorForm
 
 OK = "ok"
 TOKEN_DTYPE = np.dtype("<f2")
 TOKEN_INDEX_DTYPE = np.dtype("<u2")
+
+PLACE_FIELDS = (
+    pa.field("easting", pa.float64()),
+    pa.field("northing", pa.float64()),
+    pa.field("zone", pa.string()),
+    pa.field("condition", pa.string()),
+)
+"""The columns of a gallery of places: metres, null where unknown; the zone inside which distances exist; the condition, such as night."""
 
 Labels: TypeAlias = Sequence[int | None] | np.ndarray | pa.Array | pa.ChunkedArray
 
@@ -26,6 +35,7 @@ def gallery_schema(
     token_shape: tuple[int, int] | None,
     embedding_dim: int | None,
     has_hash: bool = False,
+    positions: bool = False,
     token_form: VectorForm = "float16",
     embedding_form: VectorForm = "float16",
 ) -> pa.Schema:
@@ -39,6 +49,7 @@ def gallery_schema(
         token_shape: (K, D), or None for a gallery without the columns tokens, token_index and token_mass.
         embedding_dim: D of the embedding, or None for a gallery without embeddings.
         has_hash: with a column for the real-valued hash (num_bits,), float16.
+        positions: with PLACE_FIELDS.
         token_form, embedding_form: how tokens and embedding are stored.
 
     Raises:
@@ -69,6 +80,7 @@ def gallery_schema(
         if embedding_dim < 1:
             raise InputError(f"embedding_dim is {embedding_dim}; give at least 1, or None for no embedding.")
         fields.append(pa.field("embedding", pa.binary(stored_bytes(embedding_form, embedding_dim))))
+    fields += PLACE_FIELDS if positions else ()
     fields += [pa.field("status", pa.string(), nullable=False), pa.field("error", pa.string())]
     return pa.schema(fields)
 
@@ -87,6 +99,7 @@ def part_table(
     token_index: np.ndarray | None = None,
     token_mass: np.ndarray | None = None,
     embedding: np.ndarray | None = None,
+    places: pa.Table | None = None,
     token_form: VectorForm = "float16",
     embedding_form: VectorForm = "float16",
 ) -> pa.Table:
@@ -107,6 +120,7 @@ def part_table(
         token_index: integers (n, K) in 0 .. 65535, stored as uint16.
         token_mass: float (n, K), stored as float16.
         embedding: float (n, D), stored as `embedding_form`.
+        places: the columns of PLACE_FIELDS; a row that failed keeps them.
         token_form, embedding_form: those of the schema.
 
     Raises:
@@ -139,6 +153,10 @@ def part_table(
         if array is None:
             raise InputError(f"The gallery's schema has the column {name}, but no array was given for it.")
         columns[name] = _fixed_binary(name, array, dtype, schema.field(name).type.byte_width, ok_n)
+    if PLACE_FIELDS[0].name in schema.names:
+        if places is None:
+            raise InputError("The gallery's schema has positions, but no places were given.")
+        columns |= {field.name: _column(places[field.name], field.type, field.name, num_rows) for field in PLACE_FIELDS}
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from eet.gallery.manifest import Manifest
 from eet.gallery.schema import fixed_binary_to_numpy
-from eet.hashing.quantisation import VectorForm, restored, stored_bytes
+from eet.hashing.quantisation import restored, stored_bytes
+from eet.options.choices import VectorForm
 
 
 def vectors_of(rows: pa.Table, column: Literal["tokens", "embedding"], manifest: Manifest, *, rotated: bool = False) -> np.ndarray:

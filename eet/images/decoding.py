@@ -6,6 +6,7 @@ an encode job stores as the status of its row, so that one bad image neither sto
 
 import errno
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,10 +15,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from eet.errors import InputError
+from eet.images.memory import decoding_bytes
 from eet.images.opening import open_image
 from eet.storage import one_line, read_bytes
 
 DEFAULT_MAX_PIXELS = 200_000_000
+BYTES_PER_PIXEL = 8
+"""Decoding takes at most so many bytes for each of `max_pixels`, besides the file's own: 1.6 GB by default, in each thread that decodes."""
+_STRIP_PIXELS = 2**16
 
 # Raster formats only: some of Pillow's other readers start programs (EPS calls Ghostscript) or choose their own size.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM")
@@ -73,8 +78,10 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image 
 
     Args:
         data: contents of the file.
-        max_pixels: an image with more pixels (width x height, by its header) is refused before it is decoded; a GIF, WebP or TIFF also
-            if it has more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
+        max_pixels: an image with more pixels (width x height, by its header) is refused before it is decoded, and one whose decoding
+            takes more than `BYTES_PER_PIXEL` bytes for each of them: half as many pixels of WebP, a third of JPEG 2000, two thirds of
+            AVIF, and four fifths of progressive JPEG at full size. A GIF, WebP or TIFF is refused also if it has more than twice
+            `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Raises:
         InputError: `max_pixels` is below 1.
@@ -112,12 +119,21 @@ def decode_reduced(
             reduced = None
             if least_size is not None and isinstance(image, JpegImageFile):
                 reduced = image.draft(None, least_size[::-1] if orientation_of(image) >= 5 else least_size)
+            needed, allowed = decoding_bytes(image, data, (width, height)), max_pixels * BYTES_PER_PIXEL
+            if needed > allowed:
+                return DecodeFailure(
+                    "too-large",
+                    f"{width} x {height} pixels of {image.format} {image.mode} take {needed} bytes to decode; {allowed} are allowed "
+                    f"({BYTES_PER_PIXEL} for each of {max_pixels} pixels).",
+                )
             image.load()
             # After load(): a PNG stores its EXIF after the pixels, and the TIFF reader turns the image itself and then clears the tag.
             stored_width, stored_height = image.size if reduced is None else reduced[1][2:]
             orientation = orientation_of(image)
-            turn = _TRANSPOSITIONS.get(orientation)
-            rgb = _to_rgb(image if turn is None else image.transpose(turn))
+            rgb = _to_rgb(image)
+            image.close()  # frees its pixels before they are copied again
+        if (turn := _TRANSPOSITIONS.get(orientation)) is not None:
+            rgb = rgb.transpose(turn)
         # Orientation and transparency have been applied; left in place, they would be applied a second time.
         rgb.info = {}
         return ReducedImage(rgb, _extent(rgb, stored_width, stored_height, orientation))
@@ -199,26 +215,52 @@ def _extent(image: Image.Image, width: float, height: float, orientation: int) -
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_grey8(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
+    is_number = image.mode.startswith("I") or image.mode == "F"
+    if not is_number and not image.has_transparency_data:
+        return image.convert("RGB")
+    # In strips, because each of the steps makes a copy.
+    span = _span(image) if image.mode == "F" else (0.0, 0.0)
+    rgb = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        if is_number:
+            strip = _to_grey8(strip, span)
+        if strip.has_transparency_data:
+            rgba = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        rgb.paste(strip.convert("RGB"), (0, top))
+    return rgb
 
 
-def _to_grey8(image: Image.Image) -> Image.Image:
-    """Converts greys of 16 bits (modes I;16...), 32 bits (mode I, which Pillow also uses for 16-bit greys) or floats to 8 bits."""
-    values_HW = np.asarray(image)
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(top, strip) of an image, from top to bottom."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _floats(image: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _span(image: Image.Image) -> tuple[float, float]:
+    """The values of a floating-point image that become black and white."""
+    ends = [(float(values_HW.min()), float(values_HW.max())) for values_HW in (_floats(strip) for _, strip in _strips(image))]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return (0.0, 1.0) if 0.0 <= low and high <= 1.0 else (low, high)
+
+
+def _to_grey8(image: Image.Image, span: tuple[float, float]) -> Image.Image:
+    """Converts greys of 16 bits (modes I;16...), 32 bits (mode I, which Pillow also uses for 16-bit greys) or floats to 8 bits.
+
+    span: of floats, the values that become black and white.
+    """
     if image.mode == "F":
-        values_HW = np.nan_to_num(values_HW.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = float(values_HW.min()), float(values_HW.max())
-        if 0.0 <= low and high <= 1.0:
-            low, high = 0.0, 1.0
+        low, high = span
+        values_HW = _floats(image)
         grey_HW = np.rint((values_HW - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values_HW))
     else:
         # 65535 = 255 x 257, so this is the nearest 8-bit value
-        grey_HW = (np.clip(values_HW, 0, 65535).astype(np.uint32) + 128) // 257
+        grey_HW = (np.clip(np.asarray(image), 0, 65535).astype(np.uint32) + 128) // 257
     return Image.fromarray(grey_HW.astype(np.uint8))
 
 

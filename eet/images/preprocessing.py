@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from eet.errors import InputError
 from eet.images.decoding import DEFAULT_MAX_PIXELS, DecodeFailure, as_shown, decode_reduced, read_file
 from eet.images.resampling import resample
+from eet.options.choices import Fit
+from eet.options.defaults import PUBLISHED_MIN_CROP_AREA
 
-PUBLISHED_MIN_CROP_AREA = 0.08  # torchvision's RandomResizedCrop, as published
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -36,6 +37,8 @@ class Preprocessing:
         std: per channel, for values in 0 .. 1, above 0.
         least_oversampling: at least 1. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if this many of its pixels or more remain for
             each pixel of the input, along a side. None decodes all images at full size.
+        fit: 'crop' (published), or 'squash': the network sees the whole image, squeezed to the input's aspect ratio; crop_share is 1 then.
+            At the edges of an image of a place is much of what distinguishes it from others.
 
     Raises:
         InputError: a value is out of range.
@@ -47,6 +50,7 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     least_oversampling: float | None = None
+    fit: Fit = "crop"
 
     IMAGENET_MEAN: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     IMAGENET_STD: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
@@ -60,6 +64,10 @@ class Preprocessing:
             raise InputError(f"crop_share {self.crop_share}: must be in (0, 1]")
         if min(self.image_size) < 1 or min(self.std) <= 0:
             raise InputError(f"image_size {self.image_size} and std {self.std} must be positive")
+        if self.fit not in get_args(Fit):
+            raise InputError(f"fit {self.fit!r}: use one of {', '.join(get_args(Fit))}")
+        if self.fit == "squash" and self.crop_share != 1:
+            raise InputError(f"crop_share {self.crop_share} of an image that is squashed: use 1, as nothing is cut off")
         if self.least_oversampling is not None and not self.least_oversampling >= 1:
             raise InputError(f"least_oversampling {self.least_oversampling}: use 1 or more, or None to decode at full size")
 
@@ -87,14 +95,22 @@ class Preprocessing:
             cls.LEAST_OVERSAMPLING,
         )
 
+    def with_fit(self, fit: Fit) -> "Preprocessing":
+        """This record with another fit: 'squash' shows the whole image, 'crop' is as published."""
+        return self if fit == self.fit else replace(self, fit=fit, crop_share=1.0 if fit == "squash" else self.PUBLISHED_CROP_SHARE)
+
     @property
     def digest(self) -> str:
         """sha256 of the record; it changes with every change that affects inputs."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values. Fields of None are left out, so that new fields do not change the digest of old records."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if value is not None}
+        """The record as plain values.
+
+        Fields of None, and the fit 'crop', are left out, so that new fields do not change the digest of old records.
+        """
+        known = {name: value for name, value in asdict(self).items() if value is not None and (name, value) != ("fit", "crop")}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -134,6 +150,8 @@ class Preprocessing:
 
     def centred_box(self, width: float, height: float) -> tuple[float, float, float, float]:
         """The part of a width x height image that the network sees: (left, top, right, bottom) in pixels of the image."""
+        if self.fit == "squash":
+            return 0.0, 0.0, width, height
         input_height, input_width = self.image_size
         scale = self.crop_share * min(width / input_width, height / input_height)
         box_width, box_height = input_width * scale, input_height * scale
@@ -179,6 +197,8 @@ class Preprocessing:
     def augment(self, image: Image.Image, random: np.random.Generator, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA) -> Tensor:
         """The preprocessing for training: a random resized crop (aspect ratio 3/4 to 4/3) and a random horizontal flip.
 
+        With the fit 'squash' the crop is one of the squeezed image, so that training and evaluation squeeze alike.
+
         Args:
             image: of any mode.
             random: the only source of randomness, so that a generator made from (seed, epoch, item) reproduces the same view.
@@ -188,15 +208,21 @@ class Preprocessing:
             float32 (3, height, width).
         """
         image = as_shown(image)
-        view = self._resample(image, random_box(*image.size, random, min_crop_area))
+        width, height = image.size
+        if self.fit == "squash":
+            width = max(1, round(height * self.image_size[1] / self.image_size[0]))
+        left, top, right, bottom = random_box(width, height, random, min_crop_area)
+        stretch = image.width / width
+        view = self._resample(image, (left * stretch, top, min(image.width, right * stretch), bottom))
         if random.random() < 0.5:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return self.normalise(np.array(view)).contiguous()
 
 
 def random_box(width: int, height: int, random: np.random.Generator, min_crop_area: float) -> tuple[float, float, float, float]:
-    """The box of torchvision's RandomResizedCrop: ten tries at a random area and aspect ratio, then the largest centred box of an allowed
-    aspect ratio.
+    """The box of torchvision's RandomResizedCrop.
+
+    It tries a random area and aspect ratio ten times, and then takes the largest centred box of an allowed aspect ratio.
     """
     narrow, wide = 3 / 4, 4 / 3
     for _ in range(10):

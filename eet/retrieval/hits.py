@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from eet.errors import InputError
 from eet.gallery import Gallery, read_hits, read_recall, write_hits
+from eet.retrieval.answers import write_answers
+from eet.retrieval.metres import radius_of
 from eet.retrieval.panels import hit_blocks
 
 if TYPE_CHECKING:
@@ -50,7 +52,9 @@ class Hits:
         return self.table.to_pandas()
 
     def panel(self, query: int | str, *, top: int = 5) -> Image.Image:
-        """An image of a query and its first hits, framed green where the labels agree and red where they do not.
+        """An image of a query and its first hits, with a green frame around right hits and a red one around wrong ones.
+
+        A hit is right by its label or, without labels, by its distance from the place of the query.
 
         Args:
             query: number of the query, from 0, or its id.
@@ -64,7 +68,9 @@ class Hits:
             query = operator.index(query)  # also an integer of numpy
         if isinstance(query, int) and not -len(ids) <= query < len(ids) or isinstance(query, str) and query not in ids:
             raise InputError(f"query {query!r}: give a number from 0 to {len(ids) - 1}, or the id of a query")
-        (block,) = hit_blocks(self.table, [ids[query] if isinstance(query, int) else query], self.gallery, self.queries, top=top)
+        shown = [ids[query] if isinstance(query, int) else query]
+        metres = radius_of(self.gallery, self.queries, None)
+        block, *_ = hit_blocks(self.table, shown, self.gallery, self.queries, top=top, metres=metres)
         image: Any = getattr(block, "image", None)
         if image is None:
             raise InputError(f"query {query!r}: its image can no longer be read")
@@ -73,6 +79,18 @@ class Hits:
     def save(self, path: str | Path) -> None:
         """Writes the table as one Parquet file. path: a local path or URI that ends in .parquet."""
         write_hits(str(path), self.table, recall=self.recall)
+
+    def save_answers(self, path: str | Path, *, k: int = 25) -> None:
+        """Writes a text file of answers, `KEY DB1 DB2 ...` for each query: the form of results of Mapillary Street-Level Sequences.
+
+        Args:
+            path: a local path or URI.
+            k: hits of each query.
+
+        Raises:
+            InputError: names of images have spaces, or are the same in several folders.
+        """
+        write_answers(str(path), self.table, k=k)
 
     @classmethod
     def load(cls, path: str | Path, gallery: Gallery, queries: Gallery) -> Hits:

@@ -4,21 +4,24 @@ Shape suffixes: P pairs, Q queries, B bytes of a code, D dimension.
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.gallery import Gallery, Manifest, fixed_binary_to_numpy, vectors_of
-from eet.matching import TokenSet, asymmetric_similarity, cosine_similarity, hamming_similarity, match_pairs
-
-GlobalSimilarity = Literal["hamming", "asymmetric", "embedding"]
+from eet.matching import TokenSet, asymmetric_similarity, cosine_similarity, hamming_similarity, matches_of_pairs
+from eet.options.choices import GlobalSimilarity
 
 PAIRS_AT_ONCE = 1 << 14
 """Pairs whose codes or embeddings are compared at once."""
+PAIRS_TOGETHER = 1024
+"""Parts with few pairs are read in parallel and scored together, until so many pairs are reached."""
+PARTS_IN_PARALLEL = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +81,30 @@ class PartPairs(NamedTuple):
 
 
 class ScoredPairs(NamedTuple):
-    """Pairs whose item the part holds. global_P is NaN where the item lacks what the options need, struct_P also where they match no
-    tokens.
+    """The scores of the pairs whose item is in one part.
+
+    global_P is NaN where the item lacks what the options need; struct_P is NaN there, and if no tokens are matched. error_P: how far each
+    plan is from converged, as in `eet.matching.Matches`; NaN where struct_P is NaN.
     """
 
     pair_P: np.ndarray
     global_P: np.ndarray
     struct_P: np.ndarray
+    error_P: np.ndarray
+
+
+def pairs_by_part(gallery: Gallery, item_ids: pa.Array, pair_P: np.ndarray, query_P: np.ndarray) -> list[PartPairs]:
+    """Pairs of query and item, grouped by the parts that may hold the item.
+
+    Args:
+        gallery: holds the items.
+        item_ids: of each pair (P,).
+        pair_P, query_P: as in `PartPairs`.
+    """
+    return [
+        PartPairs(part, pair_P[places], query_P[places], item_ids.take(pa.array(places)))
+        for part, places in gallery.parts_holding(item_ids).items()
+    ]
 
 
 def needed_columns(*, embeddings: bool, tokens: bool = True) -> list[str]:
@@ -121,7 +141,7 @@ def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Qu
     here = row_P.is_valid().to_numpy(zero_copy_only=False)
     row_P = row_P.drop_null().to_numpy().astype(np.int64)
     pair_P, query_P = pairs.pair_P[here], pairs.query_P[here]
-    global_P, struct_P = (np.full(len(pair_P), np.nan, np.float32) for _ in range(2))
+    global_P, struct_P, error_P = (np.full(len(pair_P), np.nan, np.float32) for _ in range(3))
     whole = complete(rows)
     scored_P = whole[row_P]
     if scored_P.any():
@@ -130,12 +150,13 @@ def score_rows(rows: pa.Table, manifest: Manifest, pairs: PartPairs, queries: Qu
         item_P, query_P = place[row_P[scored_P]], query_P[scored_P]
         global_P[scored_P] = _global(rows, item_P, query_P, queries, manifest, options)
         if queries.tokens is not None:
-            struct_P[scored_P] = match_pairs(
+            matches = matches_of_pairs(
                 queries.tokens, token_set(rows, manifest, rotated=options.rotated), np.stack([query_P, item_P], axis=1),
                 marginal=options.marginal, epsilon=options.epsilon, transported=options.transported, solver=options.solver,
                 threads=options.threads, device=options.device,
-            ).numpy()  # fmt: skip
-    return ScoredPairs(pair_P, global_P, struct_P)
+            )  # fmt: skip
+            struct_P[scored_P], error_P[scored_P] = matches.scores_P.numpy(), matches.error_P.numpy()
+    return ScoredPairs(pair_P, global_P, struct_P, error_P)
 
 
 def _global(
@@ -172,4 +193,32 @@ OpenedScorer = AbstractContextManager[Scorer]
 @contextmanager
 def scoring_here(gallery: Gallery, options: MatchOptions) -> Iterator[Scorer]:
     """Scores pairs in this process."""
-    yield lambda queries, pairs: (score_part(gallery, part, queries, options) for part in pairs)
+    with ThreadPoolExecutor(PARTS_IN_PARALLEL) as pool:
+
+        def score(queries: Queries, pairs: list[PartPairs]) -> Iterator[ScoredPairs]:
+            for together in _together(pairs):
+                rows = pa.concat_tables(pool.map(lambda part: rows_of(gallery, part, options), together))
+                yield score_rows(rows, gallery.manifest, _merged(together), queries, options)
+
+        yield score
+
+
+def _together(pairs: list[PartPairs]) -> Iterator[list[PartPairs]]:
+    """Consecutive parts, in groups that have just reached PAIRS_TOGETHER pairs."""
+    group: list[PartPairs] = []
+    number = 0
+    for part in pairs:
+        group.append(part)
+        number += len(part.pair_P)
+        if number >= PAIRS_TOGETHER:
+            yield group
+            group, number = [], 0
+    if group:
+        yield group
+
+
+def _merged(group: list[PartPairs]) -> PartPairs:
+    """The pairs of several parts, each pair once: after an append, two parts may hold its item by their range of ids."""
+    pair_P, first = np.unique(np.concatenate([part.pair_P for part in group]), return_index=True)
+    query_P = np.concatenate([part.query_P for part in group])[first]
+    return PartPairs(group[0].part, pair_P, query_P, pa.concat_arrays([part.item_ids for part in group]).take(pa.array(first)))

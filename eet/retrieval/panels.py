@@ -15,40 +15,84 @@ from eet.figures import Paragraph, Picture, Table, hits_panel, kept_tokens_overl
 from eet.gallery import Gallery, GalleryModel
 from eet.images import DecodeFailure, read_image
 from eet.matching import patch_similarity
+from eet.retrieval.image_roots import OUTSIDE, ImageRoots
 from eet.vit import Student
 
 
-def image_of(gallery: Gallery, item_id: str) -> Image.Image | None:
-    """The image of an item, or None where it can no longer be read."""
-    image = read_image(_uri_of(gallery, item_id))
-    return None if isinstance(image, DecodeFailure) else image
+def image_of(gallery: Gallery, item_id: str, roots: ImageRoots | None = None) -> Image.Image | DecodeFailure:
+    """The image of an item; or why it cannot be read, or lies under none of the roots. None: it may lie anywhere."""
+    uri = _uri_of(gallery, item_id)
+    return (None if roots is None else roots.refusal(uri)) or read_image(uri)
+
+
+def view_of(network: GalleryModel, gallery: Gallery, item_id: str, roots: ImageRoots | None = None) -> Image.Image | DecodeFailure:
+    """As `image_of`, as the network sees it."""
+    uri = _uri_of(gallery, item_id)
+    return (None if roots is None else roots.refusal(uri)) or network.preprocessing.read(uri)
 
 
 def _uri_of(gallery: Gallery, item_id: str) -> str:
     return gallery.rows([item_id], columns=["item_id", "uri"])["uri"][0].as_py()
 
 
-def hit_blocks(hits: pa.Table, shown: Sequence[str], gallery: Gallery, queries: Gallery, *, top: int) -> list[Paragraph | Picture]:
-    """A panel for each query: its image and first hits, framed by whether the labels agree."""
+def hit_blocks(
+    hits: pa.Table,
+    shown: Sequence[str],
+    gallery: Gallery,
+    queries: Gallery,
+    *,
+    top: int,
+    metres: float | None = None,
+    gallery_roots: ImageRoots | None = None,
+    query_roots: ImageRoots | None = None,
+) -> list[Paragraph | Picture]:
+    """A panel for each query: its image and first hits, framed by whether they are right.
+
+    metres: right is what lies within this distance; None: what has the query's label.
+    gallery_roots, query_roots: where images of either side may lie; None: anywhere. A paragraph says which are left out, and why.
+    """
     names = gallery.manifest.label_names
     blocks: list[Paragraph | Picture] = []
     first = hits.filter(pc.less_equal(hits["rank"], top))
     for query_id in shown:
         rows = first.filter(pc.equal(first["query_id"], query_id)).to_pylist()
-        query = image_of(queries, query_id)
-        images = [(image_of(gallery, row["item_id"]), row) for row in rows]
-        panels = [(image, _agrees(row)) for image, row in images if image is not None]
-        if query is None:
-            blocks.append(Paragraph(f"{query_id}: its image can no longer be read"))
+        query = image_of(queries, query_id, query_roots)
+        if isinstance(query, DecodeFailure):
+            blocks.append(Paragraph(f"{query_id}: its image {_reason(query)}"))
             continue
-        captions = [f"{_label_name(row['item_label'], names)}\ndistance {row['distance']}" for image, row in images if image is not None]
+        images = [(image_of(gallery, row["item_id"], gallery_roots), row) for row in rows]
+        panels = [(image, _is_right(row, metres)) for image, row in images if not isinstance(image, DecodeFailure)]
+        captions = [
+            "\n".join(filter(None, [_label_name(row["item_label"], names), f"distance {row['distance']}", _metres_text(row)]))
+            for image, row in images
+            if not isinstance(image, DecodeFailure)
+        ]
         label = _label_name(rows[0]["query_label"], names) if rows else ""
         panel = hits_panel(query, panels, captions=captions, query_caption=f"query\n{label}")
         blocks.append(Picture(panel, caption=query_id, alt=f"{query_id} and its {len(panels)} nearest items"))
+        blocks += [Paragraph(f"{row['item_id']}: its image {_reason(image)}") for image, row in images if isinstance(image, DecodeFailure)]
     return blocks
 
 
-def _agrees(row: dict[str, Any]) -> bool | None:
+def correct_hits(hits: pa.Table, query_ids: Sequence[str], *, top: int) -> dict[str, int]:
+    """How many of the first `top` hits have the query's label, for each of these queries."""
+    first = hits.filter(pc.and_(pc.is_in(hits["query_id"], pa.array(query_ids)), pc.less_equal(hits["rank"], top)))
+    right = first.filter(pc.equal(first["query_label"], first["item_label"]))["query_id"].to_pylist()
+    return {query_id: right.count(query_id) for query_id in query_ids}
+
+
+def _reason(failure: DecodeFailure) -> str:
+    return failure.error if failure.status == OUTSIDE else f"can no longer be read ({failure.status})"
+
+
+def _metres_text(row: dict[str, Any]) -> str:
+    return "" if row.get("metres") is None else f"{row['metres']:.0f} m"
+
+
+def _is_right(row: dict[str, Any], metres: float | None) -> bool | None:
+    """None where it is unknown."""
+    if metres is not None:
+        return None if row.get("metres") is None else bool(row["metres"] <= np.float32(metres))
     if row["query_label"] is None or row["item_label"] is None:
         return None
     return row["query_label"] == row["item_label"]
@@ -61,11 +105,13 @@ def _label_name(label: int | None, names: Sequence[str] | None) -> str:
 
 
 @torch.inference_mode()
-def kept_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[str]) -> list[Paragraph | Picture]:
-    """For each query, the patches that each pruning stage kept, drawn over what the network saw."""
+def kept_blocks(
+    network: GalleryModel, queries: Gallery, shown: Sequence[str], *, roots: ImageRoots | None = None
+) -> list[Paragraph | Picture]:
+    """For each query, the patches that each pruning stage kept, drawn over what the network saw. roots: as in `image_of`."""
     blocks: list[Paragraph | Picture] = []
     for query_id in shown:
-        view = network.preprocessing.read(_uri_of(queries, query_id))
+        view = view_of(network, queries, query_id, roots)
         if isinstance(view, DecodeFailure):
             continue
         out = network(network.preprocessing.normalise(np.array(view)).unsqueeze(0))
@@ -79,14 +125,16 @@ def kept_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[str]) -
 
 
 @torch.inference_mode()
-def similarity_blocks(network: GalleryModel, queries: Gallery, shown: Sequence[str]) -> list[Paragraph | Picture | Table]:
+def similarity_blocks(
+    network: GalleryModel, queries: Gallery, shown: Sequence[str], *, roots: ImageRoots | None = None
+) -> list[Paragraph | Picture | Table]:
     """How similar the patches of the queries become, block by block, without pruning: a plot and a table.
 
     Empty for a base model, whose backbone may have no such blocks.
     """
     if not isinstance(network, Student):
         return []
-    views = [network.preprocessing.read(_uri_of(queries, query_id)) for query_id in shown]
+    views = [view_of(network, queries, query_id, roots) for query_id in shown]
     inputs = [network.preprocessing.normalise(np.array(view)) for view in views if not isinstance(view, DecodeFailure)]
     if not inputs:
         return []

@@ -4,6 +4,7 @@ Shape suffixes: H hits, P pairs, Q queries, b bits.
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import get_args
 
@@ -12,26 +13,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.errors import InputError
-from eet.gallery import RERANKED_SCHEMA, Gallery, check_same_model, fixed_binary_to_numpy, is_rotated, vectors_of
-from eet.matching import MARGINALS, SOLVERS
-from eet.matching.sinkhorn import check_transport
+from eet.gallery import (
+    METRES_FIELD,
+    RERANKED_SCHEMA,
+    Gallery,
+    Manifest,
+    check_same_model,
+    fixed_binary_to_numpy,
+    is_rotated,
+    vectors_of,
+)
+from eet.matching import MARGINALS, SOLVERS, ConvergenceWarning
+from eet.matching.sinkhorn import CONVERGED, check_transport
+from eet.options.choices import GlobalSimilarity
 from eet.retrieval.pairs import (
-    GlobalSimilarity,
     MatchOptions,
     OpenedScorer,
-    PartPairs,
     Queries,
     Scorer,
     complete,
     needed_columns,
+    pairs_by_part,
     scoring_here,
     token_set,
 )
 
 QUERY_BYTES_AT_ONCE = 256 * 2**20
 """Limit of the queries' tokens in one block."""
-RESCORE_WEIGHT = 1.0
-"""Default weight of embeddings where hits are re-ordered by codes and embeddings."""
 
 
 def match_options(
@@ -79,6 +87,10 @@ def match_options(
     check_transport(epsilon, transported)
     if not 0 <= embedding_weight < math.inf:
         raise InputError(f"embedding_weight={embedding_weight}: use 0 or more")
+    if global_similarity == "embedding" and embedding_weight:
+        raise InputError(
+            f"embedding_weight={embedding_weight} adds to a similarity of codes, and global_similarity embedding has none: choose one"
+        )
     chosen = global_similarity or ("asymmetric" if queries.manifest.has_hash else "hamming")
     centres = MARGINALS[marginal].reads == "correlation"
     options = MatchOptions(
@@ -166,9 +178,9 @@ def score_hits(
     """Global and structural similarity of each hit (H,), float32; NaN where `head_H` is false or the item lacks what the options need.
 
     Queries are processed in blocks whose tokens fit in memory. The pairs of a block are grouped by the part that holds their item.
-    InputError where an item is in no part.
+    InputError where an item is in no part; a ConvergenceWarning where a plan does not deliver what the options ask for.
     """
-    global_H, struct_H = (np.full(len(hits), np.nan, np.float32) for _ in range(2))
+    global_H, struct_H, error_H = (np.full(len(hits), np.nan, np.float32) for _ in range(3))
     found_H = ~head_H
     width = int(np.prod(queries.manifest.token_shape or 0)) if options.tokens else queries.manifest.embedding_dim or 0
     at_once = max(1, QUERY_BYTES_AT_ONCE // (2 * (width + queries.manifest.num_bits)))
@@ -179,18 +191,32 @@ def score_hits(
         pair_P = np.flatnonzero(head_H & query_H.is_valid().to_numpy(zero_copy_only=False))
         query_P = query_H.take(pa.array(pair_P)).to_numpy().astype(np.int64)
         item_ids = hits["item_id"].combine_chunks().take(pa.array(pair_P))
-        pairs = [
-            PartPairs(part, pair_P[places], query_P[places], item_ids.take(pa.array(places)))
-            for part, places in gallery.parts_holding(item_ids).items()
-        ]
-        for scored in scorer(block, pairs):
+        for scored in scorer(block, pairs_by_part(gallery, item_ids, pair_P, query_P)):
             global_H[scored.pair_P], struct_H[scored.pair_P], found_H[scored.pair_P] = scored.global_P, scored.struct_P, True
+            error_H[scored.pair_P] = scored.error_P
     if not found_H.all():
         missing = hits["item_id"].filter(pa.array(~found_H)).unique()
         raise InputError(
             f"{len(missing)} items of the hits, such as {missing[0].as_py()!r}, are not in {gallery.path}: are they hits of that gallery?"
         )
+    _warn_unless_converged(hits, error_H)
     return global_H, struct_H
+
+
+def _warn_unless_converged(hits: pa.Table, error_H: np.ndarray) -> None:
+    missed = np.flatnonzero(error_H > CONVERGED)
+    if not len(missed):
+        return
+    worst = int(missed[error_H[missed].argmax()])
+    query, item = (hits[name][worst].as_py() for name in ("query_id", "item_id"))
+    matched = int(np.isfinite(error_H).sum())
+    warnings.warn(
+        f"{len(missed)} of {matched} matchings did not converge: their plans miss the transported share or a marginal by more than "
+        f"{CONVERGED:g} of the share, that of query {query!r} and item {item!r} by {error_H[worst]:.2g}. "
+        "Choose a larger epsilon or transported share.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
 
 
 def _blocks(ids: pa.Array, size: int) -> Iterator[pa.Array]:
@@ -200,24 +226,33 @@ def _blocks(ids: pa.Array, size: int) -> Iterator[pa.Array]:
 
 def read_queries(queries: Gallery, ids: pa.Array, options: MatchOptions) -> Queries:
     """The queries with these ids, in this order. InputError where one is not in the gallery or could not be encoded."""
-    manifest = queries.manifest
-    hashed = options.global_similarity == "asymmetric"
-    needed = needed_columns(embeddings=options.embeddings, tokens=options.tokens)
-    rows = queries.rows(ids, [*needed, *(["hash"] if hashed else [])])
+    rows = queries.rows(ids, query_columns(options))
     whole = complete(rows)
     if not whole.all():
         bad = rows["item_id"].filter(pa.array(~whole))
         what = "tokens" if options.tokens else "embedding"
         raise InputError(f"{len(bad)} queries, such as {bad[0].as_py()!r}, have no {what} in {queries.path}")
+    return queries_of_rows(rows, queries.manifest, options)
+
+
+def query_columns(options: MatchOptions) -> list[str]:
+    """The columns that `queries_of_rows` reads."""
+    hashed = options.global_similarity == "asymmetric"
+    return [*needed_columns(embeddings=options.embeddings, tokens=options.tokens), *(["hash"] if hashed else [])]
+
+
+def queries_of_rows(rows: pa.Table, manifest: Manifest, options: MatchOptions) -> Queries:
+    """Queries from rows with the columns of `query_columns`, none of them null. manifest: of the rows' gallery."""
     tokens = token_set(rows, manifest, rotated=options.rotated) if options.tokens else None
     embedding_QD = vectors_of(rows, "embedding", manifest, rotated=options.rotated) if options.embeddings else None
+    hashed = options.global_similarity == "asymmetric"
     hash_Qb = fixed_binary_to_numpy(rows["hash"], "<f2", (manifest.num_bits,)).astype(np.float32) if hashed else None
     codes_QB = fixed_binary_to_numpy(rows["code"], np.uint8, (-(-manifest.num_bits // 8),))
     return Queries(tokens, codes_QB, hash_Qb, embedding_QD)
 
 
 def reordered(hits: pa.Table, head_H: np.ndarray, global_H: np.ndarray, struct_H: np.ndarray, *, weight: float) -> pa.Table:
-    """Sorts scored hits into their new order (RERANKED_SCHEMA).
+    """Sorts scored hits into their new order (RERANKED_SCHEMA, and METRES_FIELD where they have it).
 
     `hits` must be sorted by query and rank. Hits with a global similarity are sorted by global + weight * struct (NaN counts as 0) within
     the ranks that they had, ties in the old order; all others keep their rank. Those get scores interpolated from their neighbours, so
@@ -237,7 +272,8 @@ def reordered(hits: pa.Table, head_H: np.ndarray, global_H: np.ndarray, struct_H
     columns["score"] = pa.array(score_H, pa.float32())
     for name, values in (("score_global", global_H[order]), ("score_struct", struct_H[order])):
         columns[name] = pa.array(values, pa.float32(), mask=np.isnan(values))
-    return pa.table(columns).select(RERANKED_SCHEMA.names).cast(RERANKED_SCHEMA)
+    schema = RERANKED_SCHEMA.append(METRES_FIELD) if METRES_FIELD.name in columns else RERANKED_SCHEMA
+    return pa.table(columns).select(schema.names).cast(schema)
 
 
 def _continued(score_H: np.ndarray, before_H: np.ndarray, query_H: np.ndarray) -> np.ndarray:

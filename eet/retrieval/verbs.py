@@ -7,28 +7,45 @@ import os
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from eet.datasets.listing import Columns, ImageList, ListedImages, list_images
-from eet.device import check_precision
+from eet.device import Device, check_precision
 from eet.errors import InputError
-from eet.gallery import Gallery, GalleryModel, ModelRecord, load_model, open_gallery, read_model_record, record_of
-from eet.gallery.adaptation import ADAPTED_TO, adapted_student, check_adaptable, sample_of
-from eet.gallery.encoder import TokenMass
+from eet.gallery import (
+    Gallery,
+    GalleryModel,
+    ModelRecord,
+    PlannedPart,
+    check_same_model,
+    load_model,
+    open_gallery,
+    read_model_record,
+    record_of,
+)
+from eet.gallery.adaptation import adapted_student, check_adaptable, sample_of
 from eet.gallery.encoding import EncoderOptions, PartDone, RowsDone, encode_gallery, gallery_state, parts_here
-from eet.gallery.job import Mode
-from eet.hashing.quantisation import VectorForm, check_form
-from eet.metrics import Denominator, Ties, measures_as_text
+from eet.gallery.job import check_folder
+from eet.gallery.parts import PartFiles
+from eet.hashing.quantisation import check_form
+from eet.metrics import measures_as_text
+from eet.options.choices import Backend, Denominator, GlobalSimilarity, LabelChoice, Mode, Ties, TokenMass, VectorForm
+from eet.options.defaults import ADAPTED_TO, RESCORE_WEIGHT, number_of_hits
+from eet.retrieval.embedding_search import EmbeddingSearch
+from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.hits import Hits
-from eet.retrieval.measures import LabelChoice, Ranked, encoded_measures, hits_measures, labels_by_model
-from eet.retrieval.pairs import GlobalSimilarity, scoring_here
-from eet.retrieval.rerank import RESCORE_WEIGHT, match_options, reranked_hits, rescored_hits
+from eet.retrieval.measures import Ranked, encoded_measures, hits_measures, labels_by_model, recall_ranks
+from eet.retrieval.metres import radius_of
+from eet.retrieval.pairs import scoring_here
+from eet.retrieval.rerank import match_options, reranked_hits, rescored_hits
 from eet.retrieval.search import search_gallery
-from eet.storage import absolute, exists, resolve, same_location
+from eet.search import check_backend
+from eet.storage import absolute, claimed, exists, resolve, same_location
 from eet.vit import Student
 
 
@@ -84,6 +101,7 @@ def encode(
     label_names: Sequence[str] | None = None,
     columns: Columns | None = None,
     mode: Mode = "resume",
+    take_over: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
     precision: str = "auto",
@@ -106,6 +124,7 @@ def encode(
         label_names: name of each label, index = label.
         columns: names of a table's columns.
         mode: with `out`: "resume", "append" (adds images that the gallery lacks) or "overwrite".
+        take_over: with `out`: go on where another job holds the folder, even if it lives.
         batch_size: images in a batch; default 32 on a CPU, 256 on a GPU.
         threads: threads that read and decode; default all CPUs.
         precision: "auto" (bf16 on CUDA, fp32 on a CPU), "fp32" or "bf16".
@@ -127,9 +146,8 @@ def encode(
     check_precision(precision)
     check_form(tokens_as, "tokens_as")
     check_form(embedding_as, "embedding_as")
-    for name, number in (("batch_size", batch_size), ("threads", threads), ("rows_per_part", rows_per_part)):
-        if number is not None and number < 1:
-            raise InputError(f"{name}={number}: use 1 or more")
+    if rows_per_part < 1:
+        raise InputError(f"rows_per_part={rows_per_part}: use 1 or more")
     record: ModelRecord
     if isinstance(model, str | Path):
         record, network = read_model_record(model), load_model(model)
@@ -149,15 +167,17 @@ def encode(
         batch_size=batch_size,
         threads=threads,
     )
-    state = gallery_state(location, listed, options.made_with(network, record, rows_per_part=rows_per_part), mode)
+    made_with = options.made_with(network, record, rows_per_part=rows_per_part)
 
-    def parts(pending: list[Any]) -> Iterator[PartDone]:
+    def parts(pending: list[PlannedPart], files: PartFiles) -> Iterator[PartDone]:
         with _Bar(sum(planned.num_rows for planned in pending), progress) as bar:
-            yield from parts_here(network, options, location, pending, bar, version=state.version)
+            yield from parts_here(network, options, files, pending, bar)
 
     torch_threads = torch.get_num_threads()
+    check_folder(location, [str(images)] if isinstance(images, str | Path) else [])
     try:
-        encode_gallery(location, listed, state, parts, mode=mode)
+        with claimed(location, take_over=take_over) as claim:
+            encode_gallery(location, listed, gallery_state(location, listed, made_with, mode), parts, claim)
     except BaseException:
         if out is None:
             _forget(location)
@@ -184,14 +204,27 @@ def _listed(
 
 
 def search(
-    gallery: Gallery | str | Path, queries: Gallery | str | Path, *, k: int = 100, rescore: int = 0, rescore_weight: float = RESCORE_WEIGHT
+    gallery: Gallery | str | Path,
+    queries: Gallery | str | Path,
+    *,
+    k: int | None = None,
+    radius: int | None = None,
+    by: Literal["code", "embedding"] = "code",
+    backend: Backend = "auto",
+    rescore: int = 0,
+    rescore_weight: float = RESCORE_WEIGHT,
 ) -> Hits:
-    """The k nearest items of a gallery to each query, by Hamming distance, exactly.
+    """The items of a gallery that are nearest to each query, by Hamming distance (or all within a radius) or by embedding, exactly.
+
+    It runs on a GPU if there is one; the hits are the same.
 
     Args:
         gallery: the gallery to search, or its folder.
         queries: a gallery encoded by the same model, or its folder. It may be the gallery itself; then no item is its own hit.
-        k: hits for each query, at least 1.
+        k: most hits of each query, at least 1; default 100, or all within the radius if one is given.
+        radius: largest Hamming distance of a hit, in bits, at least 0. A query may then have few hits or none.
+        by: "code" (Hamming distance) or "embedding" (cosine of the embeddings, which both galleries must have).
+        backend: of codes: "native", "faiss" (FAISS's flat binary index), or "auto": faiss on a GPU, else native. The hits are the same.
         rescore: re-order this many of them by codes and embeddings, which both galleries must have; 0 for none.
         rescore_weight: weight of the cosine of the embeddings, above 0; codes have weight 1.
 
@@ -199,15 +232,28 @@ def search(
         Hits ordered by distance, then by the query's real-valued hash, where the queries have one, then by item_id.
 
     Raises:
-        EetError: the galleries were encoded by different models, or k is below 1.
+        EetError: the galleries were encoded by different models, an option is outside its range, or FAISS cannot be imported.
     """
-    if k < 1:
+    k = number_of_hits(k, radius)
+    if k is not None and k < 1:
         raise InputError(f"k={k}: ask for 1 hit or more")
-    if not (0 <= rescore <= k and 0 < rescore_weight < math.inf):
-        raise InputError(f"rescore={rescore}, rescore_weight={rescore_weight}: use 0 to k={k} hits, and a weight above 0")
+    if radius is not None and radius < 0:
+        raise InputError(f"radius={radius}: use 0 bits or more")
+    hits = "0 hits or more" if k is None else f"0 to k={k} hits"
+    if not (0 <= rescore and (k is None or rescore <= k) and 0 < rescore_weight < math.inf):
+        raise InputError(f"rescore={rescore}, rescore_weight={rescore_weight}: use {hits}, and a weight above 0")
+    if by not in ("code", "embedding") or (by == "embedding" and (rescore or k is None or radius is not None)):
+        raise InputError(f"by={by!r}, rescore={rescore}, radius={radius}: use 'code', or 'embedding' without rescore and radius")
+    check_backend(backend)
     searched = _opened(gallery)
     asked = searched if queries is gallery else _opened(queries)
-    found = search_gallery(searched, asked, k=k)
+    check_same_model(searched, asked)
+    if by == "embedding":
+        found = search_gallery(searched, asked, k=k, embeddings=EmbeddingSearch(searched))
+    else:
+        device = Device.of().type
+        index = GalleryIndex.of_gallery(searched).with_backend(backend, device)
+        found = search_gallery(searched, asked, k=k, search=partial(index.search, radius=radius, device=device))
     if rescore:
         found = rescored_hits(found, searched, asked, top=rescore, weight=rescore_weight)
     return Hits(found, searched, asked)
@@ -271,8 +317,9 @@ def rerank(
 
 
 class Evaluation(Mapping[str, float]):
-    """Measures by name, and the bounds of their 95 % confidence intervals ("P@1_low", "P@1_high"), which print as a table: value, then half
-    of the interval's width. notes: what was left out, one sentence each.
+    """Measures by name, and the bounds of their 95 % confidence intervals ("P@1_low", "P@1_high").
+
+    It prints as a table: each value with half of the width of its interval. notes: what was left out, one sentence each.
     """
 
     def __init__(self, measures: Mapping[str, float], notes: Sequence[str] = ()) -> None:
@@ -301,14 +348,16 @@ def evaluate(
     queries: Gallery | str | Path | None = None,
     *,
     ks: Sequence[int] = (1, 10),
-    recall_ks: Sequence[int] = (1, 2, 4, 8),
+    recall_ks: Sequence[int] | None = None,
     count_query: bool = False,
     ties: Ties = "expected",
     denominator: Denominator = "all",
+    metres: float | None = None,
+    all_queries: bool = False,
     labels: LabelChoice = "all",
     model: str | Path | None = None,
 ) -> Evaluation:
-    """Measures the quality of hits, or of the codes of a gallery, by labels.
+    """Measures the quality of hits, or of the codes of a gallery, by labels or, for images of places, by distance.
 
     Every measure is the mean over random order among items that are equally near, with a 95 % confidence interval over queries.
 
@@ -316,10 +365,13 @@ def evaluate(
         what: hits, measured in their order; or a labelled gallery, all items of which are ranked for every query.
         queries: for a gallery: a labelled gallery of queries; default the gallery itself, then no item is its own hit.
         ks: ranks of P@k.
-        recall_ks: ranks of recall@k, which is 1 if any of the first k is a match.
+        recall_ks: ranks of recall@k, which is 1 if any of the first k is a match; default 1, 2, 4, 8, or 1, 5, 10, 20 by distance.
         count_query: R-precision and MAP@R with R + 1 for R, the published form.
         ties: "stable" adds each measure with ties in the order of item_id (of hits: of ranks), as "P@1_stable" and so on.
         denominator: of the mAP@k of hits: "all" matches in the gallery, "reachable" in k hits, or "found" among them.
+        metres: matches are the items within this distance of the query, in its zone. Default: the items of its label; where labels are
+            missing and both sides have positions, those within 25 metres.
+        all_queries: also recall over all queries, those without a match counted as 0, as "recall@1_all" and so on.
         labels: queries of all labels, or of those that the model saw in training or did not, matched by name. The gallery stays whole.
         model: folder of the model's bundle, which names the labels of its training; for `labels`.
 
@@ -335,27 +387,35 @@ def evaluate(
         if queries is not None:
             raise InputError("queries were given with hits, which have their own: leave them out")
         own = same_location(what.gallery.path, what.queries.path)
+        radius = radius_of(what.gallery, what.queries, metres)
         found = hits_measures(
             what.table,
             what.gallery,
             own=own,
+            queries=what.queries,
+            k=None if what.recall is None or "k" not in what.recall else int(what.recall["k"]),
             ks=ks,
-            recall_ks=recall_ks,
+            recall_ks=recall_ranks(radius) if recall_ks is None else recall_ks,
             count_query=count_query,
             ties=ties,
             denominator=denominator,
+            metres=radius,
+            all_queries=all_queries,
             labels=labels_by_model(what.queries, labels, model, name=str(model)),
         )
         return Evaluation(found.values, found.notes)
     gallery = _opened(what)
     asked = gallery if queries is None else _opened(queries)
+    radius = radius_of(gallery, asked, metres)
     ranked: Ranked = encoded_measures(
         gallery,
         asked,
         ks=ks,
-        recall_ks=recall_ks,
+        recall_ks=recall_ranks(radius) if recall_ks is None else recall_ks,
         count_query=count_query,
         ties=ties,
+        metres=radius,
+        all_queries=all_queries,
         labels=labels_by_model(asked, labels, model, name=str(model)),
     )
     return Evaluation(ranked.measures)
@@ -373,7 +433,7 @@ class _ListedPaths(ImageList):
             raise InputError("there is no image to encode: the sequence of paths is empty")
         if labels is not None and len(labels) != len(paths):
             raise InputError(f"{len(labels)} labels for {len(paths)} images: give one each")
-        self._paths = paths
+        self._paths, self._uris = paths, [str(absolute(path)) for path in paths]
         self._labels = None if labels is None else [-1 if label is None or label < 0 else int(label) for label in labels]
         self.label_names = None if label_names is None else tuple(label_names)
         if self.label_names is not None and self._labels is not None and max(self._labels) >= len(self.label_names):
@@ -383,11 +443,10 @@ class _ListedPaths(ImageList):
         super().__init__(f"{len(paths)} images, {paths[0]} first, digest {hashlib.sha256(listed.encode()).hexdigest()[:12]}")
 
     def __iter__(self) -> Iterator[ListedImages]:
-        uris = [str(absolute(path)) for path in self._paths]
         labels = None
         if self._labels is not None:
             labels = np.array(self._labels, np.int32)
-        yield ListedImages(list(self._paths), uris, labels)
+        yield ListedImages(list(self._paths), list(self._uris), labels)
 
 
 class _Bar:

@@ -310,3 +310,28 @@ def test_jpegs_decoded_on_the_device_give_the_rows_that_the_threads_give(student
         assert on_device.table.equals(expected.table), "small images are decoded at full size by both"
     np.testing.assert_allclose(on_device.hash, expected.hash, atol=SURE if device == "cpu" else 0.1)
     assert np.abs(on_device.hash[0]).max() > 10 * SURE
+
+
+@pytest.mark.parametrize("form", ["float16", "int4"])
+@pytest.mark.parametrize("output", ["hash", "embedding", "tokens"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_row_for_which_the_network_computes_no_numbers_says_so(tiny_model, rows, encoded, output, value, form):
+    broken = load_bundle(tiny_model)
+
+    def spoil(module, given, out):
+        values = getattr(out, output).clone()
+        values[1].view(-1)[0] = value
+        return out._replace(**{output: values})
+
+    broken.register_forward_hook(spoil)
+    options = {"tokens": True, "embedding": True, "token_form": form, "embedding_form": form}
+    part = PartEncoder(broken, batch_size=4, threads=1, **options).encode(rows)
+    for row in range(ROWS):
+        values = part.table.slice(row, 1).to_pylist()[0]
+        if row in BAD:
+            assert values["status"] == BAD[row]
+        elif row % 4 == 1:
+            assert values["status"] == "not-finite" and f"as {output} of this image" in values["error"]
+            assert values["code"] is None and values["tokens"] is None and not part.hash[row].any()
+        else:
+            assert values["status"] == "ok" and values["code"] == encoded.table["code"][row].as_py()

@@ -24,17 +24,22 @@ def manifest(**changes) -> Manifest:
     return Manifest(**{**values, **changes})
 
 
-@pytest.mark.parametrize("changes", [{}, {"token_shape": None, "label_names": None, "embedding_dim": None}, {"jpegs_on": "gpu"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"token_shape": None, "label_names": None, "embedding_dim": None}, {"jpegs_on": "gpu"}, {"positions": True}]
+)
 def test_round_trip(tmp_path, changes):
     made = manifest(**changes)
     write_manifest(str(tmp_path / "gallery"), made)
     assert read_manifest(str(tmp_path / "gallery")) == made
     assert [path.name for path in (tmp_path / "gallery").iterdir()] == ["manifest.json"]
-    assert json.loads((tmp_path / "gallery" / "manifest.json").read_text("utf-8"))["schema_version"] == 2
+    assert json.loads((tmp_path / "gallery" / "manifest.json").read_text("utf-8"))["schema_version"] == 3
 
 
-def test_where_the_cpu_decoded_the_manifest_is_as_before_there_was_a_choice():
+def test_fields_that_came_later_are_left_out_at_their_defaults():
+    """So that the manifest of a gallery is as before there was a choice."""
     assert "jpegs_on" not in manifest().to_json() and '"jpegs_on": "gpu"' in manifest(jpegs_on="gpu").to_json()
+    assert "positions" not in manifest().to_json() and "easting" not in manifest().schema.names
+    assert [*manifest(positions=True).schema.names][-6:] == ["easting", "northing", "zone", "condition", "status", "error"]
 
 
 def test_the_schema_is_the_parts_schema():
@@ -50,7 +55,7 @@ def test_no_manifest_says_what_was_looked_for_and_who_writes_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (manifest(schema_version=3).to_json(), "schema version 3; this program reads versions 1 and 2"),
+        (manifest(schema_version=4).to_json(), "schema version 4; this program reads versions 1, 2 and 3"),
         ("{", "not JSON"),
         ("[]", "not the manifest of a gallery"),
         ('{"num_bits": 3}', "no schema_version"),

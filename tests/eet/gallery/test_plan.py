@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from eet.datasets import Places
 from eet.gallery import PLAN_SCHEMA, PlannedPart, external_sort, items_table, planned_ids, planned_parts, read_planned_part, write_plan
 from eet.storage import read_bytes
 
@@ -26,10 +27,12 @@ def test_parts_are_slices_of_the_sorted_items(tmp_path):
     np.random.default_rng(0).shuffle(ids)
     uris = [f"/photos/{item}" for item in ids]
     labels = [None if n % 5 == 0 else n for n in range(len(ids))]
-    assert plan(gallery, ids, uris, labels) == (14, 4, 0)
+    assert plan(gallery, ids, uris, labels)[:3] == (14, 4, 0)
     expected = sorted(zip(ids, uris, labels, strict=True), key=lambda item: item[0].encode())
     parts = planned_parts(str(gallery))
-    assert parts == [PlannedPart(part, "plan.parquet", part, min(4, 14 - 4 * part)) for part in range(4)]
+    digest = parts[0].digest
+    assert len(digest) == 64
+    assert parts == [PlannedPart(part, "plan.parquet", part, min(4, 14 - 4 * part), digest) for part in range(4)]
     for planned in parts:
         rows = read_planned_part(str(gallery), planned)
         assert rows.schema.equals(PLAN_SCHEMA)
@@ -51,7 +54,7 @@ def test_items_sorted_on_disk_make_the_same_file(tmp_path, monkeypatch, run_rows
     cuts = np.sort(random.integers(0, 300, 20)).tolist()
     tables = [items_table(ids[a:b], ids[a:b]) for a, b in zip([0, *cuts], [*cuts, 300], strict=True)]
     monkeypatch.setattr("eet.gallery.plan.sorted_by_id", lambda items: external_sort.sorted_by_id(items, run_rows=run_rows))
-    assert write_plan(str(tmp_path / "spilled"), tables, 7) == (300, 43, 0)
+    assert write_plan(str(tmp_path / "spilled"), tables, 7)[:3] == (300, 43, 0)
     assert (tmp_path / "spilled/plan.parquet").read_bytes() == (tmp_path / "plain/plan.parquet").read_bytes()
 
 
@@ -71,7 +74,7 @@ def test_what_the_gallery_has_is_not_planned_again(tmp_path, monkeypatch, run_ro
     again = [f"{n:02d}" for n in range(0, 40, 3)]
     summary = plan(tmp_path, [again[:5], again[5:]], rows=6, first_part=4, known_ids=planned_ids(str(tmp_path), before=4))
     new = [item for item in again if int(item) % 2]
-    assert summary == (len(new), 2, len(again) - len(new))
+    assert summary[:3] == (len(new), 2, len(again) - len(new))
     parts = planned_parts(str(tmp_path))
     assert [planned.part for planned in parts] == list(range(6)) and parts[4].file == "plan-000004.parquet"
     assert ids_of(tmp_path, parts[4]) + ids_of(tmp_path, parts[5]) == new
@@ -81,7 +84,7 @@ def test_what_the_gallery_has_is_not_planned_again(tmp_path, monkeypatch, run_ro
     # A plan that was cut off before its job began does not count as known.
     assert sum(len(ids) for run in planned_ids(str(tmp_path), before=4) for ids in run) == 20
     nothing = plan(tmp_path, again, first_part=9, known_ids=planned_ids(str(tmp_path), before=6))
-    assert nothing == (0, 0, len(again)) and not (tmp_path / "plan-000009.parquet").exists()
+    assert nothing == (0, 0, len(again), "") and not (tmp_path / "plan-000009.parquet").exists()
 
 
 def test_unknown_labels(tmp_path):
@@ -110,7 +113,7 @@ def test_what_cannot_be_planned(tmp_path):
     with pytest.raises(ValueError, match="1 items have no item_id"):
         write_plan(str(gallery), [pa.table({"item_id": ["a", None], "uri": ["a", "b"], "label": pa.nulls(2, pa.int32())})], 3)
     assert not gallery.exists()
-    assert plan(gallery, []) == (0, 0, 0)
+    assert plan(gallery, []) == (0, 0, 0, "")
     assert not gallery.exists()
 
 
@@ -147,3 +150,23 @@ def test_a_name_that_is_not_utf8_keeps_its_row_and_opens(tmp_path):
     assert rows["item_id"].to_pylist() == ["caf\\udce9 1.jpg", "plain.jpg"]
     assert read_bytes(rows["uri"][0].as_py()) == b"contents"
     assert rows["uri"][1].as_py() == "/plain.jpg"
+
+
+def test_places_are_planned_with_their_items(tmp_path):
+    gallery = tmp_path / "gallery"
+
+    def places(*easts):
+        east = np.array(easts, float)
+        return Places(np.stack([east, east + 0.5], axis=1), *(np.array(names) for names in (["z"] * 2, ["query"] * 2, ["day", ""])))
+
+    def digest(*easts):
+        items = [items_table(["b", "a"], ["b.jpg", "a.jpg"], None, places(*easts))]
+        return write_plan(str(gallery), items, 2, places=True).digest
+
+    assert digest(1, 2) != digest(1, 3)
+    write_plan(str(gallery), [items_table(["b", "a"], ["b", "a"], None, places(1, np.nan))], 2, places=True)
+    (part,) = planned_parts(str(gallery))
+    assert read_planned_part(str(gallery), part).to_pylist() == [
+        {"item_id": "a", "uri": "a", "label": None, "easting": None, "northing": None, "zone": "z", "condition": "", "part": 0},
+        {"item_id": "b", "uri": "b", "label": None, "easting": 1, "northing": 1.5, "zone": "z", "condition": "day", "part": 0},
+    ]

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from eet.errors import InputError
 from eet.gallery import (
     Gallery,
     Manifest,
@@ -111,13 +112,28 @@ def test_rows_reads_only_the_row_groups_and_parts_it_needs(tmp_path, monkeypatch
     read = []
     original = pq.ParquetFile.read_row_groups
 
-    def read_row_groups(self, groups, **options):
-        read.append(groups)
-        return original(self, groups, **options)
+    def read_row_groups(self, groups, columns, **options):
+        read.append((groups, columns))
+        return original(self, groups, columns=columns, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", read_row_groups)
-    assert gallery.rows([IDS[n] for n in asked])["code"].to_pylist() == [CODES[n].tobytes() for n in asked]
-    assert sorted(read) == [[0], [0, 2]]
+    assert gallery.rows([IDS[n] for n in asked], ["code"])["code"].to_pylist() == [CODES[n].tobytes() for n in asked]
+    ids, both = ["item_id"], ["item_id", "code"]
+    assert sorted(read) == [([0], ids), ([0], both), ([0, 2], ids), ([0, 2], both)]
+
+
+def test_a_row_with_status_ok_and_without_a_code_is_damage(tmp_path):
+    write(str(tmp_path))
+    table = part([5, 6, 7, 8, 9])
+    codes = table["code"].to_pylist()
+    place, row = table.schema.get_field_index("code"), table["status"].to_pylist().index("ok")
+    codes[row] = None
+    write_part(str(tmp_path), 1, table.set_column(place, table.schema.field(place), pa.array(codes, table.schema.field(place).type)))
+    gallery = open_gallery(str(tmp_path))
+    for read in (gallery.codes, lambda: list(gallery.coded_parts([0, 1]))):
+        with pytest.raises(InputError, match="is damaged: 1 rows with status ok have no code"):
+            read()
+    assert len(gallery.labels()) == gallery.manifest.num_ok
 
 
 def test_rows_finds_ids_whose_parts_are_not_in_order(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision import transforms
 
 from eet.images import DecodeFailure, Preprocessing, decode, read_image
-from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA, random_box
+from eet.images.preprocessing import random_box
+from eet.options.defaults import PUBLISHED_MIN_CROP_AREA
 
 PUBLISHED = Preprocessing.published()
 
@@ -281,11 +282,14 @@ CHANGES: list[dict[str, Any]] = [
     {"std": (0.229, 0.224, 0.2251)},
     {"least_oversampling": 3.0},
 ]
+SQUASHED = PUBLISHED.with_fit("squash")
 
 
 def test_digest_changes_with_every_field() -> None:
     digests = {replace(PUBLISHED, **change).digest for change in CHANGES} | {PUBLISHED.digest}
     assert len(digests) == 1 + len(CHANGES) == 1 + len(PUBLISHED.to_dict())
+    assert SQUASHED.digest != replace(PUBLISHED, crop_share=1.0).digest and "fit" not in PUBLISHED.to_dict()
+    assert Preprocessing.from_dict(SQUASHED.to_dict()) == SQUASHED and SQUASHED.with_fit("crop") == PUBLISHED
     assert Preprocessing.published().digest == PUBLISHED.digest
 
 
@@ -304,12 +308,31 @@ def test_published_takes_what_timm_gives() -> None:
         ({"image_size": (0, 224)}, "positive"),
         ({"std": (0.2, 0.0, 0.2)}, "positive"),
         ({"least_oversampling": 0.9}, "1 or more"),
+        ({"fit": "pad"}, "use one of crop, squash"),
+        ({"fit": "squash"}, "crop_share 0.875 of an image that is squashed"),
         ({"least_oversampling": float("nan")}, "1 or more"),
     ],
 )
 def test_impossible_records_are_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(PUBLISHED, **change)
+
+
+@pytest.mark.parametrize("size", [(512, 288), (200, 300), (224, 224)])
+def test_a_squashed_image_is_seen_whole(size: tuple[int, int]) -> None:
+    image = smooth_image(*size)
+    assert np.array_equal(SQUASHED.view(image), image.resize((224, 224), Image.Resampling.BILINEAR))
+    on_device = SQUASHED.view_on_device(torch.from_numpy(np.array(image)).movedim(-1, 0))
+    assert (on_device.int() - torch.from_numpy(np.array(SQUASHED.view(image))).int()).abs().max() <= 1
+
+
+def test_training_squeezes_as_evaluation_does() -> None:
+    """A crop of nearly all of an image is nearly the whole of it; without a squeeze it would be a square of it."""
+    image = Image.fromarray(np.repeat(np.linspace(0, 255, 512).astype(np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2))
+    for preprocessing, widest in ((SQUASHED, True), (PUBLISHED, False)):
+        view = preprocessing.augment(image, np.random.default_rng(2), min_crop_area=0.97)
+        spread = (view.amax() - view.amin()) * preprocessing.std[0]
+        assert (spread > 0.9) == widest
 
 
 def test_a_record_without_reduction_is_the_one_there_was_before_it_could_be_said() -> None:

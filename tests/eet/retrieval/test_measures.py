@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from eet.errors import InputError
 from eet.gallery import HITS_SCHEMA, RERANKED_SCHEMA, Gallery, Manifest, open_gallery, part_table, write_manifest, write_part
-from eet.metrics import average_precision, map_at_r, means_with_intervals, precision_at_k, r_precision, recall_at_k
+from eet.metrics import MEASURES, Measure, average_precision, map_at_r, means_with_intervals, precision_at_k, r_precision, recall_at_k
 from eet.retrieval import measures
-from eet.retrieval.measures import chosen_labels, encoded_measures, hits_measures
+from eet.retrieval.measures import chosen_labels, encoded_measures, hits_measures, measures_by_label
 from eet.retrieval.search import search_gallery
 
 NAMES = ("crow", "jay", "owl", "wren")
@@ -48,7 +49,16 @@ def test_hits_of_the_whole_gallery_give_the_rankings_measures(galleries):
     for name, value in values.items():
         assert value == pytest.approx(ranked[name.replace("mAP@15", "mAP")]), name  # all 15 others
     names = {"mAP@15", "P@1", "P@10", "recall@1", "recall@2", "recall@4", "recall@8", "R-precision", "MAP@R"}
-    assert set(values) == {f"{name}{end}" for name in names for end in ("", "_low", "_high")} | {"queries"}
+    assert set(values) == {f"{name}{end}" for name in names for end in ("", "_low", "_high")} | {"queries", "queries_without_relevant"}
+
+
+def test_a_measure_that_reads_more_ranks_than_there_are_hits_is_left_out(galleries, monkeypatch):
+    for name, reads in (("of_9", 9), ("of_10", 10), ("of_all", "all")):
+        monkeypatch.setitem(MEASURES, name, Measure(lambda groups, num_relevant_Q, r_Q: num_relevant_Q / r_Q, reads))
+    hits = search_gallery(galleries["test"], galleries["test"], k=9)
+    values, notes = hits_measures(hits, galleries["test"], own=True, ks=(1,), recall_ks=())
+    assert (values["of_9"], values["of_all"]) == (1, 1) and "of_10" not in values
+    assert "measures at ranks beyond the 9 hits of a query are left out" in notes
 
 
 def test_stable_measures_of_hits_are_those_of_their_order(galleries):
@@ -90,7 +100,7 @@ def test_hits_are_tied_where_their_scores_are_equal(galleries, denominator, bloc
             "MAP@R": map_at_r(distances, relevant, num_relevant=8),
         }.items():
             expected.setdefault(name, []).append(value)
-    assert values == pytest.approx({**means_with_intervals(expected), "queries": 16})
+    assert values == pytest.approx({**means_with_intervals(expected), "queries": 16, "queries_without_relevant": 0})
 
 
 def _places(hits):
@@ -210,3 +220,76 @@ def test_expected_map_is_the_mean_over_queries_of_the_expected_precision(galleri
         distances = (bits[query] != bits[others]).sum(axis=1)
         precisions.append(average_precision(distances, labels[others] == labels[query], ties="expected"))
     assert encoded_measures(galleries["test"], galleries["test"]).measures["mAP"] == pytest.approx(np.mean(precisions))
+
+
+def approximate(hits, galleries, keep):
+    """The hits without some: keep(query number, rank) says which were found; ranks close up."""
+    numbers = {query: number for number, query in enumerate(galleries["test"].codes()[1].to_pylist())}
+    kept = [row for row in hits.to_pylist() if keep(numbers[row["query_id"]], row["rank"])]
+    ranks: dict[str, int] = {}
+    for row in kept:
+        row["rank"] = ranks[row["query_id"]] = ranks.get(row["query_id"], 0) + 1
+    return pa.Table.from_pylist(kept, schema=HITS_SCHEMA)
+
+
+@pytest.mark.parametrize("denominator", ["all", "reachable"])
+@pytest.mark.parametrize("k", [6, 12])
+def test_hits_that_an_approximate_search_missed_count_as_none(galleries, k, denominator):
+    """Short lists, and queries without any hit: the sum of precisions over min(R, k), by a loop."""
+    train, test = galleries["train"], galleries["test"]
+    hits = approximate(search_gallery(train, test, k=k), galleries, lambda query, rank: query % 5 and (rank + query) % 3 == 0)
+    values, notes = hits_measures(hits, train, own=False, queries=test, k=k, ks=(1, 5), denominator=denominator, ties="stable")
+    found = {query: [] for query in test.codes()[1].to_pylist()}
+    for row in hits.to_pylist():
+        found[row["query_id"]].append(row["item_label"] == row["query_label"])
+    assert sum(not matches for matches in found.values()) == 4 and max(map(len, found.values())) < k
+    relevant = 8 if denominator == "all" else min(8, k)
+    sums = [sum(sum(matches[: rank + 1]) / (rank + 1) for rank in range(len(matches)) if matches[rank]) for matches in found.values()]
+    assert values["queries"] == 16
+    assert values[f"mAP@{k}_stable"] == pytest.approx(np.mean(sums) / relevant)
+    assert values["P@5_stable"] == pytest.approx(np.mean([sum(matches[:5]) / 5 for matches in found.values()]))
+    assert values["recall@2_stable"] == pytest.approx(np.mean([any(matches[:2]) for matches in found.values()]))
+    assert any("4 of 16 queries have no hit, and count as 0" in note for note in notes)
+    # A larger k is of use only where it is below R.
+    assert any("larger k" in note for note in notes) == (k < 8)
+    if k >= 8:
+        assert values["R-precision_stable"] == pytest.approx(np.mean([sum(matches[:8]) / 8 for matches in found.values()]))
+
+
+def test_k_is_that_of_the_search_and_no_less_than_the_longest_list(galleries):
+    hits = search_gallery(galleries["train"], galleries["test"], k=4)
+    assert "mAP@9" in hits_measures(hits, galleries["train"], own=False, k=9).values
+    assert "mAP@32" in hits_measures(hits, galleries["train"], own=False, k=100).values  # all items
+    with pytest.raises(InputError, match="k=3, but a query has 4 hits"):
+        hits_measures(hits, galleries["train"], own=False, k=3)
+
+
+def test_hits_of_other_galleries_are_refused(galleries, tmp_path):
+    train, test = galleries["train"], galleries["test"]
+    hits = search_gallery(train, test, k=4)
+    few = hand_made(tmp_path / "few", test.codes()[0][:3], test.labels()[:3].tolist(), prefix="test")
+    with pytest.raises(InputError, match=r"13 of 16 queries of the hits, such as 'test\d+', are not in .*few: give the galleries"):
+        hits_measures(hits, train, own=False, queries=few)
+    with pytest.raises(InputError, match=r"items of the hits, such as 'train\d+', are not in"):
+        hits_measures(hits, few, own=False, queries=test)
+
+
+def test_measures_of_queries_whose_label_was_trained_and_of_the_others(tmp_path):
+    """Six items of three labels, two of them trained; the queries of the third find each other last, until they are re-ranked."""
+    labels = [0, 0, 1, 1, 2, 2]
+    gallery = hand_made(tmp_path / "gallery", np.zeros((6, 2), np.uint8), labels, names=("ant", "bee", "cat"))
+    label_of = dict(zip(gallery.codes()[1].to_pylist(), labels, strict=True))
+
+    def hits(last):
+        rows = []
+        for query, label in label_of.items():
+            others = sorted((item for item in label_of if item != query), key=lambda item: (label_of[item] == label) == (label == last))
+            rows += [(query, rank, item, rank, -float(rank), label, label_of[item]) for rank, item in enumerate(others, start=1)]
+        columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), HITS_SCHEMA, strict=True)]
+        return pa.table(columns, schema=HITS_SCHEMA)
+
+    found = measures_by_label(gallery, {"": hits(last=2), ", re-ranked": hits(last=None)}, ("ant", "bee"))
+    assert list(found) == ["seen", "seen, re-ranked", "unseen", "unseen, re-ranked"]
+    assert [values["queries"] for values in found.values()] == [4, 4, 2, 2]
+    assert [values["P@1"] for values in found.values()] == [1, 1, 0, 1]
+    assert [values["mAP"] for values in found.values()] == pytest.approx([1, 1, 1 / 5, 1])

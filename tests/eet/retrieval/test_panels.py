@@ -1,5 +1,6 @@
 """Panels of a query and its hits, as the report shows them."""
 
+import pyarrow as pa
 import pytest
 
 import eet
@@ -31,3 +32,24 @@ def test_panels_hold_the_hits_of_their_query_framed_by_label(searched, monkeypat
         assert [caption.splitlines()[-1] for caption in captions] == [f"distance {row['distance']}" for row in rows]
     rights = {right for images, _ in drawn for _, right in images}
     assert rights == {True, False}, "both kinds must occur"
+
+
+def test_panels_of_places_frame_what_is_near(searched, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        panels, "hits_panel", lambda query, hits, **more: drawn.append(([right for _, right in hits], more["captions"])) or query
+    )
+    far = pa.array([24.6, 25.0, 25.4, None], pa.float32())
+    hits = searched.table.slice(0, 4).append_column("metres", far)
+    query = hits["query_id"][0].as_py()
+    panels.hit_blocks(hits, [query], searched.gallery, searched.gallery, top=4, metres=25)
+    ((rights, captions),) = drawn
+    assert rights == [True, True, False, None]
+    assert [caption.splitlines()[2:] for caption in captions] == [["25 m"], ["25 m"], ["25 m"], []]
+
+
+def test_correct_hits_are_those_of_the_first_that_have_the_label(searched):
+    hits = searched.table
+    shown = spread_queries(hits, 4)
+    rows = [row for row in hits.to_pylist() if row["rank"] <= 3 and row["query_label"] == row["item_label"]]
+    assert panels.correct_hits(hits, shown, top=3) == {query: sum(row["query_id"] == query for row in rows) for query in shown}

@@ -1,5 +1,6 @@
 """Search of a gallery against a loop over every pair."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 from search_by_loop import BITS, answered, hand_made, loop
 from tied_gallery import tied_bits, tied_gallery
 
-from eet.gallery import Gallery, open_gallery
+import eet
+from eet.errors import InputError
+from eet.gallery import Gallery, open_gallery, part_table, write_manifest, write_part
+from eet.options.defaults import number_of_hits
 from eet.retrieval.search import search_gallery
 
 
@@ -69,3 +73,37 @@ def test_a_link_to_the_gallery_is_the_gallery(gallery, tmp_path):
     (tmp_path / "link").symlink_to(gallery.path)
     hits = search_gallery(gallery, open_gallery(str(tmp_path / "link")), k=3)
     assert all(query != item for query, _, item, _ in answered(hits))
+
+
+def test_queries_that_all_failed_are_refused_with_the_reason(gallery, tmp_path):
+    manifest = replace(gallery.manifest, num_rows=2, num_ok=0, errors={"truncated": 2}, num_parts=1, has_hash=False)
+    path = str(tmp_path / "queries")
+    codes = np.zeros((2, -(-BITS // 8)), np.uint8)
+    table = part_table(["q1", "q2"], ["q1", "q2"], None, codes, ["truncated"] * 2, ["the file ends early"] * 2, schema=manifest.schema)
+    write_part(path, 0, table)
+    write_manifest(path, manifest)
+    with pytest.raises(InputError, match=r"all 2 images failed \(2 truncated\); q1: the file ends early. Give images that can be read"):
+        search_gallery(gallery, open_gallery(path), k=3)
+
+
+@pytest.mark.parametrize("backend", ["native", "faiss"])
+@pytest.mark.parametrize("with_hash", [False, True])
+def test_within_a_radius_are_all_items_or_the_first_k_through_both_backends(gallery, tmp_path, backend, with_hash):
+    hashes = np.random.default_rng(2).integers(-8, 9, (6, BITS)).astype(np.float32) + 0.5 if with_hash else None
+    codes = tied_bits()[:6] if hashes is None else (hashes > 0).astype(np.uint8)
+    queries = hand_made(tmp_path / "queries", codes, [0] * 6, prefix="query", hashes=hashes)
+    for radius in (0, 2, 5, BITS, 1000):
+        for asked, k in ((queries, None), (queries, 7), (gallery, None), (gallery, 1)):
+            found = eet.search(gallery, asked, k=k, radius=radius, backend=backend)
+            assert answered(found.table) == loop(gallery, asked, k or 1000, hashes if asked is queries else None, radius=radius)
+    near_and_far = np.concatenate([tied_bits()[:3], 1 - tied_bits()[:3]])
+    near = eet.search(gallery, hand_made(tmp_path / "far", near_and_far, [0] * 6, prefix="query"), radius=0, backend=backend)
+    assert len(near.query_ids) < 6 == eet.evaluate(near)["queries"]  # those without any hit count, too
+
+
+def test_without_a_radius_there_are_100_hits_and_options_out_of_range_are_refused(gallery):
+    assert len(eet.search(gallery, gallery)) == 58 * 57
+    assert (number_of_hits(None, None), number_of_hits(None, 3), number_of_hits(7, 3)) == (100, None, 7)
+    for options in ({"k": 0}, {"radius": -1}, {"radius": 2, "rescore": -1}, {"k": 3, "rescore": 4}, {"backend": "hnsw"}):
+        with pytest.raises(InputError, match=f"{list(options)[-1]}.*use|ask for 1"):
+            eet.search(gallery, gallery, **options)

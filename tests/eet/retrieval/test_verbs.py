@@ -2,6 +2,7 @@
 
 import gc
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,11 @@ import torch
 import eet
 from eet.datasets import ImageTable, synthetic
 from eet.errors import InputError
-from eet.gallery import encoding, is_gallery, write_hits
+from eet.gallery import is_gallery, write_hits, write_part
+from eet.matching import ConvergenceWarning
 from eet.retrieval.measures import encoded_measures, hits_measures
+from eet.retrieval.pairs import scoring_here
+from eet.retrieval.rerank import match_options, reranked_hits
 from eet.storage import resolve
 from eet.vit import save_bundle
 from pipelines import rerank as rerank_job
@@ -66,7 +70,7 @@ def test_a_gallery_in_memory_is_freed_when_it_is_let_go(model, paths):
 
 def test_nothing_stays_in_memory_of_an_encoding_that_failed(model, paths, monkeypatch):
     before = galleries_in_memory()
-    monkeypatch.setattr(encoding, "write_part", fail_at(0))
+    monkeypatch.setattr("eet.gallery.parts.write_part", fail_at(0))
     with pytest.raises(RuntimeError, match="cut off"):
         eet.encode(model, paths[:2])
     assert galleries_in_memory() == before
@@ -104,12 +108,11 @@ def test_a_folder_is_encoded_with_relative_ids(model, photos):
 
 def fail_at(failing: int):
     """`write_part`, which is cut off at one part."""
-    write_part = encoding.write_part
 
-    def write(gallery, part, *rest):
+    def write(gallery, part, *rest, **options):
         if part == failing:
             raise RuntimeError("cut off")
-        write_part(gallery, part, *rest)
+        write_part(gallery, part, *rest, **options)
 
     return write
 
@@ -121,7 +124,7 @@ def times(out: Path) -> dict[str, int]:
 def test_an_encoding_that_was_cut_off_goes_on(model, paths, tmp_path, monkeypatch):
     out, given = tmp_path / "gallery", {"images": paths[:7], "labels": list(range(7)), "rows_per_part": 3}
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="cut off"):
-        patch.setattr(encoding, "write_part", fail_at(1))
+        patch.setattr("eet.gallery.parts.write_part", fail_at(1))
         eet.encode(model, out=out, **given)
     with pytest.raises(eet.EetError, match="not a finished gallery"):
         eet.open_gallery(str(out))
@@ -213,6 +216,37 @@ def test_re_ordering_needs_embeddings_and_a_number_that_is_searched(gallery):
         eet.search(gallery, gallery, k=5, rescore=5)
     with pytest.raises(InputError, match="rescore=6, rescore_weight=1.0: use 0 to k=5 hits"):
         eet.search(gallery, gallery, k=5, rescore=6)
+
+
+def test_a_weight_of_embeddings_beside_their_similarity_is_refused(gallery):
+    with pytest.raises(InputError, match="embedding_weight=0.5 adds to a similarity of codes, and global_similarity embedding has none"):
+        match_options(gallery, gallery, global_similarity="embedding", embedding_weight=0.5)
+
+
+def test_a_reranking_whose_plans_did_not_converge_names_the_worst(gallery, hits):
+    options = match_options(gallery, gallery)
+
+    @contextmanager
+    def spoiled():
+        def score(queries, pairs):
+            with scoring_here(gallery, options) as scorer:
+                for scored in scorer(queries, pairs):
+                    yield scored._replace(error_P=np.where(scored.pair_P == 3, np.float32(0.25), scored.error_P))
+
+        yield score
+
+    worst = hits.table.sort_by([("query_id", "ascending"), ("rank", "ascending")]).slice(3, 1).to_pylist()[0]
+    said = f"1 of {len(hits)} matchings did not converge: .* query '{worst['query_id']}' and item '{worst['item_id']}' by 0.25"
+    with pytest.warns(ConvergenceWarning, match=said):
+        reranked_hits(hits.table, gallery, gallery, options, top=100, weight=1.0, opened=spoiled())
+
+
+@pytest.mark.parametrize("transported", [1e-6, 0.01])
+def test_a_small_share_re_ranks_as_the_exact_solver_does(gallery, hits, transported):
+    """At a small epsilon, where both find the one best pair of tokens."""
+    found = eet.rerank(hits, top=5, transported=transported, epsilon=1e-4, marginal="uniform").table["score_struct"].drop_null()
+    exact = eet.rerank(hits, top=5, transported=transported, solver="exact", marginal="uniform").table["score_struct"].drop_null()
+    np.testing.assert_allclose(np.sort(found.to_numpy()) / transported, np.sort(exact.to_numpy()) / transported, atol=2e-3)
 
 
 def test_hits_are_measured_in_their_order(gallery, hits):
