@@ -1,0 +1,64 @@
+"""Searching only the items of one label, or those whose id has a prefix, exactly."""
+
+import bisect
+import threading
+from collections import OrderedDict
+
+import numpy as np
+
+from eet.gallery import CodedRows
+from eet.retrieval.gallery_index import GalleryIndex, taken_ids
+
+FILTERS_KEPT = 16
+"""Filters whose index is kept, the last used ones."""
+MOST_ITEMS_KEPT = 1_000_000
+"""An index of more items is not kept."""
+
+
+class FilteredIndex:
+    """An index, and the indexes of its items that pass a filter. The search of a filtered one is exact. Thread-safe.
+
+    Args:
+        whole: the index of all items.
+        backend: what searches the filtered items, see `eet.search.with_backend`.
+        device: where they are searched.
+    """
+
+    def __init__(self, whole: GalleryIndex, *, backend: str = "native", device: str = "cpu") -> None:
+        self.whole, self._backend, self._device = whole, backend, device
+        self._kept: OrderedDict[tuple[int | None, str], GalleryIndex] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, label: int | None = None, prefix: str = "") -> GalleryIndex:
+        """The index of the items with a label, and whose item_id starts with a prefix; the whole one without a filter."""
+        if label is None and not prefix:
+            return self.whole
+        key = (label, prefix)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            index = self._made(label, prefix)
+            if len(index.item_ids) <= MOST_ITEMS_KEPT:
+                self._kept[key] = index
+                if len(self._kept) > FILTERS_KEPT:
+                    self._kept.popitem(last=False)
+            return index
+
+    def _made(self, label: int | None, prefix: str) -> GalleryIndex:
+        whole = self.whole
+        first, end = self._with_prefix(prefix)
+        rows = np.arange(first, end)
+        if label is not None:
+            rows = rows[np.asarray(whole.labels_N[first:end]) == label]
+        codes_NB = whole.codes.packed_codes()[rows]
+        num_bits = whole.codes.num_bits or 8 * codes_NB.shape[1]
+        coded = CodedRows(codes_NB, taken_ids(whole.item_ids, rows), np.asarray(whole.labels_N)[rows])
+        return GalleryIndex.of_rows(coded, num_bits).with_backend(self._backend, self._device)
+
+    def _with_prefix(self, prefix: str) -> tuple[int, int]:
+        """The rows (first, end) whose id starts with a prefix: ids ascend by code point, as Python compares."""
+        ids, length = self.whole.item_ids, len(prefix)
+        places = range(len(ids))
+        first = bisect.bisect_left(places, prefix, key=lambda row: ids[row].as_py()[:length])
+        return first, bisect.bisect_right(places, prefix, lo=first, key=lambda row: ids[row].as_py()[:length])
