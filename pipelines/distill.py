@@ -1,16 +1,13 @@
 """`eet distill`: trains a pruned student, together with its teacher (joint) or with a teacher that is already trained (staged)."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 
 from eet.errors import InputError
 from eet.training import HashingTask, LabelledImages
 from eet.vit import Student, load_bundle, read_bundle_record
-from pipelines.job.location import LOCATION, WEIGHTS
-from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
-from pipelines.job.recipes import fill_groups
+from pipelines.configs.distill import DistillConfig
+from pipelines.job.held_output import held_output
 from pipelines.training.run import (
     TrainingResult,
     check_output,
@@ -21,42 +18,12 @@ from pipelines.training.run import (
 )
 
 
-@dataclass(kw_only=True)
-class DistillConfig(JobOptions):
-    """Trains a student that prunes patches, with a teacher that does not.
-
-    Attributes:
-        out: Folder for the student's bundle, checkpoints, curves and measures.
-        teacher: Bundle that `eet train-teacher` wrote: staged training with a frozen teacher. Without it both are trained together.
-        weights: Backbone weights: a file, timm (downloads its own), or none (random).
-        resume: Continue an interrupted run in --out.
-        data: Labelled images.
-        student: The network.
-        loss: The objective.
-        train: The training.
-    """
-
-    out: str = field(metadata=LOCATION)
-    teacher: str | None = field(default=None, metadata=LOCATION)
-    weights: str = field(default="timm", metadata=WEIGHTS)
-    resume: bool = False
-    data: DataOptions = field(default_factory=DataOptions)
-    student: StudentOptions = field(default_factory=StudentOptions)
-    loss: LossOptions = field(default_factory=LossOptions)
-    train: TrainOptions = field(default_factory=TrainOptions)
-
-    def __post_init__(self) -> None:
-        fill_groups(self, "student", "loss")
-
-    def problems(self) -> list[str]:
-        return super().problems() + self.local_only("out", "teacher", "weights")
-
-
 def run(config: DistillConfig) -> TrainingResult:
     """Trains the student, and writes its bundle, which is the --model of other jobs, to config.out."""
-    check_output(config)
-    images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
-    return run_training(config, task_of(config, images), images, title="distill")
+    with held_output(config) as claim:
+        check_output(config)
+        images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
+        return run_training(config, task_of(config, images), images, title="distill", claim=claim)
 
 
 def task_of(config: DistillConfig, images: LabelledImages) -> HashingTask:
@@ -111,4 +78,6 @@ def trained_teacher(path: str, label_names: tuple[str, ...], student: Student) -
             f"--teacher {path} needs images normalised with mean {other.mean} and std {other.std}, the student with {own.mean} and "
             f"{own.std}: both get the same images, so choose backbones with the same normalisation"
         )
+    if own.fit != other.fit:
+        raise InputError(f"--teacher {path} sees images that are fitted by {other.fit}: give the student --student.fit {other.fit}")
     return teacher, record.target_codes

@@ -1,133 +1,43 @@
 """`eet quickstart`: all jobs in small on one machine, ending in a table and a page with images."""
 
 import json
-import re
 import tempfile
 import time
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eet.datasets import load_dataset, synthetic
-from eet.distillation import PUBLISHED_MASKED_PATCHES
 from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, Table, render_report
 from eet.gallery import Gallery, is_gallery, open_gallery, read_hits, spread_queries
-from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
 from eet.retrieval.mask_shares import mask_shares
 from eet.retrieval.matches import match_blocks
-from eet.retrieval.measures import hits_measures
-from eet.retrieval.panels import hit_blocks, kept_blocks
-from eet.vit import PUBLISHED_KEEP_RATIOS, is_bundle, load_bundle, read_bundle_record
+from eet.retrieval.measures import measures_by_label
+from eet.retrieval.panels import correct_hits, hit_blocks, kept_blocks
+from eet.storage import write_text
+from eet.vit import is_bundle, load_bundle, read_bundle_record
 from pipelines import distill, encode, evaluate, rerank, search, sweep
+from pipelines.configs.quickstart import SYNTHETIC_SIZE, QuickstartConfig
 from pipelines.job.cluster import connected
-from pipelines.job.location import LOCATION, WEIGHTS
-from pipelines.job.options import DataOptions, JobOptions, LossOptions, StudentOptions, TrainOptions
+from pipelines.job.held_output import check_local_output
+from pipelines.job.options import DataOptions
 from pipelines.job.output import write_config
 from pipelines.job.progress import duration
-from pipelines.job.recipes import RECIPES, fill_groups
+from pipelines.job.tracking import check_tracking
 from pipelines.report import REPORT_FILE
 from pipelines.training.run import CHECKPOINTS
 
-SYNTHETIC_LABELS, SYNTHETIC_UNSEEN, SYNTHETIC_TRAIN, SYNTHETIC_TEST, SYNTHETIC_SIZE = 16, 4, 200, 20, 64
+SYNTHETIC_LABELS, SYNTHETIC_UNSEEN, SYNTHETIC_TRAIN, SYNTHETIC_TEST = 16, 4, 200, 20
 FIRST_QUERIES, SHOWN_QUERIES, SHOWN_HITS, KEPT_QUERIES, MATCHED_QUERIES = 3, 8, 5, 6, 3
 MOST_HITS = 1000
 RERANKED = 20
 """First hits of a query that are re-ranked."""
 SWEEP_TRIALS, SWEEP_SHARE = 3, 3
 """Trials of --with-sweep, each trained for the quickstart's epochs divided by SWEEP_SHARE."""
-
-
-@dataclass(kw_only=True)
-class QuickstartConfig(JobOptions):
-    """Trains a small teacher and student, encodes, searches, evaluates, and shows it in report.html.
-
-    Without --data.root it draws its own images (birds whose labels differ by small parts) and trains a small ViT from random weights.
-    With --data.root (one folder for each label, or a folder with split.csv) it does the same with real images: DeiT-Tiny at the
-    published schedule, fine-tuned for 5 epochs from --weights.
-
-    Attributes:
-        out: Folder for everything.
-        weights: Backbone weights: a file, timm (downloads its own), or none (random).
-        data: Labelled images; default drawn ones.
-        student: The network; default a ViT of 4 blocks, 96 wide, 16-pixel patches, 64-pixel images, 64 bits.
-        loss: The objective.
-        train: The training; default AdamW from random weights, a few minutes on two cores.
-        with_sweep: Also sweep the keep ratios over three short trainings, and add their table to the page.
-    """
-
-    out: str = field(metadata=LOCATION)
-    weights: str = field(default="none", metadata=WEIGHTS)
-    data: DataOptions = field(default_factory=lambda: DataOptions(name="synthetic"))
-    student: StudentOptions = field(
-        default_factory=lambda: StudentOptions(
-            backbone="vit_tiny_patch16_224",
-            # timm's own first weights are sized for a width of 768 or more; this network would learn too slowly from them.
-            backbone_options={"patch_size": 16, "embed_dim": 96, "depth": 4, "num_heads": 4, "weight_init": "jax"},
-            image_size=SYNTHETIC_SIZE,
-            bits=64,
-            hash_input="joint",
-            # After half of the depth: importance means little in the first blocks of a network that starts from random weights.
-            prune_after=(2, 3),
-            keep_ratios=(0.5, 0.25),
-        )
-    )
-    # Without masked regions it takes two thirds of the time: with them the student processes every image twice.
-    loss: LossOptions = field(default_factory=lambda: LossOptions(beta=1.0, masked_patches=0))
-    train: TrainOptions = field(
-        default_factory=lambda: TrainOptions(
-            epochs=20,
-            batch_size=16,
-            optimizer="adamw",
-            learning_rate=1.5e-3,
-            head_learning_rate=1.5e-3,
-            weight_decay=0.05,
-            min_crop_area=0.8,
-            validation_share=0.0,
-            probe=False,
-            # Two threads are hardly faster on so small a network, and several times slower when other programs run.
-            cpus_per_worker=1,
-        )
-    )
-    with_sweep: bool = False
-
-    @staticmethod
-    def defaults_given(said: Any) -> dict[str, Any]:
-        """Defaults of the command line once images are named: a pretrained DeiT-Tiny at the published schedule, fine-tuned."""
-        if said.data.root is None and said.data.table is None:
-            return {}
-        split_csv = said.data.root is not None and (Path(said.data.root) / "split.csv").is_file()
-        return {
-            "weights": "timm",
-            "data.name": "table" if said.data.table is not None or split_csv else "folder",
-            "student.backbone": "deit_tiny_patch16_224",
-            "student.backbone_options": {},
-            "student.image_size": None,
-            "student.bits": 64,
-            "student.prune_after": None,
-            "student.keep_ratios": PUBLISHED_KEEP_RATIOS,
-            # By --train.recipe, as in `eet distill`.
-            **{f"{group}.{name}": None for group, values in RECIPES["best"].items() for name in values},
-            "loss.masked_patches": PUBLISHED_MASKED_PATCHES,
-            "train.epochs": 5,
-            "train.cpus_per_worker": None,
-            "train.validation_share": 0.1,
-            "train.min_crop_area": PUBLISHED_MIN_CROP_AREA,
-        }
-
-    def __post_init__(self) -> None:
-        fill_groups(self, "student", "loss")
-
-    def problems(self) -> list[str]:
-        found = super().problems() + self.local_only("out")
-        if self.data.name == "synthetic" and self.data.root is None:
-            found = [problem for problem in found if not problem.startswith("--data.root is missing")]
-        return found
 
 
 @dataclass(frozen=True)
@@ -146,6 +56,7 @@ class QuickstartResult:
 
 def run(config: QuickstartConfig) -> QuickstartResult:
     """Runs the jobs one after another in one Ray session."""
+    check_local_output(config)
     started = time.monotonic()
     out = Path(config.out)
     drawn = config.data.root is None and config.data.table is None
@@ -153,6 +64,7 @@ def run(config: QuickstartConfig) -> QuickstartResult:
         raise InputError(f"{out} holds a finished quickstart: open {out / REPORT_FILE}, or choose another --out")
     if config.dry_run:
         return _dry_run(config, out, drawn)
+    check_tracking(_tracking_uri(config, out), config.out)
     data = data_options(config, out)
     load_dataset(data.name, data.root, table=data.table).select("test")  # an error is reported before training
     write_config(config.out, config)
@@ -169,17 +81,18 @@ def run(config: QuickstartConfig) -> QuickstartResult:
         trials = sweep.run(_sweep_config(config, data, out)) if config.with_sweep else None
     # Every image is a hit of every other, so that measures of the hits are those of the whole gallery.
     everything = max(1, open_gallery(gallery).manifest.num_ok - 1)
-    search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=model, k=min(everything, MOST_HITS), out=hits))
+    search.run(search.SearchConfig(gallery=gallery, queries=gallery, model=model, k=min(everything, MOST_HITS), out=hits, format="none"))
     rerank.run(rerank.RerankConfig(hits=hits, gallery=gallery, out=reranked, top=RERANKED, engine="local"))
     evaluate.run(
         evaluate.EvaluateConfig(gallery=gallery, protocol="encoded", model=model, out=str(out / "evaluation"), tracking_uri=tracking)
     )
-    measures = measures_by_label(gallery, hits, reranked, read_bundle_record(model).label_names)
+    trained = read_bundle_record(model).label_names
+    measures = measures_by_label(open_gallery(gallery), {"": read_hits(hits), ", re-ranked": read_hits(reranked)}, trained)
     creature = creature_shares(gallery, data, model) if drawn else {}
     report = _write_report(out, measures, creature, trials)
     if creature:
         print(
-            f"the creature covers {creature['image']:.0%} of an image and {creature['last_stage']:.0%} of the last stage's kept tokens "
+            f"the bird covers {creature['image']:.0%} of an image and {creature['last_stage']:.0%} of the tokens that the last stage keeps "
             f"({creature['last_stage'] / creature['image']:.1f} times)"
         )
     print(f"{report}  ({duration(time.monotonic() - started)})")
@@ -261,23 +174,6 @@ def _sweep_config(config: QuickstartConfig, data: DataOptions, out: Path) -> swe
     )
 
 
-def measures_by_label(gallery_path: str, hits_path: str, reranked_path: str, trained: Collection[str]) -> dict[str, dict[str, float]]:
-    """Measures of the queries whose label was trained and of the others, before and after re-ranking (see `QuickstartResult`).
-
-    Every query searches the whole gallery, whose labels need names. Rows without a query are left out.
-    """
-    gallery = open_gallery(gallery_path)
-    present = {(gallery.manifest.label_names or ())[label] for label in np.unique(gallery.labels()) if label >= 0}
-    before_and_after = {"": read_hits(hits_path), ", re-ranked": read_hits(reranked_path)}
-    measures = {}
-    for name, labels in (("seen", present & set(trained)), ("unseen", present - set(trained))):
-        for suffix, hits in before_and_after.items() if labels else ():
-            found = hits_measures(hits, gallery, own=True, labels=labels).values
-            # The hits are the whole gallery, so mAP@k is mAP.
-            measures[name + suffix] = {re.sub(r"^mAP@\d+", "mAP", key): value for key, value in found.items()}
-    return measures
-
-
 MEASURES = ("P@1", "P@10", "mAP", "MAP@R")
 
 
@@ -289,7 +185,7 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
     trained = set(read_bundle_record(str(out / "model")).label_names)
     labels = dict(zip(hits["query_id"].to_pylist(), hits["query_label"].to_pylist(), strict=True))
     names = gallery.manifest.label_names or ()
-    correct = _correct_hits(hits, shown)
+    correct = correct_hits(hits, shown, top=SHOWN_HITS)
     # Trained labels first, which most queries have, then the queries with the most correct hits; the page says so.
     shown = sorted(shown, key=lambda query_id: (names[labels[query_id]] not in trained, -correct[query_id]))
     first, others = shown[:FIRST_QUERIES], shown[FIRST_QUERIES:]
@@ -325,15 +221,8 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
         f"{student.num_patches} patches; {len(history)} epochs"
     )
     path = out / REPORT_FILE
-    path.write_text(render_report("EET quickstart", sections, subtitle=subtitle), encoding="utf-8")
+    write_text(str(path), render_report("EET quickstart", sections, subtitle=subtitle))
     return path
-
-
-def _correct_hits(hits: pa.Table, query_ids: list[str]) -> dict[str, int]:
-    """How many of the hits that a panel shows have the query's label, for each of these queries."""
-    top = hits.filter(pc.and_(pc.is_in(hits["query_id"], pa.array(query_ids)), pc.less_equal(hits["rank"], SHOWN_HITS)))
-    right = top.filter(pc.equal(top["query_label"], top["item_label"]))["query_id"].to_pylist()
-    return {query_id: right.count(query_id) for query_id in query_ids}
 
 
 def _before_and_after(hits: pa.Table, reranked: pa.Table, shown: list[str], gallery: Gallery) -> list[Any]:

@@ -1,51 +1,35 @@
 """`eet report`: a self-contained HTML page of hits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, render_report
-from eet.gallery import Gallery, GalleryModel, is_gallery, load_model, open_gallery, queries_gallery, read_hits, spread_queries
+from eet.gallery import (
+    Gallery,
+    GalleryModel,
+    check_encoded_for,
+    is_gallery,
+    load_model,
+    open_gallery,
+    queries_gallery,
+    read_hits,
+    spread_queries,
+)
+from eet.retrieval.image_roots import ImageRoots, roots_of
 from eet.retrieval.matches import match_blocks
+from eet.retrieval.metres import DEFAULT_METRES, radius_of
 from eet.retrieval.panels import hit_blocks, kept_blocks, similarity_blocks
+from eet.retrieval.place_blocks import place_blocks
 from eet.storage import join_location, write_text
-from pipelines.job.location import LOCATION
-from pipelines.job.options import JobOptions
+from pipelines.configs.report import ReportConfig
 from pipelines.job.output import read_written_config, write_config
 
 REPORT_FILE = "report.html"
 MATCHED_QUERIES = 6
-
-
-@dataclass(kw_only=True)
-class ReportConfig(JobOptions):
-    """Shows queries and their first hits, framed by whether they are right, the patches that the network kept, and how similar patches
-    become from block to block. For re-ranked hits, it shows the order before and after, and the matched regions.
-
-    Attributes:
-        hits: Hits that `eet search` or `eet rerank` wrote.
-        out: Folder for report.html.
-        gallery: The gallery searched; default the one in the hits' config.
-        queries: The gallery of the queries; default the one in the hits' config.
-        model: Bundle, for the kept tokens; default the one in the hits' config, if any.
-        num_queries: Number of queries to show, spread over the hits.
-        top: Hits shown for each query.
-    """
-
-    hits: str = field(metadata=LOCATION)
-    out: str = field(metadata=LOCATION)
-    gallery: str | None = field(default=None, metadata=LOCATION)
-    queries: str | None = field(default=None, metadata=LOCATION)
-    model: str | None = field(default=None, metadata=LOCATION)
-    num_queries: int = 20
-    top: int = 5
-
-    def problems(self) -> list[str]:
-        few = [f"--{name} {value}: use 1 or more" for name in ("num_queries", "top") if (value := getattr(self, name)) < 1]
-        return super().problems() + few
 
 
 def run(config: ReportConfig) -> str:
@@ -58,28 +42,42 @@ def run(config: ReportConfig) -> str:
     gallery = open_gallery(gallery_path)
     asked = config.queries or written.get("queries") or gallery_path
     queries = open_gallery(asked if is_gallery(asked) else queries_gallery(written.get("hits") or config.hits))
+    check_encoded_for(config.hits, queries)
     model = config.model or written.get("model")
+    network = None if model is None else load_model(model)
     page_at = join_location(config.out, REPORT_FILE)
     if config.dry_run:
         print(f"dry run: {config.num_queries} queries of {config.hits}, {config.top} hits each, into {page_at}; nothing was started")
         return page_at
-    write_config(config.out, config)
+    metres = radius_of(gallery, queries, config.metres)
     shown = spread_queries(hits, config.num_queries)
-    found = hit_blocks(hits, shown, gallery, queries, top=config.top)
+    gallery_roots, query_roots = (ImageRoots(config.image_roots or roots_of(side)) for side in (gallery, queries))
+    panels = partial(
+        hit_blocks, shown=shown, gallery=gallery, queries=queries, top=config.top, metres=metres, gallery_roots=gallery_roots,
+        query_roots=query_roots,
+    )  # fmt: skip
+    found = panels(hits)
     reranked = "hits" in written
     sections = [Section("After re-ranking" if reranked else "Queries and their nearest items", found)]
     if reranked:
-        before = hit_blocks(read_hits(written["hits"]), shown, gallery, queries, top=config.top)
+        before = panels(read_hits(written["hits"]))
         sections.insert(0, Section("Before re-ranking", before))
-    if model is not None:
-        network = load_model(model)
+    if "metres" in hits.column_names:
+        sections.insert(0, Section("Map", place_blocks(hits, gallery, queries, metres=DEFAULT_METRES if metres is None else metres)))
+    if network is not None:
         if reranked:
-            sections.append(Section("Matched regions", _matched(network, hits, shown, gallery, queries, written)))
-        sections.append(Section("What the network kept", kept_blocks(network, queries, shown[:8])))
-        if similar := similarity_blocks(network, queries, shown[:8]):
+            sections.append(
+                Section("Matched regions", _matched(network, hits, shown, gallery, queries, written, (gallery_roots, query_roots)))
+            )
+        sections.append(Section("What the network kept", kept_blocks(network, queries, shown[:8], roots=query_roots)))
+        if similar := similarity_blocks(network, queries, shown[:8], roots=query_roots):
             sections.append(Section("Patch similarity", similar))
     page = render_report("Hits", sections, subtitle=f"{config.hits}, {gallery.manifest.num_ok} items, {gallery.manifest.num_bits} bits")
+    write_config(config.out, config)
     write_text(page_at, page)
+    outside = sum(isinstance(block, Paragraph) and "lies outside of" in block.text for block in found)
+    if outside:
+        print(f"note: {outside} images lie outside of the galleries' inputs and are not shown: name their folders in --image_roots")
     print(page_at)
     return page_at
 
@@ -94,7 +92,13 @@ def described(hits: str) -> dict[str, Any]:
 
 
 def _matched(
-    network: GalleryModel, hits: pa.Table, shown: Sequence[str], gallery: Gallery, queries: Gallery, written: Mapping[str, Any]
+    network: GalleryModel,
+    hits: pa.Table,
+    shown: Sequence[str],
+    gallery: Gallery,
+    queries: Gallery,
+    written: Mapping[str, Any],
+    roots: tuple[ImageRoots, ImageRoots],
 ) -> list[Paragraph | Picture]:
     """Matched regions of the first queries, by the options that the hits were re-ranked with."""
     return match_blocks(
@@ -107,4 +111,6 @@ def _matched(
         epsilon=float(written["epsilon"]),
         transported=float(written["transported"]),
         solver=str(written["solver"]),
+        gallery_roots=roots[0],
+        query_roots=roots[1],
     )

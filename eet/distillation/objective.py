@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from eet.distillation.knowledge_transfer import knowledge_transfer_loss
 from eet.distillation.region_guidance import mask_patches, most_important_patches
 from eet.errors import InputError
+from eet.options.defaults import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
 from eet.vit import HashOutput, Student
-
-PUBLISHED_BETA, PUBLISHED_SIGMA, PUBLISHED_MASKED_PATCHES = 0.1, 1.0, 4
 
 
 class StepLosses(NamedTuple):

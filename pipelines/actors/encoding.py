@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import ray
 
 from eet.gallery import GalleryModel, PlannedPart
-from eet.gallery.encoding import DEFAULT_BATCH_SIZE, EncoderOptions, OnProgress, PartDone, RowsDone, encode_part, read_part_done
-from eet.gallery.parts import part_location
-from eet.storage import exists
-from pipelines.job.cluster import WORKER_MEMORY, WorkerNeed, actor_pool, connected, with_nodes
+from eet.gallery.encoding import DEFAULT_BATCH_SIZE, EncoderOptions, OnProgress, PartDone, RowsDone, encode_part
+from eet.gallery.job import remove_temporary_files
+from eet.gallery.parts import PartFiles
+from pipelines.job.cluster import WORKER_MEMORY, WORKERS_END_S, actor_pool, connected, with_nodes
 from pipelines.job.environment import SLEEPING_THREADS
 from pipelines.job.progress import BoardReader, open_board
+from pipelines.job.worker_need import WorkerNeed
 
 MOST_BLOCKS = 1024
 """Ray Data holds something for every block on the driver: a gallery of many parts has several to a block."""
@@ -22,11 +24,10 @@ MOST_BLOCKS = 1024
 def encode_on_ray(
     model: GalleryModel,
     options: EncoderOptions,
-    gallery: str,
+    files: PartFiles,
     pending: list[PlannedPart],
     on_progress: OnProgress,
     *,
-    version: int,
     address: str,
     workers: int | None,
     need: WorkerNeed,
@@ -35,7 +36,7 @@ def encode_on_ray(
 
     Parts come in any order, each once.
     """
-    with connected(address) as resources:
+    with _without_unfinished_parts(files), connected(address) as resources:
         resources = with_nodes(resources, need)
         pool = actor_pool(resources, len(pending), workers, need, memory=worker_memory(model, options))
         board = open_board()
@@ -52,8 +53,7 @@ def encode_on_ray(
             fn_constructor_kwargs={
                 "model": ray.put(model),
                 "options": options,
-                "gallery": gallery,
-                "version": version,
+                "files": files,
                 "gpu": pool.gpu,
                 "threads": pool.threads,
                 "board": board,
@@ -62,6 +62,16 @@ def encode_on_ray(
         with BoardReader(board, lambda event: on_progress(_progress_of(event))):
             for row in encoded.iter_rows():
                 yield PartDone(int(row["part"]), json.loads(row["statuses"]), bool(row["encoded"]))
+
+
+@contextmanager
+def _without_unfinished_parts(files: PartFiles) -> Iterator[None]:
+    """Removes what workers were writing when the job was stopped."""
+    try:
+        yield
+    except BaseException:
+        remove_temporary_files(files.gallery, wait_s=WORKERS_END_S)
+        raise
 
 
 def worker_memory(model: GalleryModel, options: EncoderOptions) -> int:
@@ -82,18 +92,19 @@ def _progress_of(event: tuple[Any, ...]) -> PartDone | RowsDone:
 class PartActor:
     """A Ray Data actor: one model, one part after another."""
 
-    def __init__(self, model: Any, options: EncoderOptions, gallery: str, version: int, gpu: bool, threads: int, board: Any) -> None:
-        self.gallery, self.version, self.board = gallery, version, board
+    def __init__(self, model: Any, options: EncoderOptions, files: PartFiles, gpu: bool, threads: int, board: Any) -> None:
+        self.files, self.board = files, board
         self.encoder = options.encoder(ray.get(model), device="cuda" if gpu else "cpu", threads=threads)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        ((part, file, row_group, num_rows),) = zip(*(batch[name] for name in PlannedPart._fields), strict=True)
-        planned = PlannedPart(int(part), str(file), int(row_group), int(num_rows))
+        ((part, file, row_group, num_rows, digest),) = zip(*(batch[name] for name in PlannedPart._fields), strict=True)
+        planned = PlannedPart(int(part), str(file), int(row_group), int(num_rows), str(digest))
         # After the loss of a worker its whole block is repeated, and some of its parts may already be written.
-        if exists(part_location(self.gallery, planned.part, self.version)):
-            done = read_part_done(self.gallery, planned.part, self.version)
+        statuses = self.files.statuses(planned.part)
+        if statuses is not None:
+            done = PartDone(planned.part, statuses, False)
         else:
-            done = encode_part(self.encoder, self.gallery, planned, self._report, version=self.version)
+            done = encode_part(self.encoder, self.files, planned, self._report)
         self._report(done)
         return {"part": [done.part], "statuses": [json.dumps(done.statuses)], "encoded": [done.encoded]}
 

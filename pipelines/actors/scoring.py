@@ -11,7 +11,8 @@ import ray
 
 from eet.gallery import Gallery, read_manifest
 from eet.retrieval.pairs import MatchOptions, PartPairs, Queries, ScoredPairs, Scorer, score_part
-from pipelines.job.cluster import WORKER_MEMORY, WorkerNeed, actor_pool, connected, with_nodes
+from pipelines.job.cluster import WORKER_MEMORY, actor_pool, connected, with_nodes
+from pipelines.job.worker_need import WorkerNeed
 
 
 @contextmanager
@@ -44,9 +45,8 @@ def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, wor
                 fn_constructor_kwargs=arguments,
             )
             for row in scored.iter_rows():
-                yield ScoredPairs(
-                    np.frombuffer(row["pair"], np.int64), np.frombuffer(row["global"], np.float32), np.frombuffer(row["struct"], np.float32)
-                )
+                numbers = (np.frombuffer(row[name], np.float32) for name in ("global", "struct", "error"))
+                yield ScoredPairs(np.frombuffer(row["pair"], np.int64), *numbers)
 
         yield score
 
@@ -70,4 +70,5 @@ class ScoreActor:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         scored = score_part(self.gallery, ray.get(self.pairs[int(batch["part"][0])]), self.queries, self.options)
-        return {"pair": [scored.pair_P.tobytes()], "global": [scored.global_P.tobytes()], "struct": [scored.struct_P.tobytes()]}
+        columns = {"pair": scored.pair_P, "global": scored.global_P, "struct": scored.struct_P, "error": scored.error_P}
+        return {name: [values.tobytes()] for name, values in columns.items()}

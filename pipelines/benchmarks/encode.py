@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,49 +37,9 @@ from eet.vit import save_bundle
 from pipelines.benchmarks.networks import schedule_of, student_of
 from pipelines.benchmarks.record import Column, print_rows
 from pipelines.benchmarks.setup import Benchmark, Setup, network_versions
+from pipelines.configs.benchmark import ON_DEVICE, EncodeBenchmarkOptions
 from pipelines.costs.interleaved import median_ratio
-from pipelines.job.location import LOCATION, with_absolute_locations
-
-METHODS = ("eet encode", "part encoder", "data loader")
-ON_DEVICE = "JPEGs on device"
-
-
-@dataclass(kw_only=True)
-class EncodeBenchmarkOptions:
-    """Images, model and repetitions of the benchmark.
-
-    Attributes:
-        images: As in `eet encode --images`.
-        model: Bundle; default random weights of --backbone at --keep_ratios.
-        rows: The images are repeated to this many, each with its own id.
-        rows_per_part: The rate is measured from the first finished part to the last.
-        batch_size: Images in a batch; default 32 on a CPU, 256 on a GPU.
-        rounds: Runs of each method, in turn; medians are reported.
-        jpegs_on_device: Also measure the part encoder with ordinary JPEGs decoded on the network's device (nvJPEG on a GPU), at full size.
-    """
-
-    images: str | None = field(default=None, metadata=LOCATION)
-    model: str | None = field(default=None, metadata=LOCATION)
-    rows: int = 20_000
-    rows_per_part: int = 2048
-    batch_size: int | None = None
-    rounds: int = 1
-    jpegs_on_device: bool = False
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return (*METHODS, ON_DEVICE) if self.jpegs_on_device else METHODS
-
-    def problems(self) -> list[str]:
-        found = []
-        for name in ("rows", "rows_per_part", "batch_size", "rounds"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                found.append(f"--encode.{name} {value}: use 1 or more")
-        if self.rows < 2 * self.rows_per_part:
-            found.append(
-                f"--encode.rows {self.rows}, --encode.rows_per_part {self.rows_per_part}: a steady rate wants two parts or more, better ten"
-            )
-        return found
+from pipelines.job.location import with_absolute_locations
 
 
 @dataclass(frozen=True)
@@ -206,7 +166,7 @@ def _with_ray(**options: Any) -> EncodeRun:
     """`eet encode` with these options. A part ends when its file is written."""
     from pipelines import encode  # imports Ray, which the other benchmarks do not need
 
-    config = encode.EncodeConfig(**options)
+    config = encode.EncodeConfig(engine="ray", **options)
     started = time.time()
     encode.run(config)
     ends = [Path(config.out, part_name(part)).stat().st_mtime - started for part in finished_parts(config.out)]
@@ -273,8 +233,4 @@ def _planned(options: EncodeBenchmarkOptions, setup: Setup) -> str:
     return f"{len(options.methods)} methods, {options.rows} rows of {options.images}, {options.rounds} rounds"
 
 
-def _problems(options: EncodeBenchmarkOptions, setup: Setup) -> list[str]:
-    return ["--encode.images is missing: give a folder or a table of images"] if options.images is None else []
-
-
-BENCHMARK = Benchmark(COLUMNS, measure, _planned, network_versions, _problems)
+BENCHMARK = Benchmark(COLUMNS, measure, _planned, network_versions)

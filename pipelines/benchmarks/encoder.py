@@ -5,7 +5,7 @@ import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,35 +14,11 @@ from eet.vit import Student
 from pipelines.benchmarks.networks import UNPRUNED, parsed_schedule, schedule_of, student_of, timm_vit
 from pipelines.benchmarks.record import Column, print_rows
 from pipelines.benchmarks.setup import Benchmark, Setup, network_versions
+from pipelines.configs.benchmark import EncoderBenchmarkOptions, Mode
 from pipelines.costs.interleaved import interleaved_seconds, median_ratio
 from pipelines.costs.networks import gmacs_per_image
 
-Mode = Literal["eager", "compiled", "graphed"]
 PEER = "timm"
-
-
-@dataclass(kw_only=True)
-class EncoderBenchmarkOptions:
-    """Cases of the benchmark.
-
-    Attributes:
-        batch_sizes: Images in a batch.
-        modes: How every network is run: eager; compiled (torch.compile); graphed (compiled, and replayed as a CUDA graph).
-        schedules: More students besides that of --keep_ratios, each as block:ratio of its stages, such as
-            4:0.7,7:0.7,10:0.7; with /8 at the end, tokens are kept in multiples of 8.
-    """
-
-    batch_sizes: tuple[int, ...] = (1, 8, 32)
-    modes: tuple[Mode, ...] = ("eager",)
-    schedules: tuple[str, ...] = ()
-
-    def problems(self) -> list[str]:
-        found = []
-        if min(self.batch_sizes, default=0) < 1:
-            found.append(f"--encoder.batch_sizes {list(self.batch_sizes)}: give one or more, each at least 1")
-        if not self.modes:
-            found.append("--encoder.modes []: give one or more of eager, compiled, graphed")
-        return found
 
 
 @dataclass(frozen=True)
@@ -128,21 +104,9 @@ def _time(
     return timings
 
 
-def _problems(options: EncoderBenchmarkOptions, setup: Setup) -> list[str]:
-    found = []
-    if "graphed" in options.modes and not setup.device.on_gpu:
-        found.append("--encoder.modes graphed: CUDA graphs need a CUDA device")
-    for text in options.schedules:
-        try:
-            parsed_schedule(text, setup.backbone)
-        except ValueError as error:
-            found.append(f"--encoder.schedules: {error}")
-    return found
-
-
 def _planned(options: EncoderBenchmarkOptions, setup: Setup) -> str:
     cases = len(options.batch_sizes) * len(options.modes) * (3 + len(options.schedules))
     return f"{cases} cases, {setup.repeats} repeats"
 
 
-BENCHMARK = Benchmark(COLUMNS, measure, _planned, network_versions, _problems)
+BENCHMARK = Benchmark(COLUMNS, measure, _planned, network_versions)

@@ -11,6 +11,7 @@ import torch
 from eet.matching import TokenSet, match_pairs, structural_similarity
 from pipelines.benchmarks.record import Column, Machine, print_rows
 from pipelines.benchmarks.setup import Benchmark, Setup
+from pipelines.configs.benchmark import MatchingBenchmarkOptions
 from pipelines.costs.interleaved import median_ratio
 
 LARGEST_ERROR = 1e-4
@@ -18,38 +19,6 @@ PRODUCTS = {"cpu": 1_200_000, "cuda": 60_000_000}
 MOST_LOOPED = 256
 """Most pairs of the loop over POT, so that its time does not grow with the pairs of the other methods."""
 EET, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH = "EET", "ot.sinkhorn, 100 iterations", "ot.sinkhorn, stopped", "ot.batch", "torch batch"
-
-
-@dataclass(kw_only=True)
-class MatchingBenchmarkOptions:
-    """Cases of the benchmark: drawn float16 tokens, uniform marginals, full transport.
-
-    Attributes:
-        tokens: Tokens of an image, on both sides.
-        dims: Dimensions of a token, one for each of --tokens.
-        mean_cosines: Mean cosine of two tokens of a draw; 0, random directions, converges the slowest.
-        epsilon: Strength of the entropy.
-        products: Entries of all cosine matrices that EET's method computes in a run; the others do a share of it. Default 1.2 million on
-            a CPU, 60 million on a GPU.
-    """
-
-    tokens: tuple[int, ...] = (12, 12, 12, 49, 49, 49, 196, 196, 196, 196)
-    dims: tuple[int, ...] = (128, 192, 384, 128, 192, 384, 64, 128, 192, 384)
-    mean_cosines: tuple[float, ...] = (0.0, 0.6)
-    epsilon: float = 0.05
-    products: int | None = None
-
-    def problems(self) -> list[str]:
-        found = []
-        if len(self.tokens) != len(self.dims) or min((*self.tokens, *self.dims), default=0) < 1:
-            found.append(f"--matching.tokens {list(self.tokens)}, --matching.dims {list(self.dims)}: give as many of each, all at least 1")
-        if not all(0 <= mean < 1 for mean in self.mean_cosines):
-            found.append(f"--matching.mean_cosines {list(self.mean_cosines)}: use 0 to below 1")
-        if not 0.04 <= self.epsilon <= 10:
-            found.append(f"--matching.epsilon {self.epsilon}: use 0.04 to 10, where POT's scaling converges")
-        if self.products is not None and self.products < 1:
-            found.append(f"--matching.products {self.products}: use 1 or more")
-        return found
 
 
 @dataclass(frozen=True)

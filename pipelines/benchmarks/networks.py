@@ -5,6 +5,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from eet.errors import InputError
 from eet.vit import PruningSchedule, Student, build_student, scaled_prune_after
+from pipelines.configs.benchmark import stages_of
 
 NUM_CLASSES, NUM_BITS = 200, 64
 UNPRUNED = PruningSchedule((), ())
@@ -26,19 +27,14 @@ def schedule_of(backbone: str, keep_ratios: tuple[float, ...]) -> PruningSchedul
 
 
 def parsed_schedule(text: str, backbone: str) -> PruningSchedule:
-    """'4:0.7,7:0.7,10:0.7' -> after block 4 a share of 0.7 stays, and so on; with '/8' at the end, tokens are kept in
-    multiples of 8.
+    """The schedule that a text describes, see `stages_of`, on a backbone.
 
     InputError for other text, and where the backbone has too few blocks.
     """
-    stages, slash, multiple = text.partition("/")
-    pairs = [stage.split(":") for stage in stages.split(",")]
+    schedule, multiple = stages_of(text)
+    trunk = timm_vit(backbone)
     try:
-        schedule = PruningSchedule(tuple(int(block) for block, _ in pairs), tuple(float(ratio) for _, ratio in pairs))
-        trunk = timm_vit(backbone)
         schedule.check_depth(len(trunk.blocks))
-        return schedule.rounded(trunk.patch_embed.num_patches, num_prefix=trunk.num_prefix_tokens, multiple=int(multiple) if slash else 1)
-    except ValueError as error:
-        raise InputError(
-            f"schedule {text!r}: write block:ratio for each stage, such as 4:0.7,7:0.7,10:0.7 or 4:0.5,8:0.5/8 ({error})"
-        ) from error
+    except InputError as error:
+        raise InputError(f"schedule {text!r}: write block:ratio for each stage, such as 4:0.7,7:0.7,10:0.7 ({error})") from error
+    return schedule.rounded(trunk.patch_embed.num_patches, num_prefix=trunk.num_prefix_tokens, multiple=multiple)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from eet.errors import InputError
+from eet.storage import read_text, write_text
 from pipelines.job.location import with_relative_locations
 from pipelines.job.output import changed_flags
 
@@ -38,7 +39,7 @@ def machine_of(device: torch.device, **more: str | int) -> Machine:
     if device.type == "cuda":
         cuda = {"driver": _driver(), "cuda": str(torch.version.cuda)}
     return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu_name(),
         **cuda,
         **more,
         "python": platform.python_version(),
@@ -53,7 +54,7 @@ def _driver() -> str:
     return found.group(1) if found else "unknown"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
@@ -81,13 +82,13 @@ def write_record(path: str, what: str, machine: Machine, config: Any, timings: S
         "config": dataclasses.asdict(with_relative_locations(config)),
         "timings": [dataclasses.asdict(timing) for timing in timings],
     }
-    Path(path).write_text(json.dumps(record, indent=1) + "\n")
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def read_record(path: str) -> dict[str, Any]:
     """Reads a file that `write_record` wrote. InputError for any other file."""
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as the figures of a benchmark: {error}") from error
     missing = {"what", "command", "machine", "timings"} - set(record if isinstance(record, dict) else ())

@@ -1,69 +1,36 @@
-"""`eet benchmark search`: exact Hamming search and FAISS's flat index in one process with the same threads, interleaved, checked."""
+"""`eet benchmark search`: the backends of exact search and FAISS alone in one process with the same threads, interleaved, checked."""
 
 import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
 
 from eet.errors import InputError
 from eet.figures import save_png, search_time_figure
 from eet.gallery import open_gallery
-from eet.search import HammingIndex
+from eet.options.defaults import MOST_ON_GPU
+from eet.search import HammingIndex, with_backend
+from eet.search.faiss_index import flat_index, imported_faiss
 from pipelines.benchmarks.code_draws import Clusters, draw_uniform
 from pipelines.benchmarks.record import Column, Machine, print_rows
 from pipelines.benchmarks.setup import Benchmark, Setup
+from pipelines.configs.benchmark import SearchBenchmarkOptions
 from pipelines.costs.interleaved import interleaved_seconds, median_ratio
-from pipelines.job.location import LOCATION
-
-
-@dataclass(kw_only=True)
-class SearchBenchmarkOptions:
-    """Cases of the benchmark.
-
-    Attributes:
-        sizes: Numbers of codes.
-        bits: Lengths of codes.
-        draws: clustered: codes like those of trained networks (one of 200 target codes, with some bits flipped); uniform: any code.
-        flip_share: Share of a target code's bits that a clustered code has flipped, on average.
-        gallery: Gallery that clustered codes follow instead: the sizes of its labels, and how often each bit is 1 in each label.
-        queries: Queries of a search, drawn like the codes.
-        k: Items for each query.
-        plot: PNG file for a figure of the time of a query over the number of codes, for EET and FAISS.
-    """
-
-    sizes: tuple[int, ...] = (1_000_000,)
-    bits: tuple[int, ...] = (16, 32, 48, 64)
-    draws: tuple[Literal["clustered", "uniform"], ...] = ("clustered", "uniform")
-    flip_share: float = 0.15
-    gallery: str | None = field(default=None, metadata=LOCATION)
-    queries: int = 64
-    k: int = 100
-    plot: str | None = field(default=None, metadata=LOCATION)
-
-    def problems(self) -> list[str]:
-        found = [f"--search.{name} {value}: use 1 or more" for name in ("queries", "k") if (value := getattr(self, name)) < 1]
-        if min((*self.sizes, *self.bits), default=0) < 1:
-            found.append(f"--search.sizes {list(self.sizes)}, --search.bits {list(self.bits)}: give one or more of each, all at least 1")
-        if any(bits % 8 for bits in self.bits):
-            found.append(f"--search.bits {list(self.bits)}: FAISS takes multiples of 8 only")
-        if not 0 <= self.flip_share <= 0.5:
-            found.append(f"--search.flip_share {self.flip_share}: use 0 to 0.5")
-        if self.plot is not None and ("://" in self.plot or not self.plot.endswith(".png")):
-            found.append(f"--search.plot {self.plot}: give a local path that ends in .png")
-        return found
 
 
 @dataclass(frozen=True)
 class SearchTiming:
     """Results of one case.
 
-    ms: of a query, median. ratio: FAISS's time to EET's, median over rounds. memory: bytes of the index to those of codes and 8-byte ids.
-    FAISS's time is None where it has no such search: on a GPU, more than 2,048 items for a query.
+    ms: of a query, median; ours_ms is of the native backend. backend: the backend faiss, which has the same distinct codes and gives the
+    same hits. faiss: FAISS's flat index of all codes, without an order inside ties; None where it has no such search: on a GPU, more than
+    2,048 items for a query. ratio: its time to that of the native backend, median over rounds. memory: bytes of the index to those of codes
+    and 8-byte ids.
     """
 
     bits: int
@@ -71,6 +38,7 @@ class SearchTiming:
     size: int
     distinct: int
     ours_ms: float
+    backend_ms: float
     faiss_ms: float | None
     ratio: float | None
     build_s: float
@@ -85,6 +53,7 @@ COLUMNS = (
     Column("codes", "size", ",d"),
     Column("searched", "distinct", ",d"),
     Column("EET, ms a query", "ours_ms", ".3f"),
+    Column("EET with FAISS", "backend_ms", ".3f"),
     Column("FAISS, ms a query", "faiss_ms", ".3f"),
     Column("FAISS / EET", "ratio", ",.1f"),
     Column("build, s", "build_s", ".2f"),
@@ -93,27 +62,20 @@ COLUMNS = (
     Column("peak, GB", "peak_gb", ".1f"),
 )
 
-FAISS_MOST_ON_GPU = 2048
-"""Most items that FAISS's GPU index finds for a query."""
-
 
 def measure(options: SearchBenchmarkOptions, setup: Setup) -> list[SearchTiming]:
     """Measures every case in turn.
 
-    InputError where the gallery to follow has other bits, and for a GPU that FAISS does not support. RuntimeError where the two disagree on
-    a distance.
+    InputError where the gallery to follow has other bits, FAISS cannot be imported, or does not support the GPU. RuntimeError where two
+    disagree on a distance or a hit.
     """
-    import faiss
-
-    if setup.device.on_gpu and not hasattr(faiss, "GpuIndexBinaryFlat"):
-        raise InputError("the faiss that is installed has no GPU indexes (faiss-cpu): install faiss-gpu, or use --device cpu")
     clusters = _followed(options)
-    faiss.omp_set_num_threads(setup.threads)
+    imported_faiss().omp_set_num_threads(setup.threads)
     timings: list[SearchTiming] = []
     for size in options.sizes:
         for bits in options.bits:
             for draw in options.draws:
-                timing = _case(options, size, bits, draw, clusters, setup, faiss=faiss)
+                timing = _case(options, size, bits, draw, clusters, setup)
                 print_rows(COLUMNS, [timing], heading=not timings)
                 timings.append(timing)
     if options.plot is not None:
@@ -153,8 +115,6 @@ def _case(
     draw: str,
     clusters: Clusters | None,
     setup: Setup,
-    *,
-    faiss: Any,
 ) -> SearchTiming:
     device, threads = setup.device.torch_device, setup.threads
     rng = np.random.default_rng(0)
@@ -166,17 +126,23 @@ def _case(
     started = time.perf_counter()
     index = HammingIndex.build(codes, num_bits=bits)
     built = time.perf_counter()
-    with_faiss = device.type == "cpu" or options.k <= FAISS_MOST_ON_GPU
-    faiss_index = _faiss_index(faiss, bits, device if with_faiss else torch.device("cpu"))
+    with_faiss = device.type == "cpu" or options.k <= MOST_ON_GPU
+    faiss_index = flat_index(bits, str(device) if with_faiss else "cpu")
     faiss_index.add(codes)
     added = time.perf_counter()
-    searches: dict[str, Callable[[], Any]] = {"eet": lambda: index.search(queries, options.k, device=str(device), threads=threads)}
+    backends = {"eet": index, "backend": with_backend(index, "faiss", str(device))}
+    searches: dict[str, Callable[[], Any]] = {
+        name: partial(own.search, queries, options.k, device=str(device), threads=threads) for name, own in backends.items()
+    }
     if with_faiss:
         searches["faiss"] = lambda: faiss_index.search(queries, options.k)
     index.search(queries[:1], options.k, device=str(device))  # compiles
-    if not np.array_equal(np.sort(faiss_index.search(queries, options.k)[0], axis=1), searches["eet"]()[0]):
+    found, by_backend = searches["eet"](), searches["backend"]()
+    if not all(np.array_equal(one, other) for one, other in zip(found, by_backend, strict=True)):
+        raise RuntimeError(f"{size} {draw} codes of {bits} bits: hits of the backend faiss differ from the native ones")
+    if not np.array_equal(np.sort(faiss_index.search(queries, options.k)[0], axis=1), found[0]):
         raise RuntimeError(f"{size} {draw} codes of {bits} bits: distances differ from FAISS's")
-    # Both have run once. They return results on the CPU, so a call is complete when it returns.
+    # All have run once. They return results on the CPU, so a call is complete when it returns.
     seconds = interleaved_seconds(searches, repeats=setup.repeats, warm_ups=0)
     per_query = {name: statistics.median(values) / options.queries * 1e3 for name, values in seconds.items()}
     return SearchTiming(
@@ -185,6 +151,7 @@ def _case(
         size=size,
         distinct=index.num_codes,
         ours_ms=per_query["eet"],
+        backend_ms=per_query["backend"],
         faiss_ms=per_query.get("faiss"),
         ratio=median_ratio(seconds["faiss"], seconds["eet"]) if with_faiss else None,
         build_s=built - started,
@@ -192,22 +159,6 @@ def _case(
         memory=index.nbytes / (size * (bits // 8 + 8)),
         peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
-
-
-def _faiss_index(faiss: Any, bits: int, device: torch.device) -> Any:
-    """FAISS's flat index; on a GPU it keeps a reference to its resources."""
-    if device.type == "cpu":
-        return faiss.IndexBinaryFlat(bits)
-    resources = faiss.StandardGpuResources()
-    index = faiss.GpuIndexBinaryFlat(resources, bits)
-    index.referenced_objects = [resources]
-    return index
-
-
-def _problems(options: SearchBenchmarkOptions, setup: Setup) -> list[str]:
-    if options.plot is None or not setup.device.on_gpu or options.k <= FAISS_MOST_ON_GPU:
-        return []
-    return [f"--search.plot: FAISS's GPU index finds no more than {FAISS_MOST_ON_GPU} items of a query, so there is nothing to draw"]
 
 
 def _planned(options: SearchBenchmarkOptions, setup: Setup) -> str:
@@ -221,4 +172,4 @@ def _versions(setup: Setup) -> Machine:
     return {"numba": numba.__version__, "faiss": faiss.__version__}
 
 
-BENCHMARK = Benchmark(COLUMNS, measure, _planned, _versions, _problems)
+BENCHMARK = Benchmark(COLUMNS, measure, _planned, _versions)

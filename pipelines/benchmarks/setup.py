@@ -38,14 +38,12 @@ class Benchmark:
         measure: (options, setup) -> timings, one for each row.
         planned: (options, setup) -> description of what a run would measure, for a dry run.
         versions: setup -> versions of the compared programs, and the precision.
-        problems: (options, setup) -> impossible combinations of options and setup.
     """
 
     columns: Sequence[Column]
     measure: Callable[[Any, Setup], Sequence[Any]]
     planned: Callable[[Any, Setup], str]
     versions: Callable[[Setup], Machine]
-    problems: Callable[[Any, Setup], list[str]] = lambda options, setup: []
 
 
 def network_versions(setup: Setup) -> Machine:

@@ -13,25 +13,10 @@ from eet.training import FitSettings
 from pipelines.benchmarks.networks import NUM_BITS, NUM_CLASSES, UNPRUNED, schedule_of, student_of, timm_vit
 from pipelines.benchmarks.record import Column, print_rows
 from pipelines.benchmarks.setup import Benchmark, Setup, network_versions
+from pipelines.configs.benchmark import TrainBenchmarkOptions
 from pipelines.costs.interleaved import interleaved_seconds, median_ratio
 
 PEER, TEACHER, STAGED, JOINT = "timm, labels alone", "teacher", "student, trained teacher", "student and teacher"
-
-
-@dataclass(kw_only=True)
-class TrainBenchmarkOptions:
-    """Options of the benchmark. Images are random and on the device, so that reading is not timed.
-
-    Attributes:
-        batch_size: Images of a step; a CPU processes a few at a time, as in a training.
-        compile: Run all objectives, including timm's, through torch.compile.
-    """
-
-    batch_size: int = 64
-    compile: bool = False
-
-    def problems(self) -> list[str]:
-        return [] if self.batch_size >= 1 else [f"--train.batch_size {self.batch_size}: use 1 or more"]
 
 
 @dataclass(frozen=True)

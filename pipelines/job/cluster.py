@@ -1,17 +1,29 @@
 """Connecting to Ray, the resources of the cluster, and the share of a worker."""
 
 import logging
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import ray
 
 from eet.errors import InputError
+from pipelines.job.network import why_unreachable
+from pipelines.job.stopping import postponed
+from pipelines.job.worker_need import WorkerNeed
+
+CLIENT_PORT = 10001
+"""The port of ray://HOST, by Ray's convention."""
 
 NODE_WAIT_S = 1800
 """Seconds that a job waits for the first node of a cluster without nodes. A cloud node takes minutes to start."""
+
+WORKERS_END_S = 10.0
+"""Most seconds for which workers go on after a job has stopped them."""
 
 MiB = 2**20
 WORKER_MEMORY = 1024 * MiB
@@ -80,22 +92,6 @@ def largest_share(nodes: Sequence[Node], workers: int, *, gpus: float) -> int | 
         if places(nodes, cpus=share, gpus=gpus) >= workers:
             return share
     return None
-
-
-@dataclass(frozen=True)
-class WorkerNeed:
-    """Resources that a user requests for a worker; None for a default by the nodes. cpus: reserved, also threads. gpus: 0, 1 or a share."""
-
-    cpus: int | None = None
-    gpus: float | None = None
-
-    def problems(self) -> list[str]:
-        problems = []
-        if self.cpus is not None and self.cpus < 1:
-            problems.append(f"--cpus_per_worker {self.cpus}: use 1 or more")
-        if self.gpus is not None and not 0 <= self.gpus <= 1:
-            problems.append(f"--gpus_per_worker {self.gpus}: use 0 (none), 1, or a fraction between them")
-        return problems
 
 
 class ActorPool(NamedTuple):
@@ -183,19 +179,51 @@ def connected(address: str) -> Iterator[ClusterResources]:
     InputError if there is no cluster at the address.
     """
     started_here = not ray.is_initialized()
-    if started_here:
-        try:
+    check_address(address)  # first, so that there is nothing to stop where nothing answers
+    try:
+        if started_here:
+            _connect(address)
+        yield cluster_resources(grows=address != "local")
+    finally:
+        if started_here:
+            with postponed():
+                ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """InputError where nothing answers at HOST:PORT or ray://HOST:PORT, after seconds: Ray itself tries for minutes.
+
+    Jobs call it before long work that precedes `connected`.
+    """
+    scheme, separator, rest = address.rpartition("://")
+    if ray.is_initialized() or (separator and scheme != "ray"):
+        return
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname, parts.port or (CLIENT_PORT if separator else None)
+    except ValueError as error:
+        raise InputError(f"--address {address}: {error}. Use 'local' for this machine, or HOST:PORT") from error
+    if host and port and (reason := why_unreachable(host, port)):
+        raise InputError(f"nothing answers at --address {address} ({reason}): start a Ray cluster there, or use --address local")
+
+
+def _connect(address: str) -> None:
+    try:
+        with postponed():
             if address == "local":
                 ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             else:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(f"no Ray cluster at --address {address}: {error}. Use 'local' for this machine, or HOST:PORT") from error
-    try:
-        yield cluster_resources(grows=address != "local")
-    finally:
-        if started_here:
-            ray.shutdown()
+            _protect_token()
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"no Ray cluster at --address {address}: {error}. Use 'local' for this machine, or HOST:PORT") from error
+
+
+def _protect_token() -> None:
+    """Takes other users' rights from the token that Ray makes at its first start: who can read it can run code as this user."""
+    with suppress(OSError, RuntimeError):  # no token, or no home
+        token = Path.home() / ".ray" / "auth_token"
+        token.chmod(stat.S_IMODE(token.stat().st_mode) & stat.S_IRWXU)
 
 
 def with_nodes(resources: ClusterResources, need: WorkerNeed) -> ClusterResources:

@@ -4,11 +4,9 @@ Ray's workers have another working directory than the job; so may a user who rep
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
-
-from eet.storage import absolute
 
 _KEY = "location"
 LOCATION: Mapping[str, Any] = {_KEY: ()}
@@ -16,11 +14,48 @@ LOCATION: Mapping[str, Any] = {_KEY: ()}
 WEIGHTS: Mapping[str, Any] = {_KEY: ("timm", "none")}
 """The same for weights, which may also be 'timm' or 'none'."""
 
+_ADDRESS = "address"
+ADDRESS: Mapping[str, Any] = {_ADDRESS: True}
+"""Metadata of a field that is the address of a server."""
+
 Config = TypeVar("Config")
+
+
+def location_problems(config: Any, prefix: str = "") -> list[str]:
+    """The locations that can never be used, and the texts that hold credentials, in a config and in its groups; one sentence each.
+
+    They come before all other problems, because the sentences of those repeat the values.
+    """
+    from eet.storage import location_problem, secret_in
+
+    found = []
+    for entry in fields(config):
+        value, flag = getattr(config, entry.name), f"--{prefix}{entry.name}"
+        if is_dataclass(value):
+            found += location_problems(value, f"{prefix}{entry.name}.")
+            continue
+        for text in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(text, str):
+                problem = location_problem(text) if entry.metadata.keys() & {_KEY, _ADDRESS} else secret_in(text)
+                found += [f"{flag}: {problem}"] if problem else []
+    return found
+
+
+def input_locations(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(flag, location) of every location of a config except its output."""
+    for entry in fields(config):
+        value, flag = getattr(config, entry.name), f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            yield from input_locations(value, f"{flag}.")
+        elif _KEY in entry.metadata and flag != "out":
+            locations = value if isinstance(value, tuple | list) else (value,)
+            yield from ((flag, location) for location in locations if location is not None and location not in entry.metadata[_KEY])
 
 
 def with_absolute_locations(config: Config) -> Config:
     """The same config, or group of options, with all local paths absolute, also those of its groups. URIs do not change."""
+    from eet.storage import absolute
+
     return _with_locations(config, absolute)
 
 
@@ -34,6 +69,8 @@ def with_relative_locations(config: Config) -> Config:
 
 def absolute_values(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values of another config of the same job, for example of an earlier one from YAML, with all local paths absolute."""
+    from eet.storage import absolute
+
     changed = dict(values)
     for entry in fields(config):
         group = getattr(config, entry.name)

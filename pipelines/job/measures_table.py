@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
+WITHOUT_MATCH = "queries_without_relevant"
+
 
 def print_measures(measures: Mapping[str, Mapping[str, float]], *, title: str | None = None) -> None:
     """Prints a table with one row per measure and one column per ranking.
 
-    A cell has the value, and half of the width of its 95 % confidence interval if that is known.
+    A cell has the value, and half of the width of its 95 % confidence interval if that is known. The number of queries without a match has
+    a row where it is not 0.
 
     Args:
         measures: {ranking: {measure: value}}, as `eet.metrics.rank_gallery` returns them.
@@ -23,6 +26,9 @@ def print_measures(measures: Mapping[str, Mapping[str, float]], *, title: str | 
     table.add_column("measure")
     for ranking in measures:
         table.add_column(ranking, justify="right")
-    for name in dict.fromkeys(name for column in cells.values() for name in column):
+    names = dict.fromkeys(name for column in cells.values() for name in column)
+    if not any(values.get(WITHOUT_MATCH) for values in measures.values()):
+        names.pop(WITHOUT_MATCH, None)
+    for name in names:
         table.add_row(name, *(column.get(name, "") for column in cells.values()))
     Console(width=100).print(table)

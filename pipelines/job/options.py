@@ -1,17 +1,35 @@
 """The groups of options that jobs share. Each lists all invalid values in it, before anything starts."""
 
 import os
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from eet.datasets import DATASETS
-from eet.device import Precision
-from eet.distillation import PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
-from eet.images.preprocessing import PUBLISHED_MIN_CROP_AREA
-from eet.training.settings import FitSettings
-from eet.vit import DEFAULT_LABEL_WEIGHT, PUBLISHED_KEEP_RATIOS, HashInput, PruningSchedule
-from pipelines.job.location import LOCATION
+from eet.options.choices import Fit, HashInput, Precision
+from eet.options.defaults import DEFAULT_LABEL_WEIGHT, PUBLISHED_MASKED_PATCHES, PUBLISHED_MIN_CROP_AREA, PUBLISHED_SIGMA
+from eet.options.registered import registered
+from eet.options.schedule import PUBLISHED_KEEP_RATIOS, PruningSchedule
+from pipelines.job.location import ADDRESS, LOCATION
 from pipelines.job.recipes import Recipe, best_epochs, not_given
+
+if TYPE_CHECKING:
+    from eet.training.settings import FitSettings
+
+MOST_BITS, MOST_PIXELS = 65_536, 8192
+LARGEST_SEED = 2**32 - 1
+"""What every generator of random numbers takes."""
+
+
+def number_problems(config: Any, prefix: str = "") -> list[str]:
+    """The values of a config, also in its groups, that are infinite or not a number, one sentence each: no flag takes them."""
+    found = []
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if is_dataclass(value):
+            found += number_problems(value, f"{prefix}{entry.name}.")
+        elif any(isinstance(one, float) and not isfinite(one) for one in (value if isinstance(value, tuple) else (value,))):
+            found.append(f"--{prefix}{entry.name} {value}: use a finite number")
+    return found
 
 
 @dataclass(kw_only=True)
@@ -22,12 +40,20 @@ class JobOptions:
         address: Ray cluster, for jobs that run on one: 'local' starts one on this machine, 'auto' or HOST:PORT joins a running one.
             Default: RAY_ADDRESS if it is set (as inside a submitted job), else local.
         tracking_uri: MLflow tracking address, for jobs that measure; default an sqlite file mlflow.db in the folder that holds the output.
-        seed: Of all random numbers in the job (training uses some, encoding and searching none).
+            User and password of a server are in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
+        seed: Seed of all random numbers in the job. Training and --adapt use them; encoding and searching do not.
         dry_run: Check everything, print a plan and an estimate, start nothing.
     """
 
-    address: str | None = None
-    tracking_uri: str | None = None
+    positional: ClassVar[str | None] = None
+    """The option whose value may stand first, without its flag."""
+    examples: ClassVar[tuple[str, ...]] = ()
+    """Commands that the help shows."""
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Options of all jobs that this one does not read. They are not shown, and accepted, as files of --config hold them."""
+
+    address: str | None = field(default=None, metadata=ADDRESS)
+    tracking_uri: str | None = field(default=None, metadata=ADDRESS)
     seed: int = 42
     dry_run: bool = False
 
@@ -37,9 +63,11 @@ class JobOptions:
 
     def group_problems(self, *, unused: tuple[str, ...] = ()) -> list[str]:
         """The invalid values in the options of all jobs, and in each group except the `unused` ones."""
-        found = []
-        if self.seed < 0:
-            found.append(f"--seed {self.seed}: use 0 or more")
+        from pipelines.job.output import output_problems
+
+        found = output_problems(self)
+        if not 0 <= self.seed <= LARGEST_SEED:
+            found.append(f"--seed {self.seed}: use 0 to {LARGEST_SEED}")
         for name, group in vars(self).items():
             if name not in unused and hasattr(group, "problems"):
                 found += group.problems()
@@ -55,12 +83,25 @@ class JobOptions:
         return self.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
+def hits_file_problems(out: str) -> list[str]:
+    """The problem with the output of hits, if it is no Parquet file."""
+    from pipelines.job.output import is_table
+
+    return [] if is_table(out) else [f"--out {out}: hits are one Parquet file, so its name ends in .parquet"]
+
+
+def metres_problems(metres: float | None) -> list[str]:
+    """The problem with a radius in metres, if there is one."""
+    return [] if metres is None or 0 <= metres < float("inf") else [f"--metres {metres}: a radius is 0 or more"]
+
+
 @dataclass(kw_only=True)
 class DataOptions:
     """The labelled images.
 
     Attributes:
-        name: Dataset: cub, nabirds, aircraft, food101, vegfru, cars, sop, folder (class folders), table, or synthetic.
+        name: Dataset: cub, nabirds, aircraft, food101, vegfru, cars, sop, folder (class folders), table, or synthetic; of places: msls,
+            utm_names (file names with @easting@northing@), or table.
         root: Folder of the dataset as in its archive; for a table, the folder to which its paths are relative.
         table: .csv, .tsv, .parquet, .arrow or .jsonl with columns path, label, split, or a list of paths (.txt) (dataset 'table');
             default ROOT/split.csv.
@@ -79,8 +120,8 @@ class DataOptions:
 
     def problems(self) -> list[str]:
         found = []
-        if self.name not in DATASETS:
-            found.append(f"--data.name {self.name}: allowed are {', '.join(DATASETS)}")
+        if self.name not in (allowed := registered("eet.datasets", "DATASETS")):
+            found.append(f"--data.name {self.name}: allowed are {', '.join(allowed)}")
         if self.table is not None and self.name != "table":
             found.append(f"--data.table is read by --data.name table only, not by {self.name}")
         if self.root is None and not (self.name == "table" and self.table):
@@ -97,7 +138,7 @@ class StudentOptions:
     """The network.
 
     Attributes:
-        backbone: Any timm ViT with a CLS token: deit_*, vit_*.
+        backbone: Any timm ViT of one resolution: deit_*, vit_*, eva02_*.
         backbone_options: Further arguments of timm's constructor, for example '{patch_size: 8, depth: 6}'.
         bits: Length of the hash code.
         hash_input: Input of the hash. logits (published) and probabilities: the code depends only on the label; use them if all labels of
@@ -110,6 +151,7 @@ class StudentOptions:
         tokens_multiple: Changes the ratio of each stage so that it keeps the nearest multiple of this number of tokens, CLS included. 8 is
             good for GPUs.
         image_size: Side of the input in pixels; default the backbone's own.
+        fit: crop cuts off the edges (published); squash shows the whole image, squeezed to a square, which is better for places.
     """
 
     backbone: str = "deit_small_patch16_224"
@@ -122,17 +164,18 @@ class StudentOptions:
     keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS
     tokens_multiple: int = 1
     image_size: int | None = None
+    fit: Fit = "crop"
 
     def problems(self) -> list[str]:
         found = []
-        if self.bits < 1:
-            found.append(f"--student.bits {self.bits}: a code needs at least 1")
-        if not self.label_weight >= 0:
+        if not 1 <= self.bits <= MOST_BITS:
+            found.append(f"--student.bits {self.bits}: a code has 1 to {MOST_BITS}")
+        if not 0 <= self.label_weight < inf:
             found.append(f"--student.label_weight {self.label_weight}: a weight is 0 or more")
         if self.tokens_multiple < 1:
             found.append(f"--student.tokens_multiple {self.tokens_multiple}: use 1 or more, 1 for any number of tokens")
-        if self.image_size is not None and self.image_size < 16:
-            found.append(f"--student.image_size {self.image_size}: use 16 pixels or more")
+        if self.image_size is not None and not 16 <= self.image_size <= MOST_PIXELS:
+            found.append(f"--student.image_size {self.image_size}: use 16 to {MOST_PIXELS} pixels")
         try:
             stages = self.prune_after if self.prune_after is not None else tuple(range(1, len(self.keep_ratios) + 1))
             PruningSchedule(stages, self.keep_ratios)
@@ -146,7 +189,8 @@ class LossOptions:
     """Weights of the student's objective.
 
     Attributes:
-        beta: Weight of classification, of plain and of masked images. Default by --train.recipe: 0.5 for best, 0.1 for published.
+        beta: Weight of the classification losses, of plain and of masked images. Default by --train.recipe: 0.5 for best, 0.1 for
+            published.
         sigma: Weight of the distance from the teacher's hash.
         masked_patches: Number of the teacher's most important patches that are masked; 0 leaves that term out.
     """
@@ -157,9 +201,9 @@ class LossOptions:
 
     def problems(self) -> list[str]:
         found = []
-        if self.beta is not None and self.beta < 0:
+        if self.beta is not None and not 0 <= self.beta < inf:
             found.append(f"--loss.beta {self.beta}: a weight is 0 or more")
-        if self.sigma < 0:
+        if not 0 <= self.sigma < inf:
             found.append(f"--loss.sigma {self.sigma}: a weight is 0 or more")
         if self.masked_patches < 0:
             found.append(f"--loss.masked_patches {self.masked_patches}: use 0 or more")
@@ -175,12 +219,13 @@ class LoopOptions:
         batch_size: Images per step, over all workers.
         micro_batch_size: Images that a worker runs at once; a step sums the gradients of several. Default: all on a GPU, 16 on a CPU.
         optimizer: sgd (momentum 0.9) or adamw.
-        learning_rate: Of the backbone, after warm-up.
-        head_learning_rate: Of both heads; default that of the backbone.
-        momentum: Of sgd.
-        weight_decay: Of either optimizer.
+        learning_rate: Learning rate of the backbone, after warm-up.
+        head_learning_rate: Learning rate of both heads; default that of the backbone.
+        momentum: Momentum of sgd.
+        weight_decay: Weight decay of the optimizer.
         warmup_steps: Steps of linear warm-up before the cosine; default min(500, a ninth of all steps).
-        min_crop_area: Smallest share of an image in a random training crop. If labels differ in small parts of small images, use more.
+        min_crop_area: Smallest share of an image's area in a random training crop. Use a larger share if labels differ in small parts of
+            small images.
         workers: Ray Train workers (DDP).
         cpus_per_worker: CPU threads of a worker; default an equal share of the cluster's.
         gpus_per_worker: GPUs of a worker, if the cluster has any; below 1, trials of a sweep share one (one worker each).
@@ -219,8 +264,10 @@ class LoopOptions:
         """Epochs of a training on this number of images."""
         return self.epochs
 
-    def settings(self, seed: int, *, num_images: int) -> FitSettings:
+    def settings(self, seed: int, *, num_images: int) -> "FitSettings":
         """These options as settings of the training loop, for this number of training images."""
+        from eet.training.settings import FitSettings
+
         return FitSettings(
             epochs=self.epochs_of(num_images),
             batch_size=self.batch_size,
@@ -249,8 +296,8 @@ class LoopOptions:
                 found.append(f"--train.{name} {value}: use {least} or more")
         for name in ("learning_rate", "head_learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                found.append(f"--train.{name} {value}: must be above 0")
+            if value is not None and not 0 < value < inf:
+                found.append(f"--train.{name} {value}: must be above 0, and finite")
         if self.workers >= 1 and self.batch_size % self.workers:
             found.append(f"--train.batch_size {self.batch_size} cannot be divided over {self.workers} workers")
         if not (0 < self.gpus_per_worker < 1 and self.workers == 1) and self.gpus_per_worker != 1:
@@ -261,7 +308,7 @@ class LoopOptions:
             found.append(f"--train.min_crop_area {self.min_crop_area}: use above 0 to 1")
         if not 0 <= self.momentum < 1:
             found.append(f"--train.momentum {self.momentum}: use 0 to below 1")
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < inf:
             found.append(f"--train.weight_decay {self.weight_decay}: use 0 or more")
         return found
 
@@ -278,9 +325,9 @@ class TrainOptions(LoopOptions):
             images, then fewer with the cube root of their number (10 at 50,000, 5 at 500,000); published 90.
         batch_size: Images per step, over all workers. Default by the recipe.
         optimizer: sgd (momentum 0.9) or adamw. Default by the recipe.
-        learning_rate: Of the backbone, after warm-up. Default by the recipe.
-        head_learning_rate: Of both heads. Default by the recipe.
-        weight_decay: Of either optimizer. Default by the recipe.
+        learning_rate: Learning rate of the backbone, after warm-up. Default by the recipe.
+        head_learning_rate: Learning rate of both heads. Default by the recipe.
+        weight_decay: Weight decay of the optimizer. Default by the recipe.
         probe: Start the label heads as linear probes of the frozen network; their test measures, before the first epoch, are the first
             row of the table. Default by the recipe.
     """

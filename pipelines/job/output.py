@@ -1,14 +1,27 @@
 """The resolved config next to every output of a job."""
 
+import os
 from collections.abc import Collection
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 import yaml
 
-from eet.errors import InputError
-from eet.storage import exists, join_location, read_text, split_options, with_suffix, write_text
-from pipelines.job.location import absolute_values, with_absolute_locations, with_relative_locations
+from eet.errors import DamagedError, InputError
+from eet.storage import (
+    exists,
+    join_location,
+    local_path,
+    location_problem,
+    one_line,
+    read_text,
+    same_location,
+    secret_in,
+    split_options,
+    with_suffix,
+    write_text,
+)
+from pipelines.job.location import absolute_values, input_locations, location_problems, with_absolute_locations, with_relative_locations
 
 
 def is_table(out: str) -> bool:
@@ -21,8 +34,44 @@ def name_of(out: str) -> str:
     return split_options(out)[0].rstrip("/").rpartition("/")[2]
 
 
+def output_problems(config: Any) -> list[str]:
+    """Why a job cannot write its output: it is the same place as an input, or nothing can be written there."""
+    out = getattr(config, "out", None)
+    if out is None or location_problem(out) is not None:  # `location_problems` reports the second
+        return []
+    inputs = [flag for flag, location in input_locations(config) if _same(out, location)]
+    found = [f"--out {out} is the same place as --{flag}: choose another one" for flag in inputs]
+    path = local_path(out)
+    if path is not None and (problem := _place_problem(path, file=is_table(out))) is not None:
+        found.append(f"--out {out}: {problem}; choose another one")
+    return found
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return same_location(one, other)
+    except (OSError, ValueError):  # a store that nothing opens, or that is out of reach: the job says so where it opens it
+        return False
+
+
+def _place_problem(path: str, *, file: bool) -> str | None:
+    if file and os.path.isdir(path):
+        return "it is a folder, and the output is a file"
+    there = path
+    while not os.path.lexists(there) or (file and there == path):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        return "it is a file, and the output is a folder" if there == path else f"{there} is no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"you may not write into {there}"
+
+
 def config_values(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain values, nested as its flags are; locations are absolute."""
+    """A config dataclass as plain values, nested as its flags are; locations are absolute.
+
+    InputError where a location can never be used, or a text holds credentials: these values are stored.
+    """
+    if problems := location_problems(config):
+        raise InputError("; ".join(problems))
     return _plain(asdict(with_absolute_locations(config)))
 
 
@@ -77,16 +126,25 @@ def check_same_options(config: Any, free: Collection[str], *, defaults: Any = No
         defaults: config with the values of flags that did not exist when the job was started; None for the defaults of the job.
 
     Raises:
-        InputError: another option differs.
+        InputError: another option differs, or the stored options hold credentials. The message does not repeat those.
     """
     written = read_written_config(config.out)
     if written is None:
         return
-    now, then = flat_values(config_values(config)), flat_values(_with_defaults(config, written, defaults or default_config(config)))
+    now = flat_values(config_values(config))
+    try:
+        then = flat_values(_with_defaults(config, written, defaults or default_config(config)))
+    except InputError as error:
+        raise InputError(f"{config_location(config.out)}: {error}; correct that file, or choose another --out") from error
     changed = [key for key in now if not {key, key.partition(".")[0]} & set(free) and now[key] != then.get(key)]
     if changed:
-        differences = "; ".join(f"{key}: {then.get(key)} then, {now[key]} now" for key in changed)
+        differences = "; ".join(f"{key}: {_shown(then.get(key))} then, {_shown(now[key])} now" for key in changed)
         raise InputError(f"{config.out} was started with other options ({differences}): resume with the same, or choose another --out")
+
+
+def _shown(value: Any) -> str:
+    """The value for a message; not if it holds credentials, which earlier versions stored."""
+    return "(credentials, not shown)" if secret_in(str(value)) else str(value)
 
 
 def _with_defaults(config: Any, written: dict[str, Any], defaults: Any) -> dict[str, Any]:
@@ -104,4 +162,9 @@ def _with_defaults(config: Any, written: dict[str, Any], defaults: Any) -> dict[
 def read_written_config(out: str) -> dict[str, Any] | None:
     """The resolved config next to an output, or None if there is none."""
     location = config_location(out)
-    return yaml.safe_load(read_text(location)) if exists(location) else None
+    if not exists(location):
+        return None
+    try:
+        return yaml.safe_load(read_text(location))
+    except yaml.YAMLError as error:
+        raise DamagedError(f"{location} is damaged: {one_line(error)}") from error

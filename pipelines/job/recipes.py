@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from eet.distillation import PUBLISHED_BETA
+from eet.options.defaults import PUBLISHED_BETA
 
 Recipe = Literal["best", "published"]
 

@@ -3,34 +3,41 @@
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+import ray.train.torch
 import torch
 
 from eet.datasets import ImageTable, load_dataset
 from eet.device import Device
-from eet.errors import EetError, InputError
+from eet.errors import InputError
 from eet.figures import save_png, training_curves_figure
 from eet.hashing import shared_codes, target_codes
-from eet.storage import read_text
+from eet.metrics import json_values
+from eet.storage import Claim, naming_file, read_text, remove_leftovers, write_text
 from eet.training import FitSettings, LabelledImages, StepReport, TrainingTask, labelled_images
 from eet.vit import PruningSchedule, Student, build_student, is_bundle, scaled_prune_after
-from pipelines.job.cluster import connected
-from pipelines.job.errors import JobFailed
+from pipelines.job.cluster import WORKERS_END_S, connected
+from pipelines.job.errors import JobFailed, is_the_users
 from pipelines.job.location import with_absolute_locations
 from pipelines.job.measures_table import print_measures
 from pipelines.job.options import DataOptions, LoopOptions, StudentOptions
 from pipelines.job.output import check_same_options, config_values, default_config, read_written_config, write_config
 from pipelines.job.progress import BoardReader, EpochDone, TrainingDisplay, duration, open_board
-from pipelines.job.tracking import tracked
+from pipelines.job.tracking import read_run_id, tracked, write_run_id
 from pipelines.training.worker import train_worker
 
 CHECKPOINTS, RUN_NAME = "checkpoints", "run"
+NEW_CHECKPOINT = "new"
+"""For this name in the folder of checkpoints, workers write a checkpoint under a hidden name; Ray Train copies it."""
+MLFLOW_FILE = "mlflow.json"
+"""In the folder of checkpoints: the id of the MLflow run."""
 SKIPPED_FILE = "skipped.csv"
 # Options that may change when a run is resumed: where it runs, and on how many workers, does not change the result.
 FREE_ON_RESUME = (
@@ -93,6 +100,7 @@ def new_network(options: StudentOptions, *, num_classes: int, weights: str, seed
         backbone_options=options.backbone_options,
         hash_input=options.hash_input,
         label_weight=options.label_weight,
+        fit=options.fit,
         seed=seed,
     )
     if not pruned:
@@ -121,6 +129,7 @@ def run_training(
     images: LabelledImages,
     *,
     title: str,
+    claim: Claim | None,
     parent_run: str | None = None,
     callbacks: Sequence[ray.train.UserCallback] = (),
 ) -> TrainingResult:
@@ -131,6 +140,8 @@ def run_training(
         task: the task.
         images: of the task.
         title: of the job, for displays and the MLflow run.
+        claim: on the folder of the job, which may be above config.out. It is checked before each checkpoint is kept and before each
+            bundle is written. None in a dry run.
         parent_run: MLflow run of the sweep that starts this training, or None.
         callbacks: Ray Train callbacks, called after every epoch.
 
@@ -139,7 +150,8 @@ def run_training(
 
     Raises:
         InputError: networks, images, options and cluster do not fit each other.
-        JobFailed: the loss is not finite, an image cannot be read, or too many workers were lost.
+        JobFailed: the loss is not finite, an image cannot be read, another job has taken the folder, the disk is full, or too many
+            workers were lost.
     """
     out = Path(config.out).absolute()
     options: LoopOptions = config.train
@@ -150,18 +162,29 @@ def run_training(
     if config.dry_run:
         _print_estimate(task, settings)
         return TrainingResult(out, [], {}, 0)
+    assert claim is not None
     write_config(config.out, config)
     if images.skipped:
-        with (out / SKIPPED_FILE).open("w", newline="") as file:
+        with naming_file(out / SKIPPED_FILE), (out / SKIPPED_FILE).open("w", newline="") as file:
             csv.writer(file).writerows([("image", "reason"), *images.skipped])
-    with tracked(f"{title} {out.name}", config.tracking_uri, config.out, config_values(config), parent=parent_run) as run:
-        with connected(config.ray_address) as resources:
+    mlflow_file = out / CHECKPOINTS / MLFLOW_FILE
+    run_id = read_run_id(mlflow_file) if (out / CHECKPOINTS / RUN_NAME).exists() else None
+    with tracked(f"{title} {out.name}", config.tracking_uri, config.out, config_values(config), parent=parent_run, run_id=run_id) as run:
+        write_run_id(mlflow_file, run)
+        with _without_unfinished_checkpoints(out), connected(config.ray_address) as resources:
             share = resources.cpus_per_worker(options.workers, gpus_per_worker=options.gpus_per_worker)
             threads = options.cpus_per_worker or share
             if threads > share:  # Ray would wait forever
                 raise InputError(f"--train.cpus_per_worker {threads}: {options.workers} workers can have {share} each on this cluster")
             board = open_board()
-            loop_config = {"task": ray.put(task), "settings": settings, "threads": threads, "board": board}
+            loop_config = {
+                "task": ray.put(task),
+                "settings": settings,
+                "threads": threads,
+                "board": board,
+                "new_checkpoint": str(out / CHECKPOINTS / NEW_CHECKPOINT),
+                "claim": claim,
+            }
             trainer = _trainer(loop_config, options, out, threads=threads, use_gpu=resources.gpus > 0, callbacks=callbacks)
             display = TrainingDisplay(title, settings.epochs)
 
@@ -176,13 +199,15 @@ def run_training(
                 with BoardReader(board, listen):
                     result = trainer.fit()
             except ray.train.TrainingFailedError as error:
+                claim.check()
                 raise _user_error(error) from error
             finally:
                 display.close()
             returned = result.return_value
             if "failure" in returned:
+                claim.check()
                 raise JobFailed(returned["failure"])
-        finished = _write_result(out, task, config, returned)
+        finished = _write_result(out, task, config, returned, claim)
         for network, protocols in finished.test.items():
             for protocol, measures in protocols.items():
                 prefix = f"test_{network}_{protocol}".replace(",", "").replace(" ", "_")
@@ -200,11 +225,14 @@ def run_training(
     return finished
 
 
-def _trainer(loop_config: dict[str, Any], options: LoopOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[Any]) -> Any:
-    import ray.train.torch
+class _Trainer(ray.train.torch.TorchTrainer):
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Keeps the handler of the program: after Ray's own, Ctrl-C would end the process without a message."""
 
+
+def _trainer(loop_config: dict[str, Any], options: LoopOptions, out: Path, *, threads: int, use_gpu: bool, callbacks: Sequence[Any]) -> Any:
     # The worker sets its number of threads itself; Ray would set it to the CPUs that it reserves, which is the same number here.
-    return ray.train.torch.TorchTrainer(
+    return _Trainer(
         train_worker,
         train_loop_config=loop_config,
         scaling_config=ray.train.ScalingConfig(
@@ -220,6 +248,17 @@ def _trainer(loop_config: dict[str, Any], options: LoopOptions, out: Path, *, th
             callbacks=list(callbacks),
         ),
     )
+
+
+@contextmanager
+def _without_unfinished_checkpoints(out: Path) -> Iterator[None]:
+    """Removes unfinished checkpoints: those of killed runs at the start, and at the end those of the workers, which have been ended."""
+    location = str(out / CHECKPOINTS / NEW_CHECKPOINT)
+    remove_leftovers(location)
+    try:
+        yield
+    finally:
+        remove_leftovers(location, wait_s=WORKERS_END_S)
 
 
 def check_output(config: Any) -> None:
@@ -254,14 +293,14 @@ def defaults_at_start(config: Any) -> Any:
 
 
 def _user_error(error: Exception) -> Exception:
-    """A JobFailed for an EetError of a worker or for lost workers; any other error is returned unchanged."""
+    """A JobFailed for an error of a worker that the user can correct, or for lost workers; any other error is returned unchanged."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         cause: BaseException | None = failure
         while cause is not None:
             inner = getattr(cause, "cause", None)
-            if isinstance(inner, EetError) or isinstance(cause, EetError):
-                return JobFailed(str(inner if isinstance(inner, EetError) else cause).splitlines()[-1])
+            if is_the_users(inner) or is_the_users(cause):
+                return JobFailed(str(inner if is_the_users(inner) else cause).splitlines()[-1])
             cause = inner if isinstance(inner, BaseException) else cause.__cause__
         lost = getattr(failure, "health_check_failure", failure)
         if isinstance(lost, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError):
@@ -273,17 +312,18 @@ def _user_error(error: Exception) -> Exception:
     return error
 
 
-def _write_result(out: Path, task: TrainingTask, config: Any, returned: dict[str, Any]) -> TrainingResult:
+def _write_result(out: Path, task: TrainingTask, config: Any, returned: dict[str, Any], claim: Claim) -> TrainingResult:
+    claim.check()
     history, test = returned["history"], returned["test"]
-    (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-    (out / "test.json").write_text(json.dumps(test, indent=1) + "\n")
+    write_text(str(out / "history.json"), json.dumps(json_values(history), indent=1, allow_nan=False) + "\n")
+    write_text(str(out / "test.json"), json.dumps(json_values(test), indent=1, allow_nan=False) + "\n")
     if history:
         shown = [key for key in history[0] if key not in ("epoch", "images_per_s")]
         save_png(training_curves_figure(history, shown, title="training"), out / "training.png")
     for name in task.trained:
         task.networks[name].load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in returned["weights"][name].items()})
     task.set_fitted(returned["fitted"] or {})
-    for name in task.trained:
+    for name in sorted(task.trained, key=lambda name: name == task.chosen):  # the chosen one last: with it the training is finished
         training = {
             "epoch": returned["epoch"],
             "epochs": len(history),
@@ -291,6 +331,7 @@ def _write_result(out: Path, task: TrainingTask, config: Any, returned: dict[str
             "seed": config.seed,
             "test": test.get(name, {}),
         }
+        claim.check()
         task.save(name, out if name == task.chosen else out / name, training)
     return TrainingResult(out, history, test, returned["epoch"])
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from eet.storage import Claim
 from pipelines.job.cluster import ClusterResources
 from pipelines.job.tracking import TrackedRun
 from pipelines.trials.share import Share
@@ -61,12 +62,18 @@ class TrialKind(ABC):
         """The rule that stops poor trials early."""
         return FIFOScheduler()
 
-    def begin(self, run: TrackedRun, drawn: Sequence[Mapping[str, Any]]) -> None:
-        """Prepares what all trials need and does not exist yet, on the whole cluster. drawn: parameters of the trials."""
+    def begin(self, run: TrackedRun, drawn: Sequence[Mapping[str, Any]], claim: Claim) -> None:
+        """Prepares what all trials need and does not exist yet, on the whole cluster.
+
+        Args:
+            run: MLflow run of the sweep.
+            drawn: parameters of the trials.
+            claim: on the folder of the sweep, for checks before files are written.
+        """
         return
 
     @abstractmethod
-    def trainable(self, share: Share, run: TrackedRun) -> Any:
+    def trainable(self, share: Share, run: TrackedRun, claim: Claim) -> Any:
         """The function that Tune calls with drawn parameters, together with its resources."""
 
     @property

@@ -10,10 +10,11 @@ from typing import Any
 from ray import PlacementGroupID, tune
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from pipelines.configs.space import trial_name
 from pipelines.job.tracking import TrackedRun
 from pipelines.trials.process import TITLE, parameters_of
 from pipelines.trials.results import trial_table
-from pipelines.trials.trial import Trial, end_trial, read_trial, read_trials, trial_name
+from pipelines.trials.trial import Trial, end_trial, read_trial, read_trials
 
 GRACE_S = 5  # a trial's processes must end before its workers' placement groups are removed, or they would request new ones
 

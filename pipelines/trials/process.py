@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from eet.errors import EetError
+from eet.storage import Claim
+from pipelines.configs.space import plain
 from pipelines.job.output import flat_values
-from pipelines.trials.trial import end_trial, plain
+from pipelines.trials.trial import end_trial
 
 PLANNED = "planned"  # Tune passes parameters that were drawn beforehand under this key
 TITLE = "trial"
@@ -19,11 +21,16 @@ def parameters_of(drawn: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def failure_recorded(folder: Path) -> Iterator[None]:
-    """Records an exception in the block in the trial's folder as the reason of its failure."""
+def failure_recorded(folder: Path, claim: Claim) -> Iterator[None]:
+    """Records an exception in the block in the trial's folder as the reason of its failure.
+
+    Nothing is written if the sweep no longer holds its folder by this claim; TakenOverError then, also at the start.
+    """
+    claim.check()
     try:
         yield
     except Exception as error:
+        claim.check()
         end_trial(folder, "failed", reason_of(error), [])
         raise
 

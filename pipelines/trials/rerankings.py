@@ -12,7 +12,9 @@ from ray import tune
 
 from eet.errors import InputError
 from eet.gallery import read_hits
-from eet.storage import write_text
+from eet.retrieval.metres import radius_of
+from eet.storage import Claim, write_text
+from pipelines.configs.space import with_parameters
 from pipelines.costs.matching import ms_per_query
 from pipelines.job.cluster import ClusterResources, largest_share
 from pipelines.job.measures_table import print_measures
@@ -23,30 +25,34 @@ from pipelines.trials.halves import HitsInHalves, in_halves
 from pipelines.trials.kind import TrialKind
 from pipelines.trials.reranking import MEASURES, RerankingTrial, order_measures, reranked_measures, run_trial
 from pipelines.trials.share import Share, share_out
-from pipelines.trials.trial import Trial, add_measured, with_parameters
+from pipelines.trials.trial import Trial, add_measured
 
 METRICS_FILE = "metrics.json"
 
 
-def read_halves(base: RerankConfig, *, seed: int) -> tuple[HitsInHalves, dict[str, dict[str, float]]]:
-    """The hits of labelled queries in two halves, and the measures of each half before any re-ranking.
+def read_halves(base: RerankConfig, *, seed: int, metres: float | None = None) -> tuple[HitsInHalves, dict[str, dict[str, float]]]:
+    """The hits of queries that have a label or a position in two halves, and the measures of each half before any re-ranking.
 
-    InputError where trials cannot be compared by them.
+    metres: as for `order_measures`. InputError where trials cannot be compared by them.
     """
     hits = read_hits(base.hits)
     gallery, queries = open_galleries(base)
     options_of(base, gallery, queries)  # refuses galleries that lack a column that re-ranking needs
-    hits = hits.filter(pc.is_valid(hits["query_label"])).sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    by_label = radius_of(gallery, queries, metres) is None
+    hits = hits.sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    if by_label:
+        hits = hits.filter(pc.is_valid(hits["query_label"]))
     if not len(hits):
         raise InputError(f"{base.hits} has no query labels, by which trials are compared: search with a labelled gallery of queries")
     halves = in_halves(hits, seed)
     before = {}
     for half, table in halves._asdict().items():
-        found = order_measures(table, gallery, queries) if len(table) else {}
+        found = order_measures(table, gallery, queries, metres=metres) if len(table) else {}
         if not found.get("queries"):
             raise InputError(
                 f"{base.hits}: of half of the queries none has a match in {gallery.path}; trials are compared on one half and the chosen "
-                "one on the other: give more queries, and encode both galleries with --data.* of the same labels"
+                "one on the other: give more queries, "
+                + ("and encode both galleries with --data.* of the same labels" if by_label else "or a larger radius (--metres)")
             )
         if "MAP@R" not in found:
             raise InputError(
@@ -62,7 +68,7 @@ class Rerankings(TrialKind):
     """Re-rankings of given hits, compared by MAP@R on half of the queries; the chosen one is measured on the other half.
 
     base: the re-ranking of a trial, before its parameters are set. trials_dir: folder of the trials. before: measures of the given hits, by
-    half.
+    half. metres: as for `order_measures`.
     """
 
     trial = RerankingTrial
@@ -75,6 +81,7 @@ class Rerankings(TrialKind):
     halves: HitsInHalves
     before: Mapping[str, dict[str, float]]
     concurrent: int | None
+    metres: float | None = None
 
     def share(self, resources: ClusterResources, *, trials: int) -> Share:
         return share_out(resources, workers=1, cpus=None, gpus=0, trials=trials, asked=self.concurrent)
@@ -99,13 +106,15 @@ class Rerankings(TrialKind):
             "nothing was started",
         ]
 
-    def trainable(self, share: Share, run: TrackedRun) -> Any:
+    def trainable(self, share: Share, run: TrackedRun, claim: Claim) -> Any:
         given = {
             "base": self.base,
             "trials_dir": str(self.trials_dir),
             "hits": self.halves.judged,
             "threads": share.cpus,
             "parent_run": run.run_id,
+            "metres": self.metres,
+            "claim": claim,
         }
         return tune.with_resources(tune.with_parameters(run_trial, **given), {"cpu": share.cpus})
 
@@ -124,7 +133,7 @@ class Rerankings(TrialKind):
         return add_measured(trials, "ms_per_query", found)
 
     def best_config(self, chosen: Trial, out: Path) -> RerankConfig:
-        return dataclasses.replace(with_parameters(self.base, chosen.parameters), out=str(out / "best.parquet"), engine="ray")
+        return dataclasses.replace(with_parameters(self.base, chosen.parameters), out=str(out / "best.parquet"), engine="auto")
 
     def test(self, chosen: Trial, resources: ClusterResources) -> dict[str, dict[str, float]]:
         """Measures of the given and of the chosen order on the unseen half of the queries."""
@@ -133,7 +142,13 @@ class Rerankings(TrialKind):
         if known.get("trial") != chosen.name:
             reranked = {
                 "judged": {**chosen.best, "queries": self.before["judged"]["queries"]},
-                "held_out": _alone(resources, reranked_measures, self.halves.held_out, with_parameters(self.base, chosen.parameters)),
+                "held_out": _alone(
+                    resources,
+                    reranked_measures,
+                    self.halves.held_out,
+                    with_parameters(self.base, chosen.parameters),
+                    metres=self.metres,
+                ),
             }
             known = {"trial": chosen.name}
             known |= {half: {"before": self.before[half], "reranked": reranked[half]} for half in reranked}
@@ -143,10 +158,10 @@ class Rerankings(TrialKind):
         return known["held_out"]
 
 
-def _alone(resources: ClusterResources, measure: Callable[..., dict[str, float]], *given: Any) -> dict[str, float]:
+def _alone(resources: ClusterResources, measure: Callable[..., dict[str, float]], *given: Any, **options: Any) -> dict[str, float]:
     """Runs `measure` with all CPUs of a node."""
     threads = largest_share(resources.nodes, 1, gpus=0)
-    return ray.get(ray.remote(measure).options(num_cpus=threads).remote(*given, threads=threads))
+    return ray.get(ray.remote(measure).options(num_cpus=threads).remote(*given, threads=threads, **options))
 
 
 def _progress(record: Mapping[str, float]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from pipelines.trials.trial import has_grid
+from pipelines.configs.space import has_grid
 
 STUDY_FILE = "optuna.db"
 REDUCTION = 3  # a third of the trials continues after each rung of ASHA

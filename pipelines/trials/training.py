@@ -9,12 +9,14 @@ import numpy as np
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from eet.storage import Claim
 from eet.training import LabelledImages
+from pipelines.configs.space import trial_name, with_parameters
 from pipelines.costs.networks import student_costs
 from pipelines.distill import DistillConfig, task_of
 from pipelines.training.run import run_training
 from pipelines.trials.process import TITLE, failure_recorded, parameters_of
-from pipelines.trials.trial import BUNDLE_FILE, Trial, begin_trial, read_trial, trial_name, with_parameters
+from pipelines.trials.trial import BUNDLE_FILE, Trial, begin_trial, read_trial
 
 
 class TrainingTrial(Trial):
@@ -70,7 +72,9 @@ def teacher_folder(teachers: str, bits: int) -> str:
     return str(Path(teachers) / f"{bits}_bits")
 
 
-def run_trial(drawn: dict[str, Any], *, base: DistillConfig, teachers: str | None, images: LabelledImages, parent_run: str) -> None:
+def run_trial(
+    drawn: dict[str, Any], *, base: DistillConfig, teachers: str | None, images: LabelledImages, parent_run: str, claim: Claim
+) -> None:
     """Trains one trial in its own folder below base.out; an interrupted training continues from its last epoch.
 
     Args:
@@ -79,6 +83,7 @@ def run_trial(drawn: dict[str, Any], *, base: DistillConfig, teachers: str | Non
         teachers: folder of frozen teachers, one for each code length, or None.
         images: shared by all trials.
         parent_run: MLflow run of the sweep.
+        claim: on the folder of the sweep.
     """
     parameters = parameters_of(drawn)
     folder = Path(base.out) / trial_name(parameters)
@@ -89,9 +94,9 @@ def run_trial(drawn: dict[str, Any], *, base: DistillConfig, teachers: str | Non
         return
     # Without the test split, not even its number of images: it is only for the chosen model.
     images = dataclasses.replace(images, test=None)
-    begin_trial(folder, parameters, {})
-    with failure_recorded(folder):
+    with failure_recorded(folder, claim):
+        begin_trial(folder, parameters, {})
         task = task_of(config, images)
         costs = student_costs(task.networks["student"])
         begin_trial(folder, parameters, costs)
-        run_training(config, task, images, title=TITLE, parent_run=parent_run, callbacks=[TrialReport(costs)])
+        run_training(config, task, images, title=TITLE, claim=claim, parent_run=parent_run, callbacks=[TrialReport(costs)])

@@ -14,10 +14,12 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from eet.errors import InputError
-from eet.storage import exists
+from eet.storage import Claim, exists
 from eet.training import LabelledImages
 from eet.vit import read_bundle_record
 from pipelines import encode, evaluate, train_teacher
+from pipelines.configs.space import with_parameters
+from pipelines.configs.train_teacher import TeacherOptions
 from pipelines.costs.networks import latencies_ms
 from pipelines.distill import DistillConfig, task_of
 from pipelines.job.cluster import ClusterResources
@@ -29,7 +31,7 @@ from pipelines.trials.kind import TrialKind
 from pipelines.trials.search import default_scheduler, scheduler
 from pipelines.trials.share import Share, share_out
 from pipelines.trials.training import TrainingTrial, run_trial, teacher_folder, trial_config
-from pipelines.trials.trial import BUNDLE_FILE, Trial, add_measured, with_parameters
+from pipelines.trials.trial import BUNDLE_FILE, Trial, add_measured
 from pipelines.trials.weight_curves import draw_weight_curves
 
 TEACHERS, TEST_GALLERY, TEST_EVALUATION = "teachers", "test", "test_evaluation"
@@ -111,7 +113,7 @@ class Trainings(TrialKind):
             f"{each * -(-trials // share.concurrent) / 3600:.2f} h for all where none is stopped; nothing was started",
         ]
 
-    def begin(self, run: TrackedRun, drawn: Sequence[Mapping[str, Any]]) -> None:
+    def begin(self, run: TrackedRun, drawn: Sequence[Mapping[str, Any]], claim: Claim) -> None:
         """Trains one unpruned teacher for each code length on the whole cluster, if teachers are shared. Existing ones are kept."""
         if not self.shared_teacher:
             return
@@ -125,7 +127,7 @@ class Trainings(TrialKind):
                 out=folder,
                 weights=base.weights,
                 data=base.data,
-                student=train_teacher.TeacherOptions(
+                student=TeacherOptions(
                     backbone=base.student.backbone,
                     backbone_options=base.student.backbone_options,
                     bits=bits,
@@ -140,11 +142,13 @@ class Trainings(TrialKind):
                 address=base.address,
             )
             seen = dataclasses.replace(self.images, test=None)
-            run_training(teacher, train_teacher.task_of(teacher, seen), seen, title="teacher", parent_run=run.run_id)
+            run_training(teacher, train_teacher.task_of(teacher, seen), seen, title="teacher", claim=claim, parent_run=run.run_id)
 
-    def trainable(self, share: Share, run: TrackedRun) -> Any:
+    def trainable(self, share: Share, run: TrackedRun, claim: Claim) -> Any:
         base = dataclasses.replace(self.base, train=dataclasses.replace(self.base.train, cpus_per_worker=share.cpus))
-        trainable = tune.with_parameters(run_trial, base=base, teachers=self._teachers, images=self.images, parent_run=run.run_id)
+        trainable = tune.with_parameters(
+            run_trial, base=base, teachers=self._teachers, images=self.images, parent_run=run.run_id, claim=claim
+        )
         # A trial's own process only waits. Tune does not accept zero CPUs, and a larger share would be missing for the workers.
         return tune.with_resources(trainable, tune.PlacementGroupFactory([{"memory": 1}]))
 

@@ -1,111 +1,17 @@
 """The trials of a sweep: their parameters, their jobs, and the records in their folders."""
 
 import dataclasses
-import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-import yaml
-
-from eet.errors import InputError
-from pipelines.distill import DistillConfig
-from pipelines.job.output import flat_values
-from pipelines.rerank import RerankConfig
+from pipelines.configs.space import trial_name
 
 TRIAL_FILE, OUTCOME_FILE, HISTORY_FILE, BUNDLE_FILE = "trial.json", "outcome.json", "history.json", "model.json"
 Status = Literal["finished", "stopped", "failed", "unfinished"]
-# Flags of a trial's job that are the same for the whole sweep.
-FIXED = {
-    DistillConfig: ("out", "teacher", "resume", "address", "tracking_uri", "dry_run", "data"),
-    RerankConfig: ("out", "hits", "gallery", "queries", "engine", "workers", "seed", "address", "tracking_uri", "dry_run"),
-}
-Job = TypeVar("Job", DistillConfig, RerankConfig)
-
-
-def drawn_parameters(space: Mapping[str, Any], *, trials: int, seed: int) -> list[dict[str, Any]]:
-    """The parameters of every trial, drawn before any runs, so that a sweep can be described, estimated and resumed from its seed.
-
-    A space with a grid yields its product once. Otherwise there are `trials` draws; the first n of them are the same as in a sweep of n
-    trials. Equal draws count once.
-    """
-    from ray.tune.search.variant_generator import generate_variants
-
-    random = np.random.RandomState(seed)
-    drawn: dict[str, dict[str, Any]] = {}
-    for _ in range(1 if has_grid(space) else trials):
-        for _, variant in generate_variants(dict(space), random_state=random):
-            parameters = flat_values(plain(variant))
-            drawn.setdefault(trial_name(parameters), parameters)
-    return list(drawn.values())
-
-
-def has_grid(space: Mapping[str, Any]) -> bool:
-    """Whether a space contains a grid, which then determines the number of trials."""
-    return any(isinstance(value, Mapping) and ("grid_search" in value or has_grid(value)) for value in space.values())
-
-
-def plain(value: Any) -> Any:
-    """Drawn values in the types of JSON: Python numbers, not numpy's; lists, not tuples."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def trial_name(parameters: Mapping[str, Any]) -> str:
-    """Name of the trial's folder: eight characters, equal for equal parameters."""
-    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def with_parameters(base: Job, parameters: Mapping[str, Any]) -> Job:
-    """The job with some of its flags replaced: {'loss.beta': 0.3, 'student.keep_ratios.0': 0.5, 'seed': 7}.
-
-    A number at the end of a flag's name is an index into its list; all indexes from 0 must be given. Text for a flag of another type is
-    parsed as on the command line ('[4, 8, 10]').
-
-    Raises:
-        InputError: flags that the job lacks, or that a sweep must not change; the message names all of them.
-    """
-    values: dict[str, Any] = {}
-    items: dict[str, dict[int, Any]] = {}
-    for key, value in parameters.items():
-        flag, _, place = key.rpartition(".")
-        if place.isdigit():
-            items.setdefault(flag, {})[int(place)] = value
-        else:
-            values[key] = value
-    for flag, at in items.items():
-        if sorted(at) != list(range(len(at))):
-            raise InputError(f"{flag} is given at the indexes {sorted(at)}: give all indexes from 0")
-        values[flag] = [at[place] for place in range(len(at))]
-    known = {flag: now for flag, now in _flags(base) if flag.partition(".")[0] not in FIXED[type(base)]}
-    unknown = [flag for flag in values if flag not in known]
-    if unknown:
-        raise InputError(f"the space changes {', '.join(unknown)}, which a trial does not have: it may change {', '.join(known)}")
-    groups: dict[str, dict[str, Any]] = {}
-    for flag, value in values.items():
-        group, _, name = flag.rpartition(".")
-        if isinstance(value, str) and not isinstance(known[flag], str):
-            value = yaml.safe_load(value)
-        groups.setdefault(group, {})[name] = tuple(value) if isinstance(value, list) else value
-    changes = groups.pop("", {})
-    changes |= {group: dataclasses.replace(getattr(base, group), **fields) for group, fields in groups.items()}
-    return dataclasses.replace(base, **changes)
-
-
-def _flags(config: Any) -> Iterator[tuple[str, Any]]:
-    for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        if dataclasses.is_dataclass(value):
-            yield from ((f"{entry.name}.{inner.name}", getattr(value, inner.name)) for inner in dataclasses.fields(value))
-        else:
-            yield entry.name, value
 
 
 @dataclass(frozen=True)

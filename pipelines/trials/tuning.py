@@ -1,85 +1,33 @@
 """A sweep on Ray Tune for any kind of trial: runs missing trials, and writes tables, figures and best.yaml."""
 
-import importlib
-import importlib.util
-import inspect
-import json
 import os
-import sys
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from ray import tune
 
 from eet.errors import InputError
-from eet.storage import write_text
+from eet.storage import Claim
+from pipelines.configs.space import drawn_parameters, has_grid
+from pipelines.configs.sweep_options import TRIALS, SweepOptions
 from pipelines.job.cluster import ClusterResources, Node, connected
 from pipelines.job.errors import JobFailed
-from pipelines.job.location import LOCATION
-from pipelines.job.options import JobOptions
+from pipelines.job.held_output import held_output
 from pipelines.job.output import check_same_options, config_values, write_config
-from pipelines.job.tracking import TrackedRun, default_tracking_uri, tracked
+from pipelines.job.tracking import TrackedRun, default_tracking_uri, read_run_id, tracked, write_run_id
 from pipelines.trials.kind import TrialKind
 from pipelines.trials.outcomes import TrialOutcomes
 from pipelines.trials.process import PLANNED
 from pipelines.trials.results import BEST_FILE, PARETO_FILE, RESULTS_FILE, pareto_trials, trial_table, write_results
 from pipelines.trials.search import optuna_search
-from pipelines.trials.trial import Trial, chosen_trial, drawn_parameters, has_grid, read_trials
+from pipelines.trials.trial import Trial, chosen_trial, read_trials
 
-TRIALS, TUNE_STATE, SWEEP_FILE = "trials", "tune", "sweep.json"
+TUNE_STATE, SWEEP_FILE = "tune", "sweep.json"
 # Options that may differ in a resumed sweep, because they do not change a trial. Additional trials are drawn after the first ones.
 FREE_ON_RESUME = ("resume", "address", "tracking_uri", "dry_run", "out", "trials", "concurrent")
-
-
-@dataclass(kw_only=True)
-class SweepOptions(JobOptions):
-    """Options of every sweep; the jobs that inherit it describe the fields."""
-
-    spaces: ClassVar[Mapping[str, str]]
-    """Name -> dotted path of the function of each space."""
-
-    out: str = field(metadata=LOCATION)
-    space: str
-    space_options: dict[str, Any] = field(default_factory=dict)
-    trials: int = 20
-    search: Literal["random", "optuna"] = "random"
-    concurrent: int | None = None
-    resume: bool = False
-
-    def problems(self) -> list[str]:
-        found = super().problems() + self.local_only("out")
-        for name in ("trials", "concurrent"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                found.append(f"--{name} {value}: use 1 or more")
-        try:
-            space = self.drawn_space()
-            drawn = drawn_parameters(space, trials=max(1, self.trials), seed=self.seed)
-            found += dict.fromkeys(f"--space: {problem}" for parameters in drawn for problem in self.trial_problems(parameters))
-        except ValueError as error:
-            return [*found, f"--space: {error}"]
-        if self.search == "optuna":
-            if has_grid(space):
-                found.append("--search optuna draws its own points: use the random form of the space")
-            if importlib.util.find_spec("optuna") is None:
-                found.append("--search optuna needs the package optuna: pip install 'eet[optuna]'")
-        return found
-
-    @abstractmethod
-    def trial_problems(self, parameters: Mapping[str, Any]) -> list[str]:
-        """Problems of a trial with these parameters that are not in the shared flags. InputError for parameters that it lacks."""
-
-    def drawn_space(self) -> dict[str, Any]:
-        """The Tune dictionary of the space. InputError for an unknown space, or options that it does not accept."""
-        return space_of(self.space, self.space_options, self.spaces)
-
-    @property
-    def trials_dir(self) -> Path:
-        """Folder that contains a folder for each trial."""
-        return Path(self.out).absolute() / TRIALS
 
 
 @dataclass(frozen=True)
@@ -103,6 +51,13 @@ def run_sweep(config: SweepOptions, read_kind: Callable[[str], TrialKind], *, fr
         read_kind: tracking URI -> the kind of trial, with all that trials share.
         free_on_resume: further flags of this sweep that may differ when it is resumed.
     """
+    with held_output(config) as claim:
+        return _run_held(config, read_kind, free_on_resume, claim)
+
+
+def _run_held(
+    config: SweepOptions, read_kind: Callable[[str], TrialKind], free_on_resume: Sequence[str], claim: Claim | None
+) -> SweepResult:
     out = Path(config.out).absolute()
     _check_output(config, out, free_on_resume)
     space = config.drawn_space()
@@ -120,18 +75,19 @@ def run_sweep(config: SweepOptions, read_kind: Callable[[str], TrialKind], *, fr
     if config.dry_run:
         _dry_run(config, kind, space, planned)
         return SweepResult([], set(), None, {})
+    assert claim is not None
     write_config(config.out, config)
-    run_id = json.loads((out / SWEEP_FILE).read_text())["run"] if (out / SWEEP_FILE).exists() else None
     with (
-        tracked(f"sweep {out.name}", tracking_uri, config.out, config_values(config), run_id=run_id) as run,
+        tracked(f"sweep {out.name}", tracking_uri, config.out, config_values(config), run_id=read_run_id(out / SWEEP_FILE)) as run,
         connected(config.ray_address) as resources,
     ):
-        write_text(str(out / SWEEP_FILE), json.dumps({"run": run.run_id}) + "\n")
+        write_run_id(out / SWEEP_FILE, run)
         run.end_children("%", "KILLED")  # left by a killed sweep
         if len(resources.nodes) > 1 and tracking_uri.startswith("sqlite:"):
             print("note: trials on several nodes write to one sqlite file; if that fails, name an MLflow server by --tracking-uri")
-        kind.begin(run, drawn)
-        left = _run_trials(config, out, kind, space, planned, resources, run)
+        kind.begin(run, drawn, claim)
+        left = _run_trials(config, out, kind, space, planned, resources, run, claim)
+        claim.check()
         trials = kind.with_measured_costs(read_trials(out / TRIALS, planned, of=kind.trial), resources)
         write_results(out, trials, kind, title=f"{config.space}: accuracy against cost")
         _print(trials, kind)
@@ -152,23 +108,6 @@ def run_sweep(config: SweepOptions, read_kind: Callable[[str], TrialKind], *, fr
     return SweepResult(trials, pareto_trials(trials, kind.costs), chosen, test)
 
 
-def space_of(name: str, options: Mapping[str, Any], spaces: Mapping[str, str]) -> dict[str, Any]:
-    """The Tune dictionary of a space, by its name or a function's dotted path. InputError for an unknown space or unknown options."""
-    path = spaces.get(name, name)
-    module_name, _, function_name = path.rpartition(".")
-    if os.getcwd() not in sys.path:  # as with `python -m`: the console script also finds modules in the working directory
-        sys.path.insert(0, os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{name} is neither one of {', '.join(spaces)} nor the dotted path of a function: {error}") from error
-    try:
-        inspect.signature(function).bind(**options)
-    except TypeError as error:
-        raise InputError(f"{name}{inspect.signature(function)} cannot take --space_options {dict(options)}: {error}") from error
-    return function(**options)
-
-
 def _check_output(config: SweepOptions, out: Path, free_on_resume: Sequence[str]) -> None:
     exists = (out / SWEEP_FILE).exists()
     if not config.resume:
@@ -186,6 +125,7 @@ def _run_trials(
     planned: list[dict[str, Any]],
     resources: ClusterResources,
     run: TrackedRun,
+    claim: Claim,
 ) -> int:
     """Runs planned trials that are not finished, or lets Optuna draw the missing ones. Returns the number of trials left if stopped."""
     known = read_trials(out / TRIALS, planned, of=kind.trial)
@@ -203,7 +143,7 @@ def _run_trials(
     # Tune's own files for each trial would repeat the contents of the trials' folders.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     tuner = tune.Tuner(
-        kind.trainable(share, run),
+        kind.trainable(share, run, claim),
         param_space={PLANNED: tune.grid_search(again)} if planned else dict(space),
         tune_config=tune.TuneConfig(
             search_alg=search,
@@ -216,9 +156,11 @@ def _run_trials(
     )
     try:
         results = tuner.fit()
+    except KeyboardInterrupt:
+        run.end_children("%", "KILLED")
+        raise
     finally:
         outcomes.close()
-    # After Ctrl-C, Tune ends its trials and returns as if all were done.
     left = sum(trial.status == "unfinished" for trial in read_trials(out / TRIALS, planned, of=kind.trial))
     left += 0 if planned else count - len(results)
     if left:

@@ -1,0 +1,175 @@
+"""Options of `eet train-base`."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from eet.options.choices import Fit, Precision
+from eet.options.defaults import PUBLISHED_BOUNDARY, PUBLISHED_BOUNDARY_LEARNING_RATE, PUBLISHED_MARGIN, PUBLISHED_WIDTH
+from eet.options.registered import registered
+from pipelines.job.location import LOCATION, WEIGHTS
+from pipelines.job.options import MOST_BITS, MOST_PIXELS, DataOptions, JobOptions, LoopOptions
+
+if TYPE_CHECKING:
+    from eet.training.settings import FitSettings
+
+
+MARGIN_FLAGS = ("margin", "beta", "beta_learning_rate", "structural", "marginal")
+"""Options of the loss margin alone."""
+
+
+@dataclass(kw_only=True)
+class EmbeddingLossOptions:
+    """The loss and its batches. Defaults are the published ones.
+
+    Attributes:
+        name: The loss: margin; multi_similarity, for places with four or more images each; or one that was added to `eet.embedding.LOSSES`.
+        options: Arguments of a loss other than margin, for example '{scale: 32}'. The flags below are of margin, except images_per_label.
+        margin: How far a positive must be inside the boundary of its label, and a negative outside.
+        beta: Initial boundary of every label, a distance between unit vectors (0 to 2).
+        beta_learning_rate: Learning rate of the boundaries.
+        images_per_label: Images of each label in a batch.
+        structural: Share of the structural distance in the distance of a pair, 0 to 1: the mean distance of the 7 x 7 tokens that optimal
+            transport matches. It trains the tokens for re-ranking. DIML's is 0.5.
+        marginal: How much mass each token sends or receives in the structural distance: one of those of `eet rerank`. DIML's is
+            cross_correlation.
+    """
+
+    name: str = "margin"
+    options: dict[str, Any] = field(default_factory=dict)
+    margin: float = PUBLISHED_MARGIN
+    beta: float = PUBLISHED_BOUNDARY
+    beta_learning_rate: float = PUBLISHED_BOUNDARY_LEARNING_RATE
+    images_per_label: int = 2
+    structural: float = 0.0
+    marginal: str = "uniform"
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the loss."""
+        return {name: getattr(self, name) for name in MARGIN_FLAGS} if self.name == "margin" else self.options
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.name not in (allowed := registered("eet.embedding.losses", "LOSSES")):
+            found.append(f"--loss.name {self.name}: allowed are {', '.join(allowed)}")
+        if self.name == "margin" and self.options:
+            found.append("--loss.options are those of another loss: margin has flags of its own, such as --loss.beta")
+        given = [name for name in MARGIN_FLAGS if getattr(self, name) != getattr(type(self), name)]
+        if self.name != "margin" and given:
+            flags = ", ".join(f"--loss.{name}" for name in given)
+            found.append(f"{flags}: only the loss margin has these; the options of {self.name} are given by --loss.options")
+        if not 0 <= self.margin < inf:
+            found.append(f"--loss.margin {self.margin}: use 0 or more")
+        if not 0 <= self.beta <= 2:
+            found.append(f"--loss.beta {self.beta}: a distance between unit vectors is 0 to 2")
+        if not 0 <= self.beta_learning_rate < inf:
+            found.append(f"--loss.beta_learning_rate {self.beta_learning_rate}: use 0 (boundaries stay) or more")
+        if self.images_per_label < 2:
+            found.append(f"--loss.images_per_label {self.images_per_label}: an image needs a positive, so use 2 or more")
+        if not 0 <= self.structural <= 1:
+            found.append(f"--loss.structural {self.structural}: a share of the distance is 0 (none) to 1, DIML's 0.5")
+        if self.marginal not in (allowed := registered("eet.matching.marginals", "MARGINALS")):
+            found.append(f"--loss.marginal {self.marginal}: allowed are {', '.join(allowed)}")
+        return found
+
+
+@dataclass(kw_only=True)
+class BaseTrainOptions(LoopOptions):
+    """Training options. Defaults are the published ones.
+
+    Attributes:
+        optimizer: adam (weight decay as part of the gradient), adamw or sgd.
+        schedule: constant, or a cosine to 0.
+        validation_share: Share of the training labels held out, with all their images, to choose the checkpoint, if the dataset has no val
+            split with separate labels; 0 trains on all and takes the last epoch.
+        micro_batch_size: Images that a worker runs at once. If they are fewer than its share of a step, all are run a second time for the
+            gradient, because pairs are formed over the whole batch. Default: all at once on a GPU, 16 on a CPU.
+        compile: Not supported for base models: mining has another shape for each batch.
+    """
+
+    epochs: int = 150
+    batch_size: int = 112
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # type: ignore[assignment]
+    learning_rate: float = 1e-5
+    weight_decay: float = 4e-4
+    warmup_steps: int | None = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    precision: Precision = "fp32"
+    validation_share: float = 0.0
+
+    def settings(self, seed: int, *, num_images: int) -> "FitSettings":
+        return dataclasses.replace(super().settings(seed, num_images=num_images), constant_rate=self.schedule == "constant")
+
+
+@dataclass(kw_only=True)
+class TrainBaseConfig(JobOptions):
+    """Trains a backbone with a head for search by cosine and re-ranking by transport.
+
+    Labels of training and test are disjoint: the dataset's own splits if they are disjoint (sop), else the first half of the labels is
+    for training and the rest for the test.
+
+    Attributes:
+        out: Folder for the bundle, checkpoints, curves, measures and the split.
+        backbone: A ViT of one resolution (deit_*, vit_*, eva02_*), swin_*, resnet* or vgg* of timm; cvt_13, cvt_21 of transformers (extra
+            cvt).
+        backbone_options: Further arguments of the backbone's constructor.
+        embedding_width: Outputs of the head, for the image, and with --aggregation vector for patches.
+        aggregation: What makes one vector of the backbone's output: vector (its own, published for re-ranking), gem, netvlad (its words
+            start from k-means of the training images), or salad.
+        aggregation_options: Arguments of the aggregation, such as '{words: 64}'.
+        tokens_from_block: Block of a ViT that patches and tokens are taken from; default the last.
+        image_size: Side of the input in pixels; default the backbone's own.
+        fit: crop cuts off the edges (published); squash shows the whole image, squeezed to a square, which is better for places.
+        weights: Backbone weights: a file, timm (downloads its own; transformers does for cvt), or none (random).
+        resume: Continue an interrupted run in --out.
+        data: Labelled images.
+        loss: The objective.
+        train: The training.
+    """
+
+    examples: ClassVar[tuple[str, ...]] = ("eet train-base --data.root photos --backbone resnet50 --out runs/base",)
+
+    out: str = field(metadata=LOCATION)
+    backbone: str = "deit_small_patch16_224"
+    backbone_options: dict[str, object] = field(default_factory=dict)
+    embedding_width: int = PUBLISHED_WIDTH
+    aggregation: str = "vector"
+    aggregation_options: dict[str, Any] = field(default_factory=dict)
+    tokens_from_block: int | None = None
+    image_size: int | None = None
+    fit: Fit = "crop"
+    weights: str = field(default="timm", metadata=WEIGHTS)
+    resume: bool = False
+    data: DataOptions = field(default_factory=DataOptions)
+    loss: EmbeddingLossOptions = field(default_factory=EmbeddingLossOptions)
+    train: BaseTrainOptions = field(default_factory=BaseTrainOptions)
+
+    def problems(self) -> list[str]:
+        found = super().problems() + self.local_only("out", "weights")
+        if self.data.unseen_share or self.data.unseen:
+            found.append(
+                "--data.unseen, --data.unseen_share: a base model is always tested on labels that were not trained; leave them out"
+            )
+        if not 1 <= self.embedding_width <= MOST_BITS:
+            found.append(f"--embedding_width {self.embedding_width}: use 1 to {MOST_BITS}")
+        allowed = [name for name in registered("eet.embedding.aggregations", "AGGREGATIONS") if name != "vlad"]
+        if self.aggregation not in allowed:
+            found.append(
+                f"--aggregation {self.aggregation}: allowed are {', '.join(allowed)}; the words of vlad are not trained (eet fit-base)"
+            )
+        if self.aggregation != "vector" and self.loss.structural:
+            found.append(f"--loss.structural {self.loss.structural}: tokens of --aggregation {self.aggregation} are not trained; use 0")
+        if self.tokens_from_block is not None and self.tokens_from_block < 1:
+            found.append(f"--tokens_from_block {self.tokens_from_block}: use 1 or more")
+        if self.image_size is not None and not 16 <= self.image_size <= MOST_PIXELS:
+            found.append(f"--image_size {self.image_size}: use 16 to {MOST_PIXELS} pixels")
+        per_label, batch = self.loss.images_per_label, self.train.batch_size
+        if per_label >= 2 and batch >= 1 and (batch % per_label or batch < 2 * per_label):
+            found.append(
+                f"--train.batch_size {batch}: use a multiple of --loss.images_per_label {per_label}, of two labels at least, so that every "
+                "image has a positive and a negative"
+            )
+        if self.train.compile:
+            found.append("--train.compile: a base model is not compiled; leave it out")
+        return found
