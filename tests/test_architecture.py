@@ -21,7 +21,7 @@ AT_THE_TOP = {"torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "safete
 
 # Compiled loops: numba finds what it compiled for an earlier process only where functions stand at the top of their module. So these
 # import numba (and llvmlite, its compiler's) at module level, and other modules import them inside the function that uses them.
-COMPILED = {"eet.hashing.popcount", "eet.metrics.match_scan", "eet.search.bit_planes", "eet.search.scan"}
+COMPILED = {"eet.compiled_loops", "eet.hashing.popcount", "eet.metrics.match_scan", "eet.search.bit_planes", "eet.search.scan"}
 COMPILED |= {"eet.matching.compiled_maxsim", "eet.matching.compiled_sinkhorn"}
 COMPILED |= {  # the vector operations that the matching kernel is compiled from
     f"eet.matching.simd.{name}"
@@ -41,6 +41,7 @@ OF_NO_ONE_MODULE = {
     "pipelines/test_object_store.py": "encoding and search from S3 to S3",
     "pipelines/test_on_gpu.py": "every job on a GPU",
     "pipelines/test_real_weights.py": "training and encoding with ImageNet weights and real images",
+    "pipelines/serving/test_page.py": "the search page in a browser",
     "tune_spaces/test_spaces.py": "every search space draws what its job accepts",
 }
 
@@ -55,20 +56,48 @@ for name in set(names) - {COMPILED}:
 print(json.dumps(dict(modules=names, loaded=sorted(set(sys.modules) - before), before=sorted(before))))
 """
 
-HELP_OF_EVERY_JOB = """
-import contextlib, io, json, traceback
+# What takes long to load: help and the refusal of arguments do without.
+HEAVY = {"torch", "torchvision", "timm", "ray", "numba", "mlflow", "matplotlib", "faiss", "numpy", "pyarrow"}
+
+HELP_AND_REFUSALS_OF_EVERY_JOB = f"""
+import contextlib, importlib, io, json, pkgutil, sys, traceback
 from pipelines.cli import JOBS, main
-outcomes = {}
-for job in JOBS:
+heavy = lambda: sorted({HEAVY} & set(sys.modules))
+def outcome_of(*arguments):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            exit_code = main([job, "--help"])
+            exit_code = main(list(arguments))
         except BaseException as error:
             exit_code = "".join(traceback.format_exception_only(error))
-    outcomes[job] = {"exit_code": exit_code, "printed": printed.getvalue()}
-print(json.dumps(outcomes))
+    return dict(exit_code=exit_code, printed=printed.getvalue(), heavy=heavy())
+import eet.options, pipelines.configs
+for package in (eet.options, pipelines.configs):
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+configs = heavy()
+helps = dict((job, outcome_of(job, "--help")) for job in JOBS)
+unknown = dict((job, outcome_of(job, "--no-such-flag")) for job in JOBS)
+refused = [outcome_of(*arguments) for arguments in json.loads(sys.argv[1])]
+print(json.dumps(dict(configs=configs, helps=helps, unknown=unknown, refused=refused)))
 """
+
+# Values that only the check of a job's config refuses. It may load pyarrow and numpy, which compare locations.
+REFUSED = [
+    ["distill", "--out", "o", "--data.root", "r", "--data.name", "cubs", "--student.keep-ratios", "[2.0]"],
+    ["train-base", "--out", "o", "--data.root", "r", "--loss.name", "none", "--loss.marginal", "none"],
+    ["sweep", "--out", "o", "--data.root", "r", "--space", "bits", "--trials", "0"],
+    ["sweep", "--out", "o", "--data.root", "r", "--space", "bit"],
+    ["sweep-matching", "--hits", "h.parquet", "--gallery", "g", "--out", "o", "--metres", "-1"],
+    ["encode", "--model", "m", "--images", "i", "--out", "g", "--rows-per-part", "0"],
+    ["index", "--gallery", "g", "--out", "o", "--kind", "none"],
+    ["search", "--gallery", "g", "--queries", "q", "--out", "h.parquet", "--k", "0"],
+    ["rerank", "--hits", "h.parquet", "--gallery", "g", "--out", "r.parquet", "--marginal", "none", "--solver", "none"],
+    ["evaluate", "--gallery", "g", "--out", "o", "--protocol", "published"],
+    ["report", "--hits", "h.parquet", "--out", "o", "--top", "0"],
+    ["serve", "--model", "m", "--gallery", "g", "--port", "99999"],
+    ["benchmark", "encoder", "--device", "cpu", "--encoder.schedules", "[x]"],
+]
 
 
 def run(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -197,8 +226,17 @@ def test_an_unknown_job_is_a_bad_argument():
     assert "destill" in result.stderr and "distill" in result.stderr, said(result)
 
 
-def test_every_job_explains_itself(helps):
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Any]:
+    """What the command line answers without running a job, and what it has loaded by then; all in one process."""
+    result = run("-c", HELP_AND_REFUSALS_OF_EVERY_JOB, json.dumps(REFUSED))
+    assert result.returncode == 0, said(result)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_every_job_explains_itself(answers):
     """Each in turn, so that the message names all that fail."""
+    helps = answers["helps"]
     faults = {
         job: outcome
         for job, outcome in helps.items()
@@ -208,12 +246,18 @@ def test_every_job_explains_itself(helps):
     assert faults == {}
 
 
-@pytest.fixture(scope="module")
-def helps() -> dict[str, dict[str, Any]]:
-    """What `eet JOB --help` does, by job; in one process, as importing Ray and torch once takes longer than all the rest."""
-    result = run("-c", HELP_OF_EVERY_JOB)
-    assert result.returncode == 0, said(result)
-    return json.loads(result.stdout.splitlines()[-1])
+def test_configs_help_and_unknown_flags_load_nothing_heavy(answers):
+    assert answers["configs"] == []
+    assert {job: outcome["heavy"] for job, outcome in answers["helps"].items()} == dict.fromkeys(JOBS, [])
+    assert {job: (outcome["exit_code"], outcome["heavy"]) for job, outcome in answers["unknown"].items()} == dict.fromkeys(JOBS, (2, []))
+
+
+def test_refused_values_do_not_wait_for_torch_or_ray(answers):
+    found = [
+        (arguments[0], outcome["exit_code"], set(outcome["heavy"]) - {"numpy", "pyarrow"})
+        for arguments, outcome in zip(REFUSED, answers["refused"], strict=True)
+    ]
+    assert found == [(arguments[0], 2, set()) for arguments in REFUSED]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)(\[[a-z,]+\])?==(?P<version>[A-Za-z0-9.+!]+)$")
+TOKEN = "~/.ray/auth_token"
 NIGHTLY = re.compile(r"nightly|\.dev\d|ray-wheels|--pre\b")
 
 
@@ -72,7 +73,17 @@ def lint(cluster: dict[str, Any]) -> list[str]:
     if None in sizes or cluster.get("max_workers") != sum(sizes):
         faults.append("max_workers: not the sum of the groups'")
 
+    if cluster["file_mounts"].get(TOKEN) != TOKEN or f"chmod 600 {TOKEN}" not in cluster.get("setup_commands", ()):
+        faults.append(f"file_mounts: every node needs your token, {TOKEN}, and nobody else may read it")
+    started = [*cluster.get("head_start_ray_commands", ()), *cluster.get("worker_start_ray_commands", ())]
+    if any("ray start" in command and "RAY_AUTH_MODE=token" not in command for command in started):
+        faults.append("start commands: no token is asked for, so whoever reaches the cluster can run code")
+    if any("ray start" in command and "--head" in command and "--dashboard-host=127.0.0.1" not in command for command in started):
+        faults.append("head_start_ray_commands: the dashboard listens to other machines")
+
     for remote, local in cluster["file_mounts"].items():
+        if remote == TOKEN:  # the only one from outside of the checkout
+            continue
         if not (ROOT / local).exists() or (ROOT / local).resolve() == ROOT or not remote.startswith("~/eet/"):
             faults.append(f"file_mounts: {local} to {remote}")
     return faults + list(lint_commands(cluster))
@@ -167,6 +178,11 @@ NODE_TYPES = "available_node_types"
         pytest.param(edit(NODE_TYPES, "gpu_encode", "max_workers", to=None), "max_workers", id="group-without-limit"),
         pytest.param(edit("file_mounts", "~/eet/eet", to="no-such-folder"), "no-such-folder", id="missing-mount"),
         pytest.param(edit("file_mounts", "~/eet/all", to="."), "file_mounts: . ", id="mounts-everything"),
+        pytest.param(edit("file_mounts", TOKEN, to=None), "needs your token", id="no-token"),
+        pytest.param(in_commands("setup_commands", "chmod 600", "chmod 644"), "needs your token", id="token-that-others-can-read"),
+        pytest.param(in_commands("head_start_ray_commands", "RAY_AUTH_MODE=token", ""), "no token is asked for", id="open-head"),
+        pytest.param(in_commands("worker_start_ray_commands", "RAY_AUTH_MODE=token", ""), "no token is asked for", id="open-worker"),
+        pytest.param(in_commands("head_start_ray_commands", "127.0.0.1", "0.0.0.0"), "dashboard listens", id="open-dashboard"),
         pytest.param(edit("setup_commands", to=None), "nightly", id="default-setup"),
         pytest.param(edit("setup_commands", to=["true"]), "ray not pinned", id="ray-not-installed"),
         pytest.param(in_commands("setup_commands", "tune]==2.60.0", "tune]"), "no exact version of ray", id="ray-any-version"),

@@ -36,11 +36,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_it_holds_every_module_and_the_mark_of_types(wheel):
+def test_it_holds_every_module_and_page_and_the_mark_of_types(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {path.relative_to(ROOT).as_posix() for name in ("eet", "pipelines", "tune_spaces") for path in (ROOT / name).rglob("*.py")}
-    assert modules - names == set() and "eet/py.typed" in names
-    assert {name for name in names if ".dist-info/" not in name} == modules | {"eet/py.typed"}
+    packages = [ROOT / name for name in ("eet", "pipelines", "tune_spaces")]
+    files = {
+        path.relative_to(ROOT).as_posix() for package in packages for suffix in ("py", "html") for path in package.rglob(f"*.{suffix}")
+    }
+    assert {name for name in names if ".dist-info/" not in name} == files | {"eet/py.typed"}
+    assert "pipelines/serving/page.html" in files
 
 
 def test_the_command_line_runs_from_it(wheel, tmp_path):

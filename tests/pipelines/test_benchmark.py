@@ -3,8 +3,8 @@
 import pytest
 
 from pipelines import benchmark
-from pipelines.benchmarks.search import SearchBenchmarkOptions
 from pipelines.cli import main
+from pipelines.configs.benchmark import SearchBenchmarkOptions
 
 SMALL = SearchBenchmarkOptions(sizes=(500, 3000), bits=(16, 24), draws=("clustered", "uniform"), queries=5, k=7, flip_share=0.1)
 

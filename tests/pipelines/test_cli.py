@@ -2,12 +2,16 @@
 
 import dataclasses
 import errno
+import importlib
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import ray
 
 from eet.errors import InputError
+from eet.storage import claimed
 from pipelines import distill, encode, search
 from pipelines.cli import JOBS, main
 from pipelines.job.errors import JobFailed
@@ -16,6 +20,12 @@ from pipelines.job.options import DataOptions, LossOptions, StudentOptions, Trai
 from pipelines.job.output import write_config
 
 DISTILL = ["distill", "--out", "runs/x", "--data.root", "birds"]
+CLUSTER_JOBS = [
+    DISTILL,
+    ["encode", "--model", "m", "--images", "i", "--out", "g"],
+    ["search", "--gallery", "g", "--queries", "q", "--out", "h.parquet", "--shards", "2"],
+    ["rerank", "--hits", "h.parquet", "--gallery", "g", "--out", "r.parquet"],
+]
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +52,13 @@ def test_hyphen_and_underscore_are_the_same_and_equals_is_a_space(given):
     assert main([*DISTILL, "--tracking_uri=sqlite:////a-b/c_d.db", "--train.batch_size", "32", "--dry_run=true"]) == 0
     assert given[0] == given[1]
     assert given[0].tracking_uri == "sqlite:////a-b/c_d.db" and given[0].train.batch_size == 32 and given[0].dry_run
+
+
+def test_the_images_of_encode_may_stand_first(given):
+    flags = ["--model", "m", "--out", "g"]
+    assert main(["encode", "photos", *flags]) == main(["encode", *flags, "--images", "photos"]) == 0
+    assert given[0] == given[1] and given[0].images == "photos"
+    assert main(["encode", "photos", "more", "--model", "m", "--out", "g"]) == 2
 
 
 def test_nested_flags_become_the_groups(given):
@@ -105,6 +122,19 @@ def test_all_impossible_values_are_reported_at_once_and_the_job_is_not_run(given
 
 
 @pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--train.learning_rate", "1e400"], "--train.learning-rate inf: use a finite number"),
+        (["--student.keep_ratios", "[0.5, .nan]"], "--student.keep-ratios (0.5, nan): use a finite number"),
+        (["--seed", str(10**23)], f"--seed {10**23}: use 0 to {2**32 - 1}"),
+    ],
+)
+def test_numbers_that_no_job_can_take_are_one_line(given, capsys, flags, problem):
+    assert main([*DISTILL, *flags]) == 2
+    assert capsys.readouterr().err == f"eet distill: {problem}\n" and not given
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["distill", "--out", "{tmp}/o", "--data.root", "{tmp}/nowhere"],
@@ -124,15 +154,56 @@ def test_a_mistake_is_one_line_naming_the_place_without_a_traceback(tmp_path, ca
     assert "nowhere" in printed and "Traceback" not in printed
 
 
-@pytest.mark.parametrize("raised", [JobFailed("it broke"), InputError("it broke"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
-def test_failures_have_exit_code_1(monkeypatch, capsys, raised):
+@pytest.mark.parametrize(
+    ("raised", "exit_code"),
+    [(JobFailed("it broke"), 1), (InputError("it broke"), 1), (OSError(errno.EFBIG, "full"), 1), (KeyboardInterrupt(), 130)],
+)
+def test_failures_and_stops_have_exit_codes(monkeypatch, capsys, raised, exit_code):
     def fail(_):
         raise raised
 
     monkeypatch.setattr(distill, "run", fail)
-    assert main(DISTILL) == 1
+    assert main(DISTILL) == exit_code
     printed = capsys.readouterr().err
     assert printed.startswith("eet distill: ") and "Traceback" not in printed
+
+
+@pytest.fixture
+def dead_port():
+    """A port at which nothing listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+@pytest.mark.parametrize("arguments", CLUSTER_JOBS, ids=lambda arguments: arguments[0])
+def test_an_address_without_a_cluster_is_one_line_before_work_starts(capsys, monkeypatch, dead_port, arguments, form):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    address = form.format(dead_port)
+    assert main([*arguments, "--address", address]) == 1
+    printed = capsys.readouterr().err
+    assert f"nothing answers at --address {address}" in printed and len(printed.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ["distill", "--data.root", "birds"],
+        ["train-teacher", "--data.root", "birds"],
+        ["train-base", "--data.root", "birds"],
+        ["sweep", "--data.root", "birds", "--space", "loss_weights"],
+        ["sweep-matching", "--hits", "h.parquet", "--gallery", "g"],
+    ],
+    ids=lambda job: job[0],
+)
+def test_an_output_that_another_job_writes_is_refused(tmp_path, capsys, job):
+    out = tmp_path / "out"
+    with claimed(str(out)):
+        assert main([*job, "--out", str(out)]) == 1
+    printed = capsys.readouterr().err
+    assert f"{out} is being written by another job (process {os.getpid()} on " in printed and ", since " in printed
+    assert len(printed.splitlines()) == 1 and "--take-over" not in printed
 
 
 @pytest.mark.parametrize("raised", [KeyError("a bug"), ValueError("of a library"), FileNotFoundError(2, "of a library")])
@@ -164,6 +235,13 @@ def test_jobs_are_listed_and_an_unknown_one_names_them(capsys):
     assert main([]) == 2
     for name in JOBS:
         assert f"  {name} " in listed and name in printed
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_the_module_of_a_job_has_its_config_and_what_runs_it(job):
+    """`from pipelines.distill import DistillConfig, run`, though the config is defined where nothing heavy is loaded."""
+    module = importlib.import_module(f"pipelines.{job.module}")
+    assert getattr(module, job.config) is job.config_class and callable(module.run)
 
 
 def test_help_teaches_a_group_and_its_default(capsys):

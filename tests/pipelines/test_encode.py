@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import eet
 from eet.datasets import synthetic
 from eet.datasets.listing import Columns
+from eet.errors import InputError
 from eet.gallery import Gallery, encoding, open_gallery, part_name, write_part
 from eet.vit import PruningSchedule, build_student, load_bundle, read_bundle_record, save_bundle, weights_digest
 from pipelines import encode, search
@@ -103,13 +105,13 @@ def cut_after(monkeypatch, parts: int) -> list[int]:
     """Writing stops as Ctrl-C would when `parts` are written; returns the list of those that are."""
     written: list[int] = []
 
-    def cut(gallery: str, part: int, table: pa.Table, version: int) -> None:
+    def cut(gallery: str, part: int, table: pa.Table, version: int, **options: Any) -> None:
         if len(written) == parts:
             raise KeyboardInterrupt
         written.append(part)
-        write_part(gallery, part, table, version)
+        write_part(gallery, part, table, version, **options)
 
-    monkeypatch.setattr(encoding, "write_part", cut)
+    monkeypatch.setattr("eet.gallery.parts.write_part", cut)
     return written
 
 
@@ -127,7 +129,7 @@ def test_a_job_that_was_cut_off_goes_on_where_it_stopped(local, tiny_model, fold
             encode.run(dataclasses.replace(config, **changes))
     assert Path(config.out, "config.yaml").read_text() == first_config, "a refused job must leave the config of the first one"
 
-    Path(config.out, "parts", ".part-000003.parquet.0123.tmp").write_bytes(b"of a writer that was killed")
+    Path(config.out, "parts", f".part-000003.parquet.{'0' * 32}.tmp").write_bytes(b"of a writer that was killed")
     again = cut_after(monkeypatch, 99)
     capsys.readouterr()
     encode.run(config)
@@ -148,6 +150,7 @@ def test_jpegs_are_not_decoded_on_gpus_that_are_not_there(tiny_model, folder, tm
 
 def test_jpegs_are_not_decoded_on_gpus_that_a_cluster_lacks(ray_session, tiny_model, folder, tmp_path, monkeypatch):
     resources = encode.connected("local")
+    monkeypatch.setattr(encode, "check_address", lambda address: None)
     monkeypatch.setattr(encode, "connected", lambda address: resources)
     monkeypatch.setattr("pipelines.job.cluster.ClusterResources.gpus", 0)
     config = config_of(tmp_path / "gallery", tiny_model, folder, jpegs_on="gpu", engine="ray", address="head:6379")
@@ -223,8 +226,8 @@ def add_images(root: Path) -> set[str]:
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_append_encodes_what_is_new_and_nothing_else(ray_session, tiny_model, grown, tmp_path, monkeypatch, capsys, engine):
-    config = config_of(tmp_path / "gallery", tiny_model, grown, engine=engine)
-    encode.run(config)
+    config = config_of(tmp_path / "gallery", tiny_model, grown, engine=engine, workers=1 if engine == "ray" else None)
+    encode.run(dataclasses.replace(config, engine="local", workers=None))
     before = {path.name: path.read_bytes() for path in Path(config.out).glob("parts/part-*")}
     encode.run(dataclasses.replace(config, mode="append"))
     assert "nothing to append: all 23 images" in capsys.readouterr().out
@@ -458,3 +461,25 @@ def test_the_python_api_adapts_as_the_job_does(joint_model, folder, tmp_path):
     encode.run(config)
     adapted = eet.adapt(joint_model, folder, sample=20, seed=1)
     assert weights_digest(adapted) == read_bundle_record(config.adapt).digest
+
+
+def test_places_are_stored_with_the_items_of_their_role(folder, tiny_model, tmp_path):
+    paths = ["a/00.png", "b/01.png", "c/02.png", "empty.jpg"]
+    rows = [f"{path},{role},{row},{row + 0.5}" for row, (path, role) in enumerate(zip(paths, ["query", *["database"] * 3], strict=True))]
+    rows[2] = "c/02.png,database,,"
+    (tmp_path / "places.csv").write_text("\n".join(["path,role,easting,northing", *rows]))
+    data = DataOptions(name="table", root=str(folder), table=str(tmp_path / "places.csv"))
+    config = config_of(tmp_path / "db", tiny_model, None, data=data, role="database", max_error_ratio=1.0)
+    encode.run(config)
+    gallery = open_gallery(config.out)
+    assert gallery.manifest.positions and gallery.manifest.inputs[0].endswith("split all, role database")
+    assert gallery.table(["item_id", "easting", "northing", "zone", "condition", "status"]).to_pylist() == [
+        {"item_id": "b/01.png", "easting": 1, "northing": 1.5, "zone": "", "condition": "", "status": "ok"},
+        {"item_id": "c/02.png", "easting": None, "northing": None, "zone": "", "condition": "", "status": "ok"},
+        {"item_id": "empty.jpg", "easting": 3, "northing": 3.5, "zone": "", "condition": "", "status": "empty"},
+    ]
+    encode.run(dataclasses.replace(config, role="query", mode="append"))
+    assert open_gallery(config.out).table(["easting"])["easting"].to_pylist() == [1, None, 3, 0]
+    with pytest.raises(InputError, match="positions: True then, False now"):
+        encode.run(config_of(config.out, tiny_model, folder / "a", mode="append"))
+    assert config_of(tmp_path / "x", tiny_model, folder, role="query").problems() == ["--role needs --data.*: --images have no roles"]

@@ -12,9 +12,10 @@ import pytest
 from gate import Gate, wait_until
 
 from eet.gallery import SCHEMA_VERSION, load_model, open_gallery, planned_parts
+from eet.gallery.parts import PartFiles
 from pipelines import cli, encode
 from pipelines.actors import encoding
-from pipelines.job.cluster import WorkerNeed
+from pipelines.job.worker_need import WorkerNeed
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
@@ -105,16 +106,13 @@ def test_a_part_that_is_there_is_not_encoded_again(ray_session, tiny_model, phot
     encode.run(config_of(tiny_model, photos, out, workers=1))
     assert open_gallery(str(out)).table().equals(expected)
     written = {path.name: path.stat().st_mtime_ns for path in finished(out)}
+    files = PartFiles(str(out), SCHEMA_VERSION, open_gallery(str(out)).manifest.plans)
     (out / "manifest.json").unlink()
     (out / "plan.parquet").touch()
     student = load_model(str(tiny_model))
     options = encode.encoder_options(config_of(tiny_model, photos, out))
     parts = planned_parts(str(out))
-    done = list(
-        encoding.encode_on_ray(
-            student, options, str(out), parts, lambda event: None, version=SCHEMA_VERSION, address="local", workers=1, need=WorkerNeed()
-        )
-    )
+    done = list(encoding.encode_on_ray(student, options, files, parts, lambda event: None, address="local", workers=1, need=WorkerNeed()))
     assert sorted(part.part for part in done) == list(range(PARTS)) and not any(part.encoded for part in done)
     assert sum(part.rows for part in done) == len(expected)
     assert {path.name: path.stat().st_mtime_ns for path in finished(out)} == written

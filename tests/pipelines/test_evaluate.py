@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
+import eet
 from eet.datasets import synthetic
-from eet.gallery import Gallery, Manifest, open_gallery, part_table, write_hits, write_manifest, write_part
+from eet.errors import InputError
+from eet.gallery import Gallery, Manifest, open_gallery, part_table, read_hits, write_hits, write_manifest, write_part
 from eet.metrics import encoded_protocol, published_protocol, ranked_metrics
 from eet.retrieval.measures import hits_measures
 from eet.retrieval.search import search_gallery
@@ -78,6 +81,15 @@ def test_both_protocols_are_those_of_the_arrays(galleries, tiny_model, tmp_path,
     (run,) = client.search_runs([client.get_experiment_by_name("eet").experiment_id], f"run_name = 'evaluate {out.name}'")
     assert run.info.status == "FINISHED" and run.data.metrics["encoded_mAP"] == pytest.approx(encoded["mAP"])
     assert run.data.metrics["published_P_at_1"] == published["P@1"]
+
+
+def test_measures_are_on_disk_before_mlflow_has_them(galleries, new_out, monkeypatch):
+    import mlflow
+
+    out = Path(new_out())
+    monkeypatch.setattr(mlflow.MlflowClient, "log_metric", lambda *given, **options: json.loads((out / "metrics.json").read_text())["none"])
+    with pytest.raises(KeyError, match="none"):
+        evaluate.run(evaluate.EvaluateConfig(gallery=galleries["test"], out=str(out)))
 
 
 def test_a_remote_output_has_the_files_of_a_local_one(galleries, tmp_path, new_out):
@@ -213,8 +225,8 @@ def test_hits_are_measured_by_the_chosen_denominator_and_with_stable_ties(galler
     ("options", "said"),
     [
         ({"labels": "seen"}, "--labels seen needs --model"),
-        ({"labels": "unseen", "model": "m", "protocol": "published"}, "no published protocol"),
-        ({"denominator": "found"}, "--denominator found is of --hits"),
+        ({"labels": "unseen", "model": "m", "protocol": "published"}, "cannot use --protocol published"),
+        ({"denominator": "found"}, "--denominator found needs --hits"),
     ],
 )
 def test_options_that_do_not_fit_together_are_named(options, said):
@@ -231,3 +243,66 @@ def test_a_gallery_without_labels_cannot_be_measured(galleries, tmp_path, new_ou
 def test_a_dry_run_writes_nothing(galleries, tmp_path, capsys):
     evaluate.run(evaluate.EvaluateConfig(gallery=galleries["test"], out=str(tmp_path / "e"), dry_run=True))
     assert "nothing was started" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
+
+
+def test_a_gallery_without_a_match_is_refused_before_anything_is_written(galleries, tiny_model, tmp_path, new_out):
+    table = open_gallery(galleries["test"]).table(["item_id", "uri", "label"])
+    first = [table["label"].to_pylist().index(label) for label in sorted(set(table["label"].to_pylist()))]
+    few = table.take(first)
+    names = open_gallery(galleries["test"]).manifest.label_names
+    out = str(tmp_path / "single")
+    eet.encode(tiny_model, few["uri"].to_pylist(), labels=few["label"].to_pylist(), label_names=names, out=out, progress=False)
+    target = new_out()
+    with pytest.raises(InputError, match="encoded: no query has a match in .*single"):
+        evaluate.run(evaluate.EvaluateConfig(gallery=out, protocol="encoded", out=target))
+    assert not Path(target).exists()
+
+
+def test_hits_and_queries_that_do_not_belong_together_are_refused(galleries, tmp_path, new_out):
+    gallery = open_gallery(galleries["test"])
+    hits = str(tmp_path / "hits.parquet")
+    write_hits(hits, search_gallery(gallery, gallery, k=3))
+    with pytest.raises(InputError, match="of the hits, such as .*, are not in .*: give the galleries that the hits were searched with"):
+        evaluate.run(evaluate.EvaluateConfig(gallery=galleries["test"], queries=galleries["train"], hits=hits, out=new_out()))
+
+
+@pytest.mark.parametrize("recorded", ["metadata", "config"])
+def test_hits_that_were_not_found_are_counted_by_the_k_of_the_search(galleries, tmp_path, new_out, recorded):
+    gallery, hits = open_gallery(galleries["test"]), str(tmp_path / "hits.parquet")
+    table = search_gallery(gallery, gallery, k=6)
+    table = table.filter(table["rank"].to_numpy() <= 2)
+    write_hits(hits, table, recall={"recall": 0.3, "queries": 3, "k": 6} if recorded == "metadata" else None)
+    if recorded == "config":
+        (tmp_path / "first.config.yaml").write_text("k: 6\n")
+        (tmp_path / "hits.config.yaml").write_text(f"hits: {tmp_path / 'first.parquet'}\nk: null\n")
+    values = encoded_only(galleries["test"], new_out(), hits=hits, denominator="reachable")
+    assert "mAP@6" in values and "mAP@2" not in values
+    assert values["mAP@6"] == hits_measures(table, gallery, own=True, queries=gallery, k=6, denominator="reachable").values["mAP@6"]
+
+
+def test_places_are_measured_by_distance_and_condition(placed, new_out, capsys):
+    options = {"gallery": str(placed / "database"), "queries": str(placed / "queries"), "by": "condition"}
+    hits = read_hits(str(placed / "hits.parquet"))
+    found = evaluate.run(evaluate.EvaluateConfig(**options, hits=str(placed / "hits.parquet"), out=new_out(), metres=10)).measures
+    assert list(found) == ["encoded, hits", "encoded, hits, day", "encoded, hits, night"]
+    first = hits.filter(pc.equal(hits["rank"], 1))
+    assert found["encoded, hits"]["recall@1"] == np.mean(first["metres"].to_numpy() <= 10)
+    assert found["encoded, hits"]["queries"] == sum(found[f"encoded, hits, {name}"]["queries"] for name in ("day", "night")) == 11
+    assert [name for name in found["encoded, hits"] if "recall" in name and "_" not in name] == ["recall@1", "recall@5", "recall@10"]
+    with pytest.raises(InputError, match="no item lies within 5 metres of one"):
+        evaluate.run(evaluate.EvaluateConfig(**options, out=new_out(), metres=5))
+    whole = evaluate.run(evaluate.EvaluateConfig(**options, out=new_out(), all_queries=True)).measures
+    assert set(whole) == {"encoded", "encoded, day", "encoded, night"} and whole["encoded"]["recall@1_all"] == whole["encoded"]["recall@1"]
+    assert "within 25 metres of a query; only the encoded protocol is measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metres": -2.0}, "--metres -2.0: a radius is 0 or more"),
+        ({"metres": 5.0, "protocol": "published", "model": "m"}, "--metres cannot use --protocol published"),
+        ({"metres": 5.0, "labels": "seen", "model": "m"}, "--labels seen chooses queries by label"),
+    ],
+)
+def test_a_radius_that_makes_no_sense_is_refused(options, message):
+    assert any(message in problem for problem in evaluate.EvaluateConfig(out="o", gallery="g", **options).problems())

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from search_by_loop import answered, loop
+from tied_gallery import tied_gallery
 
 from eet.gallery import open_gallery, write_manifest
 from eet.retrieval import search as searching
@@ -67,6 +68,7 @@ def test_an_ivf_index_is_extended_in_its_own_lists_and_kinds_are_not_mixed(parte
 
 def test_impossible_options_of_an_index_are_named():
     assert "--lists needs --kind ivf" in index.IndexConfig(gallery="g", out="i", lists=4).problems()
+    assert "--kind flat: allowed are exact, ivf" in index.IndexConfig(gallery="g", out="i", kind="flat").problems()
     assert "--lists 0" in " ".join(index.IndexConfig(gallery="g", out="i", kind="ivf", lists=0).problems())
     message = " ".join(search.SearchConfig(gallery="g", queries="q", out="h.parquet", probes=0, recall_queries=0).problems())
     assert "--probes 0" in message and "--probes needs an --index" in message and "--recall_queries 0" in message
@@ -79,3 +81,17 @@ def test_an_index_never_takes_the_place_of_other_files(parted, tmp_path):
         with pytest.raises(ValueError, match="holds other files"):
             index.run(index.IndexConfig(gallery=str(copy), out=str(out)))
     assert open_gallery(str(copy)).table().equals(parted.table()) and {path.name for path in tmp_path.iterdir()} == {"gallery"}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "my/precious/thesis.txt", "part-000000.parquet"])
+def test_files_of_others_in_an_index_stay(tmp_path, name):
+    """H4."""
+    gallery = tied_gallery(tmp_path / "gallery")
+    config = index.IndexConfig(gallery=gallery.path, out=str(tmp_path / "index"))
+    index.run(config)
+    mine = tmp_path / "index" / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match=f"is an index and holds other files too .{name.split('/')[0]}"):
+        index.run(config)
+    assert mine.read_text() == "mine"

@@ -20,6 +20,7 @@ import pytest
 
 from eet.gallery import open_gallery
 from pipelines import encode
+from pipelines.job.options import DataOptions
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
@@ -29,6 +30,7 @@ RAY = str(Path(sys.executable).parent / "ray")
 
 class Head(NamedTuple):
     address: str
+    port: str
     environment: dict[str, str]
 
 
@@ -62,7 +64,7 @@ def head() -> Iterator[Head]:
         while not answers(address):
             assert process.poll() is None, (folder / "head.log").read_text()
             time.sleep(0.2)
-        yield Head(address, environment)
+        yield Head(address, port, environment)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -91,6 +93,22 @@ def submit(head: Head, *job: str) -> subprocess.CompletedProcess[str]:
             return done
 
 
+def test_who_has_no_token_is_refused(head, tmp_path):
+    """A job, and a program that joins the cluster, with another token or none."""
+    wrong = tmp_path / "token"
+    wrong.touch(mode=0o600)
+    wrong.write_text(secrets.token_hex(32))
+    without = {name: value for name, value in head.environment.items() if not name.startswith("RAY_AUTH")}
+    join = f"import ray; ray.init(address='127.0.0.1:{head.port}', logging_level='ERROR'); print(ray.nodes())"
+    for environment in ({**head.environment, "RAY_AUTH_TOKEN_PATH": str(wrong)}, {**without, "RAY_AUTH_MODE": "disabled"}):
+        command = [RAY, "job", "submit", "--address", head.address, "--", "touch", str(tmp_path / "ran")]
+        done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode and ("401" in done.stderr or "403" in done.stderr or "uthenticat" in done.stdout + done.stderr), done.stderr
+        done = subprocess.run([sys.executable, "-c", join], env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode and "NodeID" not in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 def test_jobs_are_submitted_from_the_checkout(head, tiny_model, tiny_birds, tmp_path):
     """One that ends well and one that cannot: the gallery is that of an ordinary run, the failure has its message and exit code."""
     good = ["encode", "--model", str(tiny_model), "--data.name", "synthetic", "--data.root", str(tiny_birds), "--split", "test"]
@@ -102,7 +120,7 @@ def test_jobs_are_submitted_from_the_checkout(head, tiny_model, tiny_birds, tmp_
     assert "16 codes of 16 bits" in done.stdout
     here = encode.EncodeConfig(
         model=str(tiny_model), out=str(tmp_path / "here"), split="test", engine="local", rows_per_part=8, batch_size=8, threads=1,
-        data=encode.DataOptions(name="synthetic", root=str(tiny_birds)),
+        data=DataOptions(name="synthetic", root=str(tiny_birds)),
     )  # fmt: skip
     encode.run(here)
     assert open_gallery(str(tmp_path / "gallery")).table().equals(open_gallery(str(tmp_path / "here")).table())

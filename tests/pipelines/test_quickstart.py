@@ -1,18 +1,17 @@
 """The whole way on one machine, small."""
 
 import json
+import os
 import re
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
-from eet.gallery import HITS_SCHEMA, Manifest, part_table, read_hits, write_hits, write_manifest, write_part
+from eet.gallery import read_hits
 from eet.training import fit
 from pipelines import distill, encode, quickstart
-from pipelines.job.options import StudentOptions, TrainOptions
+from pipelines.job.options import DataOptions, StudentOptions, TrainOptions
 from pipelines.training.run import read_labelled_images
 
 pytestmark = pytest.mark.slow
@@ -22,6 +21,7 @@ pytestmark = pytest.mark.slow
 def small(monkeypatch):
     for name, value in {"LABELS": 4, "UNSEEN": 1, "TRAIN": 8, "TEST": 3, "SIZE": 48}.items():
         monkeypatch.setattr(quickstart, f"SYNTHETIC_{name}", value)
+    monkeypatch.setattr(quickstart, "SWEEP_TRIALS", 2)
 
 
 def config_of(out: Path, **changes) -> quickstart.QuickstartConfig:
@@ -63,25 +63,35 @@ def test_it_goes_from_drawn_pictures_to_a_table_and_a_page(ray_session, small, t
         quickstart.run(config_of(out))
 
 
-@pytest.mark.timeout(1500)
-def test_it_reaches_what_the_readme_promises(tmp_path):
-    """Its pictures, network and training, in this process: a cluster changes nothing of what is learned."""
-    config = quickstart.QuickstartConfig(out=str(tmp_path))
-    data = quickstart.data_options(config, tmp_path)
-    training = quickstart.training_config(config, data, tmp_path)
+@pytest.fixture
+def trained(tmp_path) -> tuple[DataOptions, Path, Path]:
+    """Images, model and gallery of README's first command: of its run that EET_QUICKSTART names, or made in this process without Ray."""
+    config = quickstart.QuickstartConfig(out=os.environ.get("EET_QUICKSTART", str(tmp_path)))
+    out = Path(config.out)
+    data = quickstart.data_options(config, out)
+    if "EET_QUICKSTART" in os.environ:
+        return data, out / "model", out / "gallery"
+    training = quickstart.training_config(config, data, out)
     images = read_labelled_images(data, validation_share=0.0, seed=config.seed)
     task = distill.task_of(training, images)
     threads = torch.get_num_threads()
     torch.set_num_threads(training.train.cpus_per_worker)
     fitted = fit(task, training.train.settings(config.seed, num_images=len(images.train)))
     torch.set_num_threads(threads)
-    student = fitted.test["student"]
+    task.save("student", out / "model", {})
+    (out / "model" / "test.json").write_text(json.dumps(fitted.test))
+    gallery = out / "gallery"
+    encode.run(encode.EncodeConfig(model=training.out, data=data, split="test", tokens=True, out=str(gallery), engine="local"))
+    return data, out / "model", gallery
+
+
+@pytest.mark.timeout(1500)
+def test_it_reaches_what_the_readme_promises(trained):
+    data, model, gallery = trained
+    student = json.loads((model / "test.json").read_text())["student"]
     assert student["encoded"]["P@1"] >= 0.90 and student["encoded"]["mAP"] >= 0.80
     assert student["unseen labels"]["P@1"] >= 0.60
-    task.save("student", tmp_path / "model", {})
-    gallery = str(tmp_path / "gallery")
-    encode.run(encode.EncodeConfig(model=training.out, data=data, split="test", tokens=True, out=gallery, engine="local"))
-    shares = quickstart.creature_shares(gallery, data, training.out)
+    shares = quickstart.creature_shares(str(gallery), data, str(model))
     assert shares["last_stage"] >= 2.0 * shares["image"]
 
 
@@ -101,37 +111,3 @@ def test_a_dry_run_starts_nothing(small, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "nothing was started" in printed and "3 labels" in printed
     assert not result.report.exists() and not (tmp_path / "quickstart" / "model").exists()
-
-
-def test_measures_of_queries_whose_label_was_trained_and_of_the_others(tmp_path):
-    """Six items of three labels, two of them trained; the queries of the third find each other last, until they are re-ranked."""
-    ids, labels = list("abcdef"), [0, 0, 1, 1, 2, 2]
-    manifest = Manifest(
-        model_digest="m", preprocessing_digest="p", num_bits=8, num_rows=6, num_ok=6, num_parts=1, rows_per_part=6,
-        label_names=("ant", "bee", "cat"),
-    )  # fmt: skip
-    table = part_table(ids, ids, np.array(labels), np.zeros((6, 1), np.uint8), ["ok"] * 6, [None] * 6, schema=manifest.schema)
-    write_part(str(tmp_path / "gallery"), 0, table)
-    write_manifest(str(tmp_path / "gallery"), manifest)
-
-    def hits(name, last):
-        rows = []
-        for query, label in zip(ids, labels, strict=True):
-            others = [item for item in ids if item != query]
-            others.sort(key=lambda item: (labels[ids.index(item)] == label) == (label == last))
-            for rank, item in enumerate(others, start=1):
-                rows.append((query, rank, item, rank, -float(rank), label, labels[ids.index(item)]))
-        columns = list(zip(*rows, strict=True))
-        write_hits(
-            str(tmp_path / name),
-            pa.table([pa.array(column, field.type) for column, field in zip(columns, HITS_SCHEMA, strict=True)], schema=HITS_SCHEMA),
-        )
-        return str(tmp_path / name)
-
-    found = quickstart.measures_by_label(
-        str(tmp_path / "gallery"), hits("hits.parquet", last=2), hits("reranked.parquet", last=None), ("ant", "bee")
-    )
-    assert list(found) == ["seen", "seen, re-ranked", "unseen", "unseen, re-ranked"]
-    assert [values["queries"] for values in found.values()] == [4, 4, 2, 2]
-    assert [values["P@1"] for values in found.values()] == [1, 1, 0, 1]
-    assert [values["mAP"] for values in found.values()] == pytest.approx([1, 1, 1 / 5, 1])

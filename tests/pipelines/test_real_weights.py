@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
+from local_training import trained_here
 
 from eet.datasets import synthetic
 from eet.gallery import open_gallery
@@ -70,7 +71,8 @@ def test_a_student_learns_real_birds_in_a_few_steps(ray_session, weights, birds,
         cpus_per_worker=2,
     )
     student = StudentOptions(backbone=BACKBONE, bits=16)
-    result = distill.run(distill.DistillConfig(out=str(out), weights=weights, data=birds, student=student, train=train))
+    with trained_here():
+        result = distill.run(distill.DistillConfig(out=str(out), weights=weights, data=birds, student=student, train=train))
     assert result.history[-1]["classification"] < 0.8 * result.history[0]["classification"]
 
     before = build_student(BACKBONE, num_classes=3, num_bits=16, schedule=PruningSchedule((4, 8, 10), (0.5, 0.5, 0.25)), weights=weights)

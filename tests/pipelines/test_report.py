@@ -1,10 +1,13 @@
+import json
+import locale
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from eet.gallery import read_hits, spread_queries
-from eet.retrieval import matches, panels
+from eet.retrieval import matches, panels, regions
 from pipelines import encode, report, rerank, search
 from pipelines.job.options import DataOptions
 
@@ -42,6 +45,30 @@ def test_an_image_that_went_away_is_said_and_not_fatal(searched, tiny_birds, tmp
     assert Path(page).read_text().count("can no longer be read") == 2
 
 
+def test_an_image_outside_of_the_gallery_s_inputs_is_not_embedded(searched, tmp_path, capsys):
+    """A foreign gallery may name any file as the uri of a row."""
+    moved = tmp_path / "gallery"
+    shutil.copytree(searched / "gallery", moved)
+    manifest = json.loads((moved / "manifest.json").read_text())
+    (moved / "manifest.json").write_text(json.dumps({**manifest, "inputs": [str(tmp_path / "elsewhere")]}))
+    options = {"hits": str(searched / "hits.parquet"), "gallery": str(moved), "queries": str(moved), "num_queries": 2, "top": 2}
+    html = Path(report.run(report.ReportConfig(**options, out=str(tmp_path / "r")))).read_text()
+    assert "<img" not in html and html.count(f"its image lies outside of {tmp_path}/elsewhere") == 2
+    assert "note: 2 images lie outside" in capsys.readouterr().out
+    html = Path(report.run(report.ReportConfig(**options, image_roots=("/",), out=str(tmp_path / "s")))).read_text()
+    assert html.count("<img") >= 2 and "lies outside" not in html
+
+
+def test_the_page_is_utf_8_in_any_locale_and_found_from_any_folder(searched, tmp_path, monkeypatch):
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda *_: "ascii")
+    monkeypatch.setattr(locale, "getencoding", lambda: "ascii", raising=False)
+    monkeypatch.chdir(searched)
+    search.run(search.SearchConfig(gallery="gallery", queries="gallery", k=3, out="relative.parquet"))
+    monkeypatch.chdir(tmp_path)
+    page = report.run(report.ReportConfig(hits=str(searched / "relative.parquet"), out=str(tmp_path / "é"), num_queries=2))
+    assert Path(page).read_bytes().decode("utf-8").count("<img") == 2
+
+
 def test_hits_without_a_config_next_to_them_need_the_gallery(searched, tmp_path):
     lonely = tmp_path / "hits.parquet"
     lonely.write_bytes((searched / "hits.parquet").read_bytes())
@@ -70,9 +97,16 @@ def test_of_re_ranked_hits_it_shows_before_after_and_what_was_matched(marginal, 
     assert html.index("Before re-ranking") < html.index("After re-ranking") < html.index("Matched regions")
     assert len(drawn) == 2 * 3 and html.count("<img") == 2 + 2 + 6 + 2 + 1
     query, item, grid, lines = drawn[0][0]
-    assert grid == (6, 6) and 1 <= len(lines) <= matches.LINES
+    assert grid == (6, 6) and 1 <= len(lines) <= regions.LINES
     assert {line.query for line in lines} <= set(query.positions_K.tolist())
     assert {line.item for line in lines} <= set(item.positions_K.tolist())
     assert query.mass_K.sum() == pytest.approx(1, abs=1e-3)
     if solver == "maxsim":  # each token of the query is matched with one token alone
         assert all(len({line.query for line in given[3]}) == len(given[3]) for given, _ in drawn)
+
+
+def test_of_places_it_shows_a_map_and_recall_over_the_radius(placed, tmp_path, capsys):
+    config = report.ReportConfig(hits=str(placed / "hits.parquet"), out=str(tmp_path / "r"), num_queries=1, metres=15)
+    html = Path(report.run(config)).read_text()
+    places = [html.index(text) for text in ("map of the queries and their first hits", "recall@1 over the radius", "its 5 nearest items")]
+    assert places == sorted(places) and "lie outside" not in capsys.readouterr().out

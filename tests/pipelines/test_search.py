@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from search_by_loop import answered, hand_made, loop
 from tied_gallery import tied_bits, tied_gallery
 
+import eet
 from eet.datasets import synthetic
-from eet.gallery import Gallery, open_gallery, read_hits, read_recall, write_manifest, write_part
+from eet.gallery import Gallery, check_encoded_for, open_gallery, read_hits, read_recall, write_manifest, write_part
 from eet.images import read_image
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.search import search_gallery
 from eet.vit import load_bundle, save_bundle
-from pipelines import encode, index, search
+from pipelines import encode, evaluate, index, report, rerank, search
 from pipelines.job.options import DataOptions
 
 
@@ -79,6 +81,23 @@ def test_images_are_encoded_next_to_the_hits_and_ordered_by_their_hash(tiny_mode
         for before, after in zip(rows, rows[1:], strict=False):
             if before["distance"] == after["distance"]:
                 assert asymmetric[place[before["item_id"]]] >= asymmetric[place[after["item_id"]]] - 1e-3
+
+
+def test_the_hits_are_printed_as_a_table_as_locations_for_a_pipe_or_not(tiny_model, birds_gallery, query_images, tmp_path, capsys):
+    config = search.SearchConfig(
+        gallery=birds_gallery, queries=str(query_images / "05.png"), model=str(tiny_model), k=3, out=str(tmp_path / "hits.parquet")
+    )
+    hits = search.run(config)
+    located = open_gallery(birds_gallery).rows(hits["item_id"])["uri"].to_pylist()
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in printed if line.lstrip()[:1].isdigit()]
+    assert [row[-1] for row in rows] == located and [int(row[1]) for row in rows] == hits["distance"].to_pylist()
+    assert all(len(row) == 4 for row in rows) and printed[-1].endswith("3 hits for 1 queries")
+    search.run(dataclasses.replace(config, format="paths"))
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == located and "3 hits for 1 queries" in printed.err
+    search.run(dataclasses.replace(config, format="none"))
+    assert not any(uri in capsys.readouterr().out for uri in located)
 
 
 def test_a_changed_image_under_the_same_name_is_encoded_again(tiny_model, birds_gallery, query_images, tmp_path):
@@ -198,7 +217,102 @@ def test_all_lists_probed_is_an_exact_search_without_a_recall(ivf, parted, asked
     assert read_recall(ivf.out) is None and "approximate" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("backend", ["native", "faiss"])
+def test_hits_within_a_radius_are_all_or_the_first_k_with_and_without_an_index(parted, asked, tmp_path, backend):
+    config = search.SearchConfig(gallery=parted.path, queries=asked[0].path, radius=3, backend=backend, out=str(tmp_path / "hits.parquet"))
+    index.run(index.IndexConfig(gallery=parted.path, out=str(tmp_path / "index")))
+    for k in (None, 4):
+        wanted = loop(parted, asked[0], k or 1000, radius=3)
+        for place in (None, str(tmp_path / "index")):
+            hits = search.run(dataclasses.replace(config, k=k, index=place))
+            assert answered(hits) == wanted and read_hits(config.out).equals(hits.cast(read_hits(config.out).schema))
+            assert read_recall(config.out) is None
+
+
+def test_the_recall_of_an_approximate_search_within_a_radius(ivf, parted, asked, capsys):
+    for k in (None, 5):
+        hits = search.run(dataclasses.replace(ivf, radius=2, k=k))
+        exact = loop(parted, asked[0], k or 1000, radius=2)
+        if k is None:  # all that is found is near enough
+            assert {(query, item, bits) for query, _, item, bits in answered(hits)} <= {
+                (query, item, bits) for query, _, item, bits in exact
+            }
+        recall = read_recall(ivf.out)
+        assert recall["radius"] == 2 and recall.get("k") == k and 0 < recall["recall"] < 1
+        if k is None:
+            assert recall["recall"] == pytest.approx(len(hits) / len(exact))
+        assert f"recall{'' if k is None else '@5'} within 2 bits {recall['recall']:.4f} against" in capsys.readouterr().out
+    search.run(dataclasses.replace(ivf, radius=0, k=None))
+    with pytest.raises(ValueError, match="of kind ivf only some: use auto or native"):
+        search.run(dataclasses.replace(ivf, backend="faiss"))
+
+
+def test_faiss_that_is_missing_is_reported_before_any_image_is_encoded(tiny_model, birds_gallery, query_images, tmp_path, monkeypatch):
+    config = search.SearchConfig(
+        gallery=birds_gallery, queries=str(query_images), model=str(tiny_model), backend="faiss", out=str(tmp_path / "hits.parquet")
+    )
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ValueError, match="faiss cannot be imported"):
+        search.run(config)
+    assert {path.name for path in tmp_path.iterdir()} == {"images"}
+    problems = " ".join(dataclasses.replace(config, radius=-1, k=0, rescore=3).problems())
+    assert "--radius -1: use 0 bits" in problems and "--k 0: ask" in problems and "--rescore 3: use 0 (none) to --k 0" in problems
+    assert dataclasses.replace(config, radius=4, rescore=300).problems() == []
+
+
 def test_an_item_that_asks_for_itself_still_gets_k_others(ivf, parted, capsys):
     search.run(dataclasses.replace(ivf, queries=parted.path, probes=5, k=2))
     printed = capsys.readouterr().out
     assert "recall@2 " in printed and "fewer" not in printed and read_recall(ivf.out)["k"] == 2
+
+
+def test_a_gallery_of_the_users_own_is_not_replaced_by_queries(tiny_model, birds_gallery, query_images, tmp_path):
+    """H4: NAME.queries is a gallery that somebody made."""
+    shutil.copytree(birds_gallery, tmp_path / "hits.queries")
+    before = open_gallery(str(tmp_path / "hits.queries")).table()
+    config = search.SearchConfig(
+        gallery=birds_gallery, queries=str(query_images), model=str(tiny_model), out=str(tmp_path / "hits.parquet"), k=3
+    )
+    with pytest.raises(ValueError, match="hits.queries holds other files .and no encoded_for.json"):
+        search.run(config)
+    assert open_gallery(str(tmp_path / "hits.queries")).table().equals(before) and not (tmp_path / "hits.parquet").exists()
+
+
+def test_hits_and_queries_of_two_searches_are_told_apart(tiny_model, birds_gallery, query_images, tmp_path, monkeypatch):
+    """M12: a search that is stopped between its queries and its hits, and one that fails before, which changes nothing."""
+    out = str(tmp_path / "hits.parquet")
+    config = search.SearchConfig(gallery=birds_gallery, queries=str(query_images), model=str(tiny_model), out=out, k=3)
+    search.run(config)
+    queries = open_gallery(str(tmp_path / "hits.queries"))
+    check_encoded_for(out, queries)
+    (query_images / "05.png").unlink()
+    with pytest.raises(ValueError, match="is no index"):
+        search.run(dataclasses.replace(config, index=str(tmp_path / "none")))
+    check_encoded_for(out, open_gallery(queries.path))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(search, "write_hits", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        search.run(config)
+    for job in (
+        lambda: rerank.run(rerank.RerankConfig(hits=out, gallery=birds_gallery, out=str(tmp_path / "better.parquet"), engine="local")),
+        lambda: report.run(report.ReportConfig(hits=out, out=str(tmp_path / "page"))),
+        lambda: evaluate.run(
+            evaluate.EvaluateConfig(
+                gallery=birds_gallery, queries=queries.path, hits=out, protocol="encoded", out=str(tmp_path / "measures")
+            )
+        ),
+    ):
+        with pytest.raises(ValueError, match="holds the queries of another search"):
+            job()
+    search.run(config)
+    check_encoded_for(out, open_gallery(queries.path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hits.config.yaml", "hits.parquet", "hits.queries", "images"]
+
+
+def test_a_search_by_embedding_is_that_of_the_api(tiny_model, photos, tmp_path):
+    gallery = str(tmp_path / "gallery")
+    encode.run(encode.EncodeConfig(model=str(tiny_model), images=str(photos), out=gallery, embedding=True, engine="local"))
+    config = search.SearchConfig(gallery=gallery, queries=gallery, k=5, by="embedding", out=str(tmp_path / "hits.parquet"))
+    hits = search.run(config)
+    assert hits.equals(eet.search(gallery, gallery, k=5, by="embedding").table) and hits["score"].to_numpy().max() <= 1.001
+    problems = search.SearchConfig(**{**vars(config), "rescore": 3, "shards": 2}).problems()
+    assert problems == [f"--{name} is for a search by code: leave it out with --by embedding" for name in ("shards", "rescore")]

@@ -5,6 +5,7 @@ import json
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,8 @@ from ray import tune
 from eet.vit import PruningSchedule, build_student, load_bundle, save_bundle
 from pipelines import sweep
 from pipelines.cli import main
+from pipelines.configs.space import drawn_parameters, space_of, trial_name, with_parameters
+from pipelines.configs.sweep import Cost
 from pipelines.costs import networks
 from pipelines.costs.networks import latencies_ms, student_costs
 from pipelines.distill import DistillConfig
@@ -29,18 +32,7 @@ from pipelines.trials.search import STUDY_FILE, default_scheduler, optuna_search
 from pipelines.trials.share import Share
 from pipelines.trials.training import TrainingTrial, trial_config
 from pipelines.trials.trainings import share_of
-from pipelines.trials.trial import (
-    Trial,
-    begin_trial,
-    chosen_trial,
-    drawn_parameters,
-    end_trial,
-    read_trial,
-    read_trials,
-    trial_name,
-    with_parameters,
-)
-from pipelines.trials.tuning import space_of
+from pipelines.trials.trial import Trial, begin_trial, chosen_trial, end_trial, read_trial, read_trials
 from pipelines.trials.weight_curves import weight_line
 from tune_spaces.keep_ratios import keep_ratios
 from tune_spaces.loss_weights import loss_weights
@@ -109,29 +101,55 @@ def test_a_space_of_the_user_s_own_goes_by_its_dotted_path(tmp_path, monkeypatch
         space_of("own_space.rates", {"bottom": 0.3}, SweepConfig.spaces)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("os.system", "os.system belongs to Python itself"),
+        ("shutil.rmtree", "belongs to Python itself"),
+        ("numpy.save", "numpy.save is no space"),
+        ("torch.hub.load", "torch.hub.load is no space"),
+        ("tune_spaces.keep_ratios.combinations", "is no space"),
+        ("own.system", "own.system is no space: a space is a function that own itself defines"),
+        ("own.Rates", "own.Rates is no space"),
+        ("nowhere.f", "neither one of"),
+    ],
+)
+def test_what_is_no_space_is_not_called(tmp_path, monkeypatch, name, message):
+    """A config names the space: it must not run any command."""
+    (tmp_path / "own.py").write_text("from os import system\nclass Rates:\n    def __init__(self, **options): raise SystemExit\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        space_of(name, {"command": f"touch {tmp_path}/called"}, SweepConfig.spaces)
+    assert not (tmp_path / "called").exists()
+
+
 def test_what_is_impossible_is_reported_all_at_once_before_anything_starts(tmp_path, capsys):
     flags = ["--data.root", "x", "--trials", "0", "--concurrent", "0", "--costs", "[]", "--teacher", "t", "--shared_teacher"]
     assert main(["sweep", "--space", "keep_ratio", "--out", str(tmp_path / "out"), *flags]) == 2
     errors = capsys.readouterr().err
     for problem in ("--trials 0", "--concurrent 0", "--costs []", "--teacher and --shared-teacher", "neither one of loss_weights"):
         assert problem in errors
-    own = config_of(tmp_path, tmp_path, space="bits", space_options={"lengths": [16]}, search="optuna")
+    own = config_of(tmp_path / "out", tmp_path, space="bits", space_options={"lengths": [16]}, search="optuna")
     assert any("draws its own points" in problem for problem in own.problems())
-    assert config_of(tmp_path, tmp_path).problems() == []
+    assert config_of(tmp_path / "out", tmp_path).problems() == []
+
+
+def test_the_costs_that_the_flag_allows_are_those_of_a_training():
+    assert set(get_args(Cost)) == set(TrainingTrial.cost_names)
 
 
 def test_a_trial_s_own_impossible_value_is_reported_before_anything_starts(tmp_path, monkeypatch):
     (tmp_path / "wrong_space.py").write_text("def rates():\n    return {'train.learning_rate': {'grid_search': [0.01, -1.0]}}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    (problem,) = config_of(tmp_path, tmp_path, space="wrong_space.rates").problems()
-    assert problem == "--space: --train.learning_rate -1.0: must be above 0"
+    (problem,) = config_of(tmp_path / "out", tmp_path, space="wrong_space.rates").problems()
+    assert problem == "--space: --train.learning_rate -1.0: must be above 0, and finite"
 
 
 @pytest.mark.parametrize("flag", ["--hits", "--gallery", "--top", "--match.hits"])
 def test_flags_of_a_sweep_of_re_rankings_are_unknown(flag, tmp_path, capsys):
     assert main(["sweep", "--space", "bits", "--out", str(tmp_path / "out"), "--data.root", "x", flag, "9"]) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert errors == [f"error: unrecognized arguments: {flag} 9"]
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and errors[0].startswith(f"eet sweep: {flag}: there is no such flag")
 
 
 # --- resources

@@ -16,8 +16,10 @@ import yaml
 
 from eet.gallery import Manifest, open_gallery, part_table, read_hits, write_hits, write_manifest, write_part
 from eet.retrieval.search import search_gallery
+from eet.storage import OWNER_FILE, TakenOverError, claimed
 from pipelines import evaluate, rerank, sweep_matching
 from pipelines.cli import main
+from pipelines.configs.space import trial_name, with_parameters
 from pipelines.costs import matching
 from pipelines.costs.matching import ms_per_query
 from pipelines.job.cluster import ClusterResources, Node
@@ -26,7 +28,7 @@ from pipelines.sweep_matching import SweepMatchingConfig, rerankings_of
 from pipelines.trials import reranking, tuning
 from pipelines.trials.halves import in_halves
 from pipelines.trials.reranking import reranked_measures
-from pipelines.trials.trial import end_trial, trial_name, with_parameters
+from pipelines.trials.trial import end_trial
 
 # POT's solver needs no compiling, which takes every process some seconds.
 OWN_SPACE = """
@@ -38,23 +40,27 @@ def orders():
 """
 BITS, TOKENS, DIM, LABELS, ITEMS = 8, 5, 6, 4, 36
 MEASURES = ("MAP@R", "P@1", "R-precision", "mAP@k")
-MEASURES_WITH_BOUNDS = tuple(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high"))
 
 
-def write_items(path: Path, *, has_hash: bool = False) -> None:
-    """A gallery without embeddings whose tokens separate labels better than its codes do, the same at every call."""
+def write_items(path: Path, *, has_hash: bool = False, placed: bool = False) -> None:
+    """A gallery without embeddings whose tokens separate labels better than its codes do, the same at every call.
+
+    placed: items of a label lie within 25 metres of each other, far from all others, and have no label.
+    """
     random = np.random.default_rng(3)
     labels = np.arange(ITEMS) % LABELS
     words = random.normal(size=(LABELS, TOKENS, DIM))
     codes = random.integers(0, 2, (LABELS, BITS))[labels] ^ (random.random((ITEMS, BITS)) < 0.3)
     manifest = Manifest(
         model_digest="m", preprocessing_digest="p", num_bits=BITS, num_rows=ITEMS, num_ok=ITEMS, num_parts=1, rows_per_part=ITEMS,
-        token_shape=(TOKENS, DIM), token_dtype="float16", embedding_dim=None, has_hash=has_hash,
+        token_shape=(TOKENS, DIM), token_dtype="float16", embedding_dim=None, has_hash=has_hash, positions=placed,
     )  # fmt: skip
+    places = pa.table({"easting": 0.5 * np.arange(ITEMS), "northing": 90.0 * labels, "zone": [""] * ITEMS, "condition": [""] * ITEMS})
     signs = np.where(codes, 1, -1)
     ids = [f"item{row:02d}" for row in range(ITEMS)]
     table = part_table(
-        ids, ids, labels, np.packbits(codes.astype(np.uint8), axis=1), ["ok"] * ITEMS, [None] * ITEMS, schema=manifest.schema,
+        ids, ids, None if placed else labels, np.packbits(codes.astype(np.uint8), axis=1), ["ok"] * ITEMS, [None] * ITEMS,
+        schema=manifest.schema, places=places,
         tokens=words[labels] + 1.2 * random.normal(size=(ITEMS, TOKENS, DIM)),
         token_index=np.tile(np.arange(TOKENS), (ITEMS, 1)), token_mass=random.random((ITEMS, TOKENS)),
         hash=signs * random.random((ITEMS, BITS)) if has_hash else None,
@@ -79,13 +85,14 @@ def config_of(out: Path, given: dict[str, Any], **changes) -> SweepMatchingConfi
 
 
 def measured(hits: pa.Table, queries: set[str], config: SweepMatchingConfig, folder: Path) -> dict[str, float]:
-    """The measures of `eet evaluate` for the hits of `queries`."""
+    """The measures of `eet evaluate` for the hits of `queries`. It counts all queries of the gallery: those without a hit as 0."""
     write_hits(str(folder / "some.parquet"), hits.filter(pc.is_in(hits["query_id"], value_set=pa.array(sorted(queries)))))
     options = {"gallery": config.gallery, "hits": str(folder / "some.parquet"), "protocol": "encoded"}
     tracking_uri = default_tracking_uri(config.out)  # as a database of its own takes a while to make
     evaluation = evaluate.run(evaluate.EvaluateConfig(out=str(folder / "measures"), tracking_uri=tracking_uri, **options))
     found = evaluation.measures["encoded, hits"]
-    return {name: found[name.replace("mAP@k", f"mAP@{ITEMS - 1}")] for name in MEASURES_WITH_BOUNDS}
+    assert found["queries"] == ITEMS
+    return {name: found[name.replace("mAP@k", f"mAP@{ITEMS - 1}")] * ITEMS / len(queries) for name in MEASURES}
 
 
 def ids_of(hits: pa.Table) -> set[str]:
@@ -124,18 +131,18 @@ def test_flags_that_are_impossible_are_refused(flags, messages, tmp_path, capsys
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "the following arguments are required: hits, gallery"),
-        (["--hits", "h", "--gallery", "g", "--scheduler", "asha"], "unrecognized arguments: --scheduler asha"),
-        (["--hits", "h", "--gallery", "g", "--costs", "[gmacs]"], "unrecognized arguments: --costs [gmacs]"),
-        (["--hits", "h", "--gallery", "g", "--student.bits", "8"], "unrecognized arguments: --student.bits 8"),
-        (["--hits", "h", "--gallery", "g", "--shared_teacher"], "unrecognized arguments: --shared_teacher"),
-        (["--hits", "h", "--gallery", "g", "--data.root", "d"], "unrecognized arguments: --data.root d"),
+        ([], "--hits and --gallery are missing"),
+        (["--hits", "h", "--gallery", "g", "--scheduler", "asha"], "--scheduler: there is no such flag"),
+        (["--hits", "h", "--gallery", "g", "--costs", "[gmacs]"], "--costs: there is no such flag"),
+        (["--hits", "h", "--gallery", "g", "--student.bits", "8"], "--student.bits: there is no such flag"),
+        (["--hits", "h", "--gallery", "g", "--shared_teacher"], "--shared-teacher: there is no such flag"),
+        (["--hits", "h", "--gallery", "g", "--data.root", "d"], "--data.root: there is no such flag"),
     ],
 )
 def test_flags_of_a_sweep_of_trainings_are_unknown_and_missing_ones_are_named(flags, message, tmp_path, capsys):
     assert main(["sweep-matching", "--out", str(tmp_path / "out"), *flags]) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert errors == [f"error: {message}"]
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and errors[0].startswith(f"eet sweep-matching: {message}")
 
 
 def test_a_trial_moves_flags_of_the_re_ranking_but_not_what_it_is_given(given, tmp_path):
@@ -176,8 +183,14 @@ def test_a_trial_that_a_searcher_draws_again_is_not_run_again(given, tmp_path, m
     parameters, record = {"weight": 2.0}, dict.fromkeys(MEASURES, 0.5)
     end_trial(tmp_path / trial_name(parameters), "finished", "", [record])
     base = config_of(tmp_path, given).base
-    reranking.run_trial(parameters, base=base, trials_dir=str(tmp_path), hits=pa.table({}), threads=1, parent_run="p")
-    assert reports == [record]
+    with claimed(str(tmp_path)) as claim:
+        given = {"base": base, "trials_dir": str(tmp_path), "hits": pa.table({}), "threads": 1, "parent_run": "p", "claim": claim}
+        reranking.run_trial(parameters, **given)
+        assert reports == [record]
+        (tmp_path / OWNER_FILE).unlink()
+        with pytest.raises(TakenOverError):
+            reranking.run_trial({"weight": 3.0}, **given)
+    assert not (tmp_path / trial_name({"weight": 3.0})).exists(), "a sweep that lost its folder writes no trial into it"
 
 
 def without_labels(hits: pa.Table) -> pa.Table:
@@ -288,7 +301,8 @@ def test_trials_measure_what_rerank_and_evaluate_do_on_their_half(swept, tmp_pat
     judged = ids_of(in_halves(read_hits(config.hits), config.seed).judged)
     for trial in result.trials[:2]:
         new = reranked(config, trial.parameters, tmp_path)
-        assert trial.best == pytest.approx(measured(new, judged, config, tmp_path))
+        assert {name: trial.best[name] for name in MEASURES} == pytest.approx(measured(new, judged, config, tmp_path))
+        assert all(trial.best[f"{name}_low"] < trial.best[name] < trial.best[f"{name}_high"] for name in MEASURES)
     assert result.trials[0].best != result.trials[1].best
 
 
@@ -304,7 +318,7 @@ def test_the_best_on_its_half_is_chosen_and_measured_on_the_other_with_the_order
     for half, queries in halves.items():
         for order, table in (("before", hits), ("reranked", new)):
             expected = measured(table, queries, config, tmp_path)
-            assert {name: written[half][order][name] for name in MEASURES_WITH_BOUNDS} == pytest.approx(expected), (half, order)
+            assert {name: written[half][order][name] for name in MEASURES} == pytest.approx(expected), (half, order)
             assert written[half][order]["queries"] == len(queries)
     assert result.test == written["held_out"]
     assert written["held_out"]["reranked"]["MAP@R"] > written["held_out"]["before"]["MAP@R"]
@@ -314,7 +328,7 @@ def test_the_best_on_its_half_is_chosen_and_measured_on_the_other_with_the_order
 def test_rerank_takes_best_yaml_as_it_is(swept, tmp_path):
     config, result = swept
     out = Path(config.out)
-    assert yaml.safe_load((out / "best.yaml").read_text())["engine"] == "ray"
+    assert yaml.safe_load((out / "best.yaml").read_text())["engine"] == "auto"
     assert main(["rerank", "--config", str(out / "best.yaml")]) == 0
     assert read_hits(str(out / "best.parquet")).equals(reranked(config, result.chosen.parameters, tmp_path))
 
@@ -361,3 +375,17 @@ def test_trials_at_once_take_cpus_alone(given, tmp_path):
     kind = rerankings_of(config_of(tmp_path, given))
     share = kind.share(ClusterResources((Node(6, 0), Node(2, 1))), trials=4)
     assert (share.concurrent, share.cpus) == (4, 2)
+
+
+def test_of_places_trials_are_compared_by_distance(given, tmp_path):
+    """The places of a label are near each other, so each half and each order has the measures that it has by label."""
+    write_items(tmp_path / "items", placed=True)
+    gallery = open_gallery(str(tmp_path / "items"))
+    write_hits(str(tmp_path / "hits.parquet"), search_gallery(gallery, gallery, k=ITEMS - 1))
+    placed = {"hits": str(tmp_path / "hits.parquet"), "gallery": gallery.path, "top": 20}
+    by_label, by_distance = (rerankings_of(config_of(tmp_path / "sweep", flags)) for flags in (given, placed))
+    assert by_distance.before == by_label.before
+    assert rerankings_of(config_of(tmp_path / "sweep", placed, metres=5)).before != by_label.before
+    orders = [reranked_measures(one.halves.judged, one.base, threads=1) for one in (by_label, by_distance)]
+    assert orders[0] == orders[1] != by_label.before["judged"]
+    assert config_of(tmp_path, placed, metres=-1.0).problems() == ["--metres -1.0: a radius is 0 or more"]

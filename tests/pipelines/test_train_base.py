@@ -1,5 +1,6 @@
 """Training base models on drawn birds and a network that trains in a blink."""
 
+import copy
 import csv
 import dataclasses
 import json
@@ -10,16 +11,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from local_training import trained_here
 
 from eet.datasets import load_dataset, synthetic
-from eet.embedding import MarginObjective, load_base, read_base_record
+from eet.embedding import LOSSES, EmbeddingLoss, MarginObjective, load_base, read_base_record, save_base
+from eet.errors import InputError
 from eet.images import read_image
 from eet.metrics import cosine_metrics
-from eet.training import learning_rate_factor, optimizer_of
+from eet.training import fit, learning_rate_factor, optimizer_of
 from eet.training.metric_learning import WholeBatchObjective
 from pipelines import train_base
+from pipelines.configs.train_base import BaseTrainOptions, EmbeddingLossOptions
 from pipelines.job.options import DataOptions
-from pipelines.train_base import BaseTrainOptions, MarginOptions
 from pipelines.training.run import TrainingResult, read_labelled_images
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
@@ -58,7 +61,8 @@ def task_of(config: train_base.TrainBaseConfig):
 
 @pytest.fixture(scope="module")
 def trained(ray_session, tiny_birds, runs) -> TrainingResult:
-    return train_base.run(config_of(runs / "base", tiny_birds))
+    with trained_here():
+        return train_base.run(config_of(runs / "base", tiny_birds))
 
 
 def test_training_writes_a_bundle_that_learned_with_its_split(trained, runs, tiny_birds):
@@ -97,7 +101,7 @@ def test_unseen_labels_are_measured_as_the_bundle_says_under_both_definitions(tr
     assert json.loads((runs / "base" / "test.json").read_text()) == trained.test
 
 
-STRUCTURAL = MarginOptions(structural=0.5, marginal="importance")
+STRUCTURAL = EmbeddingLossOptions(structural=0.5, marginal="importance")
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +115,9 @@ def test_a_structural_share_is_in_the_history_and_moves_the_weights(trained, tra
     assert not torch.equal(plain["head.weight"], structural["head.weight"])
 
 
-@pytest.mark.parametrize(("name", "loss"), [("base", MarginOptions()), ("structural", STRUCTURAL)])
-def test_two_workers_go_on_from_a_checkpoint_as_one_would_have_batches_mining_boundaries_and_all(name, loss, request, runs, tiny_birds):
+def test_two_workers_go_on_from_a_checkpoint_as_one_would_have_batches_mining_boundaries_and_all(trained_with_tokens, runs, tiny_birds):
     """The last epoch's checkpoint is taken away, so two workers repeat what one did."""
-    trained = request.getfixturevalue({"base": "trained", "structural": "trained_with_tokens"}[name])
-    before_cut, out = runs / name, runs / f"cut_{name}"
+    before_cut, out = runs / "structural", runs / "cut"
     shutil.copytree(before_cut, out)
     for file in ("model.safetensors", "model.json", "test.json", "history.json", "split.csv"):
         (out / file).unlink()
@@ -123,21 +125,44 @@ def test_two_workers_go_on_from_a_checkpoint_as_one_would_have_batches_mining_bo
     assert torch.load(before, weights_only=True)["epoch"] == EPOCHS - 2
     shutil.copy(before, last)
     two = dataclasses.replace(TRAIN, workers=2)
-    resumed = train_base.run(config_of(out, tiny_birds, resume=True, train=two, loss=loss))
-    assert len(resumed.history) == EPOCHS and resumed.history[-1]["images_per_s"] != trained.history[-1]["images_per_s"]
-    for record, expected in zip(resumed.history, trained.history, strict=True):
+    resumed = train_base.run(config_of(out, tiny_birds, resume=True, train=two, loss=STRUCTURAL))
+    assert len(resumed.history) == EPOCHS and resumed.history[-1]["images_per_s"] != trained_with_tokens.history[-1]["images_per_s"]
+    same_training(resumed.history, load_base(out).state_dict(), trained_with_tokens.history, load_base(before_cut).state_dict())
+
+
+def same_training(history, weights, expected_history, expected_weights):
+    for record, expected in zip(history, expected_history, strict=True):
         for name in set(record) - {"images_per_s"}:
             assert record[name] == pytest.approx(expected[name], abs=1e-5), (record["epoch"], name)
-    one, other = load_base(before_cut).state_dict(), load_base(out).state_dict()
-    for name, value in one.items():
-        torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0, msg=name)
+    for name, value in expected_weights.items():
+        torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.fixture
+def one_thread():
+    """As the job has, and far faster on so small a network."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_one_process_goes_on_from_any_checkpoint_with_the_boundaries_that_it_has(trained, one_thread, runs, tiny_birds):
+    config = config_of(runs / "x", tiny_birds)
+    settings = config.train.settings(config.seed, num_images=24)
+    states: list[dict] = []
+    fit(task_of(config), settings, report=lambda record, state: states.append(copy.deepcopy(state())))
+    assert len(states) == EPOCHS
+    for state in states[:-1]:
+        resumed = fit(task_of(config), settings, checkpoint=state)
+        same_training(resumed.history, resumed.weights["base"], trained.history, load_base(runs / "base").state_dict())
 
 
 @pytest.fixture
 def step(tiny_birds, runs):
     """(objective, images, labels) of a first batch, for any options of training."""
 
-    def make(loss=MarginOptions(), **changes):  # noqa: B008
+    def make(loss=EmbeddingLossOptions(), **changes):  # noqa: B008
         config = config_of(runs / "x", tiny_birds, loss=loss, train=dataclasses.replace(TRAIN, **changes))
         task = task_of(config)
         objective = task.objective(config.train.settings(config.seed, num_images=len(task.train)))
@@ -154,7 +179,7 @@ def gradients_of(objective: WholeBatchObjective, images: torch.Tensor, labels: t
     return {name: parameter.grad for name, parameter in objective.named_parameters()}
 
 
-@pytest.mark.parametrize("loss", [MarginOptions(), STRUCTURAL])
+@pytest.mark.parametrize("loss", [EmbeddingLossOptions(), STRUCTURAL])
 def test_a_batch_run_in_parts_has_the_gradient_of_the_whole(step, loss):
     whole, parts = gradients_of(*step(loss, micro_batch_size=8)), gradients_of(*step(loss, micro_batch_size=3))
     assert whole.keys() == parts.keys() and whole["model.head.weight"].abs().max() > 1e-3
@@ -185,7 +210,7 @@ def test_the_structural_objective_reads_the_models_tokens_and_their_mass(step):
 
 
 def test_boundaries_have_a_learning_rate_of_their_own_and_all_else_the_same(tiny_birds, runs):
-    loss = MarginOptions(beta=0.9, beta_learning_rate=0.25, margin=0.1)
+    loss = EmbeddingLossOptions(beta=0.9, beta_learning_rate=0.25, margin=0.1)
     config = config_of(runs / "x", tiny_birds, loss=loss, train=BaseTrainOptions(batch_size=8))
     task = task_of(config)
     settings = config.train.settings(config.seed, num_images=len(task.train))
@@ -194,15 +219,53 @@ def test_boundaries_have_a_learning_rate_of_their_own_and_all_else_the_same(tiny
     assert type(optimizer) is torch.optim.Adam
     backbone, head, boundaries = optimizer.param_groups
     assert [len(group["params"]) for group in (head, boundaries)] == [2, 1]
-    assert boundaries["params"][0] is objective.margin.loss.beta and boundaries["params"][0].tolist() == pytest.approx([0.9, 0.9])
-    assert objective.margin.loss.margin == 0.1
+    assert boundaries["params"][0] is objective.criterion.loss.beta and boundaries["params"][0].tolist() == pytest.approx([0.9, 0.9])
+    assert objective.criterion.loss.margin == 0.1
     assert (backbone["lr"], head["lr"], boundaries["lr"], backbone["weight_decay"]) == (1e-5, 1e-5, 0.25, 4e-4)
     assert settings.constant_rate and settings.warmup(len(task.train)) == 0
+
+
+class ScaledLoss(EmbeddingLoss):
+    """The mean of the first coordinate, times a learned scale."""
+
+    def __init__(self, num_labels: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(scale))
+
+    @property
+    def learning_rates(self):
+        return {"scale": 0.5}
+
+    def forward(self, embeddings_BE, labels_B, chance_B2, tokens_BKE=None, mass_BK=None):
+        total = self.scale * embeddings_BE[:, 0].mean()
+        return total, {"scaled": total.detach()}
+
+
+def test_another_loss_is_trained_with_its_own_options_and_rates(step, tiny_birds, runs, monkeypatch):
+    monkeypatch.setitem(LOSSES, "scaled", ScaledLoss)
+    loss = EmbeddingLossOptions(name="scaled", options={"scale": 3.0})
+    config = config_of(runs / "x", tiny_birds, loss=loss)
+    assert config.problems() == []
+    objective, images, labels = step(loss)
+    torch.testing.assert_close(objective(images, labels).total, 3 * objective.model.embed(images)[:, 0].mean())
+    *_, own = optimizer_of(objective, config.train.settings(1, num_images=24), task_of(config).learning_rates).param_groups
+    assert (own["params"], own["lr"]) == ([objective.criterion.scale], 0.5)
+    (problem,) = dataclasses.replace(config, loss=EmbeddingLossOptions(name="scaled", beta=0.9)).problems()
+    assert problem.startswith("--loss.beta: only the loss margin has these")
+    with pytest.raises(InputError, match="the loss scaled has no option margin: it has scale"):
+        step(EmbeddingLossOptions(name="scaled", options={"margin": 1}))
 
 
 def test_a_constant_rate_stays_after_the_warm_up():
     factors = [learning_rate_factor(step, warmup_steps=2, total_steps=9, constant=True) for step in range(12)]
     assert factors == [0.5] + [1.0] * 11
+
+
+def test_a_squashed_image_is_seen_by_training_and_bundle(tiny_birds, runs):
+    (network,) = task_of(config_of(runs / "x", tiny_birds, fit="squash")).networks.values()
+    assert network.preprocessing.fit == "squash" and network.preprocessing.crop_share == 1
+    save_base(network, runs / "squashed")
+    assert load_base(runs / "squashed").preprocessing == network.preprocessing
 
 
 def test_validation_is_of_labels_that_neither_train_nor_test(tiny_birds, runs):
@@ -231,14 +294,16 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
     ("changes", "message"),
     [
         ({"embedding_width": 0}, "--embedding_width 0"),
-        ({"loss": MarginOptions(margin=-1)}, "--loss.margin -1"),
-        ({"loss": MarginOptions(beta=2.5)}, "--loss.beta 2.5"),
-        ({"loss": MarginOptions(beta_learning_rate=-1)}, "--loss.beta_learning_rate -1"),
-        ({"loss": MarginOptions(images_per_label=1)}, "--loss.images_per_label 1"),
-        ({"loss": MarginOptions(structural=1.5)}, "--loss.structural 1.5: a share of the distance is 0 (none) to 1"),
-        ({"loss": MarginOptions(marginal="even")}, "--loss.marginal even: allowed are uniform, importance"),
-        ({"loss": MarginOptions(images_per_label=3)}, "--train.batch_size 8: use a multiple of --loss.images_per_label 3"),
-        ({"loss": MarginOptions(images_per_label=8)}, "of two labels at least"),
+        ({"loss": EmbeddingLossOptions(name="triplet")}, "--loss.name triplet: allowed are margin"),
+        ({"loss": EmbeddingLossOptions(options={"beta": 1})}, "--loss.options are those of another loss"),
+        ({"loss": EmbeddingLossOptions(margin=-1)}, "--loss.margin -1"),
+        ({"loss": EmbeddingLossOptions(beta=2.5)}, "--loss.beta 2.5"),
+        ({"loss": EmbeddingLossOptions(beta_learning_rate=-1)}, "--loss.beta_learning_rate -1"),
+        ({"loss": EmbeddingLossOptions(images_per_label=1)}, "--loss.images_per_label 1"),
+        ({"loss": EmbeddingLossOptions(structural=1.5)}, "--loss.structural 1.5: a share of the distance is 0 (none) to 1"),
+        ({"loss": EmbeddingLossOptions(marginal="even")}, "--loss.marginal even: allowed are uniform, importance"),
+        ({"loss": EmbeddingLossOptions(images_per_label=3)}, "--train.batch_size 8: use a multiple of --loss.images_per_label 3"),
+        ({"loss": EmbeddingLossOptions(images_per_label=8)}, "of two labels at least"),
         ({"train": dataclasses.replace(TRAIN, learning_rate=0)}, "--train.learning_rate 0"),
         ({"weights": "s3://bucket/w.pt"}, "--weights s3://bucket/w.pt"),
     ],
@@ -255,5 +320,5 @@ def test_defaults_are_the_published_ones():
     assert (train.epochs, train.batch_size, train.optimizer, train.learning_rate, train.weight_decay) == (150, 112, "adam", 1e-5, 4e-4)
     assert (train.schedule, train.warmup_steps, train.precision) == ("constant", 0, "fp32")
     margin = {"margin": 0.2, "beta": 0.6, "beta_learning_rate": 5e-4, "images_per_label": 2}
-    assert dataclasses.asdict(loss) == {**margin, "structural": 0.0, "marginal": "uniform"}
+    assert dataclasses.asdict(loss) == {"name": "margin", "options": {}, **margin, "structural": 0.0, "marginal": "uniform"}
     assert config.embedding_width == 128

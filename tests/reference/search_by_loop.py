@@ -29,8 +29,8 @@ def hand_made(
     return open_gallery(str(path))
 
 
-def loop(gallery: Gallery, queries: Gallery, k: int, query_hash: np.ndarray | None = None) -> list[tuple]:
-    """(query_id, rank, item_id, distance) by looking at every pair."""
+def loop(gallery: Gallery, queries: Gallery, k: int, query_hash: np.ndarray | None = None, *, radius: int = BITS) -> list[tuple]:
+    """(query_id, rank, item_id, distance) by looking at every pair; of those within the radius the first k."""
     codes, ids = gallery.codes()
     query_codes, query_ids = queries.codes()
     signs = np.unpackbits(codes, axis=1, count=BITS).astype(int)
@@ -42,7 +42,9 @@ def loop(gallery: Gallery, queries: Gallery, k: int, query_hash: np.ndarray | No
             if gallery.path == queries.path and item_id == query_id:
                 continue
             asymmetric = 0.0 if query_hash is None else float(np.float32(query_hash[number] @ (2 * signs[row] - 1)))
-            found.append((int((query != signs[row]).sum()), round(-asymmetric, 4), item_id))
+            distance = int((query != signs[row]).sum())
+            if distance <= radius:
+                found.append((distance, round(-asymmetric, 4), item_id))
         answer += [(query_id, rank, item, distance) for rank, (distance, _, item) in enumerate(sorted(found)[:k], start=1)]
     return answer
 

@@ -7,8 +7,8 @@ import pytest
 
 from eet import matching as matchings
 from eet.vit import PruningSchedule
+from pipelines.configs.space import drawn_parameters, with_parameters
 from pipelines.distill import DistillConfig
-from pipelines.trials.trial import drawn_parameters, with_parameters
 from tune_spaces.bits import bits
 from tune_spaces.joint import joint
 from tune_spaces.keep_ratios import keep_ratios

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from ray.exceptions import RayTaskError
+from search_by_loop import answered, loop
 
 from eet.errors import EetError
 from eet.gallery import Gallery, open_gallery
@@ -37,6 +38,10 @@ def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewe
                 assert search_gallery(gallery, queries, k=k, search=found).equals(search_gallery(parted, queries, k=k))
             if number == 0:
                 kill_a_shard()
+        with shards.sharded_search(gallery, 2, address="local", radius=3, backend="faiss") as near:
+            for most in (None, 4):
+                expected = loop(parted, asked[1], most or 1000, asked[2], radius=3)
+                assert answered(search_gallery(parted, asked[1], k=most, search=near)) == expected
         (copy / "parts" / "part-000005.parquet").unlink()
         kill_a_shard()
         kill_a_shard()

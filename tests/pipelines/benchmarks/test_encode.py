@@ -14,7 +14,7 @@ from eet.datasets import synthetic
 from eet.images import DeviceJpegDecoder, read_image
 from eet.vit import load_bundle
 from pipelines import benchmark, encode
-from pipelines.benchmarks.encode import EncodeBenchmarkOptions
+from pipelines.configs.benchmark import METHODS, ON_DEVICE, EncodeBenchmarkOptions
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def encode_config(tiny_birds, tiny_model, *, jpegs_on_device: bool = False, **ch
 
 def test_encoding_is_measured_three_ways_on_the_same_rows(in_process, tiny_birds, tiny_model, tmp_path, capsys):
     timings = benchmark.run(encode_config(tiny_birds, tiny_model, json=str(tmp_path / "encode.json")))
-    assert [timing.method for timing in timings] == list(encode_benchmark.METHODS)
+    assert [timing.method for timing in timings] == list(METHODS)
     assert all(timing.rows == 60 and timing.images_per_s > 0 for timing in timings)
     job, bare, loader = timings
     assert bare.ratio == 1 and job.differing_bits == bare.differing_bits == 0
@@ -50,7 +50,7 @@ def test_encoding_is_measured_three_ways_on_the_same_rows(in_process, tiny_birds
     record = json.loads((tmp_path / "encode.json").read_text())
     assert record["machine"]["threads"] == 1 and record["config"]["encode"]["rows"] == 60
     assert [case["images_per_s"] for case in record["timings"]] == [timing.images_per_s for timing in timings]
-    assert all(method in printed for method in (*encode_benchmark.METHODS, "images/s"))
+    assert all(method in printed for method in (*METHODS, "images/s"))
 
 
 def test_decoding_where_the_network_runs_is_a_fourth_way(in_process, tiny_birds, tiny_model, tmp_path, capsys, monkeypatch):
@@ -64,10 +64,10 @@ def test_decoding_where_the_network_runs_is_a_fourth_way(in_process, tiny_birds,
     monkeypatch.setattr(DeviceJpegDecoder, "decode", lambda self, files: seen.append(len(files)) or decode(self, files))
     timings = benchmark.run(encode_config(jpegs, tiny_model, jpegs_on_device=True))
     assert sum(seen) == 60 * 2, "each row, in each round"
-    assert [timing.method for timing in timings] == [*encode_benchmark.METHODS, encode_benchmark.ON_DEVICE]
+    assert [timing.method for timing in timings] == [*METHODS, ON_DEVICE]
     assert timings[-1].rows == 60 and timings[-1].images_per_s > 0
     assert 0 <= timings[-1].differing_bits < 0.1
-    assert encode_benchmark.ON_DEVICE in capsys.readouterr().out
+    assert ON_DEVICE in capsys.readouterr().out
 
 
 def test_codes_of_the_job_that_differ_end_the_benchmark(in_process, tiny_birds, tiny_model, monkeypatch):

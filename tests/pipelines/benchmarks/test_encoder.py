@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipelines import benchmark
-from pipelines.benchmarks.encoder import EncoderBenchmarkOptions
+from pipelines.configs.benchmark import EncoderBenchmarkOptions
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import pytest
 
 import pipelines.benchmarks.matching as matching_benchmark
 from pipelines import benchmark
-from pipelines.benchmarks.matching import MatchingBenchmarkOptions
+from pipelines.configs.benchmark import MatchingBenchmarkOptions
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -3,9 +3,8 @@
 import pytest
 
 from pipelines import benchmark
-from pipelines.benchmarks.encoder import EncoderBenchmarkOptions
 from pipelines.benchmarks.networks import parsed_schedule
-from pipelines.benchmarks.train import TrainBenchmarkOptions
+from pipelines.configs.benchmark import EncoderBenchmarkOptions, TrainBenchmarkOptions
 
 NETWORK = {"backbone": "deit_tiny_patch16_224", "threads": 2}
 

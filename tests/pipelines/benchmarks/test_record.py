@@ -5,7 +5,7 @@ import shlex
 
 from pipelines import benchmark, cli
 from pipelines.benchmarks.record import Column, command_of, markdown_table, write_record
-from pipelines.benchmarks.search import SearchBenchmarkOptions
+from pipelines.configs.benchmark import SearchBenchmarkOptions
 
 
 def test_a_command_names_what_is_not_usual_and_can_be_run_again(tmp_path):

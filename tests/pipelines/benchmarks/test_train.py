@@ -8,7 +8,7 @@ import torch
 import pipelines.benchmarks.train as train_benchmark
 from eet.device import Device
 from pipelines import benchmark
-from pipelines.benchmarks.train import TrainBenchmarkOptions
+from pipelines.configs.benchmark import TrainBenchmarkOptions
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipelines.job.cluster import ActorPool, ClusterResources, Node, WorkerNeed, actor_pool, shard_memory
+from pipelines.job.cluster import ActorPool, ClusterResources, Node, actor_pool, shard_memory
+from pipelines.job.worker_need import WorkerNeed
 
 GiB = 2**30
 GPU_NODE = Node(16, 1, 64 * GiB)

@@ -1,6 +1,5 @@
 """The locations in the configs of all jobs."""
 
-import importlib
 import os
 from pathlib import Path
 
@@ -16,21 +15,26 @@ LOCATIONS = {
     "train-teacher": {"out", "weights", "data.root", "data.table"},
     "distill": {"out", "teacher", "weights", "data.root", "data.table"},
     "train-base": {"out", "weights", "data.root", "data.table"},
+    "fit-base": {"out", "images", "images_root", "weights", "data.root", "data.table"},
     "sweep": {"out", "teacher", "weights", "data.root", "data.table"},
     "sweep-matching": {"out", "hits", "gallery", "queries"},
     "encode": {"out", "model", "images", "images_root", "data.root", "data.table"},
     "index": {"out", "gallery"},
+    "export": {"out", "gallery"},
     "search": {"out", "gallery", "queries", "model", "index"},
     "rerank": {"out", "hits", "gallery", "queries"},
     "evaluate": {"out", "gallery", "queries", "hits", "model"},
     "report": {"out", "hits", "gallery", "queries", "model"},
+    "serve": {"model", "gallery", "index", "token_file", "feedback", "image_roots"},
     "benchmark": {"json", "results", "encode.images", "encode.model", "search.gallery", "search.plot"},
+    "warm-up": set(),
+    "doctor": {"location"},
 }
 
 
 def filled(config_class: type, locations: set[str], location: str):
     """The config with each of these flags set to the same location."""
-    own = {name: (location,) if name == "results" else location for name in locations if "." not in name}
+    own = {name: (location,) if name in ("results", "image_roots") else location for name in locations if "." not in name}
     if config_class is SweepConfig:
         own["space"] = "loss_weights"
     config = config_class(**own)
@@ -47,7 +51,7 @@ def test_every_job_is_tested():
 @pytest.mark.parametrize("job", JOBS)
 def test_the_written_config_holds_absolute_locations(job, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config_class = getattr(importlib.import_module(JOBS[job].module), JOBS[job].config)
+    config_class = JOBS[job].config_class
     for location, expected in (("a/../b/c", str(tmp_path / "b" / "c")), ("s3://a/../b", "s3://a/../b")):
         config = filled(config_class, LOCATIONS[job], location)
         write_config(str(tmp_path), config)

@@ -15,3 +15,11 @@ def test_rankings_are_columns_with_half_of_their_intervals_within_100_characters
 def test_without_intervals_the_table_does_not_mention_them(capsys):
     print_measures({"encoded": {"mAP": 0.5}})
     assert "±" not in capsys.readouterr().out
+
+
+def test_queries_without_a_match_have_a_row_only_if_there_are_some(capsys):
+    without = "queries_without_relevant"
+    print_measures({"seen": {"mAP": 0.5, without: 0}, "unseen": {"mAP": 0.5, without: 0}})
+    assert "queries_without" not in capsys.readouterr().out
+    print_measures({"seen": {"mAP": 0.5, without: 0}, "unseen": {"mAP": 0.5, without: 3}})
+    assert [line.split("│")[2:4] for line in capsys.readouterr().out.splitlines() if without in line] == [["      0 ", "      3 "]]

@@ -35,6 +35,21 @@ def test_a_job_of_an_earlier_version_is_resumed_from_the_same_working_directory(
     check_same_options(absolute, ())
 
 
+def test_credentials_that_an_earlier_version_stored_are_not_printed(started_job):
+    config, folder = started_job
+    written = folder / "run" / "config.yaml"
+    values = yaml.safe_load(written.read_text())
+    uri = "s3://KEY:HUSHHUSH@bucket/teacher"
+    for changed, message in (
+        ({"teacher": uri}, "run/config.yaml: a location cannot be used: the s3:// URI holds credentials"),
+        ({"student": {**values["student"], "backbone": uri}}, "student.backbone: (credentials, not shown) then, "),
+    ):
+        written.write_text(yaml.safe_dump({**values, **changed}))
+        with pytest.raises(ValueError, match=re.escape(message)) as refusal:
+            check_same_options(config, ())
+        assert "HUSHHUSH" not in str(refusal.value)
+
+
 def test_relative_locations_from_another_working_directory_are_other_options(started_job, monkeypatch):
     config, folder = started_job
     (folder / "elsewhere").mkdir()

@@ -4,9 +4,12 @@ import dataclasses
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, chdir
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +19,16 @@ import safetensors.numpy
 import torch
 import yaml
 from gate import Gate, wait_until
+from local_training import trained_here
 
 from eet.datasets import synthetic
+from eet.errors import EetError, InputError
+from eet.storage import OWNER_FILE, claimed
 from eet.training import HashingTask
 from eet.training.samplers import StepSampler
-from eet.vit import load_bundle, read_bundle_record
+from eet.vit import is_bundle, load_bundle, read_bundle_record, save_bundle
 from pipelines import distill, train_teacher
+from pipelines.configs.train_teacher import TeacherOptions
 from pipelines.job.errors import JobFailed
 from pipelines.job.options import DataOptions, LossOptions, StudentOptions, TrainOptions
 from pipelines.job.output import check_same_options, config_values
@@ -59,8 +66,9 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(ray_session, tiny_birds, runs) -> TrainingResult:
-    """One worker, not interrupted; the other runs are compared with it."""
-    return distill.run(config_of(runs / "reference", tiny_birds))
+    """One worker, not interrupted; the other runs are compared with it. Its folder is relative, which a worker cannot resolve."""
+    with chdir(runs):
+        return distill.run(config_of(Path("reference"), tiny_birds))
 
 
 def test_joint_training_writes_two_trained_bundles(reference, runs, tiny_birds):
@@ -89,6 +97,17 @@ def test_stages_keep_multiples_of_tokens_if_requested(tiny_options, multiple, ke
     assert student.schedule.kept_counts(student.num_patches) == kept
     assert (student.schedule.keep_ratios == (0.5, 0.5, 0.25)) == (multiple == 1), "the published ratios are part of a model's record"
     assert new_network(options, num_classes=4, weights="none", seed=1, pruned=False).schedule.keep_ratios == ()
+
+
+def test_a_teacher_that_sees_the_whole_image_wants_a_student_that_does(tiny_options, tmp_path):
+    squashing = dataclasses.replace(tiny_options, fit="squash")
+    teacher = new_network(squashing, num_classes=2, weights="none", seed=1, pruned=False)
+    save_bundle(teacher, tmp_path, label_names=("a", "b"), target_codes=np.ones((2, 16), np.int8), label_counts=np.ones(2, np.int64))
+    seeing, cropping = (new_network(options, num_classes=2, weights="none", seed=1, pruned=True) for options in (squashing, tiny_options))
+    found, _ = distill.trained_teacher(str(tmp_path), ("a", "b"), seeing)
+    assert found.preprocessing == seeing.preprocessing and found.preprocessing.fit == "squash"
+    with pytest.raises(InputError, match="give the student --student.fit squash"):
+        distill.trained_teacher(str(tmp_path), ("a", "b"), cropping)
 
 
 def test_a_job_from_before_a_flag_existed_had_its_default(tmp_path):
@@ -204,6 +223,49 @@ def kill_at(gates: dict[int, Gate], snapshot: Path) -> list[int]:
     return killed
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DisturbedTask(HashingTask):
+    """A task whose worker calls `disturb` at the start of the second epoch, when the first has a checkpoint."""
+
+    disturb: Callable[[], None]
+
+    def sampler(self, settings, *, rank, world, micro_batch_size):
+        sampler = super().sampler(settings, rank=rank, world=world, micro_batch_size=micro_batch_size)
+        return DisturbedSampler(self.disturb, sampler)
+
+
+class DisturbedSampler(GatedSampler):
+    def __init__(self, disturb: Callable[[], None], sampler: StepSampler) -> None:
+        super().__init__({}, sampler)
+        self.disturb = disturb
+
+    def __iter__(self):
+        if self.epoch == 1:
+            self.disturb()
+        return super().__iter__()
+
+
+def limit_files() -> None:
+    """As on a full disk, no file of this process grows any more."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.parametrize("lost", ["disk", "folder"])
+def test_a_training_that_cannot_keep_a_checkpoint_ends_with_one_message(ray_session, runs, tiny_birds, monkeypatch, lost):
+    """The disk is full, or another job has taken the folder."""
+    out = runs / f"lost-{lost}"
+    disturb = limit_files if lost == "disk" else (out / OWNER_FILE).unlink
+    task_of = distill.task_of
+    monkeypatch.setattr(distill, "task_of", lambda *given: DisturbedTask(**vars(task_of(*given)), disturb=disturb))
+    message = rf"File too large: '{out}/checkpoints/.*/training.pt'" if lost == "disk" else f"{out} is held by nobody"
+    with pytest.raises(EetError, match=message) as failure:
+        distill.run(config_of(out, tiny_birds, train=dataclasses.replace(TRAIN, max_failures=0 if lost == "disk" else 1)))
+    assert len(str(failure.value).splitlines()) == 1
+    snapshot = json.loads((out / "checkpoints" / "run" / "checkpoint_manager_snapshot.json").read_text())
+    assert len(snapshot["checkpoint_results"]) == 1, "the checkpoint of the second epoch was kept"
+    assert not is_bundle(out) and not is_bundle(out / "teacher")
+
+
 def printed_epochs(output: str) -> list[int]:
     return [int(line.split("/")[0].removeprefix("epoch ")) for line in output.splitlines() if line.startswith("epoch ")]
 
@@ -244,15 +306,54 @@ def test_a_killed_worker_is_replaced_and_an_interrupted_run_resumed_exactly(refe
 
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
     found = client.search_runs([client.get_experiment_by_name("eet").experiment_id], "run_name = 'distill cut'")
-    assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED"]
+    assert [run.info.status for run in found] == ["FINISHED"]  # the resumed job continued it
 
 
-def test_a_run_interrupted_between_its_last_epoch_and_its_bundle_is_finished_by_resume(reference, runs, tiny_birds, capsys):
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_bundle_is_not_written_into_the_folder_of_another_job(reference, runs, tiny_birds, monkeypatch):
+    """It is taken after the last epoch, when the teacher's bundle has been written."""
+    out = runs / "taken"
+    shutil.copytree(runs / "reference", out)
+    for name in ("model.safetensors", "model.json"):
+        (out / name).unlink()
+    save = HashingTask.save
+    with ExitStack() as other, monkeypatch.context() as patch:
+
+        def save_and_lose(task, name, *given):
+            save(task, name, *given)
+            other.enter_context(claimed(str(out), take_over=True))
+
+        patch.setattr(HashingTask, "save", save_and_lose)
+        with trained_here(), pytest.raises(EetError, match="is held by another job"):
+            distill.run(config_of(out, tiny_birds, resume=True))
+        assert is_bundle(out / "teacher") and not is_bundle(out)
+
+
+def test_a_run_interrupted_before_its_bundles_are_written_is_finished_by_resume(reference, runs, tiny_birds, capsys, monkeypatch):
+    """It is interrupted twice: before the first of its bundles, and before the second."""
     out = runs / "unwritten"
     shutil.copytree(runs / "reference", out)
     for name in ("model.safetensors", "model.json", "test.json", "history.json"):
         (out / name).unlink()
     shutil.rmtree(out / "teacher")
+    save = HashingTask.save
+    for written in (0, 1):
+        done: list[str] = []
+
+        def save_or_die(task, name, *given, written=written, done=done):
+            if len(done) == written:
+                raise Killed
+            done.append(name)
+            save(task, name, *given)
+
+        with monkeypatch.context() as patch, trained_here(), pytest.raises(Killed):
+            patch.setattr(HashingTask, "save", save_or_die)
+            distill.run(config_of(out, tiny_birds, resume=True))
+        assert not is_bundle(out) and is_bundle(out / "teacher") == bool(written)
+    capsys.readouterr()
     resumed = distill.run(config_of(out, tiny_birds, resume=True))
     assert printed_epochs(capsys.readouterr().out) == []  # nothing is trained again
     for bundle in (".", "teacher"):
@@ -267,7 +368,7 @@ def teacher(ray_session, tiny_birds, runs) -> tuple[TrainingResult, str]:
     shutil.copytree(tiny_birds, birds)
     table = synthetic.load(str(birds)).select("train")
     (birds / table.paths[0]).write_bytes(b"not an image")
-    network = train_teacher.TeacherOptions(**NETWORK, image_size=48, bits=16)
+    network = TeacherOptions(**NETWORK, image_size=48, bits=16)
     config = train_teacher.TrainTeacherConfig(
         out=str(runs / "teacher"),
         weights="none",
@@ -275,7 +376,8 @@ def teacher(ray_session, tiny_birds, runs) -> tuple[TrainingResult, str]:
         student=network,
         train=dataclasses.replace(TRAIN, epochs=3, batch_size=8, validation_share=0.25, optimizer="adamw", learning_rate=1e-3),
     )
-    return train_teacher.run(config), table.location(0)
+    with trained_here():
+        return train_teacher.run(config), table.location(0)
 
 
 def test_a_teacher_alone_is_chosen_by_validation_map_and_skips_unreadable_images(teacher, runs):
@@ -294,7 +396,8 @@ def test_staged_training_does_not_change_the_teacher(teacher, tiny_birds, runs):
     before = weights_of(runs / "teacher")
     train = dataclasses.replace(TRAIN, epochs=1)
     network = StudentOptions(**NETWORK, image_size=48, bits=16, hash_input="probabilities")
-    result = distill.run(config_of(runs / "staged", tiny_birds, teacher=str(runs / "teacher"), student=network, train=train))
+    with trained_here():
+        result = distill.run(config_of(runs / "staged", tiny_birds, teacher=str(runs / "teacher"), student=network, train=train))
     assert weights_of(runs / "teacher") == before
     assert not (runs / "staged" / "teacher").exists()
     assert set(result.test) == {"student", "teacher"}
