@@ -193,7 +193,7 @@ class HashingTask(TrainingTask):
     def represent_for_validation(self, network: Student, images_B3HW: Tensor) -> np.ndarray:
         """Packed codes. The head of a joint hash is fitted at the end, so its codes are here the signs of the trained hash."""
         out = network(images_B3HW, tokens=False)
-        codes_Cb = torch.tensor(self.target_codes_Cb)  # a copy: what Ray delivers is read-only.float().to(out.logits.device)
+        codes_Cb = torch.tensor(self.target_codes_Cb).float().to(out.logits.device)
         return np.packbits((trained_hash(network, out, codes_Cb) > 0).cpu().numpy(), axis=1)
 
     def validate(self, rows: np.ndarray) -> dict[str, float]:
