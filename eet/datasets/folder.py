@@ -6,7 +6,7 @@ import numpy as np
 
 from eet.datasets.image_files import list_image_files
 from eet.datasets.image_table import SPLITS, ImageTable
-from eet.datasets.labels import contiguous_labels
+from eet.datasets.labels import contiguous_labels, stored_name
 from eet.datasets.stratified import draw_stratified
 from eet.errors import InputError, NotFoundError
 
@@ -46,4 +46,4 @@ def load(root: str) -> ImageTable:
         splits = np.array([path.partition("/")[0] for path in paths], dtype="<U5")
     else:
         splits = np.where(draw_stratified(paths, labels, TEST_SHARE, seed=0), "test", "train").astype("<U5")
-    return ImageTable(root=root, paths=tuple(paths), labels=labels, splits=splits, label_names=tuple(names))
+    return ImageTable(root=root, paths=tuple(paths), labels=labels, splits=splits, label_names=tuple(map(stored_name, names)))

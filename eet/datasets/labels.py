@@ -22,6 +22,11 @@ def contiguous_labels(originals: Sequence[Original]) -> tuple[np.ndarray, list[O
     return np.array([number[original] for original in originals], dtype=np.int32), used
 
 
+def stored_name(name: str) -> str:
+    """A name as files can hold it: one that is not UTF-8 (lone surrogates, as from `os.fsdecode`) with backslash escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def folder_label_names(paths: Sequence[str], labels: np.ndarray, num_labels: int) -> tuple[str, ...] | None:
     """Names of labels from the names of their folders.
 
@@ -43,4 +48,4 @@ def folder_label_names(paths: Sequence[str], labels: np.ndarray, num_labels: int
             return None
     if len(names) < num_labels or len(set(names.values())) < num_labels:
         return None
-    return tuple(names[label] for label in range(num_labels))
+    return tuple(stored_name(names[label]) for label in range(num_labels))

@@ -32,7 +32,7 @@ def unreadable_images(table: ImageTable, *, threads: int) -> list[tuple[int, str
     Returns:
         (row, reason) of each unreadable image, by row.
     """
-    file = cache_folder() / "readable" / f"{hashlib.sha256(table.root.encode()).hexdigest()[:32]}.json"
+    file = cache_folder() / "readable" / f"{hashlib.sha256(os.fsencode(table.root)).hexdigest()[:32]}.json"
     known: dict[str, list[object]] = _read(file)
     locations = [table.location(row) for row in range(len(table))]
     states = dict(_states(locations))

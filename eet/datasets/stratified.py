@@ -42,4 +42,5 @@ def draw_stratified(paths: Sequence[str], labels: np.ndarray, share: float, seed
 
 
 def _digest(path: str, label: int, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}\0{label}\0{path}".encode(), digest_size=8).digest()
+    # A name that is not UTF-8 has lone surrogates, as from os.fsdecode: its digest is that of its bytes.
+    return hashlib.blake2b(f"{seed}\0{label}\0{path}".encode("utf-8", "surrogateescape"), digest_size=8).digest()

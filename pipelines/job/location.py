@@ -37,6 +37,8 @@ def location_problems(config: Any, prefix: str = "") -> list[str]:
         for text in value if isinstance(value, tuple | list) else (value,):
             if isinstance(text, str):
                 problem = location_problem(text) if entry.metadata.keys() & {_KEY, _ADDRESS} else secret_in(text)
+                if problem is None and any("\ud800" <= character <= "\udfff" for character in text):  # as from os.fsdecode
+                    problem = "it is not UTF-8, and options are stored as text: rename it, or give a file:// URI with percent escapes"
                 found += [f"{flag}: {problem}"] if problem else []
     return found
 

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from eet.datasets import load_dataset
@@ -51,3 +53,16 @@ def test_an_empty_folder_is_refused(tmp_path):
     touch(tmp_path, "crow/notes.txt")
     with pytest.raises(FileNotFoundError, match=r"no image found .*1 other files"):
         load_dataset("folder", str(tmp_path))
+
+
+def test_names_that_are_not_utf_8_are_drawn_and_named(tmp_path):
+    """L3: such a file in a label folder, and such a label folder."""
+    labels = (b"wren", b"caf\xe9")
+    for label in labels:
+        os.mkdir(os.fsencode(tmp_path) + b"/" + label)
+        for name in (b"\xff.jpg", *(b"%d.jpg" % number for number in range(9))):
+            with open(os.fsencode(tmp_path) + b"/" + label + b"/" + name, "wb"):
+                pass
+    table = load_dataset("folder", str(tmp_path))
+    assert table.label_names == ("caf\\udce9", "wren") and (table.splits == "test").sum() == 4
+    assert all(os.path.exists(table.location(row)) for row in range(len(table)))
