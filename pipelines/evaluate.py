@@ -20,7 +20,7 @@ from eet.storage import copy_files, naming_file, same_location
 from eet.vit import read_bundle_record
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.job.measures_table import print_measures
-from pipelines.job.output import config_values, name_of, read_written_config, write_config
+from pipelines.job.output import check_own_folder, config_values, name_of, options_of_hits, write_config
 from pipelines.job.tracking import check_tracking, tracked
 
 
@@ -36,6 +36,7 @@ class Evaluation:
 
 def run(config: EvaluateConfig) -> Evaluation:
     """Measures, prints a table, and writes metrics.json and the PR curve into config.out."""
+    check_own_folder(config)
     if not config.dry_run:
         check_tracking(config.tracking_uri, config.out)
     gallery = open_gallery(config.gallery)
@@ -128,7 +129,7 @@ def run(config: EvaluateConfig) -> Evaluation:
 
 def _asked(hits: str) -> int | None:
     """The --k of the search that wrote these hits, or those that they re-rank; None where no config says so."""
-    written = read_written_config(hits) or {}
+    written = options_of_hits(hits)
     if isinstance(k := written.get("k"), int):
         return k
     return None if written.get("hits") is None else _asked(written["hits"])

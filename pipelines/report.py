@@ -26,7 +26,7 @@ from eet.retrieval.panels import hit_blocks, kept_blocks, similarity_blocks
 from eet.retrieval.place_blocks import place_blocks
 from eet.storage import join_location, write_text
 from pipelines.configs.report import ReportConfig
-from pipelines.job.output import read_written_config, write_config
+from pipelines.job.output import check_own_folder, options_of_hits, write_config
 
 REPORT_FILE = "report.html"
 MATCHED_QUERIES = 6
@@ -34,6 +34,7 @@ MATCHED_QUERIES = 6
 
 def run(config: ReportConfig) -> str:
     """Writes OUT/report.html and returns its location."""
+    check_own_folder(config)
     hits = read_hits(config.hits)
     written = described(config.hits)
     gallery_path = config.gallery or written.get("gallery")
@@ -83,12 +84,12 @@ def run(config: ReportConfig) -> str:
 
 
 def described(hits: str) -> dict[str, Any]:
-    """The config written with the hits; for re-ranked hits, completed by the config of the hits that were re-ranked."""
-    written = read_written_config(hits) or {}
+    """The options that made the hits; for re-ranked hits, completed by those of the hits that were re-ranked."""
+    written = options_of_hits(hits)
     source = written.get("hits")
     if source is None:
         return written
-    return (read_written_config(source) or {}) | {name: value for name, value in written.items() if value is not None}
+    return options_of_hits(source) | {name: value for name, value in written.items() if value is not None}
 
 
 def _matched(

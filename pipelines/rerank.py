@@ -23,7 +23,7 @@ from pipelines.configs.rerank import RerankConfig
 from pipelines.job.cluster import check_address
 from pipelines.job.engine import uses_ray
 from pipelines.job.location import with_absolute_locations
-from pipelines.job.output import write_config
+from pipelines.job.output import config_values, write_config
 
 MOST_HERE = 1_000_000
 """Pairs up to which --engine auto does not start Ray."""
@@ -47,7 +47,8 @@ def run(config: RerankConfig) -> pa.Table:
     opened = _scoring(config, gallery, options, pairs)
     reranked = reranked_hits(hits, gallery, queries, options, top=config.top, weight=config.weight, opened=opened)
     write_config(config.out, config)
-    write_hits(config.out, reranked, recall=read_recall(config.hits), queries_digest=read_queries_digest(config.hits))
+    recall, queries_digest = read_recall(config.hits), read_queries_digest(config.hits)
+    write_hits(config.out, reranked, recall=recall, queries_digest=queries_digest, options=config_values(config))
     without = pairs - (len(reranked) - reranked["score_global"].null_count)
     what = "tokens" if config.weight else "embedding"
     note = f"; {without} hits without {what} kept their rank" if without else ""

@@ -37,7 +37,7 @@ from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
 from pipelines.index import check_covers
 from pipelines.job.cluster import check_address
-from pipelines.job.output import name_of, write_config
+from pipelines.job.output import config_values, name_of, write_config
 from pipelines.job.printed_hits import hits_table, item_uris, print_for_pipe
 
 
@@ -71,7 +71,7 @@ def _search(config: SearchConfig) -> pa.Table:
         digest = queries.digest() if encodes else None
     # The queries are in place now. Hits of an earlier search do not have their digest, so a kill here is noticed.
     write_config(config.out, config)
-    write_hits(config.out, hits, recall=recall, queries_digest=digest)
+    write_hits(config.out, hits, recall=recall, queries_digest=digest, options=config_values(config))
     if config.format == "table":
         for line in hits_table(hits, gallery, by_embedding=config.by == "embedding"):
             print(line)

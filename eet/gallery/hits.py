@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from eet.errors import InputError, NotFoundError
-from eet.gallery.job import GALLERY_NAMES
+from eet.gallery.job import GALLERY_NAMES, QUERIES_MARKER
 from eet.gallery.manifest import MANIFEST_NAME
 from eet.storage import FolderKind, remove_leftovers, resolve, split_options, whole_file, with_suffix
 
@@ -33,15 +34,20 @@ METRES_FIELD = pa.field("metres", pa.float32())
 
 
 _COLUMNS = (*RERANKED_SCHEMA.names, METRES_FIELD.name)
-_RECALL, _QUERIES = b"eet.recall", b"eet.queries"
+_RECALL, _QUERIES, _OPTIONS = b"eet.recall", b"eet.queries", b"eet.options"
 
-QUERIES_FOLDER = FolderKind(
-    noun="a gallery of encoded query images", marker="encoded_for.json", names=GALLERY_NAMES, complete=MANIFEST_NAME
-)
+QUERIES_FOLDER = FolderKind(noun="a gallery of encoded query images", marker=QUERIES_MARKER, names=GALLERY_NAMES, complete=MANIFEST_NAME)
 """NAME.queries, which a search replaces. The marker keeps a gallery that a user made under that name from being replaced."""
 
 
-def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None = None, queries_digest: str | None = None) -> None:
+def write_hits(
+    path: str,
+    table: pa.Table,
+    *,
+    recall: Mapping[str, float] | None = None,
+    queries_digest: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """Writes hits as one Parquet file, completely or not at all.
 
     Args:
@@ -51,6 +57,7 @@ def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None
         recall: the measured recall of an approximate search, by name. It is stored in the metadata of the file, as JSON under
             `eet.recall`, so that it stays with these hits.
         queries_digest: `Gallery.digest` of the queries if they were encoded for these hits, stored as `eet.queries`.
+        options: of the job that made the hits, plain values, stored as JSON under `eet.options`.
 
     Raises:
         InputError: a column is missing, unknown, of another type, or null where it must not be, or the path has another ending.
@@ -64,6 +71,7 @@ def write_hits(path: str, table: pa.Table, *, recall: Mapping[str, float] | None
     hits = _as_hits(table, path)
     metadata = {} if recall is None else {_RECALL: json.dumps(dict(recall))}
     metadata |= {} if queries_digest is None else {_QUERIES: queries_digest}
+    metadata |= {} if options is None else {_OPTIONS: json.dumps(dict(options))}
     if metadata:
         hits = hits.replace_schema_metadata(metadata)
     remove_leftovers(path)
@@ -87,16 +95,25 @@ def read_hits(path: str) -> pa.Table:
 
 def read_recall(path: str) -> dict[str, float] | None:
     """The measured recall stored with hits of an approximate search; None for hits of an exact one. Raises as `read_hits`."""
-    with _opened(path) as parquet:
-        recall = (parquet.schema_arrow.metadata or {}).get(_RECALL)
+    recall = _stored(path, _RECALL)
     return None if recall is None else json.loads(recall)
 
 
 def read_queries_digest(path: str) -> str | None:
     """The digest of the queries that were encoded for these hits; None where a gallery was searched with. Raises as `read_hits`."""
-    with _opened(path) as parquet:
-        digest = (parquet.schema_arrow.metadata or {}).get(_QUERIES)
+    digest = _stored(path, _QUERIES)
     return None if digest is None else digest.decode()
+
+
+def read_options(path: str) -> dict[str, Any] | None:
+    """The options of the job that made these hits; None in hits of older versions. Raises as `read_hits`."""
+    options = _stored(path, _OPTIONS)
+    return None if options is None else json.loads(options)
+
+
+def _stored(path: str, key: bytes) -> bytes | None:
+    with _opened(path) as parquet:
+        return (parquet.schema_arrow.metadata or {}).get(key)
 
 
 @contextlib.contextmanager

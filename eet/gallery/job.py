@@ -37,6 +37,8 @@ from eet.storage import (
 )
 
 BEGUN_FILE = "begun.json"
+QUERIES_MARKER = "encoded_for.json"
+"""In a gallery of query images that a search encoded, which it puts next to its hits."""
 GALLERY_NAMES = r"manifest\.json|begun\.json|owner\.json|config\.yaml|plan(-\d{6,})?\.parquet|parts|part-\d{6,}\.parquet"
 """A regular expression for the files and folders of a gallery. No others are ever deleted."""
 _CLEARED = (r"manifest\.json", r"config\.yaml", r"plan(-\d{6,})?\.parquet", r"part-\d{6,}\.parquet")
@@ -137,6 +139,8 @@ def check_folder(out: str, inputs: Iterable[str] = ()) -> None:
         raise InputError(f"{out} is a file: a gallery is a folder; choose another one (out)")
     names = [entry.base_name for entry in filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
     others = sorted(name for name in names if name != OWNER_FILE and not is_hidden_name(name))
+    if QUERIES_MARKER in names:
+        raise InputError(f"{out} holds the queries of a search, which the next search replaces: choose another folder (out)")
     if any(re.fullmatch(r"manifest\.json|begun\.json", name) for name in names):
         return
     if any(re.fullmatch(r"plan(-\d{6,})?\.parquet", name) for name in names):  # a job was killed before it wrote begun.json

@@ -117,6 +117,13 @@ def write_config(out: str, config: Any, *, location: str | None = None) -> None:
     write_text(location or config_location(out), yaml.safe_dump(config_values(config), sort_keys=False))
 
 
+def check_own_folder(config: Any) -> None:
+    """InputError where the output folder has the config of another job, which this one would replace."""
+    others = set(read_written_config(config.out) or {}) - {field.name for field in fields(config)}
+    if others:
+        raise InputError(f"{config_location(config.out)} is of another job (it has {min(others)}): choose another --out")
+
+
 def check_same_options(config: Any, free: Collection[str], *, defaults: Any = None) -> None:
     """Compares the options of a continued job with those with which it was started.
 
@@ -168,3 +175,14 @@ def read_written_config(out: str) -> dict[str, Any] | None:
         return yaml.safe_load(read_text(location))
     except yaml.YAMLError as error:
         raise DamagedError(f"{location} is damaged: {one_line(error)}") from error
+
+
+def options_of_hits(hits: str) -> dict[str, Any]:
+    """The options of the job that made these hits, from the file of hits itself. Hits of older versions have them only in the config file.
+
+    A job that is stopped between its two files leaves its config next to older hits.
+    """
+    from eet.gallery import read_options
+
+    options = read_options(hits)
+    return (read_written_config(hits) or {}) if options is None else options

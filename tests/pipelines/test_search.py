@@ -13,13 +13,14 @@ from tied_gallery import tied_bits, tied_gallery
 
 import eet
 from eet.datasets import synthetic
-from eet.gallery import Gallery, check_encoded_for, open_gallery, read_hits, read_recall, write_manifest, write_part
+from eet.gallery import Gallery, check_encoded_for, open_gallery, read_hits, read_recall, write_hits, write_manifest, write_part
 from eet.images import read_image
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.search import search_gallery
 from eet.vit import load_bundle, save_bundle
 from pipelines import encode, evaluate, index, report, rerank, search
 from pipelines.job.options import DataOptions
+from pipelines.job.output import options_of_hits
 
 
 @pytest.fixture
@@ -306,6 +307,22 @@ def test_hits_and_queries_of_two_searches_are_told_apart(tiny_model, birds_galle
     search.run(config)
     check_encoded_for(out, open_gallery(queries.path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hits.config.yaml", "hits.parquet", "hits.queries", "images"]
+
+
+def test_hits_next_to_the_config_of_a_search_that_was_stopped_have_their_own_options(birds_gallery, tmp_path, monkeypatch, capsys):
+    """M12: a measure over the first k hits takes the k of the search that found them."""
+    out = str(tmp_path / "hits.parquet")
+    config = search.SearchConfig(gallery=birds_gallery, queries=birds_gallery, out=out, k=2)
+    search.run(config)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(search, "write_hits", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        search.run(dataclasses.replace(config, k=9))
+    assert "k: 9" in (tmp_path / "hits.config.yaml").read_text() and options_of_hits(out)["k"] == 2
+    measuring = evaluate.EvaluateConfig(gallery=birds_gallery, hits=out, protocol="encoded", out=str(tmp_path / "measures"))
+    assert "mAP@2" in evaluate.run(measuring).measures["encoded, hits"]
+    hits = read_hits(out)
+    write_hits(out, hits)  # as older versions did: then the config is all there is
+    assert options_of_hits(out)["k"] == 9
 
 
 def test_a_search_by_embedding_is_that_of_the_api(tiny_model, photos, tmp_path):

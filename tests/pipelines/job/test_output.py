@@ -6,9 +6,12 @@ import re
 import pytest
 import yaml
 
+from eet.errors import InputError
+from pipelines.configs.encode import EncodeConfig
+from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.distill import DistillConfig
 from pipelines.job.options import DataOptions
-from pipelines.job.output import check_same_options
+from pipelines.job.output import check_own_folder, check_same_options, write_config
 
 
 @pytest.fixture
@@ -57,3 +60,14 @@ def test_relative_locations_from_another_working_directory_are_other_options(sta
     moved = dataclasses.replace(config, out=str(folder / "run"), teacher=str(folder / "models" / "teacher"))
     with pytest.raises(ValueError, match=re.escape("teacher: ")):
         check_same_options(moved, ())
+
+
+def test_a_folder_with_the_config_of_another_job_is_refused(tmp_path):
+    """Its options would be lost, for --resume too."""
+    train = EncodeConfig(model="m", images="i", out=str(tmp_path))
+    write_config(str(tmp_path), train)
+    evaluation = EvaluateConfig(gallery="g", out=str(tmp_path))
+    with pytest.raises(InputError, match="is of another job"):
+        check_own_folder(evaluation)
+    write_config(str(tmp_path), evaluation)
+    check_own_folder(evaluation)
