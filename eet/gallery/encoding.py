@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import torch
 
 from eet.datasets.listing import ImageList
@@ -19,13 +20,16 @@ from eet.gallery.job import BEGUN_FILE, GalleryJob, begin, check_folder, read_jo
 from eet.gallery.manifest import Manifest, is_gallery, read_manifest, write_manifest
 from eet.gallery.models import GalleryModel, ModelRecord
 from eet.gallery.parts import SCHEMA_VERSION, PartFiles, finished_parts
-from eet.gallery.plan import PlannedPart, planned_parts, read_planned_part
+from eet.gallery.plan import PlannedPart, items_table, planned_parts, read_planned_part
+from eet.gallery.reader import Gallery, open_gallery
 from eet.gallery.schema import OK
 from eet.options.choices import Mode, TokenMass, VectorForm
 from eet.storage import Claim, join_location, remove
 
 READS_AHEAD = 16
 MOST_BATCH, MOST_THREADS = 65_536, 4096
+LABELS_COMPARED = 1000
+"""Images whose labels are compared with those of a finished gallery."""
 REPORT_EVERY_S = 5.0
 """Seconds between two progress reports of a part."""
 
@@ -277,8 +281,33 @@ def _nothing_to_do(out: str, manifest: Manifest, images: ImageList, notify: Call
             f"{images.description} has labels that {out} lacks, such as {others[0]!r}: the table was changed, or the labels come from "
             "another column (columns.label). Use mode overwrite, or another folder (out)"
         )
+    if (item_id := _relabelled(open_gallery(out), images)) is not None:
+        raise InputError(
+            f"{images.description} gives {item_id!r} another label than {out} has: the table was changed, or the labels come from another "
+            "column (columns.label). Use mode overwrite, or another folder (out)"
+        )
     notify(f"{out} is finished: nothing to do (mode append encodes images that are new)")
     return EncodeResult(out, manifest, 0.0)
+
+
+def _relabelled(gallery: Gallery, images: ImageList) -> str | None:
+    """The id of an image whose label in the list is not that in the gallery. Only the first LABELS_COMPARED images are compared."""
+    first = next(iter(images), None)
+    if first is None or first.labels is None:
+        return None
+    few = slice(0, LABELS_COMPARED)
+    listed = items_table(first.item_ids[few], first.uris[few], first.labels[few])
+    label_of = dict(zip(listed["item_id"].to_pylist(), _names(listed["label"], images.label_names), strict=True))
+    for part, places in gallery.parts_holding(listed["item_id"].combine_chunks()).items():
+        rows = gallery.part_rows(part, listed["item_id"].take(pa.array(places)), ["item_id", "label"])
+        for item_id, label in zip(rows["item_id"].to_pylist(), _names(rows["label"], gallery.manifest.label_names), strict=True):
+            if label_of[item_id] != label:
+                return str(item_id)
+    return None
+
+
+def _names(labels: pa.ChunkedArray, names: tuple[str, ...] | None) -> list[str | int | None]:
+    return [label if label is None or names is None else names[label] for label in labels.to_pylist()]
 
 
 def _finish(

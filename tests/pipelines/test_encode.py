@@ -199,6 +199,39 @@ def test_a_gallery_started_with_another_model_is_not_continued(tiny_model, folde
             encode.run(dataclasses.replace(config, model=str(tmp_path / "other"), mode=mode))
 
 
+def test_parts_of_another_model_are_encoded_again_on_ray(ray_session, tiny_model, local, folder, tmp_path):
+    """H1: the parts of another model, without its manifest."""
+    other = load_bundle(tiny_model)
+    other.head_hash.weight.data *= -1
+    save_bundle(other, tmp_path / "other")
+    out = tmp_path / "gallery"
+    encode.run(config_of(out, tmp_path / "other", folder))
+    (out / "manifest.json").unlink()
+    encode.run(config_of(out, tiny_model, folder, engine="ray"))
+    assert open_gallery(str(out)).table(["item_id", "code"]).equals(local.table(["item_id", "code"]))
+
+
+def test_labels_of_another_column_are_not_nothing_to_do(tiny_model, folder, tmp_path):
+    """M17: both columns have the same names. Appended images are compared too."""
+    files = sorted(str(path.relative_to(folder)) for path in (folder / "a").iterdir())
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["path,one,other", *(f"{path},{row % 2},{1 - row % 2}" for row, path in enumerate(files))]))
+
+    def encoded(column: str, **changes) -> None:
+        where = {"images": str(table), "images_root": str(folder), "columns": Columns(label=column)}
+        encode.run(config_of(tmp_path / "gallery", tiny_model, None, **where, **changes))
+
+    encoded("one")
+    encoded("one")
+    with pytest.raises(InputError, match="gives 'a/00.png' another label than .* mode overwrite"):
+        encoded("other")
+    table.write_text(table.read_text() + "\nc/02.png,0,1")
+    encoded("one", mode="append")
+    encoded("one")
+    with pytest.raises(InputError, match="another label"):
+        encoded("other")
+
+
 def test_a_finished_gallery_has_nothing_to_do(local, tiny_model, folder, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in Path(local.path).iterdir()}
     assert encode.run(config_of(Path(local.path), tiny_model, folder)).manifest == local.manifest

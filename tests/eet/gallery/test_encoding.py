@@ -11,6 +11,7 @@ import pytest
 import eet
 from eet.errors import DamagedError, InputError
 from eet.gallery import Gallery, open_gallery, part_name, planned_parts, write_part
+from eet.gallery.job import QUERIES_MARKER
 from eet.storage import TakenOverError, claimed
 from eet.vit import load_bundle, save_bundle
 
@@ -60,6 +61,14 @@ def test_parts_of_another_model_are_not_taken_for_those_of_this_one(tiny_model, 
     (tmp_path / "gallery/manifest.json").unlink()
     gallery = encode(tiny_model, images, tmp_path / "gallery")
     assert codes(gallery) == wanted
+
+
+def test_the_queries_of_a_search_are_no_place_for_a_gallery(tiny_model, images, tmp_path):
+    """H4: the next search would replace it."""
+    encode(tiny_model, images, tmp_path / "hits.queries")
+    (tmp_path / "hits.queries" / QUERIES_MARKER).write_text("{}")
+    with pytest.raises(InputError, match="holds the queries of a search"):
+        encode(tiny_model, images, tmp_path / "hits.queries", mode="overwrite")
 
 
 @pytest.mark.parametrize("kept", ["both", "only the parts of a longer gallery"])
