@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from eet.storage import secret_in
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -54,8 +56,11 @@ def hits_table(hits: "pa.Table", gallery: "Gallery", *, by_embedding: bool = Fal
 
 
 def item_uris(hits: "pa.Table", gallery: "Gallery") -> list[str]:
-    """The location of the image of each hit, in the order of the hits."""
-    return gallery.rows(hits["item_id"], columns=["item_id", "uri"])["uri"].to_pylist() if len(hits) else []
+    """The location of the image of each hit, in the order of the hits; not one with credentials, which galleries of older versions have."""
+    if not len(hits):
+        return []
+    uris = gallery.rows(hits["item_id"], columns=["item_id", "uri"])["uri"].to_pylist()
+    return ["(credentials, not shown)" if secret_in(uri) else uri for uri in uris]
 
 
 def print_for_pipe(lines: Iterable[str]) -> None:

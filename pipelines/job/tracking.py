@@ -1,10 +1,10 @@
 """MLflow: one run for each job, by default in a sqlite file next to the output, or on any server by URI. Only the driver writes to it."""
 
 import json
-import os
 import sqlite3
 import ssl
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
@@ -141,7 +141,8 @@ def _why_not_written(path: Path) -> str | None:
     try:
         if not path.exists():
             folder = next(parent for parent in path.absolute().parents if parent.exists())
-            return None if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not a folder that can be written"
+            with tempfile.TemporaryFile(dir=folder):  # whoever may write by the permissions may still be refused
+                return None
         with closing(sqlite3.connect(path, timeout=ANSWER_S, isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute("CREATE TABLE eet_check (written INTEGER)")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from eet.storage import write_text
 from pipelines.configs.space import trial_name
 
 TRIAL_FILE, OUTCOME_FILE, HISTORY_FILE, BUNDLE_FILE = "trial.json", "outcome.json", "history.json", "model.json"
@@ -98,9 +99,7 @@ def end_trial(folder: Path, status: Status, reason: str, history: Sequence[Mappi
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    writing = path.with_suffix(".writing")
-    writing.write_text(json.dumps(record, indent=1) + "\n")
-    writing.replace(path)  # completely or not at all
+    write_text(str(path), json.dumps(record, indent=1) + "\n")
 
 
 def read_trial(folder: Path, parameters: Mapping[str, Any] | None = None, *, of: type[Trial]) -> Trial:

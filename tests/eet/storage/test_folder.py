@@ -110,3 +110,32 @@ def test_a_folder_that_a_kill_left_between_two_renames_is_put_back(tmp_path):
         assert read_text(f"{album}/page-1") == "one"
         raise RuntimeError
     assert names(str(tmp_path)) == ["album"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc, to see what is flushed")
+def test_files_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch):
+    """A loss of power leaves the old or the new contents: files are flushed before a rename, and the folder after it."""
+    events: list[tuple[str, str]] = []
+    flush, replace, rename = os.fsync, os.replace, os.rename
+
+    def flushed(descriptor: int) -> None:
+        events.append(("flush", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        flush(descriptor)
+
+    def replaced(old: str, new: str) -> None:
+        events.append(("name", os.path.basename(new)))
+        replace(old, new)
+
+    def renamed(old: str, new: str) -> None:
+        events.append(("name", os.path.basename(new)))
+        rename(old, new)
+
+    for name, noted in (("fsync", flushed), ("replace", replaced), ("rename", renamed)):
+        monkeypatch.setattr(os, name, noted)
+    write_text(str(tmp_path / "measures.json"), "{}")
+    assert [kind for kind, _ in events] == ["flush", "name", "flush"]
+    assert events[0][1].startswith(".measures.json") and events[1:] == [("name", "measures.json"), ("flush", tmp_path.name)]
+    events.clear()
+    write(str(tmp_path / "album"), {"page-1": "one"})
+    named = events.index(("name", "album"))
+    assert {("flush", "album.json"), ("flush", "page-1")} <= set(events[:named]) and events[named + 1 :] == [("flush", tmp_path.name)]

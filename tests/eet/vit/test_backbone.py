@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eet.errors import InputError
 from eet.vit import PruningSchedule, Student, build_student, read_state_dict, student_from_state_dict, timm_named_weights
 
 NO_PRUNING = PruningSchedule((), ())
@@ -406,3 +407,16 @@ def test_state_dicts_that_are_not_a_student_are_refused(drop: str | None, add: d
         return
     with pytest.raises(ValueError, match=message):
         student_from_state_dict(state, num_heads=num_heads, prune_after=())
+
+
+def test_options_that_name_files_are_refused():
+    """L1: a bundle of others must not make its reader open its files."""
+    with pytest.raises(InputError, match="checkpoint_path do not describe a network"):
+        build_student(
+            "deit_tiny_patch16_224",
+            num_classes=2,
+            num_bits=4,
+            schedule=NO_PRUNING,
+            weights="none",
+            backbone_options={"checkpoint_path": "/etc/passwd"},
+        )

@@ -69,3 +69,10 @@ def test_a_reader_that_has_enough_is_no_failure():
         assert printing.stdout.readline() == b"0\n"
         printing.stdout.close()
         assert (printing.stderr.read(), printing.wait(timeout=60)) == (b"", 0)
+
+
+def test_credentials_that_an_older_gallery_holds_are_not_printed(gallery, monkeypatch):
+    """M5."""
+    uris = pa.table({"uri": ["s3://KEY:SECRET@bucket/a.jpg", "s3://bucket/b.jpg"]})
+    monkeypatch.setattr(type(gallery), "rows", lambda *args, **options: uris)
+    assert item_uris(hits_of(*HITS[:2]), gallery) == ["(credentials, not shown)", "s3://bucket/b.jpg"]

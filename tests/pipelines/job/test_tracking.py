@@ -25,7 +25,12 @@ def a_folder(folder: Path) -> str:
     return f"sqlite:///{folder}"
 
 
-@pytest.mark.parametrize("made", [damaged, in_a_file, a_folder])
+def where_nothing_can_be_made(folder: Path) -> str:
+    """Root may write there by its permissions, and no one can."""
+    return "sqlite:////proc/mlflow.db"
+
+
+@pytest.mark.parametrize("made", [damaged, in_a_file, a_folder, where_nothing_can_be_made])
 def test_a_database_that_cannot_be_written_is_one_message(tmp_path, made):
     uri = made(tmp_path)
     with pytest.raises(InputError, match="MLflow cannot use sqlite:") as raised, tracking.tracked("a", uri, str(tmp_path / "out"), {}):
