@@ -33,7 +33,7 @@ def test_faiss_reads_its_export_and_finds_the_same_first_hits(parted, asked, tmp
     for q in range(len(queries)):  # FAISS has no order inside ties
         answers = zip(distances[q].tolist(), ids["item_id"].take(found[q]).to_pylist(), strict=True)
         assert sorted(answers) == wanted[60 * q : 60 * q + 60]
-    assert "60 codes for faiss" in capsys.readouterr().out
+    assert "60 items, as vectors their code, for faiss; faiss.read_index_binary(" in capsys.readouterr().out
 
 
 def test_folders_of_others_and_a_missing_faiss_are_refused(parted, tmp_path, monkeypatch):
@@ -44,5 +44,21 @@ def test_folders_of_others_and_a_missing_faiss_are_refused(parted, tmp_path, mon
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ValueError, match="faiss cannot be imported"):
         export.run(dataclasses.replace(config, out=str(tmp_path / "export")))
+    monkeypatch.setitem(sys.modules, "lance", None)
+    with pytest.raises(ValueError, match="pip install pylance"):
+        export.run(dataclasses.replace(config, to="lance", out=str(tmp_path / "export"), dry_run=True))
     assert "--out" in " ".join(dataclasses.replace(config, out="s3://bucket/export").problems())
+    assert "--to csv: allowed are faiss, parquet-vectors, lance" in " ".join(dataclasses.replace(config, to="csv").problems())
+    assert "--vector hash" in " ".join(dataclasses.replace(config, vector="hash").problems())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_vectors_are_exported_part_by_part_and_replaced(parted, tmp_path, capsys):
+    config = export.ExportConfig(gallery=parted.path, to="parquet-vectors", out=str(tmp_path / "export"))
+    for _ in range(2):
+        assert export.run(config) == 60
+    assert {path.name for path in (tmp_path / "export").iterdir()} == {"vectors.parquet", "config.yaml"}
+    assert pq.ParquetFile(tmp_path / "export" / "vectors.parquet").num_row_groups == 9
+    assert "60 items, as vectors their code, for parquet-vectors" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds other files"):
+        export.run(dataclasses.replace(config, to="embedding-atlas"))
