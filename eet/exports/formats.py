@@ -1,9 +1,9 @@
-"""All forms in which a gallery is exported, by name."""
+"""All forms in which a gallery or a model is exported, by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from eet.exports import faiss_codes, vector_tables
+from eet.exports import faiss_codes, hub_folder, onnx_model, vector_tables
 from eet.gallery import Gallery
 from eet.options.choices import VectorSource
 from eet.search.faiss_index import imported_faiss
@@ -57,5 +57,27 @@ GALLERY_FORMATS: dict[str, GalleryFormat] = {
         _folder(vector_tables.ATLAS_FILE),
         f"embedding-atlas FOLDER/{vector_tables.ATLAS_FILE} --vector vector --image image",
     ),
+}
+"""Form, as users name it -> how it is written."""
+
+
+@dataclass(frozen=True)
+class ModelFormat:
+    """A form in which a model is exported.
+
+    Attributes:
+        write: (location of the bundle, a local file, or an existing local folder, name of the model) -> one sentence about it.
+        folder: how such an export is recognised; None if it is one file.
+        check: raises InputError where the package that writes it is missing.
+    """
+
+    write: Callable[[str, str, str], str]
+    folder: FolderKind | None
+    check: Callable[[], object] = lambda: None
+
+
+MODEL_FORMATS: dict[str, ModelFormat] = {
+    "onnx": ModelFormat(onnx_model.write_onnx, None, onnx_model.check_onnx),
+    "hub-folder": ModelFormat(hub_folder.write_hub_folder, hub_folder.HUB_FOLDER),
 }
 """Form, as users name it -> how it is written."""

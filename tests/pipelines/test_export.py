@@ -3,13 +3,14 @@
 import dataclasses
 import sys
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from eet.gallery import open_gallery
+from eet.gallery import open_gallery, read_model_record
 from eet.retrieval.gallery_index import GalleryIndex
-from pipelines import export
+from pipelines import encode, export
 
 
 def test_faiss_reads_its_export_and_finds_the_same_first_hits(parted, asked, tmp_path, capsys):
@@ -62,3 +63,41 @@ def test_vectors_are_exported_part_by_part_and_replaced(parted, tmp_path, capsys
     assert "60 items, as vectors their code, for parquet-vectors" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds other files"):
         export.run(dataclasses.replace(config, to="embedding-atlas"))
+
+
+def test_a_model_is_exported_to_a_folder_for_a_hub_and_encodes_from_any_store(tiny_model, photos, tmp_path, capsys):
+    config = export.ExportConfig(model=str(tiny_model), to="hub-folder", out=str(tmp_path / "birds-16"))
+    assert export.run(dataclasses.replace(config, dry_run=True)) == 0 and not (tmp_path / "birds-16").exists()
+    for _ in range(2):  # the second replaces the first
+        assert export.run(config) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["birds-16", "birds-16.config.yaml"]
+    assert "16 bits, " in capsys.readouterr().out and (tmp_path / "birds-16" / "README.md").read_text().count("# birds-16\n") == 1
+    filesystem = fsspec.filesystem("memory")
+    filesystem.put(f"{tmp_path / 'birds-16'}/", "/hub/birds-16/", recursive=True)
+    encode.run(encode.EncodeConfig(model="memory://hub/birds-16", images=str(photos), out=str(tmp_path / "gallery"), engine="local"))
+    assert open_gallery(str(tmp_path / "gallery")).manifest.model_digest == read_model_record(tiny_model).digest
+
+
+@pytest.mark.slow
+def test_a_model_is_exported_to_onnx_and_replaced(tiny_model, tmp_path, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    config = export.ExportConfig(model=str(tiny_model), to="onnx", out=str(tmp_path / "birds.onnx"))
+    (tmp_path / "birds.onnx").write_bytes(b"an older one")
+    assert config.problems() == []
+    assert export.run(config) == 1 and (tmp_path / "birds.onnx").stat().st_size > 100_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["birds.config.yaml", "birds.onnx"]
+    assert "no bit of 192 differs in onnxruntime, in batches of 1, 3, 8 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"model": "m", "to": "onnx", "out": "m"}, "give a file that ends in .onnx"),
+        ({"gallery": "g", "to": "onnx", "out": "m.onnx"}, "--model is missing: --to onnx exports a model"),
+        ({"gallery": "g", "model": "m", "to": "lance", "out": "o"}, "--model m: --to lance exports a gallery"),
+        ({"model": "m", "to": "hub-folder", "vector": "code", "out": "o"}, "--vector code: --to hub-folder exports a model"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, problem):
+    assert problem in " ".join(export.ExportConfig(**options).problems())
