@@ -100,7 +100,7 @@ def read_record(path: str) -> dict[str, Any]:
 def markdown_table(record: Mapping[str, Any], columns: Sequence[Column]) -> str:
     """Markdown: the command, the machine, and a table of the figures."""
     timings = record["timings"]
-    text = [all(isinstance(timing[column.name], str) for timing in timings) for column in columns]
+    text = [all(isinstance(timing[column.name], str | None) for timing in timings) for column in columns]
     lines = [
         f"`{record['command']}`",
         "",
