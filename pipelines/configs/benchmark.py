@@ -103,6 +103,8 @@ class SearchBenchmarkOptions:
         gallery: Gallery that clustered codes follow instead: the sizes of its labels, and how often each bit is 1 in each label.
         queries: Queries of a search, drawn like the codes.
         k: Items for each query.
+        approximate: Kinds of approximate index that are measured too, next to exact search: ivf, faiss-ivf, faiss-hnsw.
+        probes: How much of an approximate index a query searches, one row for each, see `eet search --probes`.
         plot: PNG file for a figure of the time of a query over the number of codes, for EET and FAISS.
     """
 
@@ -113,6 +115,8 @@ class SearchBenchmarkOptions:
     gallery: str | None = field(default=None, metadata=LOCATION)
     queries: int = 64
     k: int = 100
+    approximate: tuple[Literal["ivf", "faiss-ivf", "faiss-hnsw"], ...] = ()
+    probes: tuple[int, ...] = (16, 64)
     plot: str | None = field(default=None, metadata=LOCATION)
 
     def problems(self) -> list[str]:
@@ -121,6 +125,8 @@ class SearchBenchmarkOptions:
             found.append(f"--search.sizes {list(self.sizes)}, --search.bits {list(self.bits)}: give one or more of each, all at least 1")
         if any(bits % 8 for bits in self.bits):
             found.append(f"--search.bits {list(self.bits)}: FAISS takes multiples of 8 only")
+        if self.approximate and min(self.probes, default=0) < 1:
+            found.append(f"--search.probes {list(self.probes)}: give one or more, all at least 1")
         if not 0 <= self.flip_share <= 0.5:
             found.append(f"--search.flip_share {self.flip_share}: use 0 to 0.5")
         if self.plot is not None and ("://" in self.plot or not self.plot.endswith(".png")):
