@@ -1,5 +1,5 @@
-"""`eet benchmark encoder`, `train`, `search`, `encode`, `matching` and `serve`: compared with their peers on the same machine, methods
-interleaved, medians. `eet benchmark tables` shows the results that they wrote.
+"""`eet benchmark backbones`, `encoder`, `train`, `search`, `encode`, `matching` and `serve`: compared with their peers on the same machine,
+methods interleaved, medians. `eet benchmark tables` shows the results that they wrote.
 """
 
 import os
@@ -11,12 +11,13 @@ import torch
 
 from eet.device import Device
 from eet.errors import InputError
-from pipelines.benchmarks import encode, encoder, matching, search, serve, train
+from pipelines.benchmarks import backbones, encode, encoder, matching, search, serve, train
 from pipelines.benchmarks.record import machine_line, machine_of, markdown_table, read_record, write_record
 from pipelines.benchmarks.setup import Benchmark, Setup
 from pipelines.configs.benchmark import BenchmarkConfig
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "backbones": backbones.BENCHMARK,
     "encoder": encoder.BENCHMARK,
     "train": train.BENCHMARK,
     "search": search.BENCHMARK,

@@ -58,7 +58,7 @@ def check_covers(index: str, gallery: Gallery) -> None:
 
 def _options(config: IndexConfig) -> dict[str, int]:
     """The options that the user gave for a new index."""
-    return {} if config.lists is None else {"lists": config.lists}
+    return {name: value for name in ("lists", "links") if (value := getattr(config, name)) is not None}
 
 
 def _check_kind(config: IndexConfig, there: Index) -> None:

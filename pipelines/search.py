@@ -113,7 +113,7 @@ def _print_recall(recall: dict[str, float], hits: pa.Table, gallery: Gallery, qu
     items = gallery.manifest.num_ok - same_location(gallery.path, queries.path)
     full = pc.sum(pc.equal(hits["rank"], min(int(recall["k"]), items))).as_py() or 0
     if full < queries.manifest.num_ok:
-        print(f"note: {queries.manifest.num_ok - full} queries got fewer hits than requested: their lists hold no more; use more --probes")
+        print(f"note: {queries.manifest.num_ok - full} queries got fewer hits than requested: no more was found; use more --probes")
 
 
 def _print_plan(gallery: Gallery, config: SearchConfig) -> None:

@@ -91,6 +91,7 @@ REFUSED = [
     ["sweep-matching", "--hits", "h.parquet", "--gallery", "g", "--out", "o", "--metres", "-1"],
     ["encode", "--model", "m", "--images", "i", "--out", "g", "--rows-per-part", "0"],
     ["index", "--gallery", "g", "--out", "o", "--kind", "none"],
+    ["export", "--gallery", "g", "--out", "o", "--to", "none"],
     ["search", "--gallery", "g", "--queries", "q", "--out", "h.parquet", "--k", "0"],
     ["rerank", "--hits", "h.parquet", "--gallery", "g", "--out", "r.parquet", "--marginal", "none", "--solver", "none"],
     ["evaluate", "--gallery", "g", "--out", "o", "--protocol", "published"],

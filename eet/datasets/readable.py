@@ -9,14 +9,7 @@ from pathlib import Path
 
 from eet.datasets.image_table import ImageTable
 from eet.images import DecodeFailure, read_image
-from eet.storage import resolve
-
-
-def cache_folder() -> Path:
-    """Folder of the cache: EET_CACHE, else XDG_CACHE_HOME/eet, else ~/.cache/eet."""
-    if "EET_CACHE" in os.environ:
-        return Path(os.environ["EET_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eet"
+from eet.storage import cache_folder, resolve
 
 
 def unreadable_images(table: ImageTable, *, threads: int) -> list[tuple[int, str]]:

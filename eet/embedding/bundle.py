@@ -138,7 +138,7 @@ def load_base(path: str | Path) -> BaseModel:
     Only JSON and safetensors are read, so a bundle cannot run code.
 
     Args:
-        path: folder of the bundle.
+        path: folder of the bundle, or its URI, such as hf://OWNER/NAME (see `eet.vit.remote_bundle`).
 
     Returns:
         The model in eval mode on the CPU; its `.preprocess` turns a PIL image into a tensor.

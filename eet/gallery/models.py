@@ -23,7 +23,7 @@ def load_model(path: str | Path) -> GalleryModel:
     """Loads the student, teacher or base model of a bundle.
 
     Args:
-        path: folder of the bundle.
+        path: folder of the bundle, or its URI, such as hf://OWNER/NAME (see `eet.vit.remote_bundle`).
 
     Returns:
         The model in eval mode on the CPU.

@@ -40,3 +40,6 @@ TokenMass = Literal["importance", "rollout"]
 
 VectorForm = Literal["float16", "int8", "int4", "int2", "bits"]
 """How a vector is stored: as it is in float16, or its direction alone in 8, 4, 2 or 1 bits for each dimension."""
+
+VectorSource = Literal["embedding", "hash", "code"]
+"""The vectors of an exported gallery: embeddings, real-valued hashes, or the bits of the codes as -1 and +1."""

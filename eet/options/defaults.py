@@ -24,6 +24,8 @@ MOST_HITS = 1000
 """Limit of k on the search page, and of the number of its re-ranked hits."""
 MAX_PIXELS = 50_000_000
 """The largest image that the search page decodes for a query."""
+MOST_LINKS = 256
+"""Most links of a code in FAISS's graph."""
 
 
 def number_of_hits(k: int | None, radius: int | None) -> int | None:

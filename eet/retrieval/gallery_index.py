@@ -23,7 +23,7 @@ INDEX_FILE, IDS_FILE, LABELS_FILE = "index.json", "item_ids.arrow", "labels.npy"
 INDEX_FOLDER = FolderKind(
     noun="an index",
     marker=INDEX_FILE,
-    names=r"item_ids\.arrow|labels\.npy|codes\.json|(codes|offsets|rows|centroids|list_starts)\.npy|config\.yaml",
+    names=r"item_ids\.arrow|labels\.npy|codes\.json|(codes|offsets|rows|centroids|list_starts)\.npy|index\.faiss|config\.yaml",
     complete=INDEX_FILE,
 )
 """What `eet index` replaces."""

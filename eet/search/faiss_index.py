@@ -30,14 +30,14 @@ LEAST_ASKED, ASKED_FOR_EACH = 64, 4
 """Codes that are asked for at first: so many for each of the k items, so that the ties of the last one are mostly among them."""
 
 
-def imported_faiss() -> ModuleType:
-    """FAISS; InputError where it cannot be imported."""
+def imported_faiss(*, needed_by: str = "the backend faiss", instead: str = "the backend native, which gives the same hits") -> ModuleType:
+    """FAISS; InputError where it cannot be imported, which says what needs it and what can be used instead."""
     try:
         import faiss
     except ImportError as error:
         raise InputError(
-            f"the backend faiss is not available, because faiss cannot be imported ({error}): install it (`pip install faiss-gpu` on Linux "
-            "x86-64, else `pip install faiss-cpu`), or use the backend native, which gives the same hits"
+            f"{needed_by} is not available, because faiss cannot be imported ({error}): install it (`pip install faiss-gpu` on Linux "
+            f"x86-64, else `pip install faiss-cpu`), or use {instead}"
         ) from error
     return faiss
 
@@ -70,7 +70,7 @@ class FaissIndex(HammingIndex):
         flat = self._in_faiss[1]
 
         def find(words_TW: np.ndarray, k: int, _: np.ndarray) -> Candidates:
-            with _faiss_threads(threads):
+            with faiss_threads(threads):
                 if device == "cpu":
                     return flat.nearest(words_TW, k, radius, rest=flat.within, limit=len(self.codes))
                 on_device = self.device_scan(device)
@@ -189,7 +189,7 @@ def _completed(found: Candidates, rest_T: np.ndarray, rest: Candidates) -> Candi
 
 
 @contextmanager
-def _faiss_threads(threads: int | None) -> Iterator[None]:
+def faiss_threads(threads: int | None) -> Iterator[None]:
     """Lets FAISS use so many CPU threads where this thread calls it; its own default for None."""
     faiss = imported_faiss()
     before = faiss.omp_get_max_threads()

@@ -135,7 +135,7 @@ class Index(Protocol):
         """The same index, in which a query searches another number of lists. Nothing is copied, and this index stays as it is.
 
         Args:
-            probes: number of lists, 1 or more; with all lists or more the result is exact.
+            probes: number of lists, 1 or more; with all lists or more the result is exact. Of a graph, the candidates that a query keeps.
 
         Raises:
             InputError: this kind of index has no lists, or probes < 1.

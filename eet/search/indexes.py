@@ -11,13 +11,19 @@ import numpy as np
 from eet.errors import InputError
 from eet.options.choices import Backend
 from eet.search.distinct_codes import RECORD_FILE, CodesRecord
+from eet.search.faiss_approximate import FaissHNSWIndex, FaissIVFIndex
 from eet.search.faiss_index import FaissIndex, faiss_finds_gpus, imported_faiss
 from eet.search.hamming_index import HammingIndex
 from eet.search.index import Index
 from eet.search.ivf_index import IVFIndex
 from eet.storage import read_json
 
-INDEXES: dict[str, type[Index]] = {"exact": HammingIndex, "ivf": IVFIndex}
+INDEXES: dict[str, type[Index]] = {
+    "exact": HammingIndex,
+    "ivf": IVFIndex,
+    "faiss-ivf": FaissIVFIndex,
+    "faiss-hnsw": FaissHNSWIndex,
+}
 """Kind, as users name it -> class."""
 
 

@@ -1,6 +1,7 @@
 """Locations, and how they are read and written: local paths and URIs, whole files and folders, members of archives."""
 
 from eet.storage.array_file import ArrayFile
+from eet.storage.cache import cache_folder
 from eet.storage.claim import OWNER_FILE, Claim, TakenOverError, claimed
 from eet.storage.files import copy_files, exists, read_bytes, read_text, remove, write_text
 from eet.storage.folder import FolderKind, hidden_beside, replace_folder
@@ -31,6 +32,7 @@ __all__ = [
     "Member",
     "TakenOverError",
     "absolute",
+    "cache_folder",
     "check_location",
     "claimed",
     "copy_files",

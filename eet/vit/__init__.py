@@ -13,7 +13,7 @@ from eet.vit.backbone import (
     timm_vit,
 )
 from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_bundle, weights_digest
-from eet.vit.bundle_folder import BASE_MODEL, bundle_kind, is_bundle
+from eet.vit.bundle_folder import BASE_MODEL, bundle_files, bundle_kind, is_bundle
 from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.student import HashOutput, Student
 
@@ -28,6 +28,7 @@ __all__ = [
     "PruningSchedule",
     "Student",
     "build_student",
+    "bundle_files",
     "bundle_kind",
     "check_block",
     "forward_block",

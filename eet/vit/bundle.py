@@ -185,7 +185,7 @@ def load_bundle(path: str | Path) -> Student:
     Only JSON and safetensors are read, so a bundle cannot run code.
 
     Args:
-        path: folder of the bundle.
+        path: folder of the bundle, or its URI, such as hf://OWNER/NAME (see `eet.vit.remote_bundle`).
 
     Returns:
         The student in eval mode on the CPU. Its `.preprocess` turns a PIL image into a tensor; `.num_bits` is the length of its code.

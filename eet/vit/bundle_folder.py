@@ -13,11 +13,11 @@ import safetensors.torch
 from torch import Tensor
 
 from eet.errors import DamagedError, EetError, InputError
-from eet.storage import check_location, one_line, parsed_json, read_json, remove_leftovers, whole_file, write_text
+from eet.storage import check_location, local_path, one_line, parsed_json, read_json, remove_leftovers, whole_file, write_text
+from eet.vit.remote_bundle import RECORD_FILE, WEIGHTS_FILE, downloaded
 
 T = TypeVar("T")
 
-WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
 LARGEST_SIZE = 8192
 """A size up to this number is always plausible, such as an image's."""
 STUDENT, BASE_MODEL = "student", "base model"
@@ -36,7 +36,10 @@ def tensors_digest(header: Any, weights: Mapping[str, Tensor]) -> str:
 
 def write_bundle_folder(path: str | Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Writes both files into the folder `path`, created if missing; the record last, so that a folder with model.json is complete."""
-    folder = os.path.abspath(_local(path))
+    check_location(str(path))
+    if "://" in str(path):
+        raise InputError(f"{path} is a URI: a model is written into a local folder; give its path, or that of a mounted one")
+    folder = os.path.abspath(path)
     for name in (WEIGHTS_FILE, RECORD_FILE):
         remove_leftovers(os.path.join(folder, name))
     with whole_file(pafs.LocalFileSystem(), os.path.join(folder, WEIGHTS_FILE)) as file:
@@ -57,18 +60,24 @@ def bundle_kind(path: str | Path) -> str:
     return kind
 
 
-def _local(path: str | Path) -> Path:
-    """The folder of a bundle. InputError where it is a URI, or no location."""
-    check_location(str(path))
-    if "://" in str(path):
-        raise InputError(f"{path} is a URI: a model is a local folder; give its path, or that of a mounted one")
-    return Path(path)
+def bundle_files(path: str | Path, *, weights: bool) -> Path:
+    """The local folder that holds the files of a bundle. Those of a URI are downloaded into a cache, see `remote_bundle`.
+
+    Args:
+        path: a local folder or a URI.
+        weights: download the weights too.
+
+    Raises:
+        InputError: a URI that cannot be read, or no location.
+    """
+    local = local_path(str(path))
+    return downloaded(str(path), weights=weights) if local is None else Path(local)
 
 
 def _read_record(path: str | Path, written_by: str) -> dict[str, Any]:
-    file = _local(path) / RECORD_FILE
+    file = bundle_files(path, weights=False) / RECORD_FILE
     if not file.is_file():
-        raise InputError(f"{path} is no model bundle: {file} is missing. Give a folder that {written_by} wrote")
+        raise InputError(f"{path} is no model bundle: {os.path.join(path, RECORD_FILE)} is missing. Give a folder that {written_by} wrote")
     values = read_json(str(file), dict[str, Any])
     if not isinstance(values.get("bundle_version"), int) or not isinstance(values.get("kind", STUDENT), str):
         raise DamagedError(f"{file} is damaged: its bundle_version or kind is missing or of another type")
@@ -91,7 +100,7 @@ def read_bundle_values(
         InputError: the folder holds no bundle, one of another kind, or of a newer version.
         DamagedError: a field is missing or has another type.
     """
-    file, values = Path(path) / RECORD_FILE, _read_record(path, _WRITTEN_BY[kind])
+    file, values = os.path.join(path, RECORD_FILE), _read_record(path, _WRITTEN_BY[kind])
     found, written = values["bundle_version"], values.get("kind", STUDENT)
     if written != kind:
         raise InputError(f"{path} holds a {written}, not a {kind}: give a folder that {_WRITTEN_BY[kind]} wrote")
@@ -100,7 +109,7 @@ def read_bundle_values(
     for name, (first, older_value) in (since or {}).items():
         if found < first:
             values[name] = older_value
-    return parsed_json(json.dumps(values), fields, str(file))
+    return parsed_json(json.dumps(values), fields, file)
 
 
 @contextlib.contextmanager
@@ -113,12 +122,12 @@ def described_by(path: str | Path) -> Iterator[None]:
     except EetError:
         raise
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, AssertionError) as error:
-        raise DamagedError(f"{Path(path) / RECORD_FILE} does not describe the weights next to it: {one_line(error)}") from error
+        raise DamagedError(f"{os.path.join(path, RECORD_FILE)} does not describe the weights next to it: {one_line(error)}") from error
 
 
 def read_bundle_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a bundle by name. InputError where they cannot be read, or hold NaN or infinity."""
-    file = Path(path) / WEIGHTS_FILE
+    file = bundle_files(path, weights=True) / WEIGHTS_FILE
     try:
         weights = safetensors.torch.load_file(file)
     except Exception as error:
@@ -150,7 +159,7 @@ def check_sizes(path: str | Path, record: Any, weights: Mapping[str, Tensor]) ->
             for inner in value:
                 check(name, inner)
         elif isinstance(value, int | float) and value > max(LARGEST_SIZE, largest):
-            raise DamagedError(f"{Path(path) / RECORD_FILE} does not describe the weights next to it: {name} is {value}")
+            raise DamagedError(f"{os.path.join(path, RECORD_FILE)} does not describe the weights next to it: {name} is {value}")
 
     check("", record)
 
@@ -159,7 +168,7 @@ def check_preprocessing(path: str | Path, found: str, recorded: str) -> None:
     """InputError where the digest of the preprocessing is not the recorded one: galleries of the model carry the recorded one."""
     if found != recorded:
         raise InputError(
-            f"the preprocessing in {Path(path) / RECORD_FILE} was changed after it was written: digest {found[:12]}, recorded "
+            f"the preprocessing in {os.path.join(path, RECORD_FILE)} was changed after it was written: digest {found[:12]}, recorded "
             f"{recorded[:12]}. Load the model, change its preprocessing in Python, and save it as a new bundle"
         )
 
@@ -167,4 +176,6 @@ def check_preprocessing(path: str | Path, found: str, recorded: str) -> None:
 def check_digest(path: str | Path, found: str, recorded: str) -> None:
     """InputError where the digest of the weights is not the recorded one."""
     if found != recorded:
-        raise InputError(f"{Path(path) / WEIGHTS_FILE} is not what {RECORD_FILE} describes: digest {found[:12]}, recorded {recorded[:12]}")
+        raise InputError(
+            f"{os.path.join(path, WEIGHTS_FILE)} is not what {RECORD_FILE} describes: digest {found[:12]}, recorded {recorded[:12]}"
+        )

@@ -100,7 +100,7 @@ def read_record(path: str) -> dict[str, Any]:
 def markdown_table(record: Mapping[str, Any], columns: Sequence[Column]) -> str:
     """Markdown: the command, the machine, and a table of the figures."""
     timings = record["timings"]
-    text = [all(isinstance(timing[column.name], str) for timing in timings) for column in columns]
+    text = [all(isinstance(timing.get(column.name), str | None) for timing in timings) for column in columns]
     lines = [
         f"`{record['command']}`",
         "",
@@ -108,7 +108,7 @@ def markdown_table(record: Mapping[str, Any], columns: Sequence[Column]) -> str:
         "",
         "| " + " | ".join(column.heading for column in columns) + " |",
         "|" + "|".join("---" if left else "--:" for left in text) + "|",
-        *("| " + " | ".join(column.shown(timing[column.name]) for column in columns) + " |" for timing in timings),
+        *("| " + " | ".join(column.shown(timing.get(column.name)) for column in columns) + " |" for timing in timings),
     ]
     return "\n".join(lines) + "\n"
 

@@ -62,6 +62,20 @@ class EncoderBenchmarkOptions:
 
 
 @dataclass(kw_only=True)
+class BackbonesBenchmarkOptions:
+    """Families of the benchmark.
+
+    Attributes:
+        families: Names of families, such as vit_dinov3; * stands for any characters.
+    """
+
+    families: tuple[str, ...] = ("*",)
+
+    def problems(self) -> list[str]:
+        return [] if self.families else ["--backbones.families []: give one or more; * is all"]
+
+
+@dataclass(kw_only=True)
 class TrainBenchmarkOptions:
     """Options of the benchmark. Images are random and on the device, so that reading is not timed.
 
@@ -89,6 +103,8 @@ class SearchBenchmarkOptions:
         gallery: Gallery that clustered codes follow instead: the sizes of its labels, and how often each bit is 1 in each label.
         queries: Queries of a search, drawn like the codes.
         k: Items for each query.
+        approximate: Kinds of approximate index that are measured too, next to exact search: ivf, faiss-ivf, faiss-hnsw.
+        probes: How much of an approximate index a query searches, one row for each, see `eet search --probes`.
         plot: PNG file for a figure of the time of a query over the number of codes, for EET and FAISS.
     """
 
@@ -99,6 +115,8 @@ class SearchBenchmarkOptions:
     gallery: str | None = field(default=None, metadata=LOCATION)
     queries: int = 64
     k: int = 100
+    approximate: tuple[Literal["ivf", "faiss-ivf", "faiss-hnsw"], ...] = ()
+    probes: tuple[int, ...] = (16, 64)
     plot: str | None = field(default=None, metadata=LOCATION)
 
     def problems(self) -> list[str]:
@@ -107,6 +125,8 @@ class SearchBenchmarkOptions:
             found.append(f"--search.sizes {list(self.sizes)}, --search.bits {list(self.bits)}: give one or more of each, all at least 1")
         if any(bits % 8 for bits in self.bits):
             found.append(f"--search.bits {list(self.bits)}: FAISS takes multiples of 8 only")
+        if self.approximate and min(self.probes, default=0) < 1:
+            found.append(f"--search.probes {list(self.probes)}: give one or more, all at least 1")
         if not 0 <= self.flip_share <= 0.5:
             found.append(f"--search.flip_share {self.flip_share}: use 0 to 0.5")
         if self.plot is not None and ("://" in self.plot or not self.plot.endswith(".png")):
@@ -226,11 +246,12 @@ class BenchmarkConfig(JobOptions):
     """Measures the speed of EET on this machine, next to other libraries.
 
     Attributes:
-        what: encoder: latency of timm's ViT (fused attention), EET's teacher, and EET's student at --keep_ratios. train: a training step
-            of these, timm's ViT on labels alone. search: exact Hamming search, compared with FAISS. encode: images/s of
-            `eet encode` on Ray, of the same encoder without Ray and of a plain loop over torch's DataLoader. matching: scores of pairs
-            by optimal transport, compared with POT and torch. serve: latency of searches of `eet serve` over HTTP. tables: the contents
-            of their --json files as Markdown, with command and machine.
+        what: backbones: which families of timm's transformers can be students, and their multiply-adds with and without pruning, without
+            weights. encoder: latency of timm's ViT (fused attention), EET's teacher, and EET's student at --keep_ratios. train: a training
+            step of these, timm's ViT on labels alone. search: Hamming search, compared with FAISS. encode: images/s of `eet encode` on
+            Ray, of the same encoder without Ray and of a plain loop over torch's DataLoader. matching: scores of pairs by optimal
+            transport, compared with POT and torch. serve: latency of searches of `eet serve` over HTTP. tables: the contents of their
+            --json files as Markdown, with command and machine.
         device: auto takes CUDA where there is one.
         backbone: timm ViT, with random weights.
         keep_ratios: Keep ratios of the student.
@@ -239,6 +260,7 @@ class BenchmarkConfig(JobOptions):
         threads: CPU threads; default all.
         json: File for the figures.
         results: Files that `eet benchmark tables` prints.
+        backbones: Options of `eet benchmark backbones`.
         encoder: Options of `eet benchmark encoder`.
         train: Options of `eet benchmark train`.
         search: Options of `eet benchmark search`.
@@ -255,7 +277,7 @@ class BenchmarkConfig(JobOptions):
 
     positional: ClassVar[str] = "what"
 
-    what: Literal["encoder", "train", "search", "encode", "matching", "serve", "tables"] = "encoder"
+    what: Literal["backbones", "encoder", "train", "search", "encode", "matching", "serve", "tables"] = "encoder"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backbone: str = "vit_small_patch16_224"
     keep_ratios: tuple[float, ...] = (0.5, 0.5, 0.25)
@@ -264,6 +286,7 @@ class BenchmarkConfig(JobOptions):
     threads: int | None = None
     json: str | None = field(default=None, metadata=LOCATION)
     results: tuple[str, ...] = field(default=(), metadata=LOCATION)
+    backbones: BackbonesBenchmarkOptions = field(default_factory=BackbonesBenchmarkOptions)
     encoder: EncoderBenchmarkOptions = field(default_factory=EncoderBenchmarkOptions)
     train: TrainBenchmarkOptions = field(default_factory=TrainBenchmarkOptions)
     search: SearchBenchmarkOptions = field(default_factory=SearchBenchmarkOptions)

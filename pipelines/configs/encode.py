@@ -17,8 +17,8 @@ class EncodeConfig(JobOptions):
     """Encodes images into a gallery of hash codes. An interrupted job continues where it stopped when the same command is run again.
 
     Attributes:
-        model: Bundle that `eet distill`, `eet train-teacher`, `eet train-base` or `eet fit-base` wrote; a base model's
-            code is the signs of its embedding, or of a hash that `eet fit-base` fitted.
+        model: Folder or URI (hf://OWNER/NAME) of a bundle that `eet distill`, `eet train-teacher`, `eet train-base` or `eet fit-base`
+            wrote; a base model's code is the signs of its embedding, or of a hash that `eet fit-base` fitted.
         out: Folder of the gallery.
         adapt: Folder of a new model: --model with its joint codes fitted to these images, without labels, so that codes of labels that were
             never trained improve. The gallery is encoded with it, and so must be its queries (`eet search --model ADAPTED`). A model that

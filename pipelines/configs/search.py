@@ -21,10 +21,10 @@ class SearchConfig(JobOptions):
         radius: Largest distance of a hit, in bits. A query may then have few hits or none.
         backend: Search engine: native, or faiss (FAISS's flat binary index). The hits are the same. auto is faiss on a GPU, else native.
         by: code (Hamming distance), or embedding (cosine of the stored final CLS vectors, exactly; both galleries need --embedding).
-        index: Folder that `eet index` wrote for the gallery, so that the search starts at once. An ivf index is approximate: its recall is
-            measured, printed, and stored in the hits file (Parquet metadata, eet.recall).
-        probes: Lists of an ivf index that a query searches; default 16. More lists find more hits and take longer; with all of them the
-            search is exact.
+        index: Folder that `eet index` wrote for the gallery, so that the search starts at once. Its recall is measured where the
+            index is approximate, printed, and stored in the hits file (Parquet metadata, eet.recall).
+        probes: Lists of an ivf or faiss-ivf index that a query searches, default 16; with all of them the search is exact. Of a faiss-hnsw
+            index the candidates that a query keeps, default 64. More find more hits and take longer.
         recall_queries: Number of queries that are also searched exactly, to measure the recall of an approximate search.
         rescore: Re-order this many hits of each query by codes and the stored final CLS vectors; the gallery must have been encoded with
             --embedding, in any form (--embedding-as int4 takes half a byte a dimension).
@@ -68,7 +68,7 @@ class SearchConfig(JobOptions):
         if self.probes is not None and self.probes < 1:
             found.append(f"--probes {self.probes}: use 1 or more")
         if self.probes is not None and self.index is None:
-            found.append("--probes needs an --index of kind ivf")
+            found.append("--probes needs an --index of kind ivf, faiss-ivf or faiss-hnsw")
         if self.recall_queries < 1:
             found.append(f"--recall_queries {self.recall_queries}: use 1 or more")
         if self.rescore < 0 or (k is not None and self.rescore > k):

@@ -18,7 +18,8 @@ LATENCY_BATCH, LATENCY_REPEATS = 8, 15
 
 def gmacs_per_image(call: Callable[[torch.Tensor], Any], size: tuple[int, int], device: torch.device) -> float:
     """Multiply-adds of one image of `size` (height, width), in 10^9, as torch counts them (attention included)."""
-    with FlopCounterMode(display=False) as counter:
+    # Its record of modules follows gradients: without them it fails in models that pool by attention.
+    with torch.inference_mode(False), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         call(torch.zeros(1, 3, *size, device=device))
     return counter.get_total_flops() / 2e9
 

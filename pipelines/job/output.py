@@ -26,7 +26,12 @@ from pipelines.job.location import absolute_values, input_locations, location_pr
 
 def is_table(out: str) -> bool:
     """Whether an output is one Parquet file, not a folder."""
-    return split_options(out)[0].endswith(".parquet")
+    return _file_ending(out) == ".parquet"
+
+
+def _file_ending(out: str) -> str:
+    """The ending of an output that is one file; empty for a folder."""
+    return next((ending for ending in (".parquet", ".onnx") if split_options(out)[0].endswith(ending)), "")
 
 
 def name_of(out: str) -> str:
@@ -42,7 +47,7 @@ def output_problems(config: Any) -> list[str]:
     inputs = [flag for flag, location in input_locations(config) if _same(out, location)]
     found = [f"--out {out} is the same place as --{flag}: choose another one" for flag in inputs]
     path = local_path(out)
-    if path is not None and (problem := _place_problem(path, file=is_table(out))) is not None:
+    if path is not None and (problem := _place_problem(path, file=_file_ending(out) != "")) is not None:
         found.append(f"--out {out}: {problem}; choose another one")
     return found
 
@@ -108,8 +113,9 @@ def default_config(config: Any, **values: Any) -> Any:
 
 
 def config_location(out: str) -> str:
-    """config.yaml in an output folder, NAME.config.yaml next to NAME.parquet."""
-    return with_suffix(out, ".config.yaml", instead_of=".parquet") if is_table(out) else join_location(out, "config.yaml")
+    """config.yaml in an output folder, NAME.config.yaml next to a file such as NAME.parquet."""
+    ending = _file_ending(out)
+    return with_suffix(out, ".config.yaml", instead_of=ending) if ending else join_location(out, "config.yaml")
 
 
 def write_config(out: str, config: Any, *, location: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from pipelines.job.options import DataOptions, LoopOptions, StudentOptions
 from pipelines.job.output import check_same_options, config_values, default_config, read_written_config, write_config
 from pipelines.job.progress import BoardReader, EpochDone, TrainingDisplay, duration, open_board
 from pipelines.job.tracking import read_run_id, tracked, write_run_id
+from pipelines.training.mlflow_model import write_mlmodel
 from pipelines.training.worker import train_worker
 
 CHECKPOINTS, RUN_NAME = "checkpoints", "run"
@@ -214,6 +216,8 @@ def run_training(
                 run.log_metrics({f"{prefix}_{name}": value for name, value in measures.items()}, 0)
         for name in ("model.safetensors", "model.json"):
             run.log_artifact(out / name, "bundle")
+        with tempfile.TemporaryDirectory() as folder:
+            run.log_artifact(write_mlmodel(folder), "bundle")
         for name in task.trained:
             if name != task.chosen:
                 run.log_artifact(out / name, name)

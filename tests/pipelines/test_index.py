@@ -67,9 +67,11 @@ def test_an_ivf_index_is_extended_in_its_own_lists_and_kinds_are_not_mixed(parte
 
 
 def test_impossible_options_of_an_index_are_named():
-    assert "--lists needs --kind ivf" in index.IndexConfig(gallery="g", out="i", lists=4).problems()
-    assert "--kind flat: allowed are exact, ivf" in index.IndexConfig(gallery="g", out="i", kind="flat").problems()
+    assert "--lists needs --kind ivf or faiss-ivf" in index.IndexConfig(gallery="g", out="i", lists=4).problems()
+    assert "--kind flat: allowed are exact, ivf, faiss-ivf, faiss-hnsw" in index.IndexConfig(gallery="g", out="i", kind="flat").problems()
     assert "--lists 0" in " ".join(index.IndexConfig(gallery="g", out="i", kind="ivf", lists=0).problems())
+    links = [index.IndexConfig(gallery="g", out="i", kind=kind, links=1).problems() for kind in ("ivf", "faiss-hnsw")]
+    assert "--links needs --kind faiss-hnsw" in links[0] and links[1] == ["--links 1: use 2 to 256"]
     message = " ".join(search.SearchConfig(gallery="g", queries="q", out="h.parquet", probes=0, recall_queries=0).problems())
     assert "--probes 0" in message and "--probes needs an --index" in message and "--recall_queries 0" in message
 
@@ -95,3 +97,25 @@ def test_files_of_others_in_an_index_stay(tmp_path, name):
     with pytest.raises(ValueError, match=f"is an index and holds other files too .{name.split('/')[0]}"):
         index.run(config)
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("kind", "options"), [("faiss-ivf", {"lists": 6}), ("faiss-hnsw", {"links": 8})])
+def test_approximate_indexes_of_faiss_are_searched_measured_and_extended(parted, asked, tmp_path, capsys, kind, options):
+    pytest.importorskip("faiss", reason="FAISS is not installed")
+    copy, out = tmp_path / "gallery", tmp_path / "index"
+    shutil.copytree(parted.path, copy)
+    write_manifest(str(copy), dataclasses.replace(parted.manifest, num_parts=5, num_rows=35, num_ok=35))
+    make = index.IndexConfig(gallery=str(copy), out=str(out), kind=kind, **options)
+    index.run(make)
+    write_manifest(str(copy), parted.manifest)
+    index.run(dataclasses.replace(make, kind=None, **dict.fromkeys(options)))
+    extended = GalleryIndex.load(str(out)).codes
+    assert (extended.kind, extended.num_items, dict(extended.options)) == (kind, 60, options)
+    hits = tmp_path / "hits.parquet"
+    ask = search.SearchConfig(gallery=str(copy), queries=asked[0].path, k=20, index=str(out), probes=2, out=str(hits))
+    search.run(ask)
+    assert "approximate: recall@20 " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="faiss searches all codes"):
+        search.run(dataclasses.replace(ask, backend="faiss"))
+    with pytest.raises(ValueError, match=f"is of kind {kind}, not exact"):
+        index.run(dataclasses.replace(make, kind="exact", **dict.fromkeys(options)))

@@ -58,6 +58,19 @@ def test_an_answer_that_differs_from_faiss_ends_the_benchmark(monkeypatch, wrong
         benchmark.run(benchmark.BenchmarkConfig(what="search", search=SMALL, repeats=1, threads=1, device="cpu"))
 
 
+def test_approximate_indexes_are_rows_with_their_recall():
+    pytest.importorskip("faiss", reason="FAISS is not installed")
+    kinds = ("ivf", "faiss-ivf", "faiss-hnsw")
+    case = dataclasses.replace(SMALL, sizes=(1000,), bits=(64,), draws=("clustered",), approximate=kinds, probes=(1, 1000))
+    rows = benchmark.run(benchmark.BenchmarkConfig(what="search", search=case, repeats=1, threads=2, device="cpu"))
+    assert [row.method for row in rows] == ["exact", *(f"{kind}, {probes} probes" for kind in kinds for probes in (1, 1000))]
+    recalls = {row.method: row.recall for row in rows}
+    assert recalls["exact"] == 1 and min(row.ours_ms for row in rows) > 0 and {row.backend_ms for row in rows[1:]} == {None}
+    for kind in kinds:
+        assert recalls[f"{kind}, 1 probes"] <= recalls[f"{kind}, 1000 probes"] and recalls[f"{kind}, 1000 probes"] > 0.99
+    assert "--search.probes" in " ".join(dataclasses.replace(case, probes=(0,)).problems())
+
+
 def test_impossible_options_are_named():
     options = SearchBenchmarkOptions(bits=(12,), queries=0, flip_share=0.7, plot="s3://a/b.png")
     message = " ".join(benchmark.BenchmarkConfig(what="search", search=options).problems())

@@ -1,28 +1,26 @@
-"""The codes of a gallery in the files of other search libraries."""
+"""The codes of a gallery as FAISS's flat binary index."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eet.gallery import Gallery
+from eet.options.choices import VectorSource
 from eet.retrieval.gallery_index import by_id
 from eet.search.faiss_index import flat_index, imported_faiss
-from eet.storage import FolderKind
 
 FAISS_FILE, IDS_FILE = "codes.faiss", "ids.parquet"
-EXPORT_FOLDER = FolderKind(noun="an export", marker=IDS_FILE, names=r"codes\.faiss|config\.yaml", complete=IDS_FILE)
-"""What `eet export` replaces."""
 
 
-def write_faiss(gallery: Gallery, folder: str | Path) -> int:
+def write_faiss(gallery: Gallery, folder: str | Path, source: VectorSource = "code") -> int:
     """Writes FAISS's flat binary index of a gallery's codes, for `faiss.read_index_binary`.
 
     Args:
         gallery: the gallery. Items without a code are left out.
         folder: an existing local folder. codes.faiss is the index: its bits are those of whole bytes, as `Gallery.codes` packs them.
             ids.parquet has a row for each of its rows, with item_id and label (null where unknown), by item_id.
+        source: "code", the only vectors of a binary index.
 
     Returns:
         The number of items.
@@ -38,7 +36,3 @@ def write_faiss(gallery: Gallery, folder: str | Path) -> int:
     labels = pa.array(labels_N, pa.int32(), mask=labels_N < 0)
     pq.write_table(pa.table({"item_id": item_ids, "label": labels}), Path(folder) / IDS_FILE)
     return len(codes_NB)
-
-
-EXPORTS: dict[str, Callable[[Gallery, str], int]] = {"faiss": write_faiss}
-"""Format, as users name it -> what writes it into a folder and returns the number of items."""
