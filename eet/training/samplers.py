@@ -33,6 +33,11 @@ class StepSampler(Sampler[list[tuple[int, ...]]]):
         """Optimizer steps of an epoch."""
         return self.num_images // self.batch_size
 
+    @property
+    def steps_per_round(self) -> int:
+        """Steps between two choices of images; an epoch, if they are chosen once for all of it."""
+        return self.steps
+
     def micro_batches(self) -> list[int]:
         """Sizes of the micro-batches of one worker's share of a step."""
         share, size = self.batch_size // self.world, self.micro_batch_size

@@ -51,6 +51,11 @@ class TrainingTask(ABC):
         """Name -> learning rate, for parameters of the objective that have their own."""
         return {}
 
+    @property
+    def images_per_epoch(self) -> int:
+        """Images of an epoch, from which its steps follow."""
+        return len(self.train)
+
     def timed_images(self, settings: FitSettings) -> int:
         """Number of images in the measurement for an estimate."""
         return min(settings.micro_batch_size or CPU_MICRO_BATCH, settings.batch_size)

@@ -24,7 +24,8 @@ class EmbeddingLossOptions:
     """The loss and its batches. Defaults are the published ones.
 
     Attributes:
-        name: The loss: margin; multi_similarity, for places with four or more images each; or one that was added to `eet.embedding.LOSSES`.
+        name: The loss: margin; multi_similarity, for places with four or more images each; triplet, for places by position (--places.*
+            mines its batches); or one that was added to `eet.embedding.LOSSES`.
         options: Arguments of a loss other than margin, for example '{scale: 32}'. The flags below are of margin, except images_per_label.
         margin: How far a positive must be inside the boundary of its label, and a negative outside.
         beta: Initial boundary of every label, a distance between unit vectors (0 to 2).
@@ -75,6 +76,35 @@ class EmbeddingLossOptions:
 
 
 @dataclass(kw_only=True)
+class PlaceOptions:
+    """How batches of places are made from positions.
+
+    Attributes:
+        positive_metres: Loss triplet: the positive is the most similar database image within this distance of the query.
+        negative_metres: Loss triplet: negatives are farther away than this.
+        candidates: Loss triplet: database images among which the hardest negatives are searched.
+        queries_per_round: Loss triplet: after this many queries, images are embedded and negatives mined again.
+    """
+
+    positive_metres: float = 10.0
+    negative_metres: float = 25.0
+    candidates: int = 1000
+    queries_per_round: int = 1000
+
+    def problems(self) -> list[str]:
+        found = []
+        if not 0 < self.positive_metres <= self.negative_metres < inf:
+            found.append(
+                f"--places.positive_metres {self.positive_metres}, --places.negative_metres {self.negative_metres}: use radii above 0, the "
+                "first at most the second"
+            )
+        for name in ("candidates", "queries_per_round"):
+            if getattr(self, name) < 1:
+                found.append(f"--places.{name} {getattr(self, name)}: use 1 or more")
+        return found
+
+
+@dataclass(kw_only=True)
 class BaseTrainOptions(LoopOptions):
     """Training options. Defaults are the published ones.
 
@@ -107,7 +137,8 @@ class TrainBaseConfig(JobOptions):
     """Trains a backbone with a head for search by cosine and re-ranking by transport.
 
     Labels of training and test are disjoint: the dataset's own splits if they are disjoint (sop), else the first half of the labels is
-    for training and the rest for the test.
+    for training and the rest for the test. With --loss.name triplet images match by position, splits are the dataset's own, and the
+    test is recall within 25 metres.
 
     Attributes:
         out: Folder for the bundle, checkpoints, curves, measures and the split.
@@ -125,6 +156,7 @@ class TrainBaseConfig(JobOptions):
         resume: Continue an interrupted run in --out.
         data: Labelled images.
         loss: The objective.
+        places: Batches of places.
         train: The training.
     """
 
@@ -143,7 +175,13 @@ class TrainBaseConfig(JobOptions):
     resume: bool = False
     data: DataOptions = field(default_factory=DataOptions)
     loss: EmbeddingLossOptions = field(default_factory=EmbeddingLossOptions)
+    places: PlaceOptions = field(default_factory=PlaceOptions)
     train: BaseTrainOptions = field(default_factory=BaseTrainOptions)
+
+    @property
+    def of_places(self) -> bool:
+        """Whether images match by position."""
+        return self.loss.name == "triplet"
 
     def problems(self) -> list[str]:
         found = super().problems() + self.local_only("out", "weights")
@@ -164,8 +202,12 @@ class TrainBaseConfig(JobOptions):
             found.append(f"--tokens_from_block {self.tokens_from_block}: use 1 or more")
         if self.image_size is not None and not 16 <= self.image_size <= MOST_PIXELS:
             found.append(f"--image_size {self.image_size}: use 16 to {MOST_PIXELS} pixels")
+        if self.of_places and self.train.validation_share:
+            found.append(
+                f"--train.validation_share {self.train.validation_share}: places are held out by a split val of the dataset; leave it out"
+            )
         per_label, batch = self.loss.images_per_label, self.train.batch_size
-        if per_label >= 2 and batch >= 1 and (batch % per_label or batch < 2 * per_label):
+        if self.loss.name != "triplet" and per_label >= 2 and batch >= 1 and (batch % per_label or batch < 2 * per_label):
             found.append(
                 f"--train.batch_size {batch}: use a multiple of --loss.images_per_label {per_label}, of two labels at least, so that every "
                 "image has a positive and a negative"

@@ -21,7 +21,7 @@ from eet.metrics import cosine_metrics
 from eet.training import fit, learning_rate_factor, optimizer_of
 from eet.training.metric_learning import WholeBatchObjective
 from pipelines import train_base
-from pipelines.configs.train_base import BaseTrainOptions, EmbeddingLossOptions
+from pipelines.configs.train_base import BaseTrainOptions, EmbeddingLossOptions, PlaceOptions
 from pipelines.job.options import DataOptions
 from pipelines.training.run import TrainingResult, read_labelled_images
 
@@ -294,7 +294,9 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
     ("changes", "message"),
     [
         ({"embedding_width": 0}, "--embedding_width 0"),
-        ({"loss": EmbeddingLossOptions(name="triplet")}, "--loss.name triplet: allowed are margin"),
+        ({"loss": EmbeddingLossOptions(name="none")}, "--loss.name none: allowed are margin"),
+        ({"places": PlaceOptions(candidates=0)}, "--places.candidates 0"),
+        ({"places": PlaceOptions(positive_metres=30)}, "--places.positive_metres 30"),
         ({"loss": EmbeddingLossOptions(options={"beta": 1})}, "--loss.options are those of another loss"),
         ({"loss": EmbeddingLossOptions(margin=-1)}, "--loss.margin -1"),
         ({"loss": EmbeddingLossOptions(beta=2.5)}, "--loss.beta 2.5"),
