@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eet.datasets import load_dataset
+from eet.datasets import load_dataset, with_cell_labels
 from eet.embedding import build_base
 from eet.errors import InputError
 from eet.training import LabelledImages, MetricLearningTask, Mining, PlaceTask, place_images
@@ -57,6 +57,15 @@ def task_of(config: TrainBaseConfig, images: LabelledImages) -> MetricLearningTa
     if not config.of_places:
         return MetricLearningTask(**parts)
     places = config.places
+    if places.cell_metres is not None:
+        parts["train"], parts["label_groups"] = with_cell_labels(
+            images.train,
+            metres=places.cell_metres,
+            degrees=places.cell_degrees,
+            groups=places.cell_groups,
+            heading_groups=places.cell_heading_groups,
+            least_images=places.cell_images,
+        )
     mining = Mining(
         positive_metres=places.positive_metres,
         negative_metres=places.negative_metres,

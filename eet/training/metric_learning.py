@@ -16,7 +16,7 @@ from eet.distillation import StepLosses
 from eet.embedding import BaseModel, EmbeddingLoss, build_loss, save_base
 from eet.metrics import cosine_metrics
 from eet.storage import naming_file
-from eet.training.samplers import LabelSampler
+from eet.training.samplers import LabelSampler, StepSampler
 from eet.training.settings import CPU_MICRO_BATCH, FitSettings
 from eet.training.task import Embed, TrainingTask
 
@@ -89,12 +89,14 @@ class MetricLearningTask(TrainingTask):
         images_per_label: images of each label in a batch, 2 or more.
         loss: a name in `eet.embedding.LOSSES`.
         loss_options: arguments of the loss.
+        label_groups: group of each label (C,), if the labels of a batch are to be of one group; see `eet.datasets.with_cell_labels`.
     """
 
     networks: dict[str, BaseModel]
     images_per_label: int = 2
     loss: str = "margin"
     loss_options: Mapping[str, Any] = field(default_factory=dict)
+    label_groups: np.ndarray | None = None
 
     quality: ClassVar[str] = "val_MAP@R"
 
@@ -138,7 +140,7 @@ class MetricLearningTask(TrainingTask):
         drawn = np.sort(np.random.default_rng(0).permutation(descriptors_BND.shape[1])[:START_DESCRIPTORS])
         return descriptors_BND[:, torch.from_numpy(drawn)].flatten(1).cpu().numpy()
 
-    def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> LabelSampler:
+    def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> StepSampler:
         """Batches by label. A worker's share is not split further, because the objective forms pairs over all of it."""
         return LabelSampler(
             self.train.labels,
@@ -147,6 +149,7 @@ class MetricLearningTask(TrainingTask):
             rank=rank,
             world=world,
             seed=settings.seed,
+            groups_C=self.label_groups,
         )
 
     def represent(self, network: BaseModel, images_B3HW: Tensor) -> np.ndarray:

@@ -85,11 +85,13 @@ class PlaceTask(MetricLearningTask):
         """Writes the bundle, and the split and place of each image as a table that the dataset 'table' reads."""
         with naming_file(folder / SPLIT_FILE), (folder / SPLIT_FILE).open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(("path", "split", "easting", "northing", "zone", "role", "condition"))
+            writer.writerow(("path", "split", "easting", "northing", "zone", "role", "condition", "heading"))
             for table in (self.train, self.val, self.test):
                 if table is not None and (places := table.places) is not None:
                     texts = (places.zones_N, places.roles_N, places.conditions_N)
-                    writer.writerows(zip(table.paths, table.splits, *_cells(places.metres_N2), *texts, strict=True))
+                    numbers = [_cells(column) for column in places.metres_N2.T]
+                    headings = [""] * len(table) if places.headings_N is None else _cells(places.headings_N)
+                    writer.writerows(zip(table.paths, table.splits, *numbers, *texts, headings, strict=True))
         save_base(self.networks[name], folder, label_names=(), training=training)
 
 
@@ -107,6 +109,5 @@ def _recall(table: ImageTable, rows: np.ndarray) -> dict[str, float]:
     )
 
 
-def _cells(metres_N2: np.ndarray) -> tuple[list[str], list[str]]:
-    east, north = ([f"{value:.3f}" if np.isfinite(value) else "" for value in column] for column in metres_N2.T.tolist())
-    return east, north
+def _cells(numbers_N: np.ndarray) -> list[str]:
+    return [f"{value:.3f}" if np.isfinite(value) else "" for value in numbers_N.tolist()]

@@ -84,12 +84,23 @@ class PlaceOptions:
         negative_metres: Loss triplet: negatives are farther away than this.
         candidates: Loss triplet: database images among which the hardest negatives are searched.
         queries_per_round: Loss triplet: after this many queries, images are embedded and negatives mined again.
+        cell_metres: Other losses: make labels of the training images from positions, cells of this side; 10 in CosPlace. Default: the
+            labels of the dataset.
+        cell_degrees: Width of a cell of the heading; CosPlace has 30. 0: cells without heading.
+        cell_groups: Cells of a batch are this many cells apart, in each direction, so that no neighbour is a negative.
+        cell_heading_groups: The same for cells of the heading.
+        cell_images: Cells with fewer training images are left out.
     """
 
     positive_metres: float = 10.0
     negative_metres: float = 25.0
     candidates: int = 1000
     queries_per_round: int = 1000
+    cell_metres: float | None = None
+    cell_degrees: float = 0.0
+    cell_groups: int = 5
+    cell_heading_groups: int = 2
+    cell_images: int = 10
 
     def problems(self) -> list[str]:
         found = []
@@ -98,7 +109,14 @@ class PlaceOptions:
                 f"--places.positive_metres {self.positive_metres}, --places.negative_metres {self.negative_metres}: use radii above 0, the "
                 "first at most the second"
             )
-        for name in ("candidates", "queries_per_round"):
+        if self.cell_metres is not None and not 0 < self.cell_metres < inf:
+            found.append(f"--places.cell_metres {self.cell_metres}: use a side above 0")
+        if self.cell_degrees and (not 0 < self.cell_degrees <= 360 or 360 / self.cell_degrees % max(1, self.cell_heading_groups)):
+            found.append(
+                f"--places.cell_degrees {self.cell_degrees}: use 0, or degrees that divide 360 into a multiple of "
+                f"--places.cell_heading_groups {self.cell_heading_groups}"
+            )
+        for name in ("candidates", "queries_per_round", "cell_groups", "cell_heading_groups", "cell_images"):
             if getattr(self, name) < 1:
                 found.append(f"--places.{name} {getattr(self, name)}: use 1 or more")
         return found
@@ -137,7 +155,7 @@ class TrainBaseConfig(JobOptions):
     """Trains a backbone with a head for search by cosine and re-ranking by transport.
 
     Labels of training and test are disjoint: the dataset's own splits if they are disjoint (sop), else the first half of the labels is
-    for training and the rest for the test. With --loss.name triplet images match by position, splits are the dataset's own, and the
+    for training and the rest for the test. With --loss.name triplet or --places.cell-metres images match by position, splits are the dataset's own, and the
     test is recall within 25 metres.
 
     Attributes:
@@ -181,7 +199,7 @@ class TrainBaseConfig(JobOptions):
     @property
     def of_places(self) -> bool:
         """Whether images match by position."""
-        return self.loss.name == "triplet"
+        return self.loss.name == "triplet" or self.places.cell_metres is not None
 
     def problems(self) -> list[str]:
         found = super().problems() + self.local_only("out", "weights")
@@ -202,6 +220,8 @@ class TrainBaseConfig(JobOptions):
             found.append(f"--tokens_from_block {self.tokens_from_block}: use 1 or more")
         if self.image_size is not None and not 16 <= self.image_size <= MOST_PIXELS:
             found.append(f"--image_size {self.image_size}: use 16 to {MOST_PIXELS} pixels")
+        if self.loss.name == "triplet" and self.places.cell_metres is not None:
+            found.append("--places.cell_metres makes labels, and --loss.name triplet reads none: choose one")
         if self.of_places and self.train.validation_share:
             found.append(
                 f"--train.validation_share {self.train.validation_share}: places are held out by a split val of the dataset; leave it out"

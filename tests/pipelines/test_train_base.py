@@ -290,12 +290,47 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def streets(tiny_birds, tmp_path) -> DataOptions:
+    """The birds as places: those of a label stand within 4 metres, labels 40 metres apart; each third image is a query."""
+    birds = synthetic.load(str(tiny_birds))
+    lines = []
+    for row, (path, label) in enumerate(zip(birds.paths, birds.labels.tolist(), strict=True)):
+        split, role = "test" if row % 4 == 3 else "train", ("query", "database", "database")[row % 3]
+        lines.append(f"{path},{split},{40 * label + row % 5},0,{role},{30 * (row % 2)}")
+    (tmp_path / "places.csv").write_text("\n".join(["path,split,easting,northing,role,heading", *lines]) + "\n")
+    return DataOptions(name="table", root=birds.root, table=str(tmp_path / "places.csv"))
+
+
+def test_places_are_trained_by_position_or_by_cells_as_labels(tiny_birds, streets, tmp_path):
+    triplets = config_of(
+        tmp_path / "t",
+        tiny_birds,
+        data=streets,
+        loss=EmbeddingLossOptions(name="triplet", options={"negatives": 2}),
+        places=PlaceOptions(candidates=9, queries_per_round=4),
+    )
+    cells = dataclasses.replace(
+        triplets,
+        loss=EmbeddingLossOptions(name="multi_similarity"),
+        places=PlaceOptions(cell_metres=20, cell_degrees=30, cell_groups=2, cell_images=3),
+    )
+    assert triplets.problems() == cells.problems() == []
+    mined, labelled = (train_base.task_of(config, train_base.images_of(config)) for config in (triplets, cells))
+    assert mined.train.num_labels == 0 and (mined.mining.candidates, mined.mining.queries_per_round) == (9, 4)
+    assert labelled.train.num_labels > 2 and len(set(labelled.label_groups)) > 1
+    sampler = labelled.sampler(cells.train.settings(0, num_images=8), rank=0, world=1, micro_batch_size=8)
+    batch = [labelled.train.labels[row] for _, row, _ in next(iter(sampler))]
+    assert len({labelled.label_groups[label] for label in batch}) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"embedding_width": 0}, "--embedding_width 0"),
         ({"loss": EmbeddingLossOptions(name="none")}, "--loss.name none: allowed are margin"),
         ({"places": PlaceOptions(candidates=0)}, "--places.candidates 0"),
+        ({"places": PlaceOptions(cell_metres=10, cell_degrees=50)}, "--places.cell_degrees 50"),
         ({"places": PlaceOptions(positive_metres=30)}, "--places.positive_metres 30"),
         ({"loss": EmbeddingLossOptions(options={"beta": 1})}, "--loss.options are those of another loss"),
         ({"loss": EmbeddingLossOptions(margin=-1)}, "--loss.margin -1"),
