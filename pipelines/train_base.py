@@ -3,7 +3,7 @@
 from typing import Any
 
 from eet.datasets import load_dataset, with_cell_labels
-from eet.embedding import build_base
+from eet.embedding import build_base, load_base
 from eet.errors import InputError
 from eet.training import LabelledImages, MetricLearningTask, Mining, PlaceTask, place_images
 from pipelines.configs.train_base import TrainBaseConfig
@@ -45,14 +45,19 @@ def task_of(config: TrainBaseConfig, images: LabelledImages) -> MetricLearningTa
         fit=config.fit,
         seed=config.seed,
     )
+    networks = {"base": model}
+    if config.teacher is not None:
+        networks["teacher"] = load_base(config.teacher)
     parts: dict[str, Any] = {
-        "networks": {"base": model},
+        "networks": networks,
         "train": images.train,
         "val": images.val,
         "test": images.test,
         "images_per_label": config.loss.images_per_label,
         "loss": config.loss.name,
         "loss_options": config.loss.arguments(),
+        "loss_weight": config.follow.loss,
+        "following": config.follow.weights,
     }
     if not config.of_places:
         return MetricLearningTask(**parts)

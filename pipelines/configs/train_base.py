@@ -123,6 +123,36 @@ class PlaceOptions:
 
 
 @dataclass(kw_only=True)
+class FollowOptions:
+    """Weights of the losses that make a student's embeddings like those of --teacher.
+
+    Attributes:
+        embedding: Smooth L1 between embeddings of the same width; published with 1 to 100.
+        cosine: 1 - cosine between embeddings of the same width.
+        distance: Distances of all pairs (RKD); published with 1.
+        angle: Angles of all triples (RKD); published with 0 or 1.
+        similarity: Softmax of the similarities to all other images of the batch, at temperature 0.1.
+        loss: Weight of --loss.*; 0 follows the teacher alone.
+    """
+
+    embedding: float = 0.0
+    cosine: float = 0.0
+    distance: float = 0.0
+    angle: float = 0.0
+    similarity: float = 0.0
+    loss: float = 1.0
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights of the losses that are used."""
+        return {name: weight for name, weight in vars(self).items() if name != "loss" and weight}
+
+    def problems(self) -> list[str]:
+        values = vars(self).items()
+        return [f"--follow.{name} {weight}: a weight is 0 or more" for name, weight in values if not 0 <= weight < inf]
+
+
+@dataclass(kw_only=True)
 class BaseTrainOptions(LoopOptions):
     """Training options. Defaults are the published ones.
 
@@ -155,8 +185,8 @@ class TrainBaseConfig(JobOptions):
     """Trains a backbone with a head for search by cosine and re-ranking by transport.
 
     Labels of training and test are disjoint: the dataset's own splits if they are disjoint (sop), else the first half of the labels is
-    for training and the rest for the test. With --loss.name triplet or --places.cell-metres images match by position, splits are the dataset's own, and the
-    test is recall within 25 metres.
+    for training and the rest for the test. With --loss.name triplet or --places.cell-metres images match by position: splits are the
+    dataset's own, and the test is recall within 25 metres.
 
     Attributes:
         out: Folder for the bundle, checkpoints, curves, measures and the split.
@@ -171,10 +201,13 @@ class TrainBaseConfig(JobOptions):
         image_size: Side of the input in pixels; default the backbone's own.
         fit: crop cuts off the edges (published); squash shows the whole image, squeezed to a square, which is better for places.
         weights: Backbone weights: a file, timm (downloads its own; transformers does for cvt), or none (random).
+        teacher: Bundle of a base model that the new one follows, with a weight of --follow.*. It sees the student's images, scaled to its
+            own size.
         resume: Continue an interrupted run in --out.
         data: Labelled images.
         loss: The objective.
         places: Batches of places.
+        follow: What --teacher teaches.
         train: The training.
     """
 
@@ -190,10 +223,12 @@ class TrainBaseConfig(JobOptions):
     image_size: int | None = None
     fit: Fit = "crop"
     weights: str = field(default="timm", metadata=WEIGHTS)
+    teacher: str | None = field(default=None, metadata=LOCATION)
     resume: bool = False
     data: DataOptions = field(default_factory=DataOptions)
     loss: EmbeddingLossOptions = field(default_factory=EmbeddingLossOptions)
     places: PlaceOptions = field(default_factory=PlaceOptions)
+    follow: FollowOptions = field(default_factory=FollowOptions)
     train: BaseTrainOptions = field(default_factory=BaseTrainOptions)
 
     @property
@@ -202,11 +237,15 @@ class TrainBaseConfig(JobOptions):
         return self.loss.name == "triplet" or self.places.cell_metres is not None
 
     def problems(self) -> list[str]:
-        found = super().problems() + self.local_only("out", "weights")
+        found = super().problems() + self.local_only("out", "weights", "teacher")
         if self.data.unseen_share or self.data.unseen:
             found.append(
                 "--data.unseen, --data.unseen_share: a base model is always tested on labels that were not trained; leave them out"
             )
+        if (self.teacher is None) != (not self.follow.weights):
+            found.append("--teacher and a weight of --follow.*, such as --follow.embedding 10, belong together: give both or none")
+        if self.teacher is None and self.follow.loss != 1:
+            found.append(f"--follow.loss {self.follow.loss}: without a --teacher the loss has weight 1")
         if not 1 <= self.embedding_width <= MOST_BITS:
             found.append(f"--embedding_width {self.embedding_width}: use 1 to {MOST_BITS}")
         allowed = [name for name in registered("eet.embedding.aggregations", "AGGREGATIONS") if name != "vlad"]

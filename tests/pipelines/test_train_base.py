@@ -21,7 +21,7 @@ from eet.metrics import cosine_metrics
 from eet.training import fit, learning_rate_factor, optimizer_of
 from eet.training.metric_learning import WholeBatchObjective
 from pipelines import train_base
-from pipelines.configs.train_base import BaseTrainOptions, EmbeddingLossOptions, PlaceOptions
+from pipelines.configs.train_base import BaseTrainOptions, EmbeddingLossOptions, FollowOptions, PlaceOptions
 from pipelines.job.options import DataOptions
 from pipelines.training.run import TrainingResult, read_labelled_images
 
@@ -329,6 +329,10 @@ def test_places_are_trained_by_position_or_by_cells_as_labels(tiny_birds, street
     [
         ({"embedding_width": 0}, "--embedding_width 0"),
         ({"loss": EmbeddingLossOptions(name="none")}, "--loss.name none: allowed are margin"),
+        ({"teacher": "t"}, "--teacher and a weight of --follow.*"),
+        ({"follow": FollowOptions(angle=1.0)}, "--teacher and a weight of --follow.*"),
+        ({"teacher": "t", "follow": FollowOptions(angle=-1.0)}, "--follow.angle -1.0"),
+        ({"follow": FollowOptions(loss=0.0)}, "--follow.loss 0.0"),
         ({"places": PlaceOptions(candidates=0)}, "--places.candidates 0"),
         ({"places": PlaceOptions(cell_metres=10, cell_degrees=50)}, "--places.cell_degrees 50"),
         ({"places": PlaceOptions(positive_metres=30)}, "--places.positive_metres 30"),

@@ -67,6 +67,54 @@ def test_triplets_are_mined_again_in_an_epoch_and_training_goes_on_from_a_checkp
     assert load_base(tmp_path).embedding_width == 6
 
 
+def teacher_of(side: int, width: int = 6):
+    return build_base("deit_tiny_patch16_224", embedding_width=width, image_size=(side, side), weights="none", backbone_options=VIT, seed=9)
+
+
+@pytest.mark.slow
+def test_a_student_follows_a_teacher_alone_and_from_a_checkpoint(table, tmp_path):
+    def task():
+        plain = task_of(table, loss_weight=0.0, following={"cosine": 1.0, "distance": 0.5})
+        return replace(plain, networks={**plain.networks, "teacher": teacher_of(56)})
+
+    def report(record, state):
+        torch.save(state(), tmp_path / "state.pt")
+        states.append(torch.load(tmp_path / "state.pt"))
+
+    states: list = []
+    taught = task()
+    before = {name: value.clone() for name, value in taught.networks["teacher"].state_dict().items()}
+    whole = fit(taught, SETTINGS, report=report)
+    first, last = whole.history[0], whole.history[-1]
+    assert last["follow_cosine"] < first["follow_cosine"] and {"triplet", "follow_distance"} <= set(first)
+    assert last["total"] == pytest.approx(last["follow_cosine"] + 0.5 * last["follow_distance"], abs=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in taught.networks["teacher"].state_dict().items())
+    assert set(whole.test) == {"base", "teacher"} and set(whole.weights) == {"base"}
+    resumed = fit(task(), SETTINGS, checkpoint=states[1])
+    assert all(torch.equal(resumed.weights["base"][name], value) for name, value in whole.weights["base"].items())
+
+
+def test_a_teacher_sees_the_students_images_at_its_own_size_and_norm(table):
+    task = task_of(table, following={"cosine": 2.0})
+    for side in (28, 56):
+        teacher = teacher_of(side)
+        teacher.backbone.preprocessing = replace(teacher.preprocessing, mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5))
+        objective = replace(task, networks={**task.networks, "teacher": teacher}).objective(SETTINGS)
+        assert not objective.train().teacher.training and objective.model.training
+        pixels = torch.rand(8, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+        images = task.networks["base"].preprocessing.normalise((pixels * 255).permute(0, 2, 3, 1).round().to(torch.uint8))
+        pixels = ((pixels * 255).round() / 255).to(torch.float32)
+        larger = pixels if side == 28 else torch.nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+        seen = (larger - 0.5) / torch.tensor([0.5, 0.25, 0.5]).view(3, 1, 1)
+        with torch.no_grad():
+            losses = objective(images, torch.zeros(8))
+            expected = (1 - (task.networks["base"].embed(images) * teacher.embed(seen)).sum(dim=1)).mean()
+        torch.testing.assert_close(losses.terms["follow_cosine"], expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(losses.total, losses.terms["triplet"] + 2 * expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match="6 wide and the teacher's 5"):
+        replace(task, networks={**task.networks, "teacher": teacher_of(28, width=5)}).objective(SETTINGS)
+
+
 def test_places_need_positions_and_training_images(table):
     with pytest.raises(InputError, match="no positions"):
         place_images(replace(table, places=None))
