@@ -63,7 +63,8 @@ def load(root: str, subtask: str = "all") -> ImageTable:
         headings_N = np.array([cell or np.nan for cell in columns["heading"]], np.float64)
     except ValueError as error:
         raise InputError(f"{folder}: eastings and northings in {PROCESSED}, and ca in {RAW}, should be numbers: {error}") from error
-    places = Places(metres_N2, *(np.array(columns[name], dtype=str) for name in ("zone", "role", "condition")), headings_N)
+    zones, roles, conditions = (np.array(columns[name], dtype=str) for name in ("zone", "role", "condition"))
+    places = Places(metres_N2, zones, roles, conditions, headings_N)
     return ImageTable(str(folder), tuple(paths), np.full(len(paths), -1, np.int32), np.array(splits, dtype="<U5"), (), places)
 
 

@@ -43,7 +43,8 @@ def load(root: str) -> ImageTable:
         zones = [""] * len(zones)
     conditions = [name[NOTE] if len(name) > NOTE + 1 else "" for name in fields]
     headings_N = np.array([_heading(name) for name in fields], np.float64)
-    places = Places(metres_N2, *(np.array(column, dtype=str) for column in (zones, roles, conditions)), headings_N)
+    texts = [np.array(column, dtype=str) for column in (zones, roles, conditions)]
+    places = Places(metres_N2, texts[0], texts[1], texts[2], headings_N)
     return ImageTable(root, paths, np.full(len(paths), -1, np.int32), np.array(splits, dtype="<U5"), (), places)
 
 
