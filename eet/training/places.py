@@ -57,6 +57,11 @@ class PlaceTask(MetricLearningTask):
             return super().images_per_epoch
         return self._mined(batch_size=self._group, rank=0, world=1, seed=0).num_images
 
+    def timed_images(self, settings: FitSettings) -> int:
+        """As for other losses, and whole groups of a loss over groups."""
+        images = super().timed_images(settings)
+        return max(1, images // self._group) * self._group if self._criterion().mined_negatives else images
+
     @property
     def _group(self) -> int:
         return 2 + self._criterion().mined_negatives
