@@ -182,7 +182,9 @@ class _Fit:
         )
         preprocessing = self.task.networks[self.task.chosen].preprocessing
         loader = step_loader(
-            AugmentedImages(self.task.train, preprocessing, self.settings.seed, min_crop_area=self.settings.min_crop_area),
+            AugmentedImages(
+                self.task.train, preprocessing, self.settings.seed, min_crop_area=self.settings.min_crop_area, flip=self.task.flips
+            ),
             sampler,
             processes=self._loader_processes(),
             pin=self.device.on_gpu,

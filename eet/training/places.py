@@ -49,6 +49,7 @@ class PlaceTask(MetricLearningTask):
 
     mining: Mining = field(default_factory=Mining)
 
+    flips: ClassVar[bool] = False
     quality: ClassVar[str] = "val_recall@5"
 
     @property

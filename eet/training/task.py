@@ -33,6 +33,8 @@ class TrainingTask(ABC):
     val: ImageTable | None = None
     test: ImageTable | None = None
 
+    flips: ClassVar[bool] = True
+    """Whether half of the training views are mirrored."""
     quality: ClassVar[str]
     """The measure of the validation images that chooses the checkpoint; higher is better."""
 

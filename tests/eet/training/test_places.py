@@ -10,6 +10,7 @@ from eet.datasets import ImageTable, Places, load_dataset, synthetic
 from eet.embedding import build_base, load_base
 from eet.errors import InputError
 from eet.training import FitSettings, Mining, PlaceTask, fit, place_images
+from eet.training.images import AugmentedImages
 
 VIT = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 SETTINGS = FitSettings(epochs=3, batch_size=8, optimizer="sgd", learning_rate=0.02, warmup_steps=0, seed=1)
@@ -65,6 +66,15 @@ def test_triplets_are_mined_again_in_an_epoch_and_training_goes_on_from_a_checkp
     again = load_dataset("table", table.root, table=str(tmp_path / "split.csv"))
     assert len(again) == len(table) and set(again.places.roles_N) == {"query", "database"}
     assert load_base(tmp_path).embedding_width == 6
+
+
+def test_streets_are_not_mirrored(table, monkeypatch):
+    def first(images: AugmentedImages, index) -> None:
+        raise InputError(f"mirrored: {images.flip}")
+
+    monkeypatch.setattr(AugmentedImages, "__getitem__", first)
+    with pytest.raises(InputError, match="mirrored: False"):
+        fit(task_of(table), SETTINGS)
 
 
 def teacher_of(side: int, width: int = 6):
