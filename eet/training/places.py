@@ -12,7 +12,7 @@ from eet.embedding import BaseModel, save_base
 from eet.metrics import place_recall
 from eet.storage import naming_file
 from eet.training.labelled_images import LabelledImages, readable_table
-from eet.training.metric_learning import SPLIT_FILE, MetricLearningTask
+from eet.training.metric_learning import SPLIT_FILE, MetricLearningTask, WholeBatchObjective
 from eet.training.mined_groups import MinedSampler, Mining, placed_sides, positions_of
 from eet.training.samplers import StepSampler
 from eet.training.settings import FitSettings
@@ -71,6 +71,11 @@ class PlaceTask(MetricLearningTask):
         return MinedSampler(
             self.train, num_negatives=self._group - 2, mining=self.mining, batch_size=batch_size, rank=rank, world=world, seed=seed
         )
+
+    def objective(self, settings: FitSettings) -> WholeBatchObjective:
+        """The objective, after a check that batches can be made: a job calls it before it starts workers."""
+        self.sampler(settings, rank=0, world=1, micro_batch_size=settings.batch_size)
+        return super().objective(settings)
 
     def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> StepSampler:
         if not self._criterion().mined_negatives:

@@ -68,6 +68,11 @@ def test_triplets_are_mined_again_in_an_epoch_and_training_goes_on_from_a_checkp
     assert load_base(tmp_path).embedding_width == 6
 
 
+def test_batches_that_cannot_be_made_are_refused_before_any_worker_starts(table):
+    with pytest.raises(InputError, match="a batch of 10 images: use a multiple of 4"):
+        task_of(table).objective(replace(SETTINGS, batch_size=10))
+
+
 def test_streets_are_not_mirrored(table, monkeypatch):
     def first(images: AugmentedImages, index) -> None:
         raise InputError(f"mirrored: {images.flip}")
