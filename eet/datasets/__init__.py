@@ -6,6 +6,7 @@ from eet.datasets import aircraft, cars, cub, folder, food101, msls, nabirds, so
 from eet.datasets.class_disjoint import class_disjoint, hold_out_labels, with_own_labels
 from eet.datasets.image_files import IMAGE_SUFFIXES, list_image_files
 from eet.datasets.image_table import SPLITS, ImageTable
+from eet.datasets.place_cells import with_cell_labels
 from eet.datasets.places import ROLES, Places
 from eet.datasets.unseen import split_unseen
 from eet.datasets.validation import hold_out_validation
@@ -71,5 +72,6 @@ __all__ = [
     "list_image_files",
     "load_dataset",
     "split_unseen",
+    "with_cell_labels",
     "with_own_labels",
 ]

@@ -43,7 +43,7 @@ def load(root: str, subtask: str = "all") -> ImageTable:
         raise NotFoundError(f"{folder / 'train_val'} holds no city: it should have CITY/database and CITY/query")
     paths: list[str] = []
     splits: list[str] = []
-    columns: dict[str, list[str]] = {name: [] for name in ("easting", "northing", "zone", "role", "condition")}
+    columns: dict[str, list[str]] = {name: [] for name in ("easting", "northing", "zone", "role", "condition", "heading")}
     for city in cities:
         of_test = subtask if city in TEST_CITIES else None
         sides = {role: _read_side(folder / "train_val" / city / role, of_test) for role in ("database", "query")}
@@ -55,25 +55,28 @@ def load(root: str, subtask: str = "all") -> ImageTable:
             columns["easting"] += rows["easting"].to_pylist()
             columns["northing"] += rows["northing"].to_pylist()
             columns["condition"] += ["night" if night == "True" else "day" for night in rows["night"].to_pylist()]
+            columns["heading"] += rows["ca"].to_pylist()
             columns["zone"] += [city] * len(rows)
             columns["role"] += [role] * len(rows)
     try:
         metres_N2 = np.array([columns["easting"], columns["northing"]], np.float64).reshape(2, len(paths)).T
+        headings_N = np.array([cell or np.nan for cell in columns["heading"]], np.float64)
     except ValueError as error:
-        raise InputError(f"{folder}: eastings and northings in {PROCESSED} should be numbers: {error}") from error
-    places = Places(metres_N2, *(np.array(columns[name], dtype=str) for name in ("zone", "role", "condition")))
+        raise InputError(f"{folder}: eastings and northings in {PROCESSED}, and ca in {RAW}, should be numbers: {error}") from error
+    zones, roles, conditions = (np.array(columns[name], dtype=str) for name in ("zone", "role", "condition"))
+    places = Places(metres_N2, zones, roles, conditions, headings_N)
     return ImageTable(str(folder), tuple(paths), np.full(len(paths), -1, np.int32), np.array(splits, dtype="<U5"), (), places)
 
 
 def _read_side(folder: Path, subtask: str | None) -> pa.Table:
     """The images of one side of a city that count, with all columns as text. subtask: None for every image."""
-    raw = _read(folder / RAW, ("key", "pano"))
+    raw = _read(folder / RAW, ("key", "pano", "ca"))
     processed = _read(folder / PROCESSED, ("key", "easting", "northing", "night"))
     chosen = ["True"] * len(raw) if subtask is None else _read(folder / SUBTASK, (subtask,))[subtask].to_pylist()
     if not len(raw) == len(processed) == len(chosen) or raw["key"] != processed["key"]:
         raise InputError(f"{folder}: the rows of {RAW}, {PROCESSED} and {SUBTASK} should be of the same images in the same order")
     counted = [pano != "True" and one == "True" for pano, one in zip(raw["pano"].to_pylist(), chosen, strict=True)]
-    return processed.filter(pa.array(counted, pa.bool_()))
+    return processed.append_column("ca", raw["ca"]).filter(pa.array(counted, pa.bool_()))
 
 
 def _read(file: Path, columns: tuple[str, ...]) -> pa.Table:

@@ -27,11 +27,14 @@ class Places:
     """(N,) of str: 'query', 'database' or empty."""
     conditions_N: np.ndarray
     """(N,) of str: what measures are broken down by (day, night); empty where unknown."""
+    headings_N: np.ndarray | None = None
+    """(N,) float64: where the camera looks, in degrees from north, clockwise; NaN where unknown. None in a dataset without headings."""
 
     def __post_init__(self) -> None:
         rows = len(self.metres_N2)
         assert self.metres_N2.shape == (rows, 2) and self.metres_N2.dtype == np.float64, (self.metres_N2.shape, self.metres_N2.dtype)
         assert {len(self.zones_N), len(self.roles_N), len(self.conditions_N)} == {rows}
+        assert self.headings_N is None or (self.headings_N.shape == (rows,) and self.headings_N.dtype == np.float64)
         unknown = sorted(set(self.roles_N.tolist()) - {*ROLES, ""})
         if unknown:
             raise InputError(f"role {unknown[0]!r}: allowed are {', '.join(ROLES)}, and none")
@@ -41,4 +44,5 @@ class Places:
 
     def take(self, rows: np.ndarray) -> "Places":
         """Those of some rows, given by position or by mask."""
-        return Places(self.metres_N2[rows], self.zones_N[rows], self.roles_N[rows], self.conditions_N[rows])
+        headings = None if self.headings_N is None else self.headings_N[rows]
+        return Places(self.metres_N2[rows], self.zones_N[rows], self.roles_N[rows], self.conditions_N[rows], headings)

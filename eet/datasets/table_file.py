@@ -18,7 +18,7 @@ from eet.storage import join_location, resolve, split_options
 DEFAULT_TABLE = "split.csv"
 UNKNOWN_LABEL = -1
 COLUMNS = ("path", "label", "split")
-PLACE_COLUMNS = ("easting", "northing", "zone", "role", "condition")
+PLACE_COLUMNS = ("easting", "northing", "zone", "role", "condition", "heading")
 """Optional columns of a dataset of places."""
 
 
@@ -33,7 +33,7 @@ def load(root: str | None, table: str | None = None) -> ImageTable:
       ("001.Black_footed_Albatross"), else by itself.
     - split: train, val or test. Only a table without labels may lack this column; then all images are 'test'.
     - easting and northing, in metres: where the image was taken. Optional, and with them zone, inside which distances exist; role, query
-      or database; condition, such as day or night. Null or empty where unknown.
+      or database; condition, such as day or night; heading, in degrees. Null or empty where unknown.
 
     Args:
         root: folder or URI that paths are relative to; None for the folder of the table.
@@ -109,9 +109,10 @@ def _read_places(table: str, columns: pa.Table) -> Places | None:
     metres_N2 = np.stack([_numbers(table, name, columns[name].to_pylist()) for name in present[:2]], axis=1)
     zones, roles, conditions = (
         np.array([_text(cell) for cell in columns[name].to_pylist()] if name in present else [""] * len(columns), dtype=str)
-        for name in PLACE_COLUMNS[2:]
+        for name in PLACE_COLUMNS[2:5]
     )
-    return Places(metres_N2, zones, roles, conditions)
+    headings_N = np.array(_numbers(table, "heading", columns["heading"].to_pylist())) if "heading" in present else None
+    return Places(metres_N2, zones, roles, conditions, headings_N)
 
 
 def _text(cell: object) -> str:
@@ -127,7 +128,7 @@ def _numbers(table: str, column: str, cells: Sequence[object]) -> list[float]:
         except ValueError:
             number = np.inf
         if np.isinf(number):
-            raise InputError(f"{table}: {_rows([row])} {cell!r:.60} in column {column}; a number of metres is allowed, or none")
+            raise InputError(f"{table}: {_rows([row])} {cell!r:.60} in column {column}; a number is allowed, or none")
         numbers.append(number)
     return numbers
 

@@ -12,8 +12,8 @@ from eet.datasets.places import Places
 from eet.errors import InputError, NotFoundError
 
 ROLES_OF = {"queries": "query", "database": "database"}
-NOTE = 14
-"""Place of the note in a name: the condition, such as day_forward_cph."""
+HEADING, NOTE = 9, 14
+"""Places in a name: of the heading in degrees, and of the note, the condition, such as day_forward_cph."""
 
 
 def load(root: str) -> ImageTable:
@@ -42,7 +42,9 @@ def load(root: str) -> ImageTable:
     if not all(zones):
         zones = [""] * len(zones)
     conditions = [name[NOTE] if len(name) > NOTE + 1 else "" for name in fields]
-    places = Places(metres_N2, *(np.array(column, dtype=str) for column in (zones, roles, conditions)))
+    headings_N = np.array([_heading(name) for name in fields], np.float64)
+    texts = [np.array(column, dtype=str) for column in (zones, roles, conditions)]
+    places = Places(metres_N2, texts[0], texts[1], texts[2], headings_N)
     return ImageTable(root, paths, np.full(len(paths), -1, np.int32), np.array(splits, dtype="<U5"), (), places)
 
 
@@ -54,3 +56,11 @@ def _position(path: str, name: list[str]) -> tuple[float, float]:
     except (AssertionError, IndexError, ValueError):
         raise InputError(f"{path}: the name of an image of this dataset begins with @easting@northing@, in metres") from None
     return east, north
+
+
+def _heading(name: list[str]) -> float:
+    """NaN where a name has none."""
+    try:
+        return float(name[HEADING])
+    except (IndexError, ValueError):
+        return np.nan

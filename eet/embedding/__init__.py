@@ -5,6 +5,7 @@ from eet.embedding.aggregations import AGGREGATIONS, build_aggregation
 from eet.embedding.backbone import Backbone, BackboneOutput
 from eet.embedding.base_model import BACKBONES, TOKEN_GRID, BaseModel, BaseOutput, build_base
 from eet.embedding.bundle import BaseRecord, base_digest, load_base, read_base_record, save_base
+from eet.embedding.following import FOLLOWING
 from eet.embedding.loss import EmbeddingLoss
 from eet.embedding.losses import LOSSES, build_loss
 from eet.embedding.margin import MarginObjective, distance_weighted_triplets
@@ -14,6 +15,7 @@ from eet.options.defaults import PUBLISHED_BOUNDARY, PUBLISHED_BOUNDARY_LEARNING
 __all__ = [
     "AGGREGATIONS",
     "BACKBONES",
+    "FOLLOWING",
     "LOSSES",
     "PUBLISHED_BOUNDARY",
     "PUBLISHED_BOUNDARY_LEARNING_RATE",

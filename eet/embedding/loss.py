@@ -17,6 +17,8 @@ class EmbeddingLoss(nn.Module, ABC):
 
     reads_tokens: bool = False
     """Whether `forward` reads tokens and their mass; without them they are not computed."""
+    mined_negatives: int = 0
+    """Negatives of each query in a batch of mined groups: a query, its positive, its negatives, and so on. 0 for a loss over labels."""
 
     @property
     def learning_rates(self) -> Mapping[str, float]:

@@ -7,10 +7,12 @@ from eet.embedding.by_name import class_by_name
 from eet.embedding.loss import EmbeddingLoss
 from eet.embedding.margin import MarginObjective
 from eet.embedding.multi_similarity import MultiSimilarityObjective
+from eet.embedding.triplet import TripletObjective
 
 LOSSES: dict[str, Callable[..., EmbeddingLoss]] = {
     "margin": MarginObjective,
     "multi_similarity": MultiSimilarityObjective,
+    "triplet": TripletObjective,
 }
 """Name, as users give it -> class, whose first argument is the number of training labels."""
 

@@ -194,7 +194,9 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Tensor:
         return self.normalise(np.array(self.view(image))).contiguous()
 
-    def augment(self, image: Image.Image, random: np.random.Generator, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA) -> Tensor:
+    def augment(
+        self, image: Image.Image, random: np.random.Generator, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA, flip: bool = True
+    ) -> Tensor:
         """The preprocessing for training: a random resized crop (aspect ratio 3/4 to 4/3) and a random horizontal flip.
 
         With the fit 'squash' the crop is one of the squeezed image, so that training and evaluation squeeze alike.
@@ -203,6 +205,7 @@ class Preprocessing:
             image: of any mode.
             random: the only source of randomness, so that a generator made from (seed, epoch, item) reproduces the same view.
             min_crop_area: smallest share of the image's area in a crop, in (0, 1]; published: 0.08.
+            flip: mirror half of the views. A mirrored street is another place.
 
         Returns:
             float32 (3, height, width).
@@ -214,7 +217,7 @@ class Preprocessing:
         left, top, right, bottom = random_box(width, height, random, min_crop_area)
         stretch = image.width / width
         view = self._resample(image, (left * stretch, top, min(image.width, right * stretch), bottom))
-        if random.random() < 0.5:
+        if random.random() < 0.5 and flip:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return self.normalise(np.array(view)).contiguous()
 

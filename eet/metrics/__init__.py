@@ -11,6 +11,7 @@ from eet.metrics.match_lists import MatchLists, matches_by_label
 from eet.metrics.measures import MEASURES, Measure, measures_of_groups
 from eet.metrics.nearby import Positions, metres_between, nearby
 from eet.metrics.pareto import pareto_set
+from eet.metrics.place_recall import place_recall
 from eet.metrics.protocols import encoded_protocol, published_gallery, published_protocol
 from eet.metrics.query_measures import average_precision, map_at_r, precision_at_k, r_precision, recall_at_k
 from eet.metrics.ranked_metrics import RankedGallery, rank_gallery, ranked_metrics
@@ -42,6 +43,7 @@ __all__ = [
     "metres_between",
     "nearby",
     "pareto_set",
+    "place_recall",
     "precision_at_k",
     "precision_recall_curve",
     "published_gallery",

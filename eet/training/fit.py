@@ -6,7 +6,7 @@ It runs in one process, or in several that torch.distributed connects. The calle
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +23,7 @@ from eet.datasets import ImageTable
 from eet.device import Device
 from eet.distillation import StepLosses
 from eet.training.images import AugmentedImages, EvaluationImages, step_loader
+from eet.training.mined_groups import MinedSampler
 from eet.training.samplers import StepSampler
 from eet.training.settings import CPU_MICRO_BATCH, FitSettings, learning_rate_factor
 from eet.training.task import TrainingTask
@@ -155,7 +156,7 @@ class _Fit:
         torch.manual_seed(settings.seed)
         self.objective = task.objective(settings).to(device.torch_device)
         self.optimizer = optimizer_of(self.objective, settings, task.learning_rates)
-        num_images = len(task.train)
+        num_images = task.images_per_epoch
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
             lambda step: learning_rate_factor(
@@ -181,7 +182,9 @@ class _Fit:
         )
         preprocessing = self.task.networks[self.task.chosen].preprocessing
         loader = step_loader(
-            AugmentedImages(self.task.train, preprocessing, self.settings.seed, min_crop_area=self.settings.min_crop_area),
+            AugmentedImages(
+                self.task.train, preprocessing, self.settings.seed, min_crop_area=self.settings.min_crop_area, flip=self.task.flips
+            ),
             sampler,
             processes=self._loader_processes(),
             pin=self.device.on_gpu,
@@ -267,9 +270,12 @@ class _Fit:
         sizes = sampler.micro_batches()
         share = sum(sizes)
         sums: dict[str, Tensor] = {}
-        batches = iter(loader)
+        batches: Iterator[tuple[Tensor, Tensor]] = iter(())
         started = time.monotonic()
         for step in range(sampler.steps):
+            if step % sampler.steps_per_round == 0:
+                self._start_round(sampler, step)
+                batches = iter(loader)
             for number, size in enumerate(sizes):
                 images, labels = next(batches)
                 images, labels = (batch.to(self.device.torch_device, non_blocking=True) for batch in (images, labels))
@@ -299,6 +305,13 @@ class _Fit:
             raise Diverged(f"the loss is {means['total']} in epoch {epoch + 1}: lower learning_rate or raise warmup_steps")
         rate = sampler.steps * self.settings.batch_size / seconds
         return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"], "images_per_s": rate}
+
+    def _start_round(self, sampler: StepSampler, step: int) -> None:
+        """Lets a sampler that mines choose the images of the next steps by the embeddings of this moment."""
+        if isinstance(sampler, MinedSampler):
+            rows = sampler.wanted(step)
+            embeddings = self.represent(self.task.networks[self.task.chosen], self.task.train.take(rows), self.task.represent)
+            sampler.start_round(step, self._shared(None if embeddings is None else sampler.mine(step, embeddings)))
 
     def _finish_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Validates, keeps the best weights, and reports."""

@@ -27,10 +27,16 @@ class AugmentedImages(Dataset):
     """Map-style training images; an index is (epoch, row) or (epoch, row, visit), so that loader processes need no state."""
 
     def __init__(
-        self, table: ImageTable, preprocessing: Preprocessing, seed: int, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA
+        self,
+        table: ImageTable,
+        preprocessing: Preprocessing,
+        seed: int,
+        *,
+        min_crop_area: float = PUBLISHED_MIN_CROP_AREA,
+        flip: bool = True,
     ) -> None:
         self.table, self.preprocessing, self.seed = table, preprocessing, seed
-        self.min_crop_area = min_crop_area
+        self.min_crop_area, self.flip = min_crop_area, flip
 
     def __len__(self) -> int:
         return len(self.table)
@@ -39,7 +45,8 @@ class AugmentedImages(Dataset):
         epoch, row, *visit = index
         image = open_image(self.table, row)
         random = view_random(self.seed, epoch, self.table.paths[row], *visit)
-        return self.preprocessing.augment(image, random, min_crop_area=self.min_crop_area), int(self.table.labels[row])
+        view = self.preprocessing.augment(image, random, min_crop_area=self.min_crop_area, flip=self.flip)
+        return view, int(self.table.labels[row])
 
 
 class EvaluationImages(Dataset):

@@ -30,6 +30,23 @@ class LabelledImages:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
+def readable_table(table: ImageTable, *, skip_unreadable: bool) -> tuple[ImageTable, tuple[tuple[str, str], ...]]:
+    """The images that can be decoded, and (location, reason) of the others. InputError for these unless they are skipped."""
+    bad = unreadable_images(table, threads=os.cpu_count() or 1)
+    skipped = tuple((table.location(row), reason) for row, reason in bad)
+    if bad and not skip_unreadable:
+        shown = "; ".join(f"{location}: {reason}" for location, reason in skipped[:5])
+        raise InputError(
+            f"{len(bad)} of {len(table)} images cannot be read: {shown}. Repair or remove them, or skip them "
+            "(on_error skip; in Python skip_unreadable=True)"
+        )
+    if bad:
+        readable = np.ones(len(table), bool)
+        readable[[row for row, _ in bad]] = False
+        table = table.take(readable)
+    return table, skipped
+
+
 def labelled_images(
     table: ImageTable,
     *,
@@ -53,18 +70,7 @@ def labelled_images(
     Raises:
         InputError: an image cannot be read, a training image has no label, or a label has no training image.
     """
-    bad = unreadable_images(table, threads=os.cpu_count() or 1)
-    skipped = tuple((table.location(row), reason) for row, reason in bad)
-    if bad and not skip_unreadable:
-        shown = "; ".join(f"{location}: {reason}" for location, reason in skipped[:5])
-        raise InputError(
-            f"{len(bad)} of {len(table)} images cannot be read: {shown}. Repair or remove them, or skip them "
-            "(on_error skip; in Python skip_unreadable=True)"
-        )
-    if bad:
-        readable = np.ones(len(table), bool)
-        readable[[row for row, _ in bad]] = False
-        table = table.take(readable)
+    table, skipped = readable_table(table, skip_unreadable=skip_unreadable)
     unseen = None
     if unseen_share or unseen_names:
         table, unseen = split_unseen(table, share=unseen_share, names=unseen_names, seed=seed)

@@ -4,19 +4,21 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eet.distillation import StepLosses
-from eet.embedding import BaseModel, EmbeddingLoss, build_loss, save_base
+from eet.embedding import FOLLOWING, BaseModel, EmbeddingLoss, build_loss, save_base
 from eet.metrics import cosine_metrics
 from eet.storage import naming_file
-from eet.training.samplers import LabelSampler
+from eet.training.samplers import LabelSampler, StepSampler
 from eet.training.settings import CPU_MICRO_BATCH, FitSettings
 from eet.training.task import Embed, TrainingTask
 
@@ -32,9 +34,27 @@ class WholeBatchObjective(nn.Module):
     reaches its own share only. The first worker draws the random numbers of the loss for all.
     """
 
-    def __init__(self, model: BaseModel, criterion: EmbeddingLoss, settings: FitSettings) -> None:
+    def __init__(
+        self,
+        model: BaseModel,
+        criterion: EmbeddingLoss,
+        settings: FitSettings,
+        *,
+        teacher: BaseModel | None = None,
+        following: Mapping[str, float] = MappingProxyType({}),
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.model, self.criterion, self.settings = model, criterion, settings
+        self.teacher = None if teacher is None else teacher.requires_grad_(False).eval()
+        self.following, self.loss_weight = following, loss_weight
+
+    def train(self, mode: bool = True) -> "WholeBatchObjective":
+        """Sets the mode; the teacher stays in evaluation mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
 
     def forward(self, images_B3HW: Tensor, labels_B: Tensor) -> StepLosses:
         parts = self._represented(images_B3HW)
@@ -44,7 +64,27 @@ class WholeBatchObjective(nn.Module):
             random_B2 = torch.rand(len(labels_B), 2).to(labels_B.device)
             if dist.is_initialized():
                 dist.broadcast(random_B2, src=0)
-            return StepLosses(*self.criterion(embeddings_BE, labels_B, random_B2, *tokens))
+            total, terms = self.criterion(embeddings_BE, labels_B, random_B2, *tokens)
+            if self.teacher is None:
+                return StepLosses(total, terms)
+            taught_BF = _of_all_workers(self._taught(images_B3HW))
+            follow = {name: FOLLOWING[name](embeddings_BE, taught_BF) for name in self.following}
+            total = self.loss_weight * total + sum(weight * follow[name] for name, weight in self.following.items())
+            return StepLosses(total, {**terms, **{f"follow_{name}": value.detach() for name, value in follow.items()}})
+
+    @torch.no_grad()
+    def _taught(self, images_B3HW: Tensor) -> Tensor:
+        """The teacher's embeddings of the student's images, scaled to the teacher's size and normalised as it wants them."""
+        assert self.teacher is not None
+        own, other = self.model.preprocessing, self.teacher.preprocessing
+        mean, std, other_mean, other_std = (
+            torch.tensor(values, device=images_B3HW.device).view(3, 1, 1) for values in (own.mean, own.std, other.mean, other.std)
+        )
+        images_B3HW = (images_B3HW * std + mean - other_mean) / other_std
+        if images_B3HW.shape[-2:] != other.image_size:
+            images_B3HW = F.interpolate(images_B3HW, other.image_size, mode="bilinear", antialias=True)
+        size = self.settings.micro_batch(len(images_B3HW), images_B3HW.device.type)
+        return torch.cat([self.teacher.embed(part).float() for part in images_B3HW.split(size)])
 
     def _represented(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
         """What the loss reads of the images: embeddings, and tokens and their mass if the loss reads them."""
@@ -84,23 +124,33 @@ class MetricLearningTask(TrainingTask):
     """Trains a base model with a loss over the images of a whole batch.
 
     Attributes:
-        networks: the base model, as "base".
+        networks: the base model, as "base", and as "teacher" a base model that it follows, if there is one.
         train: images with labels 0 .. C-1, which do not occur in val and test.
         images_per_label: images of each label in a batch, 2 or more.
         loss: a name in `eet.embedding.LOSSES`.
         loss_options: arguments of the loss.
+        loss_weight: of the loss, where there is a teacher.
+        following: weights of losses of `eet.embedding.FOLLOWING`, by name.
+        label_groups: group of each label (C,), if the labels of a batch are to be of one group; see `eet.datasets.with_cell_labels`.
     """
 
     networks: dict[str, BaseModel]
     images_per_label: int = 2
     loss: str = "margin"
     loss_options: Mapping[str, Any] = field(default_factory=dict)
+    loss_weight: float = 1.0
+    following: Mapping[str, float] = field(default_factory=dict)
+    label_groups: np.ndarray | None = None
 
     quality: ClassVar[str] = "val_MAP@R"
 
     @property
     def chosen(self) -> str:
         return "base"
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        return ("base",)
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
@@ -111,7 +161,13 @@ class MetricLearningTask(TrainingTask):
         return min(2 * (settings.micro_batch_size or CPU_MICRO_BATCH), settings.batch_size)
 
     def objective(self, settings: FitSettings) -> WholeBatchObjective:
-        return WholeBatchObjective(self.networks["base"], self._criterion(), settings)
+        model, teacher = self.networks["base"], self.networks.get("teacher")
+        if teacher is not None:  # widths that do not fit are refused at the start
+            for name in self.following:
+                FOLLOWING[name](*(F.normalize(torch.ones(2, network.embedding_width), dim=1) for network in (model, teacher)))
+        return WholeBatchObjective(
+            model, self._criterion(), settings, teacher=teacher, following=self.following, loss_weight=self.loss_weight
+        )
 
     def _criterion(self) -> EmbeddingLoss:
         return build_loss(self.loss, self.train.num_labels, **self.loss_options)
@@ -138,7 +194,7 @@ class MetricLearningTask(TrainingTask):
         drawn = np.sort(np.random.default_rng(0).permutation(descriptors_BND.shape[1])[:START_DESCRIPTORS])
         return descriptors_BND[:, torch.from_numpy(drawn)].flatten(1).cpu().numpy()
 
-    def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> LabelSampler:
+    def sampler(self, settings: FitSettings, *, rank: int, world: int, micro_batch_size: int) -> StepSampler:
         """Batches by label. A worker's share is not split further, because the objective forms pairs over all of it."""
         return LabelSampler(
             self.train.labels,
@@ -147,6 +203,7 @@ class MetricLearningTask(TrainingTask):
             rank=rank,
             world=world,
             seed=settings.seed,
+            groups_C=self.label_groups,
         )
 
     def represent(self, network: BaseModel, images_B3HW: Tensor) -> np.ndarray:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from eet.errors import InputError
+
 _ORDER = 0
 """The random stream of orders; views have another one (`eet.training.images`)."""
 
@@ -32,6 +34,11 @@ class StepSampler(Sampler[list[tuple[int, ...]]]):
     def steps(self) -> int:
         """Optimizer steps of an epoch."""
         return self.num_images // self.batch_size
+
+    @property
+    def steps_per_round(self) -> int:
+        """Steps between two choices of images; an epoch, if they are chosen once for all of it."""
+        return self.steps
 
     def micro_batches(self) -> list[int]:
         """Sizes of the micro-batches of one worker's share of a step."""
@@ -68,13 +75,35 @@ class LabelSampler(StepSampler):
         rank: number of this worker.
         world: number of workers.
         seed: of the draws.
+        groups_C: group of each label (C,), if the labels of a batch are to be of one group. A batch's group is drawn by the number of its
+            images; a group of one label is left out.
+
+    Raises:
+        InputError: no group has two labels.
     """
 
-    def __init__(self, labels_N: np.ndarray, *, images_per_label: int, batch_size: int, rank: int, world: int, seed: int) -> None:
+    def __init__(
+        self,
+        labels_N: np.ndarray,
+        *,
+        images_per_label: int,
+        batch_size: int,
+        rank: int,
+        world: int,
+        seed: int,
+        groups_C: np.ndarray | None = None,
+    ) -> None:
         share = batch_size // world  # pairs are formed over the whole batch, so it is not split further
         super().__init__(len(labels_N), batch_size=batch_size, micro_batch_size=share, rank=rank, world=world, seed=seed)
         self.images_per_label = images_per_label
         self.rows_of = [np.flatnonzero(labels_N == label) for label in range(int(labels_N.max()) + 1)]
+        self.groups = [np.arange(len(self.rows_of))]
+        if groups_C is not None:
+            self.groups = [labels for group in np.unique(groups_C) if len(labels := np.flatnonzero(groups_C == group)) > 1]
+            if not self.groups:
+                raise InputError("no group of places has two labels: without another, no image has a negative; use fewer groups")
+        images_G = np.array([sum(len(self.rows_of[label]) for label in labels) for labels in self.groups])
+        self.share_G = images_G / images_G.sum()
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         random = np.random.default_rng((self.seed, _ORDER, self.epoch))
@@ -89,8 +118,9 @@ class LabelSampler(StepSampler):
     def _rows(self, random: np.random.Generator) -> list[int]:
         """Rows of one batch; those of a label are adjacent."""
         wanted = self.batch_size // self.images_per_label
-        rounds = -(-wanted // len(self.rows_of))
-        labels = np.concatenate([random.permutation(len(self.rows_of)) for _ in range(rounds)])[:wanted]
+        group = self.groups[random.choice(len(self.groups), p=self.share_G) if len(self.groups) > 1 else 0]
+        rounds = -(-wanted // len(group))
+        labels = np.concatenate([random.permutation(group) for _ in range(rounds)])[:wanted]
         left: dict[int, list[int]] = {}
         rows = []
         for label in labels.tolist():

@@ -33,6 +33,8 @@ class TrainingTask(ABC):
     val: ImageTable | None = None
     test: ImageTable | None = None
 
+    flips: ClassVar[bool] = True
+    """Whether half of the training views are mirrored."""
     quality: ClassVar[str]
     """The measure of the validation images that chooses the checkpoint; higher is better."""
 
@@ -50,6 +52,11 @@ class TrainingTask(ABC):
     def learning_rates(self) -> Mapping[str, float]:
         """Name -> learning rate, for parameters of the objective that have their own."""
         return {}
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images of an epoch, from which its steps follow."""
+        return len(self.train)
 
     def timed_images(self, settings: FitSettings) -> int:
         """Number of images in the measurement for an estimate."""

@@ -24,7 +24,8 @@ class EmbeddingLossOptions:
     """The loss and its batches. Defaults are the published ones.
 
     Attributes:
-        name: The loss: margin; multi_similarity, for places with four or more images each; or one that was added to `eet.embedding.LOSSES`.
+        name: The loss: margin; multi_similarity, for places with four or more images each; triplet, for places by position (--places.*
+            mines its batches); or one that was added to `eet.embedding.LOSSES`.
         options: Arguments of a loss other than margin, for example '{scale: 32}'. The flags below are of margin, except images_per_label.
         margin: How far a positive must be inside the boundary of its label, and a negative outside.
         beta: Initial boundary of every label, a distance between unit vectors (0 to 2).
@@ -75,6 +76,83 @@ class EmbeddingLossOptions:
 
 
 @dataclass(kw_only=True)
+class PlaceOptions:
+    """How batches of places are made from positions.
+
+    Attributes:
+        positive_metres: Loss triplet: the positive is the most similar database image within this distance of the query.
+        negative_metres: Loss triplet: negatives are farther away than this.
+        candidates: Loss triplet: database images among which the hardest negatives are searched.
+        queries_per_round: Loss triplet: after this many queries, images are embedded and negatives mined again.
+        cell_metres: Other losses: make labels of the training images from positions, cells of this side; 10 in CosPlace. Default: the
+            labels of the dataset.
+        cell_degrees: Width of a cell of the heading; CosPlace has 30. 0: cells without heading.
+        cell_groups: Cells of a batch are this many cells apart, in each direction, so that no neighbour is a negative.
+        cell_heading_groups: The same for cells of the heading.
+        cell_images: Cells with fewer training images are left out.
+    """
+
+    positive_metres: float = 10.0
+    negative_metres: float = 25.0
+    candidates: int = 1000
+    queries_per_round: int = 1000
+    cell_metres: float | None = None
+    cell_degrees: float = 0.0
+    cell_groups: int = 5
+    cell_heading_groups: int = 2
+    cell_images: int = 10
+
+    def problems(self) -> list[str]:
+        found = []
+        if not 0 < self.positive_metres <= self.negative_metres < inf:
+            found.append(
+                f"--places.positive_metres {self.positive_metres}, --places.negative_metres {self.negative_metres}: use radii above 0, the "
+                "first at most the second"
+            )
+        if self.cell_metres is not None and not 0 < self.cell_metres < inf:
+            found.append(f"--places.cell_metres {self.cell_metres}: use a side above 0")
+        if self.cell_degrees and (not 0 < self.cell_degrees <= 360 or 360 / self.cell_degrees % max(1, self.cell_heading_groups)):
+            found.append(
+                f"--places.cell_degrees {self.cell_degrees}: use 0, or degrees that divide 360 into a multiple of "
+                f"--places.cell_heading_groups {self.cell_heading_groups}"
+            )
+        for name in ("candidates", "queries_per_round", "cell_groups", "cell_heading_groups", "cell_images"):
+            if getattr(self, name) < 1:
+                found.append(f"--places.{name} {getattr(self, name)}: use 1 or more")
+        return found
+
+
+@dataclass(kw_only=True)
+class FollowOptions:
+    """Weights of the losses that make a student's embeddings like those of --teacher.
+
+    Attributes:
+        embedding: Smooth L1 between embeddings of the same width; published with 1 to 100.
+        cosine: 1 - cosine between embeddings of the same width.
+        distance: Distances of all pairs (RKD); published with 1.
+        angle: Angles of all triples (RKD); published with 0 or 1.
+        similarity: Softmax of the similarities to all other images of the batch, at temperature 0.1.
+        loss: Weight of --loss.*; 0 follows the teacher alone.
+    """
+
+    embedding: float = 0.0
+    cosine: float = 0.0
+    distance: float = 0.0
+    angle: float = 0.0
+    similarity: float = 0.0
+    loss: float = 1.0
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights of the losses that are used."""
+        return {name: weight for name, weight in vars(self).items() if name != "loss" and weight}
+
+    def problems(self) -> list[str]:
+        values = vars(self).items()
+        return [f"--follow.{name} {weight}: a weight is 0 or more" for name, weight in values if not 0 <= weight < inf]
+
+
+@dataclass(kw_only=True)
 class BaseTrainOptions(LoopOptions):
     """Training options. Defaults are the published ones.
 
@@ -107,7 +185,8 @@ class TrainBaseConfig(JobOptions):
     """Trains a backbone with a head for search by cosine and re-ranking by transport.
 
     Labels of training and test are disjoint: the dataset's own splits if they are disjoint (sop), else the first half of the labels is
-    for training and the rest for the test.
+    for training and the rest for the test. With --loss.name triplet or --places.cell-metres images match by position: splits are the
+    dataset's own, and the test is recall within 25 metres.
 
     Attributes:
         out: Folder for the bundle, checkpoints, curves, measures and the split.
@@ -122,9 +201,13 @@ class TrainBaseConfig(JobOptions):
         image_size: Side of the input in pixels; default the backbone's own.
         fit: crop cuts off the edges (published); squash shows the whole image, squeezed to a square, which is better for places.
         weights: Backbone weights: a file, timm (downloads its own; transformers does for cvt), or none (random).
+        teacher: Bundle of a base model that the new one follows, with a weight of --follow.*. It sees the student's images, scaled to its
+            own size.
         resume: Continue an interrupted run in --out.
         data: Labelled images.
         loss: The objective.
+        places: Batches of places.
+        follow: What --teacher teaches.
         train: The training.
     """
 
@@ -140,17 +223,29 @@ class TrainBaseConfig(JobOptions):
     image_size: int | None = None
     fit: Fit = "crop"
     weights: str = field(default="timm", metadata=WEIGHTS)
+    teacher: str | None = field(default=None, metadata=LOCATION)
     resume: bool = False
     data: DataOptions = field(default_factory=DataOptions)
     loss: EmbeddingLossOptions = field(default_factory=EmbeddingLossOptions)
+    places: PlaceOptions = field(default_factory=PlaceOptions)
+    follow: FollowOptions = field(default_factory=FollowOptions)
     train: BaseTrainOptions = field(default_factory=BaseTrainOptions)
 
+    @property
+    def of_places(self) -> bool:
+        """Whether images match by position."""
+        return self.loss.name == "triplet" or self.places.cell_metres is not None
+
     def problems(self) -> list[str]:
-        found = super().problems() + self.local_only("out", "weights")
+        found = super().problems() + self.local_only("out", "weights", "teacher")
         if self.data.unseen_share or self.data.unseen:
             found.append(
                 "--data.unseen, --data.unseen_share: a base model is always tested on labels that were not trained; leave them out"
             )
+        if (self.teacher is None) != (not self.follow.weights):
+            found.append("--teacher and a weight of --follow.*, such as --follow.embedding 10, belong together: give both or none")
+        if self.teacher is None and self.follow.loss != 1:
+            found.append(f"--follow.loss {self.follow.loss}: without a --teacher the loss has weight 1")
         if not 1 <= self.embedding_width <= MOST_BITS:
             found.append(f"--embedding_width {self.embedding_width}: use 1 to {MOST_BITS}")
         allowed = [name for name in registered("eet.embedding.aggregations", "AGGREGATIONS") if name != "vlad"]
@@ -164,8 +259,14 @@ class TrainBaseConfig(JobOptions):
             found.append(f"--tokens_from_block {self.tokens_from_block}: use 1 or more")
         if self.image_size is not None and not 16 <= self.image_size <= MOST_PIXELS:
             found.append(f"--image_size {self.image_size}: use 16 to {MOST_PIXELS} pixels")
+        if self.loss.name == "triplet" and self.places.cell_metres is not None:
+            found.append("--places.cell_metres makes labels, and --loss.name triplet reads none: choose one")
+        if self.of_places and self.train.validation_share:
+            found.append(
+                f"--train.validation_share {self.train.validation_share}: places are held out by a split val of the dataset; leave it out"
+            )
         per_label, batch = self.loss.images_per_label, self.train.batch_size
-        if per_label >= 2 and batch >= 1 and (batch % per_label or batch < 2 * per_label):
+        if self.loss.name != "triplet" and per_label >= 2 and batch >= 1 and (batch % per_label or batch < 2 * per_label):
             found.append(
                 f"--train.batch_size {batch}: use a multiple of --loss.images_per_label {per_label}, of two labels at least, so that every "
                 "image has a positive and a negative"

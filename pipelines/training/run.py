@@ -157,8 +157,8 @@ def run_training(
     """
     out = Path(config.out).absolute()
     options: LoopOptions = config.train
-    settings = options.settings(config.seed, num_images=len(task.train))
-    settings.check(len(task.train))
+    settings = options.settings(config.seed, num_images=task.images_per_epoch)
+    settings.check(task.images_per_epoch)
     task.objective(settings)  # checks that the networks fit each other; otherwise each worker would fail with this error
     _print_plan(task, settings, images, title)
     if config.dry_run:
@@ -341,10 +341,10 @@ def _write_result(out: Path, task: TrainingTask, config: Any, returned: dict[str
 
 
 def _print_plan(task: TrainingTask, settings: FitSettings, images: LabelledImages, title: str) -> None:
-    table, num_images = task.train, len(task.train)
+    table, num_images = task.train, task.images_per_epoch
     val, test = (0 if split is None else len(split) for split in (task.val, task.test))
     print(
-        f"{title}: {table.num_labels} labels, {num_images} training, {val} validation, {test} test images; "
+        f"{title}: {table.num_labels} labels, {len(table)} training, {val} validation, {test} test images; "
         f"{settings.epochs} epochs of {settings.steps_per_epoch(num_images)} steps of {settings.batch_size}, "
         f"{settings.warmup(num_images)} of warm-up"
     )
@@ -359,7 +359,7 @@ def _print_plan(task: TrainingTask, settings: FitSettings, images: LabelledImage
 
 def _print_estimate(task: TrainingTask, settings: FitSettings) -> None:
     rate, device = measured_rate(task, settings)
-    left = settings.total_steps(len(task.train)) * settings.batch_size / rate
+    left = settings.total_steps(task.images_per_epoch) * settings.batch_size / rate
     print(
         f"dry run: {rate:.1f} images/s measured on this machine's {device} "
         f"with one worker; about {duration(left)} of training; nothing was started"

@@ -4,6 +4,8 @@ import copy
 import csv
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -14,14 +16,15 @@ import torch.nn.functional as F
 from local_training import trained_here
 
 from eet.datasets import load_dataset, synthetic
-from eet.embedding import LOSSES, EmbeddingLoss, MarginObjective, load_base, read_base_record, save_base
+from eet.embedding import LOSSES, EmbeddingLoss, MarginObjective, build_base, load_base, read_base_record, save_base
 from eet.errors import InputError
 from eet.images import read_image
 from eet.metrics import cosine_metrics
 from eet.training import fit, learning_rate_factor, optimizer_of
 from eet.training.metric_learning import WholeBatchObjective
 from pipelines import train_base
-from pipelines.configs.train_base import BaseTrainOptions, EmbeddingLossOptions
+from pipelines.cli import job_parser, read_config
+from pipelines.configs.train_base import BaseTrainOptions, EmbeddingLossOptions, FollowOptions, PlaceOptions, TrainBaseConfig
 from pipelines.job.options import DataOptions
 from pipelines.training.run import TrainingResult, read_labelled_images
 
@@ -290,11 +293,108 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tiny_birds, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def streets(tiny_birds, tmp_path) -> DataOptions:
+    """The birds as places: those of a label stand within 4 metres, labels 40 metres apart; each third image is a query."""
+    birds = synthetic.load(str(tiny_birds))
+    lines = []
+    for row, (path, label) in enumerate(zip(birds.paths, birds.labels.tolist(), strict=True)):
+        split, role = "test" if row % 4 == 3 else "train", ("query", "database", "database")[row % 3]
+        lines.append(f"{path},{split},{40 * label + row % 5},0,{role},{30 * (row % 2)}")
+    (tmp_path / "places.csv").write_text("\n".join(["path,split,easting,northing,role,heading", *lines]) + "\n")
+    return DataOptions(name="table", root=birds.root, table=str(tmp_path / "places.csv"))
+
+
+def test_places_are_trained_by_position_or_by_cells_as_labels(tiny_birds, streets, tmp_path):
+    triplets = config_of(
+        tmp_path / "t",
+        tiny_birds,
+        data=streets,
+        loss=EmbeddingLossOptions(name="triplet", options={"negatives": 2}),
+        places=PlaceOptions(candidates=9, queries_per_round=4),
+    )
+    cells = dataclasses.replace(
+        triplets,
+        loss=EmbeddingLossOptions(name="multi_similarity"),
+        places=PlaceOptions(cell_metres=20, cell_degrees=30, cell_groups=2, cell_images=3),
+    )
+    assert triplets.problems() == cells.problems() == []
+    mined, labelled = (train_base.task_of(config, train_base.images_of(config)) for config in (triplets, cells))
+    assert mined.train.num_labels == 0 and (mined.mining.candidates, mined.mining.queries_per_round) == (9, 4)
+    assert labelled.train.num_labels > 2 and len(set(labelled.label_groups)) > 1
+    sampler = labelled.sampler(cells.train.settings(0, num_images=8), rank=0, world=1, micro_batch_size=8)
+    batch = [labelled.train.labels[row] for _, row, _ in next(iter(sampler))]
+    assert len({labelled.label_groups[label] for label in batch}) == 1
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "places.md"
+
+
+@pytest.fixture
+def msls(tiny_birds, tmp_path) -> Path:
+    """MSLS as its archives unpack, with birds as images: three cities with three places each, 50 metres apart."""
+    birds = synthetic.load(str(tiny_birds))
+    for city in ("zurich", "amman", "cph"):
+        for role in ("query", "database"):
+            folder = tmp_path / "MSLS" / "train_val" / city / role
+            (folder / "images").mkdir(parents=True)
+            keys = [f"{city}{role}{row}" for row in range(12)]
+            for row, key in enumerate(keys):
+                shutil.copy(birds.location(row), folder / "images" / f"{key}.jpg")
+            rows = list(enumerate(keys))
+            raw = [f"{row},{key},12.5,55.7,84.2,2015-06-19,False" for row, key in rows]
+            processed = [f"{row},{key},{50 * (row % 3) + row // 3},5,{row},False,False,Forward" for row, key in rows]
+            subtasks = [f"{row},True" for row, _ in rows]
+            for name, header, lines in (
+                ("raw", ",key,lon,lat,ca,captured_at,pano", raw),
+                ("postprocessed", ",key,easting,northing,unique_cluster,control_panel,night,view_direction", processed),
+                ("subtask_index", ",all", subtasks),
+            ):
+                (folder / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
+    return tmp_path / "MSLS"
+
+
+def test_the_commands_of_the_page_on_places_run_on_a_small_msls(msls, tmp_path, monkeypatch, capsys):
+    """With a small network and small batches, as a dry run; everything else is as the page has it."""
+    monkeypatch.setattr("pipelines.training.run.connected", None)
+    commands = re.findall(r"^eet train-base (--data.name msls .*)$", PAGE.read_text(), flags=re.MULTILINE)
+    assert len(commands) == 5
+    save_base(
+        build_base("vit_tiny_patch16_224", embedding_width=128, image_size=(56, 56), weights="none", backbone_options=NETWORK),
+        tmp_path / "teacher",
+    )
+    for command in commands:
+        config = read_config(job_parser("train-base", TrainBaseConfig), TrainBaseConfig, shlex.split(command))
+        small = dataclasses.replace(
+            config,
+            out=str(tmp_path / "out"),
+            backbone="vit_tiny_patch16_224",
+            backbone_options=NETWORK,
+            image_size=112,
+            weights="none",
+            data=dataclasses.replace(config.data, root=str(msls)),
+            teacher=str(tmp_path / "teacher") if config.teacher else None,
+            train=dataclasses.replace(config.train, batch_size=14 if config.loss.name == "triplet" else 8),
+            dry_run=True,
+        )
+        assert small.problems() == []
+        train_base.run(small)
+        printed = capsys.readouterr().out
+        assert "24 training, 24 validation, 24 test images" in printed and "nothing was started" in printed, command
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"embedding_width": 0}, "--embedding_width 0"),
-        ({"loss": EmbeddingLossOptions(name="triplet")}, "--loss.name triplet: allowed are margin"),
+        ({"loss": EmbeddingLossOptions(name="none")}, "--loss.name none: allowed are margin"),
+        ({"teacher": "t"}, "--teacher and a weight of --follow.*"),
+        ({"follow": FollowOptions(angle=1.0)}, "--teacher and a weight of --follow.*"),
+        ({"teacher": "t", "follow": FollowOptions(angle=-1.0)}, "--follow.angle -1.0"),
+        ({"follow": FollowOptions(loss=0.0)}, "--follow.loss 0.0"),
+        ({"places": PlaceOptions(candidates=0)}, "--places.candidates 0"),
+        ({"places": PlaceOptions(cell_metres=10, cell_degrees=50)}, "--places.cell_degrees 50"),
+        ({"places": PlaceOptions(positive_metres=30)}, "--places.positive_metres 30"),
         ({"loss": EmbeddingLossOptions(options={"beta": 1})}, "--loss.options are those of another loss"),
         ({"loss": EmbeddingLossOptions(margin=-1)}, "--loss.margin -1"),
         ({"loss": EmbeddingLossOptions(beta=2.5)}, "--loss.beta 2.5"),

@@ -46,6 +46,7 @@ def test_panoramas_are_left_out_and_cities_are_zones_and_splits(root):
     assert test.places.metres_N2.tolist() == [[0.25, 0], [1.25, 100], [0.25, 0], [1.25, 100], [0.25, 0], [0.25, 0]]
     assert test.places.zones_N.tolist() == ["cph"] * 4 + ["sf"] * 2
     assert test.places.conditions_N.tolist() == ["day", "night", "day", "night", "day", "day"]
+    assert test.places.headings_N.tolist() == [84.2] * 6
     assert test.with_role("query").places.roles_N.tolist() == ["query"] * 3
     assert set(table.select("val").places.zones_N) == {"amman"} and set(table.select("train").places.zones_N) == {"zurich"}
     assert (table.labels == -1).all() and table.location(0).startswith(str(root))

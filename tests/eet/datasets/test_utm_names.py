@@ -30,6 +30,7 @@ def test_names_are_positions_and_folders_are_splits_and_roles(tmp_path):
     }
     np.testing.assert_array_equal(table.places.metres_N2, [[583990.08, 4477224.88], [1, 2.5], [3, 4], [5, 6]])
     assert table.places.conditions_N.tolist() == ["day_forward_cph", "", "", ""]
+    np.testing.assert_array_equal(table.places.headings_N, [90, np.nan, np.nan, np.nan])
     assert len(load_dataset("utm_names", str(images))) == 4 and (table.labels == -1).all()
 
 

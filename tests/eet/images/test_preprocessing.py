@@ -213,6 +213,8 @@ def test_half_of_the_views_are_mirrored_and_all_lie_in_range() -> None:
         view = small.augment(ramp, random)
         assert (view >= low - 1e-5).all() and (view <= high + 1e-5).all()
         mirrored += int(view[0, 0, 0] > view[0, 0, -1])
+        unmirrored = small.augment(ramp, random, flip=False)
+        assert unmirrored[0, 0, 0] < unmirrored[0, 0, -1]
     assert 160 < mirrored < 240
 
 
