@@ -190,5 +190,5 @@ def options_of_hits(hits: str) -> dict[str, Any]:
     """
     from eet.gallery import read_options
 
-    options = read_options(hits)
+    options = read_options(hits) if exists(hits) else None  # hits that were re-ranked may be gone, and their config be left
     return (read_written_config(hits) or {}) if options is None else options

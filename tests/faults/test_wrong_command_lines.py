@@ -101,7 +101,7 @@ CASES: list[tuple[str, str]] = [
     ("encode --engine local --model nowhere --images photos --out new", "nowhere"),
     ("encode --engine local --model photos --images photos --out new", "no model bundle"),
     ("encode --engine local --model model/model.json --images photos --out new", "model.json"),
-    ("encode --engine local --model s3://bucket/model --images photos --out new", "local folder"),
+    ("encode --engine local --model nowhere://bucket/model --images photos --out new", "fsspec backend for nowhere://"),
     ("encode --engine local --model cut --images photos --out new", "cut/model.safetensors"),
     ("encode --engine local --model damaged --images photos --out new", "damaged/model.json"),
     ("encode --engine local --model swapped --images photos --out new", "swapped"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eet.gallery import read_hits, spread_queries
+from eet.gallery import read_hits, spread_queries, write_hits
 from eet.retrieval import matches, panels, regions
 from pipelines import encode, report, rerank, search
 from pipelines.job.options import DataOptions
@@ -69,9 +69,12 @@ def test_the_page_is_utf_8_in_any_locale_and_found_from_any_folder(searched, tmp
     assert Path(page).read_bytes().decode("utf-8").count("<img") == 2
 
 
-def test_hits_without_a_config_next_to_them_need_the_gallery(searched, tmp_path):
+def test_hits_alone_know_their_gallery_and_those_of_older_versions_need_it(searched, tmp_path):
     lonely = tmp_path / "hits.parquet"
     lonely.write_bytes((searched / "hits.parquet").read_bytes())
+    assert report.described(str(lonely))["gallery"] == str(searched / "gallery")
+    report.run(report.ReportConfig(hits=str(lonely), out=str(tmp_path / "whole"), num_queries=2))
+    write_hits(str(lonely), read_hits(str(lonely)))
     with pytest.raises(ValueError, match="give --gallery"):
         report.run(report.ReportConfig(hits=str(lonely), out=str(tmp_path / "r")))
     page = report.run(report.ReportConfig(hits=str(lonely), gallery=str(searched / "gallery"), out=str(tmp_path / "r"), num_queries=2))

@@ -104,6 +104,10 @@ def test_probes_are_set_or_refused(kind: str) -> None:
         assert not index.with_probes(1).is_exact and index.with_probes(10**6).is_exact
         with pytest.raises(ValueError, match="probes=0"):
             index.with_probes(0)
+    elif "links" in index.options:
+        assert not index.with_probes(1).is_exact
+        with pytest.raises(ValueError, match="probes=0"):
+            index.with_probes(0)
     else:
         with pytest.raises(ValueError, match=f"of kind {kind}, which has no lists"):
             index.with_probes(5)
