@@ -5,6 +5,7 @@ import os
 from eet.embedding import BaseModel, build_base, save_base
 from eet.gallery.adaptation import sample_of
 from eet.gallery.fitted_base import fitted_base
+from eet.options.image_size import height_and_width
 from eet.storage import claimed
 from pipelines.configs.fit_base import FitBaseConfig
 from pipelines.job.dataset_images import images_of
@@ -21,7 +22,7 @@ def run(config: FitBaseConfig) -> BaseModel | None:
     model = build_base(
         config.backbone,
         embedding_width=None,
-        image_size=None if config.image_size is None else (config.image_size, config.image_size),
+        image_size=height_and_width(config.image_size),
         weights=config.weights,
         backbone_options=config.backbone_options,
         aggregation=config.aggregation,

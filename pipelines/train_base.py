@@ -5,6 +5,7 @@ from typing import Any
 from eet.datasets import load_dataset, with_cell_labels
 from eet.embedding import build_base, load_base
 from eet.errors import InputError
+from eet.options.image_size import height_and_width
 from eet.training import LabelledImages, MetricLearningTask, Mining, PlaceTask, place_images
 from pipelines.configs.train_base import TrainBaseConfig
 from pipelines.job.held_output import held_output
@@ -32,11 +33,10 @@ def task_of(config: TrainBaseConfig, images: LabelledImages) -> MetricLearningTa
     """Network and images of the run. InputError where there is only one label to train on."""
     if images.train.num_labels < 2 and not config.of_places:
         raise InputError("there is only one label to train on: without another, no image has a negative")
-    side = config.image_size
     model = build_base(
         config.backbone,
         embedding_width=config.embedding_width,
-        image_size=None if side is None else (side, side),
+        image_size=height_and_width(config.image_size),
         weights=config.weights,
         backbone_options=config.backbone_options,
         aggregation=config.aggregation,

@@ -32,6 +32,7 @@ class Backbone(nn.Module, ABC):
         width: D.
         grid: rows and columns of patches at the input size of `preprocessing`.
         preprocessing: of the images.
+        patch_size: (height, width) in pixels that the sides of the input must be multiples of; 1 x 1 where any size is seen whole.
     """
 
     head_std: ClassVar[float | None] = None
@@ -40,6 +41,7 @@ class Backbone(nn.Module, ABC):
     width: int
     grid: tuple[int, int]
     preprocessing: Preprocessing
+    patch_size: tuple[int, int] = (1, 1)
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor, *, patches: bool) -> BackboneOutput:

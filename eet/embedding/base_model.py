@@ -26,7 +26,7 @@ from eet.images import Preprocessing
 from eet.matching import importance
 from eet.options.choices import Fit
 from eet.options.defaults import PUBLISHED_WIDTH
-from eet.vit import read_state_dict
+from eet.vit import check_whole_patches, read_state_dict
 from eet.vit.timm_names import sketch
 from eet.vit.trunk import WANTED
 
@@ -249,6 +249,7 @@ def build_base(
     aggregation_options: Mapping[str, Any] | None = None,
     tokens_from_block: int | None = None,
     fit: Fit = "crop",
+    cut_patches: bool = False,
     seed: int = 0,
 ) -> BaseModel:
     """Builds a base model; its head gets random weights, or begins as the identity.
@@ -266,19 +267,23 @@ def build_base(
         aggregation_options: further arguments of the aggregation's constructor.
         tokens_from_block: block of a ViT, from 1, that patches and tokens are from; None for the last. Middle blocks are better for places.
         fit: how images of another shape become inputs, see `Preprocessing`.
+        cut_patches: accept an image size of which patches do not cover the right and lower edge, as earlier versions did.
         seed: of random weights and of the head.
 
     Returns:
         The model in training mode, float32, on the CPU.
 
     Raises:
-        InputError: an unknown name or option, weights that do not fit, or an input too small for 7 x 7 tokens.
+        InputError: an unknown name or option, weights that do not fit, an input too small for 7 x 7 tokens, or an image size that is no
+            multiple of the patch size.
     """
     options = dict(backbone_options or {})
     build = _builder(backbone, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build(backbone, options, image_size=image_size, pretrained=weights == "timm")
+        if image_size is not None and not cut_patches:
+            check_whole_patches(backbone, image_size, network.patch_size)
         if weights not in ("timm", "none"):
             network.load_weights(read_state_dict(weights), source=weights)
         network.preprocessing = network.preprocessing.with_fit(fit)

@@ -163,6 +163,7 @@ def load_base(path: str | Path) -> BaseModel:
             aggregation=values.aggregation,
             aggregation_options=values.aggregation_options,
             tokens_from_block=values.tokens_from_block,
+            cut_patches=True,
         )
         if values.num_bits is not None:
             model.code = nn.Linear(model.embedding_width, values.num_bits)

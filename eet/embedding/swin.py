@@ -22,6 +22,7 @@ class SwinBackbone(Backbone):
         height, width = trunk.patch_embed.img_size
         self.grid = (height // reduction, width // reduction)
         self.preprocessing = preprocessing_of(trunk)
+        self.patch_size = (reduction, reduction)
 
     @classmethod
     def build(cls, name: str, options: Mapping[str, Any], *, image_size: tuple[int, int] | None, pretrained: bool) -> "SwinBackbone":

@@ -28,6 +28,7 @@ class ViTBackbone(Backbone):
         self.width = trunk.embed_dim
         self.grid = trunk.patch_embed.grid_size
         self.preprocessing = preprocessing_of(trunk)
+        self.patch_size = trunk.patch_embed.patch_size
         self.name, self.patch_block = name, len(trunk.blocks)
 
     def take_patches_from(self, block: int, *, vector: bool) -> None:

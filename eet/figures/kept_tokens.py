@@ -3,6 +3,7 @@
 Shapes: K kept tokens of the last stage; N = rows * columns patches of the image.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,26 +70,31 @@ def kept_tokens_overlay(
 class PatchPicture:
     """The input image of the network, scaled so that each patch covers whole pixels. Arguments and errors as `kept_tokens_overlay`.
 
+    input_size is (height, width) of the network's input in pixels, where its patches are not square.
+
     Attributes:
         number: number of patches.
         seen_HWC: float32 RGB, its longer side `cell` pixels.
     """
 
-    def __init__(self, image: Image.Image, grid: tuple[int, int], cell: int) -> None:
+    def __init__(self, image: Image.Image, grid: tuple[int, int], cell: int, *, input_size: tuple[int, int] | None = None) -> None:
         rows, columns = grid
         if rows < 1 or columns < 1:
             raise InputError(f"grid is {grid}; give (rows, columns) of patches, both at least 1")
-        if cell < 4 * max(grid):
-            raise InputError(f"cell is {cell} pixels for {max(grid)} patches a side; give at least {4 * max(grid)}")
-        aspect = (image.width / columns) / (image.height / rows)
+        height, width = input_size or grid
+        least = math.ceil(4 * max(height, width) * max(rows / height, columns / width))
+        if cell < least:
+            raise InputError(f"cell is {cell} pixels for {max(grid)} patches a side; give at least {least}")
+        aspect = (image.width / width) / (image.height / height)
         if not 0.97 < aspect < 1.03:
+            of = f"the grid is {columns} patches wide and {rows} high" if input_size is None else f"the input is {width} x {height}"
             raise InputError(
-                f"the image is {image.width} x {image.height} but the grid is {columns} patches wide and {rows} high, "
-                "so patches would not be square; give the resized and cropped image that the network saw"
+                f"the image is {image.width} x {image.height} but {of}, so patches would have another shape; give the resized and cropped "
+                "image that the network saw"
             )
         self.number, self._columns = rows * columns, columns
-        self._edges_y = np.rint(np.linspace(0, cell * rows / max(grid), rows + 1)).astype(int)
-        self._edges_x = np.rint(np.linspace(0, cell * columns / max(grid), columns + 1)).astype(int)
+        self._edges_y = np.rint(np.linspace(0, cell * height / max(height, width), rows + 1)).astype(int)
+        self._edges_x = np.rint(np.linspace(0, cell * width / max(height, width), columns + 1)).astype(int)
         size = (int(self._edges_x[-1]), int(self._edges_y[-1]))
         self.seen_HWC = np.asarray(on_paper(image).resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
         row_of, column_of = (np.repeat(np.arange(len(edges) - 1), np.diff(edges)) for edges in (self._edges_y, self._edges_x))

@@ -34,7 +34,14 @@ class Line(NamedTuple):
 
 
 def matches_panel(
-    query: Side, item: Side, grid: tuple[int, int], lines: Sequence[Line], *, captions: tuple[str, str] = ("query", "item"), cell: int = 224
+    query: Side,
+    item: Side,
+    grid: tuple[int, int],
+    lines: Sequence[Line],
+    *,
+    captions: tuple[str, str] = ("query", "item"),
+    cell: int = 224,
+    input_size: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Draws query and item side by side, patches without a token faded, tokens tinted by mass, lines between matched ones.
 
@@ -47,6 +54,8 @@ def matches_panel(
         lines: drawn in order, the first on top.
         captions: texts under the two images.
         cell: longer side of an image in pixels, at least four for each patch.
+        input_size: (height, width) of the network's input in pixels; None where its patches are square. Those of a base model are 7 x 7 of
+            any input.
 
     Raises:
         InputError: a position outside the grid, or as `kept_tokens_overlay`.
@@ -56,7 +65,7 @@ def matches_panel(
         outside = [position for position in side.positions_K if not 0 <= position < grid[0] * grid[1]]
         if outside:
             raise InputError(f"the {name} has a token at {outside[0]}; the grid allows 0 to {grid[0] * grid[1] - 1}")
-        pictures.append(PatchPicture(side.image, grid, cell))
+        pictures.append(PatchPicture(side.image, grid, cell, input_size=input_size))
     height, width = pictures[0].seen_HWC.shape[:2]
     gap = max(8, cell // 8)
     below = caption_height(list(captions), cell)

@@ -197,7 +197,7 @@ class Preprocessing:
     def augment(
         self, image: Image.Image, random: np.random.Generator, *, min_crop_area: float = PUBLISHED_MIN_CROP_AREA, flip: bool = True
     ) -> Tensor:
-        """The preprocessing for training: a random resized crop (aspect ratio 3/4 to 4/3) and a random horizontal flip.
+        """The preprocessing for training: a random resized crop (aspect ratio 3/4 to 4/3 of the input's own) and a random horizontal flip.
 
         With the fit 'squash' the crop is one of the squeezed image, so that training and evaluation squeeze alike.
 
@@ -212,9 +212,10 @@ class Preprocessing:
         """
         image = as_shown(image)
         width, height = image.size
+        aspect = self.image_size[1] / self.image_size[0]
         if self.fit == "squash":
-            width = max(1, round(height * self.image_size[1] / self.image_size[0]))
-        left, top, right, bottom = random_box(width, height, random, min_crop_area)
+            width = max(1, round(height * aspect))
+        left, top, right, bottom = random_box(width, height, random, min_crop_area, aspect=aspect)
         stretch = image.width / width
         view = self._resample(image, (left * stretch, top, min(image.width, right * stretch), bottom))
         if random.random() < 0.5 and flip:
@@ -222,16 +223,18 @@ class Preprocessing:
         return self.normalise(np.array(view)).contiguous()
 
 
-def random_box(width: int, height: int, random: np.random.Generator, min_crop_area: float) -> tuple[float, float, float, float]:
-    """The box of torchvision's RandomResizedCrop.
+def random_box(
+    width: int, height: int, random: np.random.Generator, min_crop_area: float, *, aspect: float = 1.0
+) -> tuple[float, float, float, float]:
+    """The box of torchvision's RandomResizedCrop; its aspect ratio is 3/4 to 4/3 of `aspect`, that of the input (width / height).
 
     It tries a random area and aspect ratio ten times, and then takes the largest centred box of an allowed aspect ratio.
     """
-    narrow, wide = 3 / 4, 4 / 3
+    narrow, wide = 3 / 4 * aspect, 4 / 3 * aspect
     for _ in range(10):
         area = width * height * random.uniform(min_crop_area, 1.0)
-        aspect = math.exp(random.uniform(math.log(narrow), math.log(wide)))
-        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        drawn = math.exp(random.uniform(math.log(narrow), math.log(wide)))
+        box_width, box_height = round(math.sqrt(area * drawn)), round(math.sqrt(area / drawn))
         if 0 < box_width <= width and 0 < box_height <= height:
             left = int(random.integers(0, width - box_width + 1))
             top = int(random.integers(0, height - box_height + 1))

@@ -80,4 +80,4 @@ def _panel(network: GalleryModel, query: _Seen, item: _Seen, transport: Transpor
     found = matched_regions(query.tokens, item.tokens, transport, grid=network.grid, patch_size=network.patch_size)
     masses = (found.query_mass_K, found.item_mass_K)
     sides = [Side(one.view, one.tokens.index_K.numpy(), mass) for one, mass in zip((query, item), masses, strict=True)]
-    return matches_panel(sides[0], sides[1], network.grid, found.lines, captions=captions)
+    return matches_panel(sides[0], sides[1], network.grid, found.lines, captions=captions, input_size=network.preprocessing.image_size)

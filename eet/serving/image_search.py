@@ -78,9 +78,14 @@ class Region(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Why an item matches a query. grid: rows and columns of patches. lines: matched patches, the strongest first."""
+    """Why an item matches a query.
+
+    grid: rows and columns of patches. input_size: height and width of what the network sees, in pixels. lines: matched patches, the
+    strongest first.
+    """
 
     grid: tuple[int, int]
+    input_size: tuple[int, int]
     query: Region
     item: Region
     lines: list[Line]
@@ -217,7 +222,7 @@ class ImageSearch:
             Region(self._crop(side), tokens.index_K.tolist(), np.round(mass_K, 6).tolist())
             for side, tokens, mass_K in zip((query, item), sides, (found.query_mass_K, found.item_mass_K), strict=True)
         ]
-        return Explanation(self.model.grid, regions[0], regions[1], found.lines)
+        return Explanation(self.model.grid, self.model.preprocessing.image_size, regions[0], regions[1], found.lines)
 
     def image(self, item_id: str, side: int) -> bytes:
         """The upright image of an item as a JPEG, reduced to `side` pixels.

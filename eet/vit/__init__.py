@@ -16,6 +16,7 @@ from eet.vit.bundle import BundleRecord, load_bundle, read_bundle_record, save_b
 from eet.vit.bundle_folder import BASE_MODEL, bundle_files, bundle_kind, is_bundle
 from eet.vit.pruned_block import check_block, forward_block
 from eet.vit.student import HashOutput, Student
+from eet.vit.whole_patches import check_whole_patches
 
 __all__ = [
     "BASE_MODEL",
@@ -31,6 +32,7 @@ __all__ = [
     "bundle_files",
     "bundle_kind",
     "check_block",
+    "check_whole_patches",
     "forward_block",
     "is_bundle",
     "load_bundle",

@@ -17,12 +17,14 @@ from eet.errors import InputError
 from eet.images import Preprocessing
 from eet.options.choices import Fit, HashInput
 from eet.options.defaults import DEFAULT_LABEL_WEIGHT
+from eet.options.image_size import ImageSize
 from eet.options.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule
 from eet.storage import one_line
 from eet.vit.published_names import adapted_weights, has_transformers_names, timm_names
 from eet.vit.student import Student
 from eet.vit.timm_names import built, sketch
 from eet.vit.trunk import Trunk, check_trunk, has_cls
+from eet.vit.whole_patches import check_whole_patches
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel and torch.compile add to every name."""
@@ -42,7 +44,7 @@ def build_student(
     num_classes: int,
     num_bits: int,
     schedule: PruningSchedule,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     weights: str = "timm",
     backbone_options: Mapping[str, Any] | None = None,
     hash_input: HashInput = "logits",
@@ -57,7 +59,8 @@ def build_student(
         num_classes: number of training labels, the outputs of the classification head.
         num_bits: length of the hash, the outputs of the hash head.
         schedule: pruning stages; an empty schedule makes a teacher.
-        image_size: side of the square input in pixels; None for the backbone's own. Position embeddings are resized to it.
+        image_size: side of a square input in pixels, or (height, width); None for the backbone's own. Position embeddings are resized to
+            it.
         weights: 'timm' (pretrained, downloaded by timm), 'none' (random), or a file: .safetensors, or .pt / .pth opened with
             weights_only=True, with weight names of timm, open_clip, transformers or Meta's models. Its classifier is dropped; patch and
             position embeddings are resized where needed. A file does not record its activation: for weights of OpenAI's CLIP choose a
@@ -71,7 +74,8 @@ def build_student(
         The model in training mode, float32, on the CPU.
 
     Raises:
-        InputError: an unknown backbone, a model that is no ViT of one resolution, an unknown option, or weights that do not fit.
+        InputError: an unknown backbone, a model that is no ViT of one resolution, an unknown option, an image size that is no multiple of
+            the patch size, or weights that do not fit.
     """
     options: dict[str, Any] = dict(backbone_options or {})
     if image_size is not None:
@@ -79,6 +83,8 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk = timm_vit(backbone, options, num_classes=num_classes, pretrained=weights == "timm")
+        if image_size is not None:
+            check_whole_patches(backbone, trunk.patch_embed.img_size, trunk.patch_embed.patch_size)
         if weights not in ("timm", "none"):
             load_trunk_weights(trunk, read_state_dict(weights), source=weights)
         student = Student(

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal
 from eet.options.choices import SUBTASKS, Fit, Precision, Role
 from eet.options.columns import Columns
 from eet.options.defaults import ADAPTED_TO
+from eet.options.image_size import ImageSize, image_size_problems
 from eet.options.registered import registered
 from pipelines.job.location import LOCATION, WEIGHTS
-from pipelines.job.options import MOST_BITS, MOST_PIXELS, DataOptions, JobOptions
+from pipelines.job.options import MOST_BITS, DataOptions, JobOptions
 
 
 @dataclass(kw_only=True)
@@ -29,8 +30,8 @@ class FitBaseConfig(JobOptions):
         most_images: Images that are drawn, by --seed, if there are more.
         backbone: deit_*, vit_* (with a CLS token), swin_*, resnet*, vgg* of timm; cvt_13, cvt_21 of transformers (extra cvt).
         backbone_options: Further arguments of the backbone's constructor.
-        image_size: Side of the input in pixels; default the backbone's own.
-        fit: squash shows the whole image, squeezed to a square; crop cuts off the edges.
+        image_size: Side of the input in pixels, or height and width such as '[480,640]'; default the backbone's own.
+        fit: squash shows the whole image, squeezed to the input's shape; crop cuts off the edges.
         weights: Backbone weights: a file, timm (downloads its own; transformers does for cvt), or none (random).
         tokens_from_block: Block of a ViT that patches and tokens are taken from; default the last. For places, a middle one.
         aggregation: vlad or netvlad (their words are fitted), gem, or vector (the backbone's own).
@@ -56,7 +57,7 @@ class FitBaseConfig(JobOptions):
     most_images: int = ADAPTED_TO
     backbone: str = "deit_small_patch16_224"
     backbone_options: dict[str, Any] = field(default_factory=dict)
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     fit: Fit = "squash"
     weights: str = field(default="timm", metadata=WEIGHTS)
     tokens_from_block: int | None = None
@@ -80,8 +81,7 @@ class FitBaseConfig(JobOptions):
         allowed = [name for name in registered("eet.embedding.aggregations", "AGGREGATIONS") if name != "salad"]
         if self.aggregation not in allowed:
             found.append(f"--aggregation {self.aggregation}: allowed are {', '.join(allowed)}; salad needs training (eet train-base)")
-        if self.image_size is not None and not 16 <= self.image_size <= MOST_PIXELS:
-            found.append(f"--image_size {self.image_size}: use 16 to {MOST_PIXELS} pixels")
+        found += image_size_problems("--image_size", self.image_size)
         for name in ("width", "bits"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= MOST_BITS:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from eet.options.choices import Fit, Precision
 from eet.options.defaults import PUBLISHED_BOUNDARY, PUBLISHED_BOUNDARY_LEARNING_RATE, PUBLISHED_MARGIN, PUBLISHED_WIDTH
+from eet.options.image_size import ImageSize, image_size_problems
 from eet.options.registered import registered
 from pipelines.job.location import LOCATION, WEIGHTS
-from pipelines.job.options import MOST_BITS, MOST_PIXELS, DataOptions, JobOptions, LoopOptions
+from pipelines.job.options import MOST_BITS, DataOptions, JobOptions, LoopOptions
 
 if TYPE_CHECKING:
     from eet.training.settings import FitSettings
@@ -198,8 +199,8 @@ class TrainBaseConfig(JobOptions):
             start from k-means of the training images), or salad.
         aggregation_options: Arguments of the aggregation, such as '{words: 64}'.
         tokens_from_block: Block of a ViT that patches and tokens are taken from; default the last.
-        image_size: Side of the input in pixels; default the backbone's own.
-        fit: crop cuts off the edges (published); squash shows the whole image, squeezed to a square, which is better for places.
+        image_size: Side of the input in pixels, or height and width such as '[480,640]'; default the backbone's own.
+        fit: crop cuts off the edges (published); squash shows the whole image, squeezed to the input's shape, which is better for places.
         weights: Backbone weights: a file, timm (downloads its own; transformers does for cvt), or none (random).
         teacher: Bundle of a base model that the new one follows, with a weight of --follow.*. It sees the student's images, scaled to its
             own size.
@@ -220,7 +221,7 @@ class TrainBaseConfig(JobOptions):
     aggregation: str = "vector"
     aggregation_options: dict[str, Any] = field(default_factory=dict)
     tokens_from_block: int | None = None
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     fit: Fit = "crop"
     weights: str = field(default="timm", metadata=WEIGHTS)
     teacher: str | None = field(default=None, metadata=LOCATION)
@@ -257,8 +258,7 @@ class TrainBaseConfig(JobOptions):
             found.append(f"--loss.structural {self.loss.structural}: tokens of --aggregation {self.aggregation} are not trained; use 0")
         if self.tokens_from_block is not None and self.tokens_from_block < 1:
             found.append(f"--tokens_from_block {self.tokens_from_block}: use 1 or more")
-        if self.image_size is not None and not 16 <= self.image_size <= MOST_PIXELS:
-            found.append(f"--image_size {self.image_size}: use 16 to {MOST_PIXELS} pixels")
+        found += image_size_problems("--image_size", self.image_size)
         if self.loss.name == "triplet" and self.places.cell_metres is not None:
             found.append("--places.cell_metres makes labels, and --loss.name triplet reads none: choose one")
         if self.of_places and self.train.validation_share:

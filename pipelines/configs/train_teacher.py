@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from eet.options.choices import Fit, HashInput
 from eet.options.defaults import DEFAULT_LABEL_WEIGHT
+from eet.options.image_size import ImageSize
 from pipelines.job.location import LOCATION, WEIGHTS
 from pipelines.job.options import DataOptions, JobOptions, StudentOptions, TrainOptions
 from pipelines.job.recipes import fill_groups
@@ -20,7 +21,7 @@ class TeacherOptions:
         backbone_options: Further arguments of timm's constructor.
         bits: Length of the hash code, the same as the student's.
         hash_input, label_weight, target_codes: See `eet distill --help`.
-        image_size: Side of the input in pixels; default the backbone's own.
+        image_size: Side of the input in pixels, or height and width such as '[480,640]'; default the backbone's own.
         fit: See `eet distill --help`; the same as the student's.
     """
 
@@ -30,7 +31,7 @@ class TeacherOptions:
     hash_input: HashInput | None = None
     label_weight: float = DEFAULT_LABEL_WEIGHT
     target_codes: Literal["separated", "published"] | None = None
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     fit: Fit = "crop"
 
     def as_student(self) -> StudentOptions:

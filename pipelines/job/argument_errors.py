@@ -74,7 +74,8 @@ def _allowed(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if origin in (tuple, list):
-        return f"a list of {_allowed(inner[0]).removeprefix('a ')}s, such as '[{', '.join(_example(inner[0]))}]'"
+        number = "" if origin is list or ... in inner else f"{len(inner)} "
+        return f"a list of {number}{_allowed(inner[0]).removeprefix('a ')}s, such as '[{', '.join(_example(inner[0]))}]'"
     if origin is dict or is_dataclass(kind):
         return "a mapping, such as '{NAME: VALUE}'"
     return _WORDS.get(kind, "another value")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from eet.options.choices import Fit, HashInput, Precision
 from eet.options.defaults import DEFAULT_LABEL_WEIGHT, PUBLISHED_MASKED_PATCHES, PUBLISHED_MIN_CROP_AREA, PUBLISHED_SIGMA
+from eet.options.image_size import ImageSize, image_size_problems
 from eet.options.registered import registered
 from eet.options.schedule import PUBLISHED_KEEP_RATIOS, PruningSchedule
 from pipelines.job.location import ADDRESS, LOCATION
@@ -15,7 +16,7 @@ from pipelines.job.recipes import Recipe, best_epochs, not_given
 if TYPE_CHECKING:
     from eet.training.settings import FitSettings
 
-MOST_BITS, MOST_PIXELS = 65_536, 8192
+MOST_BITS = 65_536
 LARGEST_SEED = 2**32 - 1
 """What every generator of random numbers takes."""
 
@@ -150,8 +151,8 @@ class StudentOptions:
         keep_ratios: Share of the living patches that each stage keeps.
         tokens_multiple: Changes the ratio of each stage so that it keeps the nearest multiple of this number of tokens, CLS included. 8 is
             good for GPUs.
-        image_size: Side of the input in pixels; default the backbone's own.
-        fit: crop cuts off the edges (published); squash shows the whole image, squeezed to a square, which is better for places.
+        image_size: Side of the input in pixels, or height and width such as '[480,640]'; default the backbone's own.
+        fit: crop cuts off the edges (published); squash shows the whole image, squeezed to the input's shape, which is better for places.
     """
 
     backbone: str = "deit_small_patch16_224"
@@ -163,7 +164,7 @@ class StudentOptions:
     prune_after: tuple[int, ...] | None = None
     keep_ratios: tuple[float, ...] = PUBLISHED_KEEP_RATIOS
     tokens_multiple: int = 1
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     fit: Fit = "crop"
 
     def problems(self) -> list[str]:
@@ -174,8 +175,7 @@ class StudentOptions:
             found.append(f"--student.label_weight {self.label_weight}: a weight is 0 or more")
         if self.tokens_multiple < 1:
             found.append(f"--student.tokens_multiple {self.tokens_multiple}: use 1 or more, 1 for any number of tokens")
-        if self.image_size is not None and not 16 <= self.image_size <= MOST_PIXELS:
-            found.append(f"--student.image_size {self.image_size}: use 16 to {MOST_PIXELS} pixels")
+        found += image_size_problems("--student.image_size", self.image_size)
         try:
             stages = self.prune_after if self.prune_after is not None else tuple(range(1, len(self.keep_ratios) + 1))
             PruningSchedule(stages, self.keep_ratios)

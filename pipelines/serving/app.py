@@ -324,6 +324,7 @@ def _side(search: ImageSearch, item_id: str) -> tuple[str, str | None]:
 def _as_json(found: Explanation) -> dict[str, Any]:
     return {
         "grid": found.grid,
+        "input_size": found.input_size,
         "query": found.query._asdict(),
         "item": found.item._asdict(),
         "lines": [line._asdict() for line in found.lines],

@@ -23,7 +23,7 @@ from eet.metrics import cosine_metrics
 from eet.training import fit, learning_rate_factor, optimizer_of
 from eet.training.metric_learning import WholeBatchObjective
 from pipelines import train_base
-from pipelines.cli import job_parser, read_config
+from pipelines.cli import job_parser, main, read_config
 from pipelines.configs.train_base import BaseTrainOptions, EmbeddingLossOptions, FollowOptions, PlaceOptions, TrainBaseConfig
 from pipelines.job.options import DataOptions
 from pipelines.training.run import TrainingResult, read_labelled_images
@@ -358,7 +358,7 @@ def test_the_commands_of_the_page_on_places_run_on_a_small_msls(msls, tmp_path, 
     """With a small network and small batches, as a dry run; everything else is as the page has it."""
     monkeypatch.setattr("pipelines.training.run.connected", None)
     commands = re.findall(r"^eet train-base (--data.name msls .*)$", PAGE.read_text(), flags=re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 5 and sum("--image-size '[480,640]'" in command for command in commands) == 1
     save_base(
         build_base("vit_tiny_patch16_224", embedding_width=128, image_size=(56, 56), weights="none", backbone_options=NETWORK),
         tmp_path / "teacher",
@@ -370,7 +370,7 @@ def test_the_commands_of_the_page_on_places_run_on_a_small_msls(msls, tmp_path, 
             out=str(tmp_path / "out"),
             backbone="vit_tiny_patch16_224",
             backbone_options=NETWORK,
-            image_size=112,
+            image_size=(56, 80) if config.image_size == (480, 640) else 112,
             weights="none",
             data=dataclasses.replace(config.data, root=str(msls)),
             teacher=str(tmp_path / "teacher") if config.teacher else None,
@@ -381,6 +381,26 @@ def test_the_commands_of_the_page_on_places_run_on_a_small_msls(msls, tmp_path, 
         train_base.run(small)
         printed = capsys.readouterr().out
         assert "24 training, 24 validation, 24 test images" in printed and "nothing was started" in printed, command
+        assert ("7 x 10 patches" in printed) == (config.image_size == (480, 640)), command
+
+
+def test_the_commands_of_the_page_that_measure_a_model_run_on_a_small_msls(msls, tmp_path, monkeypatch):
+    """As the page has them, for one untrained model with an input that is not square. Each query is the copy of a database image."""
+    loop = re.search(r"^for MODEL in netvlad scratch distilled; do\n(.*?)^done$", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    commands = [line.strip().replace("$MODEL", "netvlad") for line in loop[1].splitlines()]
+    assert [command.split()[1] for command in commands] == ["encode", "encode", "search", "rerank", "evaluate", "evaluate"]
+    monkeypatch.chdir(tmp_path)
+    model = build_base(
+        "vit_tiny_patch16_224", embedding_width=128, image_size=(56, 80), weights="none", backbone_options=NETWORK, fit="squash"
+    )
+    save_base(model, tmp_path / "runs" / "netvlad")
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, command
+    for order in ("global", "struct"):
+        metrics = json.loads((tmp_path / "runs" / f"netvlad-{order}" / "metrics.json").read_text())
+        assert set(metrics) == {"encoded, hits", "encoded, hits, day"}
+        for measures in metrics.values():
+            assert (measures["recall@1"], measures["queries"], measures["queries_without_relevant"]) == (1, 12, 0)
 
 
 @pytest.mark.parametrize(

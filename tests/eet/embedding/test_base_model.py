@@ -17,7 +17,7 @@ SMALL = {
     "vit_small_patch16_dinov3": ({"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}, (28, 40), (7, 10), 32),
     "vit_base_patch16_siglip_256": ({"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}, (28, 40), (7, 10), 32),
     "vit_medium_patch16_reg1_gap_256": ({"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}, (28, 40), (7, 10), 32),
-    "swin_tiny_patch4_window7_224": ({"embed_dim": 8, "depths": (1, 1, 1, 2), "num_heads": (1, 1, 2, 2)}, (224, 224), (7, 7), 64),
+    "swin_tiny_patch4_window7_224": ({"embed_dim": 8, "depths": (1, 1, 1, 2), "num_heads": (1, 1, 2, 2)}, (224, 320), (7, 10), 64),
     "resnet50": ({"layers": (1, 1, 1, 1), "base_width": 8}, (224, 256), (7, 8), 2048),
     "cvt_13": ({"embed_dim": (8, 12, 24), "num_heads": (1, 3, 6), "depth": (1, 2, 3)}, (224, 256), (14, 16), 24),
 }
@@ -131,7 +131,7 @@ def test_shares_of_patches_that_are_averaged_are_all_of_the_embedding():
     model = small("swin_tiny_patch4_window7_224")
     images = random_images(model)
     vector, patches, _ = reference("swin", model, images)
-    shares = torch.einsum("brce,be->b", model.head(patches), model.embed(images)) / 49
+    shares = torch.einsum("brce,be->b", model.head(patches), model.embed(images)) / 70
     torch.testing.assert_close(shares, model.head(vector).norm(dim=1))
 
 
@@ -207,6 +207,11 @@ def test_weights_come_from_a_file_without_its_classifier(name, tmp_path):
         ({"backbone": "cvt_w24"}, "is not one of cvt_13, cvt_21"),
         ({"backbone": "cvt_13", "image_size": (230, 224)}, "multiples of 16"),
         ({"backbone": "deit_tiny_patch16_224", "image_size": (96, 224)}, "6 x 14 patches .* fewer than the 7 x 7 tokens"),
+        (
+            {"backbone": "deit_tiny_patch16_224", "image_size": (224, 230)},
+            "16 x 16 pixels, which do not cover .* 224 x 230 .* 224 x 224",
+        ),
+        ({"backbone": "swin_tiny_patch4_window7_224", "image_size": (240, 320)}, "32 x 32 pixels, .* such as 256 x 320"),
         ({"backbone": "deit_tiny_patch16_224", "embedding_width": 0}, "0 wide"),
         ({"backbone": "deit_tiny_patch16_224", "weights": "no/such.pt"}, "no such file"),
     ],
@@ -233,6 +238,43 @@ def test_without_a_width_the_embedding_is_the_vector_of_the_backbone():
 
 
 VIT = {"patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
+
+
+def alone(model: BaseModel) -> BaseModel:
+    """The model with blocks that change nothing, so that a patch depends on its own pixels and position alone."""
+    for block in model.backbone.trunk.blocks:
+        for layer in (block.attn.proj, block.mlp.fc2):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+    return model
+
+
+@pytest.mark.parametrize("aggregation", ["gem", "netvlad", "salad"])
+@pytest.mark.parametrize("image_size", [(28, 48), (44, 28)])
+@torch.no_grad()
+def test_patches_of_an_input_that_is_not_square_lie_where_their_pixels_are(aggregation, image_size):
+    """Cut out of the image one by one, row by row. The layers themselves are compared with loops in their own tests."""
+    model = build_base(
+        "deit_tiny_patch16_224", embedding_width=None, image_size=image_size, weights="none", backbone_options=VIT, aggregation=aggregation,
+        aggregation_options={} if aggregation == "gem" else {"words": 3},
+    )  # fmt: skip
+    trunk = alone(model.eval()).backbone.trunk
+    torch.nn.init.normal_(trunk.pos_embed, generator=torch.Generator().manual_seed(2))
+    images = random_images(model)
+    rows, columns = image_size[0] // 4, image_size[1] // 4
+    patches = torch.empty(2, rows, columns, 24)
+    for row in range(rows):
+        for column in range(columns):
+            pixels = images[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(2, -1)
+            projected = pixels @ trunk.patch_embed.proj.weight.reshape(24, -1).T + trunk.patch_embed.proj.bias
+            patches[:, row, column] = trunk.norm(projected + trunk.pos_embed[0, 1 + row * columns + column])
+    out = model(images)
+    cls = trunk.norm(trunk.cls_token[0] + trunk.pos_embed[0, :1]).expand(2, -1)
+    torch.testing.assert_close(out.embedding, F.normalize(model.aggregation(cls, patches.reshape(2, -1, 24)), dim=1), atol=1e-5, rtol=1e-4)
+    tokens = torch.stack([F.normalize(pooled(one).reshape(49, 24), dim=1) for one in patches])
+    torch.testing.assert_close(out.tokens, tokens, atol=1e-5, rtol=1e-4)
+
+
 BLOCK = {"image_size": (28, 32), "weights": "none", "backbone_options": VIT, "seed": 4}
 
 

@@ -27,7 +27,7 @@ def make(backbone: str = "deit_tiny_patch16_224", options: dict | None = None, s
     ("backbone", "options", "size"),
     [
         ("deit_tiny_patch16_224", VIT, (56, 64)),
-        ("swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}, (224, 224)),
+        ("swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}, (224, 256)),
         ("resnet50", {"layers": (1, 1, 1, 1), "base_width": 8}, (224, 256)),
         ("cvt_13", CVT, (112, 128)),
     ],
@@ -104,6 +104,17 @@ def test_another_weight_is_another_digest() -> None:
     with torch.no_grad():
         model.head.bias[0] += 1e-3
     assert base_digest(model) != first
+
+
+@torch.no_grad()
+def test_a_bundle_whose_patches_do_not_cover_its_input_stays_readable(tmp_path: Path) -> None:
+    """Earlier versions made such models; new ones are refused."""
+    model = build_base(
+        "deit_tiny_patch16_224", embedding_width=6, image_size=(60, 60), weights="none", backbone_options=VIT, cut_patches=True
+    ).eval()  # fmt: skip
+    save_base(model, tmp_path)
+    images = torch.randn(1, 3, 60, 60)
+    assert torch.equal(load_base(tmp_path).embed(images), model.embed(images))
 
 
 def flip_a_bit(path: Path) -> None:

@@ -29,6 +29,24 @@ def test_a_line_joins_the_centres_of_its_two_patches() -> None:
     assert not len(pixels_of(panel, ONE_WAY))
 
 
+def test_cells_of_an_input_that_is_not_square_are_drawn_where_they_lie() -> None:
+    """2 x 4 cells of an image of 60 x 80 (height x width): 30 pixels high, 20 wide."""
+    picture = Image.new("RGB", (80, 60), (200, 200, 0))
+    picture.paste((0, 0, 200), (60, 30, 80, 60))  # the last cell
+    one = Side(picture, np.array([7]), np.array([0.0]))
+    panel = np.asarray(matches_panel(one, one, (2, 4), [Line(7, 7, 0.2, True)], cell=160, input_size=(60, 80)))
+    gap = 160 // 8
+    inside, left_of_it = (panel[gap + 60 + 8, gap + 120 + away].astype(int) for away in (8, -8))
+    assert np.abs(inside - (0, 0, 200)).max() <= 3 and np.ptp(left_of_it) <= 3  # a patch without a token is faded to grey
+    ends = pixels_of(Image.fromarray(panel), MUTUAL)
+    assert abs(ends[:, 1].min() - (gap + 140)) <= 4 and abs(ends[:, 1].max() - (2 * gap + 160 + 140)) <= 4
+    assert abs(ends[:, 0].mean() - (gap + 90)) <= 2
+    with pytest.raises(ValueError, match="the input is 80 x 60.*resized and cropped"):
+        matches_panel(side((0, 0, 0), [0]), one, (2, 4), [], input_size=(60, 80))
+    with pytest.raises(ValueError, match="at least 22"):
+        matches_panel(one, one, (4, 4), [], cell=20, input_size=(60, 80))
+
+
 def test_a_mutual_line_is_blue_another_orange_and_the_stronger_is_wider() -> None:
     query, item = side((200, 200, 0), [0, 12]), side((0, 200, 200), [0, 12])
     lines = [Line(0, 0, 0.4, True), Line(12, 12, 0.1, False)]

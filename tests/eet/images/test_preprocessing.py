@@ -337,6 +337,24 @@ def test_training_squeezes_as_evaluation_does() -> None:
         assert (spread > 0.9) == widest
 
 
+@pytest.mark.parametrize("image_size", [(48, 64), (20, 90), (90, 20)])
+def test_whole_images_are_shown_in_training_to_inputs_of_any_shape(image_size: tuple[int, int]) -> None:
+    """`min_crop_area` 1 leaves no random crop, and the largest box of the input's shape is the whole squeezed image."""
+    squashed, image = replace(SQUASHED, image_size=image_size), smooth_image(160, 90)
+    view = squashed.augment(image, np.random.default_rng(0), min_crop_area=1.0, flip=False)
+    assert (view - squashed(image)).abs().max() < 0.1 / min(squashed.std)
+
+
+@pytest.mark.parametrize("aspect", [4 / 3, 0.5])
+def test_random_boxes_have_shapes_around_that_of_the_input(aspect: float) -> None:
+    random = np.random.default_rng(0)
+    boxes = np.array([random_box(400, 300, random, PUBLISHED_MIN_CROP_AREA, aspect=aspect) for _ in range(1000)])
+    aspects = (boxes[:, 2] - boxes[:, 0]) / (boxes[:, 3] - boxes[:, 1]) / aspect
+    assert 0.72 < aspects.min() < 0.8 and 1.25 < aspects.max() < 1.37
+    square = random_box(400, 300, np.random.default_rng(1), PUBLISHED_MIN_CROP_AREA)
+    assert square == random_box(400, 300, np.random.default_rng(1), PUBLISHED_MIN_CROP_AREA, aspect=1.0)
+
+
 def test_a_record_without_reduction_is_the_one_there_was_before_it_could_be_said() -> None:
     whole = replace(PUBLISHED, least_oversampling=None)
     assert "least_oversampling" not in whole.to_dict() and Preprocessing.from_dict(whole.to_dict()) == whole

@@ -101,7 +101,7 @@ def test_an_explanation_is_what_the_network_kept_and_matched(search, gallery, it
     query = search.encode(Path(item_ids[0]).read_bytes())
     found = search.explain(query, item_ids[1], count=3)
     rows, columns = found.grid
-    assert (rows, columns) == (6, 6) and 1 <= len(found.lines) <= 3
+    assert (rows, columns) == (6, 6) and found.input_size == (48, 48) and 1 <= len(found.lines) <= 3
     for region in (found.query, found.item):
         assert len(region.kept) == len(region.mass) == gallery.manifest.token_shape[0]
         assert sum(region.mass) == pytest.approx(1, abs=1e-4)

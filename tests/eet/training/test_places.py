@@ -12,6 +12,7 @@ from eet.errors import InputError
 from eet.training import FitSettings, Mining, PlaceTask, fit, place_images
 from eet.training.images import AugmentedImages
 
+SIZE = (28, 40)  # height and width
 VIT = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 SETTINGS = FitSettings(epochs=3, batch_size=8, optimizer="sgd", learning_rate=0.02, warmup_steps=0, seed=1)
 
@@ -31,7 +32,7 @@ def table(tiny_birds) -> ImageTable:
 def task_of(table: ImageTable, **options) -> PlaceTask:
     images = place_images(table)
     model = build_base(
-        "deit_tiny_patch16_224", embedding_width=6, image_size=(28, 28), weights="none", backbone_options=VIT, fit="squash", seed=4
+        "deit_tiny_patch16_224", embedding_width=6, image_size=SIZE, weights="none", backbone_options=VIT, fit="squash", seed=4
     )
     return PlaceTask(
         networks={"base": model},
@@ -82,15 +83,15 @@ def test_streets_are_not_mirrored(table, monkeypatch):
         fit(task_of(table), SETTINGS)
 
 
-def teacher_of(side: int, width: int = 6):
-    return build_base("deit_tiny_patch16_224", embedding_width=width, image_size=(side, side), weights="none", backbone_options=VIT, seed=9)
+def teacher_of(size: tuple[int, int], width: int = 6):
+    return build_base("deit_tiny_patch16_224", embedding_width=width, image_size=size, weights="none", backbone_options=VIT, seed=9)
 
 
 @pytest.mark.slow
 def test_a_student_follows_a_teacher_alone_and_from_a_checkpoint(table, tmp_path):
     def task():
         plain = task_of(table, loss_weight=0.0, following={"cosine": 1.0, "distance": 0.5})
-        return replace(plain, networks={**plain.networks, "teacher": teacher_of(56)})
+        return replace(plain, networks={**plain.networks, "teacher": teacher_of((56, 44))})
 
     def report(record, state):
         torch.save(state(), tmp_path / "state.pt")
@@ -111,23 +112,23 @@ def test_a_student_follows_a_teacher_alone_and_from_a_checkpoint(table, tmp_path
 
 def test_a_teacher_sees_the_students_images_at_its_own_size_and_norm(table):
     task = task_of(table, following={"cosine": 2.0})
-    for side in (28, 56):
-        teacher = teacher_of(side)
+    for size in (SIZE, (56, 56), (32, 72)):
+        teacher = teacher_of(size)
         teacher.backbone.preprocessing = replace(teacher.preprocessing, mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5))
         objective = replace(task, networks={**task.networks, "teacher": teacher}).objective(SETTINGS)
         assert not objective.train().teacher.training and objective.model.training
-        pixels = torch.rand(8, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+        pixels = torch.rand(8, 3, *SIZE, generator=torch.Generator().manual_seed(0))
         images = task.networks["base"].preprocessing.normalise((pixels * 255).permute(0, 2, 3, 1).round().to(torch.uint8))
         pixels = ((pixels * 255).round() / 255).to(torch.float32)
-        larger = pixels if side == 28 else torch.nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
-        seen = (larger - 0.5) / torch.tensor([0.5, 0.25, 0.5]).view(3, 1, 1)
+        scaled = pixels if size == SIZE else torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        seen = (scaled - 0.5) / torch.tensor([0.5, 0.25, 0.5]).view(3, 1, 1)
         with torch.no_grad():
             losses = objective(images, torch.zeros(8))
             expected = (1 - (task.networks["base"].embed(images) * teacher.embed(seen)).sum(dim=1)).mean()
         torch.testing.assert_close(losses.terms["follow_cosine"], expected, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(losses.total, losses.terms["triplet"] + 2 * expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(InputError, match="6 wide and the teacher's 5"):
-        replace(task, networks={**task.networks, "teacher": teacher_of(28, width=5)}).objective(SETTINGS)
+        replace(task, networks={**task.networks, "teacher": teacher_of(SIZE, width=5)}).objective(SETTINGS)
 
 
 def test_places_need_positions_and_training_images(table):

@@ -11,14 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eet.errors import InputError
-from eet.vit import PruningSchedule, Student, build_student, read_state_dict, student_from_state_dict, timm_named_weights
+from eet.options.image_size import ImageSize
+from eet.vit import (
+    PruningSchedule,
+    Student,
+    build_student,
+    load_bundle,
+    read_state_dict,
+    save_bundle,
+    student_from_state_dict,
+    timm_named_weights,
+)
 
 NO_PRUNING = PruningSchedule((), ())
 SMALL: dict[str, Any] = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
 
 def build(
-    backbone: str = "deit_tiny_patch16_224", *, weights: str = "none", seed: int = 0, image_size: int | None = 32, **options: Any
+    backbone: str = "deit_tiny_patch16_224", *, weights: str = "none", seed: int = 0, image_size: ImageSize | None = 32, **options: Any
 ) -> Student:
     return build_student(
         backbone,
@@ -47,6 +57,20 @@ def test_preprocessing_is_that_of_the_backbones_training() -> None:
     student = build("vit_tiny_patch16_224", image_size=48)
     assert student.preprocessing.mean == (0.5, 0.5, 0.5) and student.preprocessing.std == (0.5, 0.5, 0.5)
     assert student.preprocessing.image_size == (48, 48) and student.grid == (6, 6)
+
+
+def test_an_input_has_height_and_width_and_patches_cover_it(tmp_path: Path) -> None:
+    wide = build(image_size=(32, 64))
+    assert wide.preprocessing.image_size == (32, 64) and wide.grid == (4, 8) and wide.num_patches == 32
+    images = torch.randn(1, 3, 32, 64)
+    with torch.no_grad():
+        assert int(wide(images).token_index.max()) >= 16  # positions of more rows than a square of this height has
+        save_bundle(wide, tmp_path)
+        assert torch.equal(load_bundle(tmp_path)(images).hash, wide(images).hash)
+    assert load_bundle(tmp_path).preprocessing == wide.preprocessing
+    for size in (36, (32, 60)):
+        with pytest.raises(ValueError, match="has patches of 8 x 8 pixels, which do not cover"):
+            build(image_size=size)
 
 
 def test_only_the_seed_determines_the_weights() -> None:

@@ -23,6 +23,7 @@ GOOD_DATA = DataOptions(name="folder", root="birds")
         (DataOptions(name="cub", root="x", table="t.csv"), "--data.table"),
         (StudentOptions(bits=0), "--student.bits 0"),
         (StudentOptions(image_size=15), "--student.image_size 15"),
+        (StudentOptions(image_size=(480, 15)), r"--student.image_size \[480, 15\]"),
         (StudentOptions(tokens_multiple=0), "--student.tokens_multiple 0"),
         (StudentOptions(keep_ratios=(0.5, 1.2)), r"keep ratios \[1.2\]"),
         (StudentOptions(keep_ratios=(0.5, 0.0)), r"keep ratios \[0.0\]"),

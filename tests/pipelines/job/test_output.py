@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from eet.errors import InputError
+from pipelines.cli import job_parser, read_config
 from pipelines.configs.encode import EncodeConfig
 from pipelines.configs.evaluate import EvaluateConfig
+from pipelines.configs.train_base import TrainBaseConfig
 from pipelines.distill import DistillConfig
 from pipelines.job.options import DataOptions
 from pipelines.job.output import check_own_folder, check_same_options, write_config
@@ -60,6 +62,18 @@ def test_relative_locations_from_another_working_directory_are_other_options(sta
     moved = dataclasses.replace(config, out=str(folder / "run"), teacher=str(folder / "models" / "teacher"))
     with pytest.raises(ValueError, match=re.escape("teacher: ")):
         check_same_options(moved, ())
+
+
+@pytest.mark.parametrize(("given", "read", "written"), [("112", 112, " 112\n"), ("[48,64]", (48, 64), "\n- 48\n- 64\n")])
+def test_a_stored_image_size_of_one_number_or_two_is_read_back_as_it_was(given, read, written, tmp_path):
+    def config(*arguments):
+        return read_config(job_parser("train-base", TrainBaseConfig), TrainBaseConfig, [*arguments, "--out", str(tmp_path)])
+
+    first = config("--data.root", str(tmp_path / "photos"), "--image-size", given)
+    write_config(first.out, first)
+    assert f"\nimage_size:{written}" in (tmp_path / "config.yaml").read_text()
+    assert config("--config", str(tmp_path / "config.yaml")) == first and first.image_size == read
+    check_same_options(first, free=())
 
 
 def test_a_folder_with_the_config_of_another_job_is_refused(tmp_path):
