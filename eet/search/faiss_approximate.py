@@ -5,9 +5,7 @@ FAISS finds the nearest codes that it comes across; hits are put in order as tho
 Shape suffixes: U distinct codes, T queries of a tile, W machine words, n codes that FAISS returns for a query, L lists, B bytes.
 """
 
-import copy
 import functools
-import math
 import os
 from abc import abstractmethod
 from pathlib import Path
@@ -19,35 +17,26 @@ from eet.errors import InputError
 from eet.options.defaults import MOST_LINKS
 from eet.search.distinct_codes import DistinctCodes, read_only
 from eet.search.faiss_index import QUERIES_ON_CPU, faiss_threads, flat_index, imported_faiss
-from eet.search.hamming_index import HammingIndex
-from eet.search.index import Index
+from eet.search.probed_index import SAMPLE_PER_LIST, ProbedIndex, check_lists, number_of_lists
 from eet.search.tiled_search import Candidates, Scan, by_query
 
 FAISS_FILE = "index.faiss"
 LEAST_ASKED = 64
 """Codes that a query asks for at least, so that the ties of a small k are ordered as they should be."""
-SAMPLE_PER_LIST = 32
-MOST_LISTS = 1 << 16
 FEW_CODES = 1 << 16
 """Up to this many codes, one thread builds an index: several would mostly wait for each other."""
 _NEEDED = {"needed_by": "this kind of index", "instead": "the kind exact or ivf"}
 
 
-class FaissApproximate(Index):
-    """An approximate index of FAISS over the distinct codes. FAISS holds a copy of them.
-
-    Attributes:
-        probes: how much of the index a query searches; `with_probes` returns an index with another number.
-    """
+class FaissApproximate(ProbedIndex):
+    """An approximate index of FAISS over the distinct codes. FAISS holds a copy of them."""
 
     default_probes: ClassVar[int]
 
     def __init__(self, codes: DistinctCodes, faiss_index: Any) -> None:
         """Use `build` or `load`. faiss_index: over the codes, in their order; None without codes."""
-        self.codes = codes
-        self.probes = self.default_probes
+        super().__init__(codes, self.default_probes)
         self._faiss = faiss_index
-        self._exact = HammingIndex(codes)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -64,29 +53,14 @@ class FaissApproximate(Index):
     def is_exact(self) -> bool:
         return not len(self.codes)
 
-    def exact(self) -> HammingIndex:
-        return self._exact
-
-    def with_probes(self, probes: int) -> Self:
-        if probes < 1:
-            raise InputError(f"probes={probes}; give 1 or more.")
-        other = copy.copy(self)
-        other.probes = probes
-        return other
-
     @abstractmethod
     def parameters(self) -> Any:
         """The parameters of a search, as FAISS takes them."""
 
-    def scan(self, device: str, *, radius: int | None = None, threads: int | None = None) -> Scan:
-        """As `Index.scan`. The search runs on the CPU, whatever the device."""
-        if self.is_exact:
-            return self._exact.scan(device, radius=radius, threads=threads)
-        most = 8 * self.codes.width if radius is None else radius
-
+    def part_scan(self, radius: int, threads: int | None) -> Scan:
         def find(words_TW: np.ndarray, k: int, _: np.ndarray) -> Candidates:
             with faiss_threads(threads):
-                return self._nearest(words_TW, k, most)
+                return self._nearest(words_TW, k, radius)
 
         return Scan(find, least=QUERIES_ON_CPU, most=QUERIES_ON_CPU, whole=True)
 
@@ -134,8 +108,7 @@ class FaissIVFIndex(FaissApproximate):
         Raises:
             InputError: the codes are not packed, their width does not fit num_bits, lists < 1, or FAISS cannot be imported.
         """
-        if lists is not None and lists < 1:
-            raise InputError(f"lists={lists}; give 1 or more.")
+        check_lists(lists)
         faiss = imported_faiss(**_NEEDED)
         codes = DistinctCodes.build(packed_NB, num_bits=num_bits)
         if not len(codes):
@@ -146,7 +119,7 @@ class FaissIVFIndex(FaissApproximate):
         if centroids_LB is not None and len(centroids_LB):
             quantizer.add(np.ascontiguousarray(centroids_LB))
             lists = len(centroids_LB)
-        lists = min(lists or min(MOST_LISTS, math.ceil(4 * math.sqrt(len(codes)))), len(codes))
+        lists = number_of_lists(lists, len(codes))
         index = faiss.IndexBinaryIVF(quantizer, bits, lists)
         index.cp.min_points_per_centroid = 1  # else it warns where there are few codes
         sample = np.random.default_rng(0).choice(len(codes), min(len(codes), SAMPLE_PER_LIST * lists), replace=False)

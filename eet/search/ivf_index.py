@@ -6,8 +6,6 @@ have the same order, and with all lists probed the result is exact.
 Shape suffixes: U distinct codes, N items, B bytes, b bits, L lists, S codes of the training sample.
 """
 
-import copy
-import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,24 +14,21 @@ from typing import Any, Self
 
 import numpy as np
 
-from eet.errors import InputError
 from eet.search.distinct_codes import DistinctCodes, read_only, wide_words
 from eet.search.hamming_index import HammingIndex
-from eet.search.index import Index
 from eet.search.numbered_codes import NumberedCodes, write_codes, write_groups
+from eet.search.probed_index import SAMPLE_PER_LIST, ProbedIndex, check_lists, number_of_lists
 from eet.search.record_sort import sorted_records
 from eet.search.tiled_search import Scan
 
 _PROBES = 16
-_SAMPLE_PER_LIST = 32
 _ROUNDS = 6
-_MOST_LISTS = 1 << 16
 ITEMS_AT_ONCE = 1 << 16
 """Items whose lists are found in one block."""
 _CENTROIDS, _LIST_STARTS = "centroids.npy", "list_starts.npy"
 
 
-class IVFIndex(Index):
+class IVFIndex(ProbedIndex):
     """The codes of a gallery in lists around centroids. Make one with `build` or `load`.
 
     Attributes:
@@ -46,12 +41,10 @@ class IVFIndex(Index):
 
     def __init__(self, codes: DistinctCodes, centroids_LB: np.ndarray, list_starts: np.ndarray) -> None:
         """Use `build` or `load`. The codes of list l are list_starts[l] up to list_starts[l + 1]."""
-        self.codes = codes
+        super().__init__(codes, _PROBES)
         self.centroids_LB = read_only(centroids_LB)
-        self.probes = _PROBES
         self._centroids_LW = read_only(wide_words(centroids_LB))
         self._list_starts = read_only(list_starts)
-        self._exact = HammingIndex(codes)
 
     @classmethod
     def build(
@@ -70,7 +63,7 @@ class IVFIndex(Index):
         Raises:
             InputError: the codes are not packed, their width does not fit num_bits, or lists < 1.
         """
-        _check_lists(lists)
+        check_lists(lists)
         codes = DistinctCodes.build(packed_NB, num_bits=num_bits)
         centroids_LB = _centroids(codes, lists, centroids_LB)
         list_U = _nearest_centroid(codes.codes_UB, centroids_LB)
@@ -98,7 +91,7 @@ class IVFIndex(Index):
     @classmethod
     def write(cls, folder: Path, codes: NumberedCodes, before: Self | None = None, *, lists: int | None = None, **options: Any) -> None:
         """As `Index.write`. The centroids, and the size of each list, are all that is held in memory."""
-        _check_lists(lists)
+        check_lists(lists)
         old = None if before is None else before.codes
         write_codes(folder, codes, old, kind=cls.kind, sorted_before=False)
         distinct = DistinctCodes.load(folder)
@@ -128,25 +121,12 @@ class IVFIndex(Index):
     def is_exact(self) -> bool:
         return self.probes >= self.num_lists
 
-    def exact(self) -> HammingIndex:
-        return self._exact
-
-    def with_probes(self, probes: int) -> Self:
-        if probes < 1:
-            raise InputError(f"probes={probes}; give 1 or more.")
-        other = copy.copy(self)
-        other.probes = probes
-        return other
-
-    def scan(self, device: str, *, radius: int | None = None, threads: int | None = None) -> Scan:
-        if self.is_exact:
-            return self._exact.scan(device, radius=radius, threads=threads)
+    def part_scan(self, radius: int, threads: int | None) -> Scan:
         from eet.search.scan import QUERIES_AT_ONCE, nearest_in_lists
 
         codes, num_bits, lists = self.codes, 8 * self.codes.width, (self._centroids_LW, self._list_starts, self.probes)
-        most = num_bits if radius is None else radius
         return Scan(
-            lambda words_TW, k, _: nearest_in_lists(codes.words_UW, codes.offsets, words_TW, k, num_bits, most, *lists),
+            lambda words_TW, k, _: nearest_in_lists(codes.words_UW, codes.offsets, words_TW, k, num_bits, radius, *lists),
             least=1,
             most=QUERIES_AT_ONCE,
             whole=True,
@@ -170,7 +150,7 @@ def learn_centroids(codes_UB: np.ndarray, num_lists: int) -> np.ndarray:
     """
     assert num_lists <= len(codes_UB)
     rng = np.random.default_rng(0)
-    sample_SB = codes_UB[rng.choice(len(codes_UB), min(len(codes_UB), _SAMPLE_PER_LIST * num_lists), replace=False)]
+    sample_SB = codes_UB[rng.choice(len(codes_UB), min(len(codes_UB), SAMPLE_PER_LIST * num_lists), replace=False)]
     centroids_LB = sample_SB[:num_lists].copy()
     for _ in range(_ROUNDS):
         list_S = _nearest_centroid(sample_SB, centroids_LB)
@@ -231,17 +211,11 @@ def write_in_lists(folder: Path, distinct: DistinctCodes, codes: NumberedCodes, 
     return counts_L
 
 
-def _check_lists(lists: int | None) -> None:
-    if lists is not None and lists < 1:
-        raise InputError(f"lists={lists}; give 1 or more.")
-
-
 def _centroids(codes: DistinctCodes, lists: int | None, known_LB: np.ndarray | None) -> np.ndarray:
     """The known centroids, or learned ones where there are none."""
     if known_LB is not None and len(known_LB):
         return known_LB
-    wanted = lists or min(_MOST_LISTS, math.ceil(4 * math.sqrt(len(codes))))
-    return learn_centroids(codes.codes_UB, min(wanted, len(codes)))
+    return learn_centroids(codes.codes_UB, number_of_lists(lists, len(codes)))
 
 
 def _nearest_centroid(codes_SB: np.ndarray, centroids_LB: np.ndarray) -> np.ndarray:
