@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from eet.datasets.labels import stored_name
 from eet.datasets.places import Places
 from eet.errors import InputError, NotFoundError
 from eet.gallery.external_sort import merge_by_id, sorted_by_id
@@ -87,7 +88,7 @@ def items_table(item_ids: Sequence[str], uris: Sequence[str], labels: Labels | N
     try:
         ids, locations = pa.array(item_ids, pa.string()), pa.array(uris, pa.string())
     except UnicodeEncodeError:
-        ids = pa.array([item_id.encode("utf-8", "backslashreplace").decode() for item_id in item_ids], pa.string())
+        ids = pa.array([stored_name(item_id) for item_id in item_ids], pa.string())
         locations = pa.array([_stored_uri(uri) for uri in uris], pa.string())
     for uri in locations.filter(pc.match_substring_regex(locations, _MAY_HOLD_SECRETS)).to_pylist():
         check_location(uri, "the location of an image")

@@ -141,7 +141,7 @@ def _why_not_written(path: Path) -> str | None:
     try:
         if not path.exists():
             folder = next(parent for parent in path.absolute().parents if parent.exists())
-            with tempfile.TemporaryFile(dir=folder):  # whoever may write by the permissions may still be refused
+            with tempfile.TemporaryFile(dir=folder):  # permissions may allow what the system refuses
                 return None
         with closing(sqlite3.connect(path, timeout=ANSWER_S, isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")

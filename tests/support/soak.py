@@ -147,13 +147,13 @@ def main(minutes: float, seed: int, folder: Path, copies: int) -> int:
         base += ["--address", raylets.address, *OPTIONS]
         kind = ("new", "append", "overwrite")[number % 3]
         given = ["--images", str(folder / "half")] if kind == "new" else ["--images", str(folder / "images"), "--mode", kind]
-        begun = time.monotonic()
+        round_started = time.monotonic()
         encode_with_kills([*base, *given], raylets, chance, kills, log)
         wanted = {name: row for name, row in expected.items() if kind != "new" or int(name[:3]) < copies // 2}
         found = differences(str(out), wanted)
         left = [path.name for path in out.rglob(".*")] + [name for name in ("owner.json", "begun.json") if (out / name).exists()]
         found["left behind"] = len(left)
-        print(f"round {number} ({kind}): {time.monotonic() - begun:.0f} s, kills {dict(kills)}, {dict(found)}", flush=True)
+        print(f"round {number} ({kind}): {time.monotonic() - round_started:.0f} s, kills {dict(kills)}, {dict(found)}", flush=True)
         totals += Counter({f"killed: {name}": count for name, count in kills.items()}) + found + Counter(rounds=1)
         number += 1
     raylets.cluster.shutdown()
