@@ -1,5 +1,6 @@
 """Base models of re-ranking: backbones with a head for image and patches, trained by metric learning, on disk as bundles."""
 
+import eet.deferred_compiler  # noqa: F401  before anything imports timm
 from eet.embedding.aggregation import Aggregation
 from eet.embedding.aggregations import AGGREGATIONS, build_aggregation
 from eet.embedding.backbone import Backbone, BackboneOutput

@@ -1,5 +1,6 @@
 """timm ViTs run block by block: token pruning, student and teacher, hash heads, the model bundle on disk."""
 
+import eet.deferred_compiler  # noqa: F401  before anything imports timm
 from eet.options.choices import HashInput
 from eet.options.defaults import DEFAULT_LABEL_WEIGHT
 from eet.options.schedule import PUBLISHED_KEEP_RATIOS, PUBLISHED_PRUNE_AFTER, PruningSchedule, scaled_prune_after
