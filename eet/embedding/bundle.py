@@ -20,6 +20,7 @@ from eet.vit.bundle_folder import (
     tensors_digest,
     write_bundle_folder,
 )
+from eet.vit.initial_values import WithoutInitialValues
 
 BUNDLE_VERSION = 2
 _SINCE: dict[str, tuple[int, Any]] = {
@@ -154,19 +155,20 @@ def load_base(path: str | Path) -> BaseModel:
         sizes = [values.embedding_width, values.backbone_options, values.aggregation_options, values.num_bits, preprocessing.image_size]
         check_sizes(path, sizes, state)
         headless = values.aggregation != "vector" and "head.weight" not in state
-        model = build_base(
-            values.backbone,
-            embedding_width=None if headless else values.embedding_width,
-            image_size=preprocessing.image_size,
-            weights="none",
-            backbone_options=values.backbone_options,
-            aggregation=values.aggregation,
-            aggregation_options=values.aggregation_options,
-            tokens_from_block=values.tokens_from_block,
-            cut_patches=True,
-        )
-        if values.num_bits is not None:
-            model.code = nn.Linear(model.embedding_width, values.num_bits)
+        with WithoutInitialValues():  # all of them are read
+            model = build_base(
+                values.backbone,
+                embedding_width=None if headless else values.embedding_width,
+                image_size=preprocessing.image_size,
+                weights="none",
+                backbone_options=values.backbone_options,
+                aggregation=values.aggregation,
+                aggregation_options=values.aggregation_options,
+                tokens_from_block=values.tokens_from_block,
+                cut_patches=True,
+            )
+            if values.num_bits is not None:
+                model.code = nn.Linear(model.embedding_width, values.num_bits)
         model.load_state_dict(state)
         model.backbone.preprocessing = preprocessing
         check_digest(path, base_digest(model), values.digest)

@@ -26,6 +26,7 @@ from eet.vit.bundle_folder import (
     tensors_digest,
     write_bundle_folder,
 )
+from eet.vit.initial_values import WithoutInitialValues
 from eet.vit.student import Student
 
 BUNDLE_VERSION = 4
@@ -216,17 +217,18 @@ def _built(values: _Values, state: dict[str, Tensor], preprocessing: Preprocessi
             temperature=values.temperature,
             label_weight=values.label_weight,
         )
-    trunk = timm_vit(values.backbone, values.backbone_options, num_classes=values.num_classes, pretrained=False)
-    student = Student(
-        trunk,
-        num_bits=values.num_bits,
-        schedule=PruningSchedule(values.prune_after, values.keep_ratios),
-        preprocessing=preprocessing,
-        hash_input=values.hash_input,
-        temperature=values.temperature,
-        label_weight=values.label_weight,
-        backbone=values.backbone,
-        backbone_options=values.backbone_options,
-    )
+    with WithoutInitialValues():  # all of them are read
+        trunk = timm_vit(values.backbone, values.backbone_options, num_classes=values.num_classes, pretrained=False)
+        student = Student(
+            trunk,
+            num_bits=values.num_bits,
+            schedule=PruningSchedule(values.prune_after, values.keep_ratios),
+            preprocessing=preprocessing,
+            hash_input=values.hash_input,
+            temperature=values.temperature,
+            label_weight=values.label_weight,
+            backbone=values.backbone,
+            backbone_options=values.backbone_options,
+        )
     load_named_weights(student, state)
     return student

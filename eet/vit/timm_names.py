@@ -9,6 +9,7 @@ from torch import nn
 
 from eet.errors import InputError
 from eet.storage import one_line
+from eet.vit.initial_values import WithoutInitialValues
 
 _NOT_OF_A_NETWORK = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable", "exportable"}
 _BUILDING = (AssertionError, TypeError, ValueError, RuntimeError)
@@ -46,7 +47,7 @@ def sketch(backbone: str, options: Mapping[str, Any]) -> nn.Module:
     depths: list[dict[str, Any]] = [{"depth": 1}, {}]
     for depth in depths:
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), WithoutInitialValues():
                 return timm.create_model(backbone, pretrained=False, device="meta", **{"num_classes": 0, **options, **depth})
         except _BUILDING as error:
             if depth == depths[-1]:
