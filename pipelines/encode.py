@@ -5,9 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-import ray
 import torch
-from ray.exceptions import RayError
 
 from eet.datasets.listing import ImageList
 from eet.device import Device
@@ -29,12 +27,10 @@ from eet.gallery.parts import PartFiles
 from eet.images import DeviceJpegDecoder
 from eet.storage import claimed
 from eet.vit import is_bundle, read_bundle_record, save_bundle
-from pipelines.actors.encoding import encode_on_ray
 from pipelines.configs.encode import EncodeConfig
-from pipelines.job.cluster import check_address, connected, with_nodes
+from pipelines.job.address import check_address
 from pipelines.job.dataset_images import images_of
 from pipelines.job.engine import uses_ray
-from pipelines.job.errors import JobFailed
 from pipelines.job.location import with_absolute_locations
 from pipelines.job.output import write_config
 from pipelines.job.progress import EncodeProgress, duration
@@ -116,14 +112,11 @@ def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart
     address, workers, need = config.ray_address, config.workers, config.worker_need
     try:
         if uses_ray(config.engine, address=address, work=num_images, most_here=MOST_HERE, workers=workers, need=need):
+            from pipelines.actors.encoding import encode_on_ray  # imports Ray
+
             yield from encode_on_ray(model, options, files, pending, progress, address=address, workers=workers, need=need)
         else:
             yield from parts_here(model, options, files, pending, progress)
-    except RayError as error:
-        cause = getattr(error, "cause", None) or error
-        raise JobFailed(
-            f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; run the same command again to continue"
-        ) from error
     finally:
         progress.close()
 
@@ -136,10 +129,9 @@ def _refuse_without_gpu(config: EncodeConfig, state: GalleryState) -> None:
     if config.engine == "local" or config.ray_address == "local":
         why_not = _why_not_on_gpu()
     else:
-        with connected(config.ray_address) as resources:
-            why_not = "the Ray cluster has no GPU"
-            if with_nodes(resources, config.worker_need).gpus or config.gpus_per_worker:
-                why_not = ray.get(ray.remote(num_gpus=1)(_why_not_on_gpu).remote())
+        from pipelines.actors.encoding import why_not_on_gpu  # imports Ray
+
+        why_not = why_not_on_gpu(config.ray_address, config.worker_need, _why_not_on_gpu)
     if why_not:
         raise InputError(f"--jpegs_on gpu: {why_not}; use --jpegs_on cpu")
 

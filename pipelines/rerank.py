@@ -18,9 +18,8 @@ from eet.gallery import (
 from eet.retrieval.pairs import MatchOptions, Scorer, scoring_here
 from eet.retrieval.rerank import match_options, reranked_hits
 from eet.storage import exists
-from pipelines.actors.scoring import scoring_on_ray
 from pipelines.configs.rerank import RerankConfig
-from pipelines.job.cluster import check_address
+from pipelines.job.address import check_address
 from pipelines.job.engine import uses_ray
 from pipelines.job.location import with_absolute_locations
 from pipelines.job.output import config_values, write_config
@@ -75,6 +74,8 @@ def options_of(config: RerankConfig, gallery: Gallery, queries: Gallery, *, thre
 def _scoring(config: RerankConfig, gallery: Gallery, options: MatchOptions, pairs: int) -> AbstractContextManager[Scorer]:
     address, workers, need = config.ray_address, config.workers, config.worker_need
     if uses_ray(config.engine, address=address, work=pairs, most_here=MOST_HERE, workers=workers, need=need):
+        from pipelines.actors.scoring import scoring_on_ray  # imports Ray
+
         return scoring_on_ray(gallery, options, address=address, workers=workers, need=need)
     return scoring_here(gallery, options)
 

@@ -31,12 +31,11 @@ from eet.retrieval.rerank import match_options, rescored_hits
 from eet.retrieval.search import search_gallery
 from eet.search import check_backend
 from eet.storage import join_location, replace_folder, same_location, write_text
-from pipelines.actors.shards import sharded_search
 from pipelines.configs.search import SearchConfig
 from pipelines.encode import EncodeConfig
 from pipelines.encode import run as encode
 from pipelines.index import check_covers
-from pipelines.job.cluster import check_address
+from pipelines.job.address import check_address
 from pipelines.job.output import config_values, name_of, write_config
 from pipelines.job.printed_hits import hits_table, item_uris, print_for_pipe
 
@@ -174,6 +173,8 @@ def opened_search(config: SearchConfig, gallery: Gallery) -> Iterator[tuple[Sear
         exact = None if index.codes.is_exact else search_of(replace(index, codes=index.codes.exact()))
         yield search_of(index), exact
     elif config.shards > 1:
+        from pipelines.actors.shards import sharded_search  # imports Ray
+
         with sharded_search(gallery, config.shards, address=config.ray_address, radius=config.radius, backend=config.backend) as search:
             yield search, None
     else:

@@ -1,12 +1,13 @@
 """Encoding planned parts by Ray Data actors, each part read, hashed and written whole by one."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
 
 from eet.gallery import GalleryModel, PlannedPart
 from eet.gallery.encoding import DEFAULT_BATCH_SIZE, EncoderOptions, OnProgress, PartDone, RowsDone, encode_part
@@ -14,7 +15,8 @@ from eet.gallery.job import remove_temporary_files
 from eet.gallery.parts import PartFiles
 from pipelines.job.cluster import WORKER_MEMORY, WORKERS_END_S, actor_pool, connected, with_nodes
 from pipelines.job.environment import SLEEPING_THREADS
-from pipelines.job.progress import BoardReader, open_board
+from pipelines.job.errors import JobFailed
+from pipelines.job.progress_board import BoardReader, open_board
 from pipelines.job.worker_need import WorkerNeed
 
 MOST_BLOCKS = 1024
@@ -34,9 +36,9 @@ def encode_on_ray(
 ) -> Iterator[PartDone]:
     """On the cluster at `address`, by an autoscaling pool of `workers` actors at most, each with what `need` says.
 
-    Parts come in any order, each once.
+    Parts come in any order, each once. JobFailed where Ray stops.
     """
-    with _without_unfinished_parts(files), connected(address) as resources:
+    with _without_unfinished_parts(files), _ray_errors_as_failures(), connected(address) as resources:
         resources = with_nodes(resources, need)
         pool = actor_pool(resources, len(pending), workers, need, memory=worker_memory(model, options))
         board = open_board()
@@ -65,6 +67,17 @@ def encode_on_ray(
 
 
 @contextmanager
+def _ray_errors_as_failures() -> Iterator[None]:
+    try:
+        yield
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise JobFailed(
+            f"encoding stopped: {type(cause).__name__}: {cause}. Finished parts are kept; run the same command again to continue"
+        ) from error
+
+
+@contextmanager
 def _without_unfinished_parts(files: PartFiles) -> Iterator[None]:
     """Removes what workers were writing when the job was stopped."""
     try:
@@ -72,6 +85,14 @@ def _without_unfinished_parts(files: PartFiles) -> Iterator[None]:
     except BaseException:
         remove_temporary_files(files.gallery, wait_s=WORKERS_END_S)
         raise
+
+
+def why_not_on_gpu(address: str, need: WorkerNeed, check: Callable[[], str]) -> str:
+    """Why workers on the cluster at `address` cannot use a GPU: the answer of `check` from one of them; empty where they can."""
+    with connected(address) as resources:
+        if not with_nodes(resources, need).gpus and not need.gpus:
+            return "the Ray cluster has no GPU"
+        return str(ray.get(ray.remote(num_gpus=1)(check).remote()))
 
 
 def worker_memory(model: GalleryModel, options: EncoderOptions) -> int:

@@ -7,17 +7,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import ray
 
 from eet.errors import InputError
-from pipelines.job.network import why_unreachable
+from pipelines.job.address import check_address
 from pipelines.job.stopping import postponed
 from pipelines.job.worker_need import WorkerNeed
-
-CLIENT_PORT = 10001
-"""The port of ray://HOST, by Ray's convention."""
 
 NODE_WAIT_S = 1800
 """Seconds that a job waits for the first node of a cluster without nodes. A cloud node takes minutes to start."""
@@ -188,23 +184,6 @@ def connected(address: str) -> Iterator[ClusterResources]:
         if started_here:
             with postponed():
                 ray.shutdown()
-
-
-def check_address(address: str) -> None:
-    """InputError where nothing answers at HOST:PORT or ray://HOST:PORT, after seconds: Ray itself tries for minutes.
-
-    Jobs call it before long work that precedes `connected`.
-    """
-    scheme, separator, rest = address.rpartition("://")
-    if ray.is_initialized() or (separator and scheme != "ray"):
-        return
-    try:
-        parts = urlsplit(f"//{rest}")
-        host, port = parts.hostname, parts.port or (CLIENT_PORT if separator else None)
-    except ValueError as error:
-        raise InputError(f"--address {address}: {error}. Use 'local' for this machine, or HOST:PORT") from error
-    if host and port and (reason := why_unreachable(host, port)):
-        raise InputError(f"nothing answers at --address {address} ({reason}): start a Ray cluster there, or use --address local")
 
 
 def _connect(address: str) -> None:

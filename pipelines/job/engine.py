@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from pipelines.job.address import is_connected
 from pipelines.job.worker_need import WorkerNeed
 
 Engine = Literal["auto", "ray", "local"]
@@ -22,8 +23,7 @@ def uses_ray(engine: Engine, *, address: str, work: int, most_here: int, workers
     """
     if engine != "auto":
         return engine == "ray"
-    import ray
     import torch
 
     described = workers is not None or need != WorkerNeed()
-    return address != "local" or ray.is_initialized() or described or torch.cuda.device_count() > 1 or work > most_here
+    return address != "local" or is_connected() or described or torch.cuda.device_count() > 1 or work > most_here

@@ -6,7 +6,7 @@ from typing import Any
 
 from eet.errors import InputError
 from eet.storage import Claim, claimed
-from pipelines.job.cluster import check_address
+from pipelines.job.address import check_address
 from pipelines.job.tracking import check_tracking
 
 

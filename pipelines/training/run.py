@@ -30,7 +30,8 @@ from pipelines.job.location import with_absolute_locations
 from pipelines.job.measures_table import print_measures
 from pipelines.job.options import DataOptions, LoopOptions, StudentOptions
 from pipelines.job.output import check_same_options, config_values, default_config, read_written_config, write_config
-from pipelines.job.progress import BoardReader, EpochDone, TrainingDisplay, duration, open_board
+from pipelines.job.progress import EpochDone, TrainingDisplay, duration
+from pipelines.job.progress_board import BoardReader, open_board
 from pipelines.job.tracking import read_run_id, tracked, write_run_id
 from pipelines.training.mlflow_model import write_mlmodel
 from pipelines.training.worker import train_worker

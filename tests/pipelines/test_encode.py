@@ -17,6 +17,7 @@ from eet.errors import InputError
 from eet.gallery import Gallery, encoding, open_gallery, part_name, write_part
 from eet.vit import PruningSchedule, build_student, load_bundle, read_bundle_record, save_bundle, weights_digest
 from pipelines import encode, search
+from pipelines.job.cluster import connected
 from pipelines.job.options import DataOptions
 
 pytestmark = pytest.mark.timeout(180)
@@ -149,9 +150,9 @@ def test_jpegs_are_not_decoded_on_gpus_that_are_not_there(tiny_model, folder, tm
 
 
 def test_jpegs_are_not_decoded_on_gpus_that_a_cluster_lacks(ray_session, tiny_model, folder, tmp_path, monkeypatch):
-    resources = encode.connected("local")
+    resources = connected("local")
     monkeypatch.setattr(encode, "check_address", lambda address: None)
-    monkeypatch.setattr(encode, "connected", lambda address: resources)
+    monkeypatch.setattr("pipelines.actors.encoding.connected", lambda address: resources)
     monkeypatch.setattr("pipelines.job.cluster.ClusterResources.gpus", 0)
     config = config_of(tmp_path / "gallery", tiny_model, folder, jpegs_on="gpu", engine="ray", address="head:6379")
     with pytest.raises(ValueError, match="--jpegs_on gpu: the Ray cluster has no GPU; use --jpegs_on cpu"):
