@@ -10,7 +10,7 @@ from pipelines.configs.distill import DistillConfig
 from pipelines.job.held_output import held_output
 from pipelines.training.run import (
     TrainingResult,
-    check_output,
+    finished_training,
     new_network,
     read_labelled_images,
     run_training,
@@ -21,7 +21,8 @@ from pipelines.training.run import (
 def run(config: DistillConfig) -> TrainingResult:
     """Trains the student, and writes its bundle, which is the --model of other jobs, to config.out."""
     with held_output(config) as claim:
-        check_output(config)
+        if (finished := finished_training(config)) is not None:
+            return finished
         images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
         return run_training(config, task_of(config, images), images, title="distill", claim=claim)
 

@@ -10,13 +10,14 @@ from eet.training import LabelledImages, MetricLearningTask, Mining, PlaceTask, 
 from pipelines.configs.train_base import TrainBaseConfig
 from pipelines.job.held_output import held_output
 from pipelines.job.location import with_absolute_locations
-from pipelines.training.run import TrainingResult, check_output, read_labelled_images, run_training
+from pipelines.training.run import TrainingResult, finished_training, read_labelled_images, run_training
 
 
 def run(config: TrainBaseConfig) -> TrainingResult:
     """Trains, and writes the base model's bundle into config.out."""
     with held_output(config) as claim:
-        check_output(config)
+        if (finished := finished_training(config)) is not None:
+            return finished
         images = images_of(config)
         return run_training(config, task_of(config, images), images, title="train-base", claim=claim)
 

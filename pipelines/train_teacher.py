@@ -5,7 +5,7 @@ from pipelines.configs.train_teacher import TrainTeacherConfig
 from pipelines.job.held_output import held_output
 from pipelines.training.run import (
     TrainingResult,
-    check_output,
+    finished_training,
     new_network,
     read_labelled_images,
     run_training,
@@ -16,7 +16,8 @@ from pipelines.training.run import (
 def run(config: TrainTeacherConfig) -> TrainingResult:
     """Trains, and writes the bundle that `--teacher` takes into config.out."""
     with held_output(config) as claim:
-        check_output(config)
+        if (finished := finished_training(config)) is not None:
+            return finished
         images = read_labelled_images(config.data, validation_share=config.train.validation_share, seed=config.seed)
         return run_training(config, task_of(config, images), images, title="train-teacher", claim=claim)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from eet.datasets import ImageTable, load_dataset
 from eet.device import Device
 from eet.errors import InputError
 from eet.figures import save_png, training_curves_figure
+from eet.gallery import read_model_record
 from eet.hashing import shared_codes, target_codes
 from eet.metrics import json_values
 from eet.storage import Claim, naming_file, read_text, remove_leftovers, write_text
@@ -266,24 +268,39 @@ def _without_unfinished_checkpoints(out: Path) -> Iterator[None]:
         remove_leftovers(location, wait_s=WORKERS_END_S)
 
 
-def check_output(config: Any) -> None:
+def finished_training(config: Any) -> TrainingResult | None:
     """Checks the output folder at the start of a job, before any image is read.
 
     A folder with a training is never overwritten; --resume with the same config continues it.
 
+    Returns:
+        The result of the training in the folder, printed, if --resume is given and it is finished; else None.
+
     Raises:
-        InputError: the folder holds a training and --resume is not given, the training is finished, or its options differ.
+        InputError: the folder holds a training and --resume is not given, the options of the training differ, or the folder holds a model
+            that no training wrote there.
     """
     out = Path(config.out).absolute()
-    started = (out / CHECKPOINTS / RUN_NAME).exists()
+    started, finished = (out / CHECKPOINTS / RUN_NAME).exists(), is_bundle(out)
     if not config.resume:
-        if started or is_bundle(out):
+        if started or finished:
             raise InputError(f"{out} already holds a training run: continue it with --resume, or choose another --out")
-        return
-    if is_bundle(out):
-        raise InputError(f"{out} is finished: nothing to resume")
-    if started:
+        return None
+    if finished and read_written_config(config.out) is None:
+        raise InputError(f"{out} holds a model, but no training that could be resumed: choose another --out")
+    if started or finished:
         check_same_options(config, FREE_ON_RESUME, defaults=defaults_at_start(config))
+    if not finished:
+        return None
+    history, test = (json.loads(read_text(str(out / name)), object_hook=_numbers) for name in ("history.json", "test.json"))
+    print_test(test)
+    print(f"{out} is finished: nothing to do")
+    return TrainingResult(out, history, test, int(read_model_record(config.out).training["epoch"]))
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """An object of JSON, which has null in the place of what is not a number."""
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def defaults_at_start(config: Any) -> Any:

@@ -93,13 +93,12 @@ class Jobs:
 
 
 class Case(NamedTuple):
-    """What is run before, the command, and as tests/support/fault_runner.py explains them: swapped, compared, finished."""
+    """What is run before, the command, and as tests/support/fault_runner.py explains them: swapped, compared."""
 
     before: list[list[str]]
     argv: list[str]
     swapped: list[str]
     compared: Sequence[str] = ()
-    finished: str = ""
 
 
 def cases(jobs: Jobs, birds: Path) -> dict[str, Case]:
@@ -117,7 +116,7 @@ def cases(jobs: Jobs, birds: Path) -> dict[str, Case]:
         "evaluate": Case([jobs.labelled(birds)], jobs.evaluate(), ["measures/metrics.json"]),
         "report": Case([few, jobs.search()], jobs.report(), ["page/report.html"]),
         # Every run of it starts Ray.
-        "distill": Case([], jobs.distill(birds), [], weights, "is finished: nothing to resume"),
+        "distill": Case([], jobs.distill(birds), [], weights),
     }
 
 

@@ -489,12 +489,18 @@ def test_workers_that_the_cluster_cannot_hold_are_refused(ray_session, tiny_bird
         distill.run(config_of(tmp_path / "out", tiny_birds, train=dataclasses.replace(TRAIN, **changes)))
 
 
-def test_a_finished_folder_is_neither_overwritten_nor_resumed(reference, runs, tiny_birds):
+def test_a_finished_folder_is_not_trained_again(reference, runs, tiny_birds, tmp_path, capsys):
     before = weights_of(runs / "reference")
     with pytest.raises(ValueError, match="already holds a training run"):
         distill.run(config_of(runs / "reference", tiny_birds))
-    with pytest.raises(ValueError, match="is finished: nothing to resume"):
-        distill.run(config_of(runs / "reference", tiny_birds, resume=True))
+    assert distill.run(config_of(runs / "reference", tiny_birds, resume=True)) == reference
+    printed = capsys.readouterr().out
+    assert "is finished: nothing to do" in printed and "mAP" in printed
+    with pytest.raises(ValueError, match="seed"):
+        distill.run(config_of(runs / "reference", tiny_birds, resume=True, seed=99))
+    shutil.copytree(runs / "reference", tmp_path / "copied", ignore=shutil.ignore_patterns("checkpoints", "config.yaml"))
+    with pytest.raises(ValueError, match="holds a model, but no training that could be resumed"):
+        distill.run(config_of(tmp_path / "copied", tiny_birds, resume=True))
     assert weights_of(runs / "reference") == before
 
 
