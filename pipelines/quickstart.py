@@ -15,7 +15,7 @@ from eet.errors import InputError
 from eet.figures import Paragraph, Picture, Section, Table, render_report
 from eet.gallery import Gallery, is_gallery, open_gallery, read_hits, spread_queries
 from eet.retrieval.mask_shares import mask_shares
-from eet.retrieval.matches import match_blocks
+from eet.retrieval.matches import MATCHES_EXPLAINED, match_blocks
 from eet.retrieval.measures import measures_by_label
 from eet.retrieval.panels import correct_hits, hit_blocks, kept_blocks
 from eet.storage import write_text
@@ -202,7 +202,10 @@ def _write_report(out: Path, measures: dict[str, dict[str, float]], creature: di
                 _table(measures, gallery),
             ],
         ),
-        Section("Matched regions", match_blocks(student, reranked, first[:MATCHED_QUERIES], gallery, gallery, top=2)),
+        Section(
+            "Matched regions",
+            [Paragraph(MATCHES_EXPLAINED), *match_blocks(student, reranked, first[:MATCHED_QUERIES], gallery, gallery, top=2)],
+        ),
         Section("What the network kept", [*_compared_with_the_teacher(out), *kept_blocks(student, gallery, shown[:KEPT_QUERIES])]),
         Section("More queries", hit_blocks(reranked, others, gallery, gallery, top=SHOWN_HITS)),
         Section(

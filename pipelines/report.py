@@ -20,7 +20,7 @@ from eet.gallery import (
     spread_queries,
 )
 from eet.retrieval.image_roots import ImageRoots, roots_of
-from eet.retrieval.matches import match_blocks
+from eet.retrieval.matches import MATCHES_EXPLAINED, match_blocks
 from eet.retrieval.metres import DEFAULT_METRES, radius_of
 from eet.retrieval.panels import hit_blocks, kept_blocks, similarity_blocks
 from eet.retrieval.place_blocks import place_blocks
@@ -67,9 +67,8 @@ def run(config: ReportConfig) -> str:
         sections.insert(0, Section("Map", place_blocks(hits, gallery, queries, metres=DEFAULT_METRES if metres is None else metres)))
     if network is not None:
         if reranked:
-            sections.append(
-                Section("Matched regions", _matched(network, hits, shown, gallery, queries, written, (gallery_roots, query_roots)))
-            )
+            matched = _matched(network, hits, shown, gallery, queries, written, (gallery_roots, query_roots))
+            sections.append(Section("Matched regions", [Paragraph(MATCHES_EXPLAINED), *matched]))
         sections.append(Section("What the network kept", kept_blocks(network, queries, shown[:8], roots=query_roots)))
         if similar := similarity_blocks(network, queries, shown[:8], roots=query_roots):
             sections.append(Section("Patch similarity", similar))

@@ -103,12 +103,12 @@ class PatchPicture:
     def kept(self, positions_K: np.ndarray, mass_K: np.ndarray | None = None, *, fade: float = FADE) -> np.ndarray:
         """The image, float32 (H, W, 3), with the patches at other positions faded to the share `fade` of white, and these tinted by mass.
 
-        The tint is strongest at the largest mass.
+        The tint is strongest at the largest mass. Equal masses, such as uniform ones, distinguish no patch and tint none.
         """
         living = np.zeros(self.number, dtype=bool)
         living[positions_K] = True
         panel = _faded(self.seen_HWC, living[self._patch_HW], fade)
-        if mass_K is None:
+        if mass_K is None or np.allclose(mass_K, mass_K[:1], rtol=1e-3, atol=0):
             return panel
         mass_of_patch = np.zeros(self.number)
         mass_of_patch[positions_K] = mass_K

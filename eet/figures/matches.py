@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from eet.errors import InputError
-from eet.figures.captions import PAPER, caption_height, draw_caption
+from eet.figures.captions import INK, PAPER, caption_font, caption_height, draw_caption
 from eet.figures.kept_tokens import PatchPicture
 
 MUTUAL = (0, 119, 187)
@@ -45,7 +45,8 @@ def matches_panel(
 ) -> Image.Image:
     """Draws query and item side by side, patches without a token faded, tokens tinted by mass, lines between matched ones.
 
-    A mutual match is a blue line with filled ends, any other an orange line with open ends. Stronger matches are wider.
+    A mutual match is a blue line with filled ends, any other an orange line with open ends. Stronger matches are wider. The ends of a line
+    have its number, because lines in one row of patches lie on each other.
 
     Args:
         query: the query image.
@@ -76,17 +77,24 @@ def matches_panel(
     drawn = canvas.resize((canvas.width * SCALE, canvas.height * SCALE), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(drawn)
     strongest = max((line.strength for line in lines), default=1.0)
-    for line in reversed(lines):
-        ends = []
-        for picture, left, position in zip(pictures, lefts, (line.query, line.item), strict=True):
-            x, y = picture.centre(position)
-            ends.append(((left + x) * SCALE, (gap + y) * SCALE))
+    ends = [
+        [
+            ((left + x) * SCALE, (gap + y) * SCALE)
+            for picture, left, position in zip(pictures, lefts, (line.query, line.item), strict=True)
+            for x, y in [picture.centre(position)]
+        ]
+        for line in lines
+    ]
+    for line, both in reversed(list(zip(lines, ends, strict=True))):
+        width_of_line = max(SCALE, round(cell / 64 * SCALE * line.strength / strongest))
+        pen.line(both, fill=MUTUAL if line.mutual else ONE_WAY, width=width_of_line)
+    font, radius = caption_font(cell * SCALE // 2), cell / 32 * SCALE
+    for number, (line, both) in reversed(list(enumerate(zip(lines, ends, strict=True), start=1))):  # on top of all lines
         colour = MUTUAL if line.mutual else ONE_WAY
-        pen.line(ends, fill=colour, width=max(SCALE, round(cell / 64 * SCALE * line.strength / strongest)))
-        for x, y in ends:
-            radius = cell / 56 * SCALE
+        for x, y in both:
             box = (x - radius, y - radius, x + radius, y + radius)
             pen.ellipse(box, fill=colour if line.mutual else PAPER, outline=colour, width=SCALE)
+            pen.text((x, y), str(number), fill=PAPER if line.mutual else INK, font=font, anchor="mm")
     canvas = drawn.resize(canvas.size, Image.Resampling.BOX)
     for caption, left in zip(captions, lefts, strict=True):
         draw_caption(canvas, caption, left=left - gap // 2, top=gap + height, width=width + gap, cell=cell)

@@ -14,6 +14,12 @@ from eet.retrieval.image_roots import ImageRoots
 from eet.retrieval.panels import view_of
 from eet.retrieval.regions import ImageTokens, Transport, matched_regions, region_columns
 
+MATCHES_EXPLAINED = (
+    "Lines join the patches that were matched most strongly, numbered from the strongest. Blue: each patch is the other's strongest match; "
+    "orange: only one of them is. The pinker a patch, the more mass it has; with equal masses no patch is pink."
+)
+"""Text above the panels of `match_blocks`."""
+
 
 def match_blocks(
     network: GalleryModel,

@@ -113,9 +113,13 @@ def needed_columns(*, embeddings: bool, tokens: bool = True) -> list[str]:
 
 
 def token_set(rows: pa.Table, manifest: Manifest, *, rotated: bool = False) -> TokenSet:
-    """The tokens of rows of a gallery, and the embeddings if they were read; all rows must have tokens."""
+    """The tokens of rows of a gallery, which all must have tokens; and the embeddings as their centres, if they were read.
+
+    An embedding of another width, such as that of VLAD, is not in the space of the tokens and no centre.
+    """
     assert manifest.token_shape is not None
-    embedding = vectors_of(rows, "embedding", manifest, rotated=rotated) if "embedding" in rows.column_names else None
+    centred = "embedding" in rows.column_names and manifest.embedding_dim == manifest.token_shape[1]
+    embedding = vectors_of(rows, "embedding", manifest, rotated=rotated) if centred else None
     mass = fixed_binary_to_numpy(rows["token_mass"], "<f2", manifest.token_shape[:1])
     return TokenSet(vectors_of(rows, "tokens", manifest, rotated=rotated), mass, embedding)
 

@@ -39,7 +39,8 @@ def place_blocks(hits: pa.Table, gallery: Gallery, queries: Gallery, *, metres: 
     blocks: list[Paragraph | Picture] = [
         _picture(
             place_map_figure(shown, title=f"First hits of the queries, right within {metres:g} metres"),
-            caption="A line goes from each query to its first hit. No match: the gallery has no place within the radius.",
+            caption="A line goes from each query to its first hit. Lines are bent, so that those along a straight route can be seen. "
+            "No match: the gallery has no place within the radius.",
             alt="map of the queries and their first hits",
         )
     ]
@@ -48,7 +49,8 @@ def place_blocks(hits: pa.Table, gallery: Gallery, queries: Gallery, *, metres: 
     curves = recall_over_radius(hits, gallery, queries, radii=sorted({*RADII, metres}))
     if curves:
         figure = recall_over_radius_figure(curves, radius=metres, title="Recall of the first hit")
-        blocks.append(_picture(figure, caption="Over the queries that have a match within the radius.", alt="recall@1 over the radius"))
+        caption = f"Over the queries that have a match within the radius. Dotted: {metres:g} metres, the radius of this page."
+        blocks.append(_picture(figure, caption=caption, alt="recall@1 over the radius"))
     return blocks
 
 

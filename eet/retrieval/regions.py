@@ -35,7 +35,7 @@ class ImageTokens:
         tokens_KD: float32.
         mass_K: float32, their importance.
         index_K: int64, their positions on the grid.
-        centre_D: the final CLS vector, float32; None where the gallery has none.
+        centre_D: the final CLS vector, float32; None where the gallery has none in the space of the tokens.
     """
 
     tokens_KD: torch.Tensor

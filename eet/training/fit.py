@@ -87,8 +87,8 @@ def fit(
 ) -> Fitted | None:
     """Trains the networks of a task. Afterwards the networks on rank 0 have the weights of the chosen epoch.
 
-    The same task, settings and seed give the same weights on any number of workers that divides the batch, except for the order of sums.
-    They also give the same weights after any number of restarts from a checkpoint.
+    The same task, settings and seed give the same weights on any number of workers that divides the batch, except for the order of sums,
+    which depends on the number of CPU threads too. They also give the same weights after any number of restarts from a checkpoint.
 
     Args:
         task: networks, images, objective and evaluation.

@@ -384,15 +384,17 @@ def test_the_commands_of_the_page_on_places_run_on_a_small_msls(msls, tmp_path, 
         assert ("7 x 10 patches" in printed) == (config.image_size == (480, 640)), command
 
 
-def test_the_commands_of_the_page_that_measure_a_model_run_on_a_small_msls(msls, tmp_path, monkeypatch):
-    """As the page has them, for one untrained model with an input that is not square. Each query is the copy of a database image."""
+@pytest.mark.parametrize("aggregation", ["vector", "netvlad"])
+def test_the_commands_of_the_page_that_measure_a_model_run_on_a_small_msls(aggregation, msls, tmp_path, monkeypatch):
+    """As the page has them, for an untrained model with an input that is not square. Each query is the copy of a database image."""
     loop = re.search(r"^for MODEL in netvlad scratch distilled; do\n(.*?)^done$", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
     commands = [line.strip().replace("$MODEL", "netvlad") for line in loop[1].splitlines()]
     assert [command.split()[1] for command in commands] == ["encode", "encode", "search", "rerank", "evaluate", "evaluate"]
     monkeypatch.chdir(tmp_path)
     model = build_base(
-        "vit_tiny_patch16_224", embedding_width=128, image_size=(56, 80), weights="none", backbone_options=NETWORK, fit="squash"
-    )
+        "vit_tiny_patch16_224", embedding_width=128, image_size=(56, 80), weights="none", backbone_options=NETWORK, fit="squash",
+        aggregation=aggregation,
+    )  # fmt: skip
     save_base(model, tmp_path / "runs" / "netvlad")
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, command

@@ -32,7 +32,15 @@ def student() -> GalleryModel:
     )  # fmt: skip
 
 
-@pytest.fixture(params=[base_model, student])
+def model_of_narrow_embeddings() -> GalleryModel:
+    """Its embedding is no vector in the space of the tokens, as with VLAD, NetVLAD and SALAD."""
+    return build_base(
+        "deit_tiny_patch16_224", embedding_width=6, image_size=(HEIGHT, WIDTH), weights="none", backbone_options=VIT, fit="squash",
+        aggregation="netvlad", aggregation_options={"words": 2},
+    )  # fmt: skip
+
+
+@pytest.fixture(params=[base_model, student, model_of_narrow_embeddings])
 def model(request) -> GalleryModel:
     """A network whose patches depend on their own pixels alone, so that only equal pixels are equal tokens."""
     made = request.param().eval()
@@ -69,10 +77,11 @@ def cells(place: tuple[int, int], grid: tuple[int, int]) -> list[int]:
     ]
 
 
-def test_the_strongest_matches_join_the_same_pixels(model, gallery):
+@pytest.mark.parametrize("marginal", ["uniform", "inverse"])
+def test_the_strongest_matches_join_the_same_pixels(marginal, model, gallery):
     ids = sorted(gallery.table(["item_id"])["item_id"].to_pylist())
     sides = [ImageTokens.of_row(gallery.rows([item], region_columns(gallery.manifest)), gallery.manifest) for item in ids]
-    found = matched_regions(sides[0], sides[1], Transport(marginal="uniform"), grid=model.grid, count=2)
+    found = matched_regions(sides[0], sides[1], Transport(marginal=marginal), grid=model.grid, count=2)
     pairs = dict(zip(cells(PLACES[0], model.grid), cells(PLACES[1], model.grid), strict=True))
     assert len(pairs) == (4 if isinstance(model, Student) else 2)
     assert len(found.lines) == 2 and all(pairs.get(line.query) == line.item for line in found.lines)
