@@ -8,6 +8,9 @@ import torch
 from eet.errors import InputError
 from eet.options.choices import Precision
 
+CPU_BF16 = ("avx512_bf16", "amx_bf16")
+"""Instructions of CPUs for products in bf16, as torch names them."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -47,6 +50,12 @@ class Device:
     @property
     def on_gpu(self) -> bool:
         return self.type == "cuda"
+
+    @property
+    def computes_bf16(self) -> bool:
+        """Whether this is a CPU of this machine with instructions for products in bf16 (AVX512_BF16, AMX); bf16 is then the faster one."""
+        has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return self.type == "cpu" and any(has.get(name) for name in CPU_BF16)
 
     def autocast(self) -> torch.autocast:
         """The context in which networks run here in this precision."""

@@ -37,6 +37,8 @@ from pipelines.job.progress import EncodeProgress, duration
 
 MOST_HERE = 10_000
 """Images up to which --engine auto does not start Ray."""
+BF16_FROM = 1000
+"""Images from which a job that encodes in fp32 says that this CPU computes in bf16 too."""
 
 
 def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResult:
@@ -76,7 +78,7 @@ def run(config: EncodeConfig, *, recorded_out: str | None = None) -> EncodeResul
             config.out,
             images,
             state,
-            lambda pending, files: _encode(config, model, pending, files),
+            lambda pending, files: _encode(config, model, pending, files, is_new=state.job is None and state.manifest is None),
             claim,
             notify=notify,
             on_begin=lambda: write_config(config.out, replace(config, out=recorded_out or config.out)),
@@ -104,9 +106,11 @@ def adapt(config: EncodeConfig, images: ImageList) -> None:
     )  # fmt: skip
 
 
-def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart], files: PartFiles) -> Iterator[PartDone]:
-    """Encodes parts into `files`. JobFailed where Ray stops."""
+def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart], files: PartFiles, *, is_new: bool) -> Iterator[PartDone]:
+    """Encodes parts into `files`; is_new: of a gallery whose precision is not settled. JobFailed where Ray stops."""
     num_images = sum(planned.num_rows for planned in pending)
+    if is_new and num_images >= BF16_FROM:
+        _offer_bf16(config)
     progress = EncodeProgress(num_images)
     options = encoder_options(config)
     address, workers, need = config.ray_address, config.workers, config.worker_need
@@ -119,6 +123,15 @@ def _encode(config: EncodeConfig, model: GalleryModel, pending: list[PlannedPart
             yield from parts_here(model, options, files, pending, progress)
     finally:
         progress.close()
+
+
+def _offer_bf16(config: EncodeConfig) -> None:
+    """Says how to encode faster, where the default is fp32 on a CPU of this machine that computes in bf16."""
+    device = Device.of(precision=config.precision)
+    if config.precision == "auto" and config.ray_address == "local" and device.precision == "fp32" and device.computes_bf16:
+        print(
+            "encode: this CPU computes in bf16 too: --precision bf16 is faster, and about 1 % of the bits of the codes differ", flush=True
+        )
 
 
 def _refuse_without_gpu(config: EncodeConfig, state: GalleryState) -> None:

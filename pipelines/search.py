@@ -129,10 +129,10 @@ def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
 
 @contextmanager
 def _encoded_queries(config: SearchConfig, gallery: Gallery) -> Iterator[Gallery]:
-    """Encodes the query images into a gallery with real-valued hashes, which order hits of equal distance, and yields it.
+    """Encodes the query images, in the precision of the gallery, into one with real-valued hashes, which order hits of equal distance.
 
-    At the end of the block it is put next to the hits, in place of the queries of an earlier search with the same output. Images are
-    encoded again for each search, because they may have changed.
+    Yields it. At the end of the block it is put next to the hits, in place of the queries of an earlier search with the same output. Images
+    are encoded again for each search, because they may have changed.
     """
     assert config.model is not None
     check_made_by(gallery, read_model_record(config.model), f"--model {config.model}")
@@ -143,7 +143,7 @@ def _encoded_queries(config: SearchConfig, gallery: Gallery) -> Iterator[Gallery
         encode(
             EncodeConfig(
                 model=config.model, images=config.queries, out=fresh, tokens=True, embedding=True, hash=True, engine="local",
-                max_error_ratio=1.0,
+                max_error_ratio=1.0, precision=gallery.manifest.precision,
             ),
             recorded_out=out,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """The Parquet gallery: its schema, plan, parts, manifest and reader, and the hits of a search."""
 
-from eet.gallery.compatibility import check_encoded_for, check_made_by, check_same_model, labels_in
+from eet.gallery.compatibility import PrecisionWarning, check_encoded_for, check_made_by, check_same_model, labels_in, warn_of_precision
 from eet.gallery.encoder import DEFAULT_BATCH_SIZE, EncodedPart, PartEncoder
 from eet.gallery.external_sort import RUN_ROWS, merge_by_id, sorted_by_id
 from eet.gallery.hits import (
@@ -54,6 +54,7 @@ __all__ = [
     "Manifest",
     "ModelRecord",
     "PartEncoder",
+    "PrecisionWarning",
     "check_encoded_for",
     "check_made_by",
     "check_same_model",
@@ -87,6 +88,7 @@ __all__ = [
     "vectors_of",
     "write_hits",
     "write_manifest",
+    "warn_of_precision",
     "write_part",
     "write_plan",
 ]

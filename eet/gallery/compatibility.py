@@ -1,11 +1,17 @@
 """Whether two galleries come from the same model, and how the labels of one are numbered in the other."""
 
+import warnings
+
 import numpy as np
 
 from eet.errors import InputError
 from eet.gallery.hits import read_queries_digest
 from eet.gallery.models import ModelRecord
 from eet.gallery.reader import Gallery
+
+
+class PrecisionWarning(UserWarning):
+    """Two galleries were encoded in different precisions. The message names them."""
 
 
 def check_same_model(gallery: Gallery, queries: Gallery) -> None:
@@ -16,6 +22,18 @@ def check_same_model(gallery: Gallery, queries: Gallery) -> None:
     """
     manifest = queries.manifest
     _check_alike(gallery, (manifest.model_digest, manifest.preprocessing_digest, manifest.num_bits), queries.path)
+
+
+def warn_of_precision(gallery: Gallery, queries: Gallery) -> None:
+    """Issues a PrecisionWarning where two galleries name different precisions; "auto", which depends on the device, names none."""
+    own, other = gallery.manifest.precision, queries.manifest.precision
+    if "auto" not in (own, other) and own != other:
+        warnings.warn(
+            f"{gallery.path} was encoded in {own}, {queries.path} in {other}: about 1 % of their bits differ for that reason alone, and an "
+            f"image may have a distance to itself. Encode the queries with precision {own}",
+            PrecisionWarning,
+            stacklevel=3,
+        )
 
 
 def check_made_by(gallery: Gallery, record: ModelRecord, bundle: str) -> None:

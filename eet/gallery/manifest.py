@@ -11,7 +11,7 @@ import pyarrow as pa
 from eet.errors import InputError
 from eet.gallery.parts import SCHEMA_VERSION, Plans
 from eet.gallery.schema import gallery_schema
-from eet.options.choices import VectorForm
+from eet.options.choices import Precision, VectorForm
 from eet.storage import exists, join_location, parsed_json, resolve, whole_file
 
 MANIFEST_NAME = "manifest.json"
@@ -60,7 +60,7 @@ class Manifest:
     label_names: tuple[str, ...] | None = None
     errors: dict[str, int] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
-    precision: str = "auto"
+    precision: Precision = "auto"
     jpegs_on: str = "cpu"
     mass: str = "importance"
     has_hash: bool = False

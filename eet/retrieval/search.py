@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eet.errors import InputError
-from eet.gallery import HITS_SCHEMA, Gallery, check_same_model, labels_in
+from eet.gallery import HITS_SCHEMA, Gallery, check_same_model, labels_in, warn_of_precision
 from eet.gallery.encoding import error_report
 from eet.retrieval.embedding_search import EmbeddingSearch
 from eet.retrieval.gallery_index import GalleryIndex
@@ -39,8 +39,12 @@ def search_gallery(
 
     Raises:
         InputError: the galleries were encoded by different models, or no query has a code because all of them failed.
+
+    Warns:
+        PrecisionWarning: the galleries were encoded in different precisions.
     """
     check_same_model(gallery, queries)
+    warn_of_precision(gallery, queries)
     if queries.manifest.num_rows and not queries.manifest.num_ok:
         first = queries.errors().slice(0, 1).to_pylist()[0]
         raise InputError(

@@ -69,7 +69,9 @@ class Query:
 
 
 class QueryEncoder:
-    """Encodes one image at a time, with all that the gallery holds of its items, and the real-valued hash. Not thread-safe.
+    """Encodes one image at a time, with all that the gallery holds of its items, and the real-valued hash, in the precision of the gallery.
+
+    Not thread-safe.
 
     Args:
         model: the model that encoded the gallery.
@@ -91,6 +93,7 @@ class QueryEncoder:
             has_hash=True,
             mass="rollout" if held.mass == "rollout" else "importance",
             max_pixels=max_pixels,
+            precision=held.precision,
         )
         self._manifest = Manifest(
             model_digest=held.model_digest,
@@ -104,6 +107,7 @@ class QueryEncoder:
             token_dtype=None if held.token_shape is None else "float16",
             embedding_dim=held.embedding_dim,
             has_hash=True,
+            precision=held.precision,
         )
         self._schema = model_schema(model, tokens=held.token_shape is not None, embedding=held.embedding_dim is not None, has_hash=True)
 

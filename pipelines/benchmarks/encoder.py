@@ -3,6 +3,7 @@
 import functools
 import itertools
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eet.errors import InputError
 from eet.vit import Student
 from pipelines.benchmarks.networks import UNPRUNED, parsed_schedule, schedule_of, student_of, timm_vit
 from pipelines.benchmarks.record import Column, print_rows
@@ -50,8 +52,13 @@ COLUMNS = (
 
 
 def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTiming]:
-    """Measures every batch size in turn, with all networks and modes interleaved."""
+    """Measures every batch size in turn, with all networks and modes interleaved. InputError for the CPU time of work on a GPU."""
     backbone, device = setup.backbone, setup.device.torch_device
+    if options.clock == "cpu" and device.type != "cpu":
+        raise InputError(
+            f"--encoder.clock cpu measures nothing of the work on {device.type}: give --device cpu too, or --encoder.clock wall"
+        )
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
     schedule = schedule_of(backbone, setup.keep_ratios)
     networks: dict[str, nn.Module] = {
         PEER: timm_vit(backbone),
@@ -68,7 +75,7 @@ def measure(options: EncoderBenchmarkOptions, setup: Setup) -> list[EncoderTimin
         macs = {name: gmacs_per_image(_run_in("eager", network), size, device) for name, network in networks.items()}
         runs = {(name, mode): _run_in(mode, networks[name]) for name, mode in itertools.product(networks, options.modes)}
         for batch_size in options.batch_sizes:
-            rows = _time(runs, macs, torch.randn(batch_size, 3, *size, device=device), setup.repeats)
+            rows = _time(runs, macs, torch.randn(batch_size, 3, *size, device=device), setup.repeats, clock)
             print_rows(COLUMNS, rows, heading=not timings)
             timings += rows
     return timings
@@ -84,13 +91,17 @@ def _run_in(mode: Mode, network: nn.Module) -> Callable[[Tensor], Any]:
 
 
 def _time(
-    runs: dict[tuple[str, Mode], Callable[[Tensor], Any]], macs: dict[str, float], images: Tensor, repeats: int
+    runs: dict[tuple[str, Mode], Callable[[Tensor], Any]],
+    macs: dict[str, float],
+    images: Tensor,
+    repeats: int,
+    clock: Callable[[], float],
 ) -> list[EncoderTiming]:
     # Each network, mode and batch size is a program of its own, more than torch caches for one function by default; beyond that it would
     # silently run eagerly.
     with torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
         seconds = interleaved_seconds(
-            {run: functools.partial(call, images) for run, call in runs.items()}, repeats=repeats, device=images.device
+            {run: functools.partial(call, images) for run, call in runs.items()}, repeats=repeats, device=images.device, clock=clock
         )
     medians = {run: statistics.median(values) for run, values in seconds.items()}
     peer = min((run for run in runs if run[0] == PEER), key=medians.__getitem__)

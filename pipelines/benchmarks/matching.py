@@ -18,7 +18,8 @@ LARGEST_ERROR = 1e-4
 PRODUCTS = {"cpu": 1_200_000, "cuda": 60_000_000}
 MOST_LOOPED = 256
 """Most pairs of the loop over POT, so that its time does not grow with the pairs of the other methods."""
-EET, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH = "EET", "ot.sinkhorn, 100 iterations", "ot.sinkhorn, stopped", "ot.batch", "torch batch"
+EET, ONE_QUERY = "EET", "EET, a query at a time"
+POT_LOOP, POT_STOPPED, POT_BATCH, TORCH = "ot.sinkhorn, 100 iterations", "ot.sinkhorn, stopped", "ot.batch", "torch batch"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def _case(
     methods[POT_BATCH] = _pot_batch(queries, gallery, options.epsilon, device)
     methods[TORCH] = _torch_batch(queries, gallery, options.epsilon, device)
     methods[EET] = _eet(queries, gallery, options.epsilon, device, setup.threads)
-    parts = {EET: pairs, POT_BATCH: pairs[: max(8, most // 16)], TORCH: pairs[: max(8, most // 16)]}
+    methods[ONE_QUERY] = _one_query(queries, gallery, options.epsilon, device, setup.threads)
+    parts = {EET: pairs, ONE_QUERY: pairs, POT_BATCH: pairs[: max(8, most // 16)], TORCH: pairs[: max(8, most // 16)]}
 
     errors = {name: float(np.abs(method(parts.get(name, few))[: len(few)] - expected).max()) for name, method in methods.items()}
     for name, error in errors.items():
@@ -120,7 +122,7 @@ def _case(
             cpu_ratio=median_ratio(cpu[name], cpu[EET]),
             error=errors[name],
         )
-        for name in (EET, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH)
+        for name in (EET, ONE_QUERY, POT_LOOP, POT_STOPPED, POT_BATCH, TORCH)
     ]
 
 
@@ -173,6 +175,19 @@ def _pot_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, device:
 
 def _torch_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     """The scaling loop of EET in torch, all images of a query at once; the tokens are already on the device."""
+    return _by_query(queries, gallery, epsilon, device, plans=True)
+
+
+def _one_query(
+    queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device, threads: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """EET's matching through `structural_similarity`, without plans; the tokens are already on the device."""
+    return _by_query(queries, gallery, epsilon, device, plans=False, threads=threads)
+
+
+def _by_query(
+    queries: np.ndarray, gallery: np.ndarray, epsilon: float, device: torch.device, *, plans: bool, threads: int | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     query_tokens, gallery_tokens = (torch.from_numpy(side).to(device) for side in (queries, gallery))
 
     def scores(pairs: np.ndarray) -> np.ndarray:
@@ -181,7 +196,8 @@ def _torch_batch(queries: np.ndarray, gallery: np.ndarray, epsilon: float, devic
             places = np.flatnonzero(pairs[:, 0] == query)
             images = gallery_tokens[pairs[places, 1]]
             ones = torch.ones(images.shape[:2], device=device)
-            found[places] = structural_similarity(query_tokens[query], images, ones[0], ones, epsilon=epsilon)[0].cpu().numpy()
+            matched = structural_similarity(query_tokens[query], images, ones[0], ones, epsilon=epsilon, plans=plans, threads=threads)
+            found[places] = matched[0].cpu().numpy()
         return found
 
     return scores

@@ -41,11 +41,13 @@ class EncoderBenchmarkOptions:
         modes: How every network is run: eager; compiled (torch.compile); graphed (compiled, and replayed as a CUDA graph).
         schedules: More students besides that of --keep_ratios, each as block:ratio of its stages, such as
             4:0.7,7:0.7,10:0.7; with /8 at the end, tokens are kept in multiples of 8.
+        clock: wall, or cpu: the CPU time of the process, for CPUs that other processes use too.
     """
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     modes: tuple[Mode, ...] = ("eager",)
     schedules: tuple[str, ...] = ()
+    clock: Literal["wall", "cpu"] = "wall"
 
     def problems(self) -> list[str]:
         found = []

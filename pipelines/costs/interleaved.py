@@ -11,7 +11,12 @@ _Name = TypeVar("_Name")
 
 
 def interleaved_seconds(
-    calls: Mapping[_Name, Callable[[], Any]], *, repeats: int, device: torch.device | None = None, warm_ups: int = 2
+    calls: Mapping[_Name, Callable[[], Any]],
+    *,
+    repeats: int,
+    device: torch.device | None = None,
+    warm_ups: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[_Name, list[float]]:
     """Times every call in turn, `repeats` times after `warm_ups` rounds of warm-up.
 
@@ -20,6 +25,7 @@ def interleaved_seconds(
         repeats: timed rounds.
         device: device that the calls use; a call ends when its work on the device is complete. None for the CPU.
         warm_ups: rounds that are not timed.
+        clock: gives seconds; `time.process_time` for the CPU time of this process.
 
     Returns:
         name -> seconds of each round.
@@ -28,11 +34,11 @@ def interleaved_seconds(
     for repeat in range(-warm_ups, repeats):
         for name, call in calls.items():
             _settle(device)
-            started = time.perf_counter()
+            started = clock()
             call()
             _settle(device)
             if repeat >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 

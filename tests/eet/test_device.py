@@ -38,3 +38,18 @@ def test_products_have_the_precision(precision, dtype):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(InputError, match="precision='fp8': allowed are auto, fp32, bf16"):
         Device.of("cpu", "fp8")
+
+
+@pytest.mark.parametrize(
+    ("device", "has", "computes"),
+    [
+        ("cpu", {"avx512_bf16": True, "amx_bf16": False}, True),
+        ("cpu", {"avx512_bf16": False, "amx_bf16": True}, True),
+        ("cpu", {"avx512_bf16": False, "avx512_vnni": True}, False),
+        ("cpu", {}, False),
+        ("cuda", {"avx512_bf16": True}, False),
+    ],
+)
+def test_cpus_with_instructions_for_bf16_are_known(device, has, computes, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has, raising=False)
+    assert Device.of(device).computes_bf16 == computes

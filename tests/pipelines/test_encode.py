@@ -377,6 +377,29 @@ def test_a_dry_run_starts_and_writes_nothing(tiny_model, folder, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("has_bf16", "changes", "offered"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"precision": "fp32"}, False),
+        (True, {"precision": "bf16"}, False),
+        (True, {"images": None}, False),
+    ],
+)
+def test_bf16_is_offered_where_the_cpu_computes_in_it(tiny_model, folder, tmp_path, monkeypatch, capsys, has_bf16, changes, offered):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": has_bf16}, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(encode, "BF16_FROM", 23 if changes != {"images": None} else 24)
+    config = config_of(tmp_path / "gallery", tiny_model, folder, **{key: value for key, value in changes.items() if key != "images"})
+    encode.run(config)
+    assert ("--precision bf16 is faster" in capsys.readouterr().out) == offered
+    part = tmp_path / "gallery" / part_name(0)
+    part.unlink()
+    encode.run(config)  # its precision is settled
+    assert part.exists() and "--precision bf16" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("split", "number"), [("train", 32), ("test", 16), ("all", 48)])
 def test_a_datasets_split_is_encoded_with_its_labels(tiny_model, tiny_birds, tmp_path, split, number):
     data = DataOptions(name="synthetic", root=str(tiny_birds))

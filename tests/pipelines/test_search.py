@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,17 @@ from tied_gallery import tied_bits, tied_gallery
 
 import eet
 from eet.datasets import synthetic
-from eet.gallery import Gallery, check_encoded_for, open_gallery, read_hits, read_recall, write_hits, write_manifest, write_part
+from eet.gallery import (
+    Gallery,
+    PrecisionWarning,
+    check_encoded_for,
+    open_gallery,
+    read_hits,
+    read_recall,
+    write_hits,
+    write_manifest,
+    write_part,
+)
 from eet.images import read_image
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.search import search_gallery
@@ -82,6 +93,38 @@ def test_images_are_encoded_next_to_the_hits_and_ordered_by_their_hash(tiny_mode
         for before, after in zip(rows, rows[1:], strict=False):
             if before["distance"] == after["distance"]:
                 assert asymmetric[place[before["item_id"]]] >= asymmetric[place[after["item_id"]]] - 1e-3
+
+
+def test_query_images_are_encoded_in_the_precision_of_the_gallery(tiny_model, query_images, tmp_path):
+    galleries = {}
+    for precision in ("auto", "fp32", "bf16"):
+        galleries[precision] = eet.encode(tiny_model, str(query_images), out=tmp_path / precision, precision=precision)
+        config = search.SearchConfig(
+            gallery=str(tmp_path / precision),
+            queries=str(query_images),
+            model=str(tiny_model),
+            k=1,
+            out=str(tmp_path / f"{precision}.parquet"),
+        )
+        search.run(config)
+        queries = open_gallery(str(tmp_path / f"{precision}.queries"))
+        assert queries.manifest.precision == precision
+        np.testing.assert_array_equal(queries.hashes(), galleries[precision].hashes())
+    assert not np.array_equal(galleries["bf16"].hashes(), galleries["fp32"].hashes())
+
+
+@pytest.mark.parametrize(("gallery_in", "queries_in", "warns"), [("fp32", "bf16", True), ("bf16", "bf16", False), ("auto", "bf16", False)])
+def test_galleries_of_two_precisions_are_searched_with_a_warning(tmp_path, gallery_in, queries_in, warns):
+    sides = []
+    for name, precision in (("gallery", gallery_in), ("queries", queries_in)):
+        side = tied_gallery(tmp_path / name)
+        write_manifest(side.path, dataclasses.replace(side.manifest, precision=precision))
+        sides.append(open_gallery(side.path))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PrecisionWarning)
+        assert len(eet.search(*sides, k=2))
+    assert len([one for one in caught if one.category is PrecisionWarning]) == warns
+    assert not warns or f"encoded in {gallery_in}" in str(caught[0].message)
 
 
 def test_the_hits_are_printed_as_a_table_as_locations_for_a_pipe_or_not(tiny_model, birds_gallery, query_images, tmp_path, capsys):

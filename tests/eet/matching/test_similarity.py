@@ -129,3 +129,43 @@ def test_wrong_arguments_are_refused() -> None:
         structural_similarity(query, gallery, query_mass, gallery_mass, transported=0)
     with pytest.raises(ValueError, match="solver 'simplex' is unknown; choose one of sinkhorn, exact, pot, maxsim"):
         structural_similarity(query, gallery, query_mass, gallery_mass, solver="simplex")
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("transported", [1.0, 0.4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16, torch.float64])
+def test_scores_alone_are_those_with_plans(solver: str, transported: float, dtype: torch.dtype) -> None:
+    tokens = [values.to(dtype) for values in make_tokens(10, problems=7)]
+    expected, _ = structural_similarity(*tokens, transported=transported, solver=solver)
+    scores, plans = structural_similarity(*tokens, transported=transported, solver=solver, plans=False)
+    assert plans is None and scores.dtype == torch.float32 and not scores.requires_grad
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
+
+
+def test_scores_alone_are_made_by_the_compiled_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = make_tokens(11)
+    monkeypatch.setitem(SOLVERS, "sinkhorn", None)  # the solver of torch is not called
+    scores, _ = structural_similarity(*tokens, plans=False)
+    assert scores.shape == (4,) and torch.isfinite(scores).all()
+
+
+def test_scores_alone_of_no_gallery_and_of_broken_tokens() -> None:
+    query, gallery, query_mass, gallery_mass = make_tokens(12)
+    assert structural_similarity(query, gallery[:0], query_mass, gallery_mass[:0], plans=False)[0].shape == (0,)
+    gallery[0], gallery_mass[1] = float("nan"), float("nan")
+    scores, _ = structural_similarity(query, gallery, query_mass, gallery_mass, plans=False)
+    torch.testing.assert_close(scores, structural_similarity(query, gallery, query_mass, gallery_mass)[0], atol=1e-4, rtol=0)
+    assert scores[0] == 0
+
+
+def test_scores_alone_can_be_learned_from() -> None:
+    query, gallery, query_mass, gallery_mass = make_tokens(13)
+    gallery.requires_grad_()
+    gradients = []
+    for plans in (True, False):
+        scores, made = structural_similarity(query, gallery, query_mass, gallery_mass, plans=plans)
+        assert (made is not None) == plans
+        gradients.append(torch.autograd.grad(scores.sum(), gallery)[0])
+    torch.testing.assert_close(*gradients)
+    with torch.no_grad():
+        assert not structural_similarity(query, gallery, query_mass, gallery_mass, plans=False)[0].requires_grad

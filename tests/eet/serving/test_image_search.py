@@ -46,6 +46,14 @@ def test_hits_of_an_image_are_those_of_the_python_api(search, tiny_model, galler
     assert set(answer.milliseconds) == {"search"}
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_image_is_encoded_in_the_precision_of_the_gallery(tiny_model, item_ids, precision):
+    held = eet.encode(tiny_model, item_ids[:4], precision=precision, batch_size=1)
+    query = ImageSearch(eet.load_model(tiny_model), held).encode(Path(item_ids[2]).read_bytes())
+    assert query.manifest.precision == precision
+    np.testing.assert_array_equal(query.row["hash"].to_pylist()[0], held.rows([item_ids[2]])["hash"].to_pylist()[0])
+
+
 def test_reranked_hits_are_those_of_the_python_api(search, gallery, item_ids):
     expected = eet.rerank(eet.search(gallery, gallery, k=20), top=20).to_pandas()
     expected = expected[expected["query_id"] == item_ids[5]]

@@ -1,9 +1,15 @@
 """The encoder benchmark measures each network in each mode."""
 
+import dataclasses
+import itertools
+
 import pytest
 import torch
 
+from eet.device import Device
+from eet.errors import InputError
 from pipelines import benchmark
+from pipelines.benchmarks.encoder import measure
 from pipelines.configs.benchmark import EncoderBenchmarkOptions
 
 pytestmark = pytest.mark.slow
@@ -40,6 +46,17 @@ def test_each_mode_runs_timm_too_and_the_fastest_of_timms_is_what_others_are_mea
     assert made == [{"dynamic": False, "mode": None}] * 3
     fastest = min((timing for timing in timings if timing.method == "timm"), key=lambda timing: timing.ms)
     assert fastest.ratio == 1
+
+
+def test_the_cpu_time_of_the_process_is_measured_where_it_is_asked_for(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr("time.process_time", lambda: next(ticks) * 3.0)
+    options = EncoderBenchmarkOptions(batch_sizes=(1,), clock="cpu")
+    timings = benchmark.run(benchmark.BenchmarkConfig(encoder=options, repeats=2, device="cpu", **NETWORK))
+    assert [timing.ms for timing in timings] == [3000] * 3
+    setup = dataclasses.replace(benchmark.setup_of(benchmark.BenchmarkConfig(device="cpu", **NETWORK)), device=Device.of("cuda"))
+    with pytest.raises(InputError, match="--encoder.clock cpu measures nothing of the work on cuda"):
+        measure(options, setup)
 
 
 @pytest.mark.gpu

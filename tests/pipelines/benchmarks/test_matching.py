@@ -18,7 +18,7 @@ FEW = MatchingBenchmarkOptions(tokens=(5, 9), dims=(16, 24), mean_cosines=(0.0, 
 def test_matching_is_measured_method_by_method_and_written(tmp_path, capsys, device):
     file = tmp_path / "matching.json"
     timings = benchmark.run(benchmark.BenchmarkConfig(what="matching", matching=FEW, repeats=2, threads=1, json=str(file), device=device))
-    assert len({(timing.method, timing.tokens, timing.mean_cosine) for timing in timings}) == len(timings) == 5 * 2 * 2
+    assert len({(timing.method, timing.tokens, timing.mean_cosine) for timing in timings}) == len(timings) == 6 * 2 * 2
     assert all(0 <= timing.error <= 1e-4 and timing.pairs_per_s > 0 and timing.cpu_ratio > 0 for timing in timings)
     assert all(timing.ratio == 1 for timing in timings if timing.method == "EET")
     record = json.loads(file.read_text())
