@@ -86,9 +86,9 @@ __all__ = [
     "sorted_by_id",
     "spread_queries",
     "vectors_of",
+    "warn_of_precision",
     "write_hits",
     "write_manifest",
-    "warn_of_precision",
     "write_part",
     "write_plan",
 ]
