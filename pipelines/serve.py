@@ -1,7 +1,8 @@
-"""`eet serve`: a search page and a JSON API over a gallery, on this machine."""
+"""`eet serve`: a search page and a JSON API over a gallery, in this process or on Ray Serve."""
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 
 from eet.errors import InputError
@@ -12,9 +13,6 @@ from pipelines.configs.serve import ServeConfig
 from pipelines.index import check_covers
 from pipelines.job.location import with_absolute_locations
 
-CONNECTIONS = 256
-"""Connections at once; a further one is answered with 503."""
-
 
 def run(config: ServeConfig) -> None:
     """Serves until a signal ends it."""
@@ -22,10 +20,13 @@ def run(config: ServeConfig) -> None:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
         import uvicorn
+
+        if config.engine == "ray":
+            from ray import serve  # noqa: F401
     except ImportError as error:
         raise InputError(f"eet serve needs {error.name}: pip install 'eet[serve]'") from error
     from pipelines.serving.access import read_token
-    from pipelines.serving.app import build_app
+    from pipelines.serving.app import CONNECTIONS, build_app
 
     config = with_absolute_locations(config)
     token = None if config.token_file is None else read_token(config.token_file)
@@ -33,9 +34,18 @@ def run(config: ServeConfig) -> None:
     check_made_by(gallery, read_model_record(config.model), f"--model {config.model}")
     if config.index is not None:
         check_covers(config.index, gallery)
+    if config.engine == "ray":
+        from pipelines.job.cluster import check_address
+
+        check_address(config.ray_address)
     with listening(config.host, config.port) as (listener, url):
         if config.dry_run:
             print(f"dry run: {gallery.manifest.num_ok} items of {config.gallery} at {url}; nothing was started")
+            return
+        if config.engine == "ray":
+            port = listener.getsockname()[1]
+            listener.close()  # Ray Serve binds it itself
+            _run_on_ray(config, port, f"{url} searches {gallery.manifest.num_ok:,} items of {config.gallery}; Ctrl-C ends it")
             return
         search = ImageSearch(
             load_model(config.model),
@@ -58,6 +68,16 @@ def run(config: ServeConfig) -> None:
             app, log_level="warning", access_log=False, server_header=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=3
         )  # fmt: skip
         uvicorn.Server(options).run(sockets=[listener])
+
+
+def _run_on_ray(config: ServeConfig, port: int, ready: str) -> None:
+    """Serves on a Ray cluster until a signal ends it. ready: printed once one can connect."""
+    from pipelines.job.cluster import connected
+    from pipelines.serving.on_ray import running
+
+    with connected(config.ray_address) as resources, running(config, resources, port=port):
+        print(ready, flush=True)
+        threading.Event().wait()
 
 
 @contextlib.contextmanager

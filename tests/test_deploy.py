@@ -1,5 +1,7 @@
 """deploy/: the image, the Kubernetes and Slurm forms. Every form asks for a token, and none opens the dashboard to strangers."""
 
+import copy
+import importlib
 import os
 import re
 import shlex
@@ -30,17 +32,21 @@ def one_document(name: str) -> dict[str, Any]:
     return yaml.safe_load((DEPLOY / "kuberay" / name).read_text())
 
 
-CLUSTER, JOB, POLICY = (one_document(name) for name in ("raycluster.yaml", "rayjob_encode.yaml", "network-policy.yaml"))
+CLUSTER, JOB, SERVICE, POLICY = (
+    one_document(name) for name in ("raycluster.yaml", "rayjob_encode.yaml", "rayservice.yaml", "network-policy.yaml")
+)
 
 
 def pods() -> Iterator[dict[str, Any]]:
-    """The pod templates of head, workers and submitter."""
-    yield CLUSTER["spec"]["headGroupSpec"]["template"]
-    yield from (group["template"] for group in CLUSTER["spec"]["workerGroupSpecs"])
+    """The pod templates of heads, workers and submitter."""
+    for spec in (CLUSTER["spec"], SERVICE["spec"]["rayClusterConfig"]):
+        yield spec["headGroupSpec"]["template"]
+        yield from (group["template"] for group in spec["workerGroupSpecs"])
     yield JOB["spec"]["submitterPodTemplate"]
 
 
 def test_every_form_asks_for_a_token():
+    assert SERVICE["spec"]["rayClusterConfig"]["authOptions"] == CLUSTER["spec"]["authOptions"]
     assert CLUSTER["spec"]["authOptions"] == {"mode": "token", "secretName": "eet-ray-token"}
     assert re.search(r"^export .*\bRAY_AUTH_MODE=token\b", SBATCH.read_text(), re.MULTILINE)
     steps = [line for line in CONTAINERFILE.splitlines() if re.match("[A-Z]", line)]
@@ -71,6 +77,35 @@ def test_the_job_has_flags_that_encode_takes():
     config = read_config(job_parser(job, EncodeConfig), EncodeConfig, arguments)
     assert (eet, job, config.problems()) == ("eet", "encode", [])
     assert config.address is None, "Ray names the cluster to the job"
+
+
+def test_the_page_has_the_cluster_of_the_cluster_and_a_token_of_its_own():
+    spec = copy.deepcopy(SERVICE["spec"]["rayClusterConfig"])
+    (worker,) = (group["template"]["spec"] for group in spec["workerGroupSpecs"])
+    secret, mount = worker["volumes"].pop(), worker["containers"][0]["volumeMounts"].pop()
+    assert spec == CLUSTER["spec"]
+    assert secret["name"] == mount["name"] and secret["secret"] == {"secretName": "eet-page-token", "defaultMode": 0o400}
+    assert application_args()["token_file"] == f"{mount['mountPath']}/token"
+
+
+def application_args() -> dict[str, Any]:
+    (application,) = yaml.safe_load(SERVICE["spec"]["serveConfigV2"])["applications"]
+    return application["args"]
+
+
+def test_the_page_has_options_that_ray_serve_and_eet_serve_take():
+    schema = pytest.importorskip("ray.serve.schema", reason="needs ray[serve]: pip install 'eet[serve]'", exc_type=ImportError)
+    config = schema.ServeDeploySchema.model_validate(yaml.safe_load(SERVICE["spec"]["serveConfigV2"]))
+    (served,) = config.applications
+    module, _, name = served.import_path.partition(":")
+    page = getattr(importlib.import_module(module), name)(served.args)
+    (encoder,) = (given for given in page._bound_deployment.init_args if hasattr(given, "_bound_deployment"))
+    asked = encoder._bound_deployment.ray_actor_options
+    (group,) = SERVICE["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert asked["num_gpus"] == 1 <= int(limits["nvidia.com/gpu"]) and asked["num_cpus"] <= int(limits["cpu"])
+    assert config.http_options.port == 8000 and config.logging_config.enable_access_log is False
+    assert "serve" in re.search(r"'\.\[([a-z,]+)\]'", CONTAINERFILE).group(1).split(","), "the image lacks Ray Serve"
 
 
 def test_the_head_has_no_work_and_the_workers_follow_it():
@@ -104,7 +139,11 @@ def test_the_image_installs_the_pinned_versions_of_all_that_it_needs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("manifest", "crd"), [(CLUSTER, "ray.io_rayclusters.yaml"), (JOB, "ray.io_rayjobs.yaml")], ids=["cluster", "job"])
+@pytest.mark.parametrize(
+    ("manifest", "crd"),
+    [(CLUSTER, "ray.io_rayclusters.yaml"), (JOB, "ray.io_rayjobs.yaml"), (SERVICE, "ray.io_rayservices.yaml")],
+    ids=["cluster", "job", "service"],
+)
 def test_kuberay_accepts_it(shared, manifest, crd):
     """By KubeRay's own definitions, of its helm-chart/kuberay-operator/crds. Unknown fields are refused, as kubectl does."""
     path = shared / "kuberay" / crd

@@ -3,6 +3,7 @@
 from eet.serving.feedback import Feedback, Judgement
 from eet.serving.filtered_index import FilteredIndex
 from eet.serving.image_search import Answer, Explanation, ImageSearch
+from eet.serving.item_search import ItemSearch
 from eet.serving.query import Box, Query, QueryEncoder
 
-__all__ = ["Answer", "Box", "Explanation", "Feedback", "FilteredIndex", "ImageSearch", "Judgement", "Query", "QueryEncoder"]
+__all__ = ["Answer", "Box", "Explanation", "Feedback", "FilteredIndex", "ImageSearch", "ItemSearch", "Judgement", "Query", "QueryEncoder"]

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 
 import numpy as np
+import pyarrow as pa
 
 from eet.gallery import CodedRows
 from eet.retrieval.gallery_index import GalleryIndex, taken_ids
@@ -18,6 +19,8 @@ MOST_ITEMS_KEPT = 1_000_000
 class FilteredIndex:
     """An index, and the indexes of its items that pass a filter. The search of a filtered one is exact. Thread-safe.
 
+    It is an `ItemSearch`.
+
     Args:
         whole: the index of all items.
         backend: what searches the filtered items, see `eet.search.with_backend`.
@@ -28,6 +31,31 @@ class FilteredIndex:
         self.whole, self._backend, self._device = whole, backend, device
         self._kept: OrderedDict[tuple[int | None, str], GalleryIndex] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def num_items(self) -> int:
+        return self.whole.codes.num_items
+
+    @property
+    def label_numbers(self) -> list[int]:
+        return np.unique(np.asarray(self.whole.labels_N)).tolist()
+
+    @property
+    def first_id(self) -> str | None:
+        return self.whole.item_ids[0].as_py() if len(self.whole.item_ids) else None
+
+    def search(
+        self,
+        codes_QB: np.ndarray,
+        k: int | None,
+        *,
+        radius: int | None = None,
+        query_hash: np.ndarray | None = None,
+        label: int | None = None,
+        prefix: str = "",
+    ) -> pa.Table:
+        """See `ItemSearch.search`."""
+        return self.of(label, prefix).search(codes_QB, k, radius=radius, query_hash=query_hash, device=self._device)
 
     def of(self, label: int | None = None, prefix: str = "") -> GalleryIndex:
         """The index of the items with a label, and whose item_id starts with a prefix; the whole one without a filter."""

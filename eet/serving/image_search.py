@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +26,15 @@ from eet.retrieval.regions import ImageTokens, Transport, matched_regions, regio
 from eet.retrieval.rerank import match_options, queries_of_rows, reordered
 from eet.retrieval.search import code_scores, hits_of
 from eet.serving.filtered_index import FilteredIndex
-from eet.serving.query import Box, Query, QueryEncoder, as_jpeg, item_query, reduced_image, row_of
+from eet.serving.item_search import ItemSearch
+from eet.serving.query import Box, Query, QueryEncoder, as_jpeg, item_query, query_manifest, reduced_image, row_of
 
 MOST_LINES = 20
 """Limit of the lines of an explanation."""
+
+
+GREY_IMAGE = as_jpeg(Image.new("RGB", (64, 64), "grey"), 64)
+"""An image file to run every stage with."""
 
 
 @dataclass(frozen=True)
@@ -99,29 +105,31 @@ class ImageSearch:
     Args:
         model: encoded the gallery.
         gallery: its images may lie in the folders of `roots` only.
-        index: of the gallery; default an exact one over its codes.
+        index: of the gallery, in this process or in others; default an exact one over its codes.
         roots: local paths or URIs of folders; default the inputs that the manifest names.
         backend: what searches codes, see `eet.search.with_backend`.
         max_pixels: an image with more pixels is not decoded.
+        device: where codes are searched, and where the network runs once `encode` is called.
     """
 
     def __init__(
         self,
         model: GalleryModel,
         gallery: Gallery,
-        index: GalleryIndex | None = None,
+        index: GalleryIndex | ItemSearch | None = None,
         *,
         roots: Sequence[str] = (),
         backend: str = "auto",
         max_pixels: int = MAX_PIXELS,
+        device: Device | None = None,
     ) -> None:
-        device = Device.of()
         self.model, self.gallery, self.max_pixels = model, gallery, max_pixels
-        self._device = device.type
-        whole = (GalleryIndex.of_gallery(gallery) if index is None else index).with_backend(backend, self._device)
-        self._index = FilteredIndex(whole, backend=backend, device=self._device)
+        self._device = device or Device.of()
+        if index is None or isinstance(index, GalleryIndex):
+            whole = GalleryIndex.of_gallery(gallery) if index is None else index
+            index = FilteredIndex(whole.with_backend(backend, self._device.type), backend=backend, device=self._device.type)
+        self._index: ItemSearch = index
         self._roots = ImageRoots(roots or roots_of(gallery))
-        self._encoder = QueryEncoder(model, gallery, max_pixels=max_pixels, device=device)
         names = gallery.manifest.label_names
         self._label_names = names or ()
         self._label_of = {name: number for number, name in enumerate(names or ())}
@@ -129,36 +137,44 @@ class ImageSearch:
         """Whether hits can be re-ranked and explained."""
         self._options: dict[bool, MatchOptions] = {}
         if self.has_tokens:
-            asked = Gallery("memory://eet/query", self._encoder.manifest)  # described, not stored
+            asked = Gallery("memory://eet/query", query_manifest(gallery))  # described, not stored
             self._options = {False: match_options(gallery, asked), True: match_options(gallery, gallery)}
 
     @property
     def num_items(self) -> int:
         """Items that can be found."""
-        return self._index.whole.codes.num_items
+        return self._index.num_items
 
     @property
     def labels(self) -> list[str]:
         """The names of the labels that items have, sorted; their numbers where they have no names."""
-        used = np.unique(np.asarray(self._index.whole.labels_N))
-        return sorted(name for number in used.tolist() if (name := self._label_name(number)) is not None)
+        return sorted(name for number in self._index.label_numbers if (name := self._label_name(number)) is not None)
 
-    def warm_up(self) -> None:
-        """Runs every stage once: the first run in a process loads or compiles its loops."""
-        query = self.encode(as_jpeg(Image.new("RGB", (64, 64), "grey"), 64))
+    def warm_up(self, query: Query | None = None) -> None:
+        """Runs every stage once: the first run in a process loads or compiles its loops.
+
+        Args:
+            query: an image that another process encoded; default one that is encoded here.
+        """
+        query = self.encode(GREY_IMAGE) if query is None else query
         hits = self.search(query, k=2, rerank=2 if self.has_tokens else 0).hits
         if hits:
             self.search(query, k=2, prefix=hits[0].item_id)
 
     def first_refusal(self) -> str | None:
         """Why the image of the first item is not shown: it lies outside of the roots. None where it does not, or there is no item."""
-        ids = self._index.whole.item_ids
-        refused = self._roots.refusal(self.location(ids[0].as_py())) if len(ids) else None
-        return None if refused is None else f"the image of {ids[0].as_py()!r:.200} {refused.error}"
+        first = self._index.first_id
+        refused = None if first is None else self._roots.refusal(self.location(first))
+        return None if refused is None else f"the image of {first!r:.200} {refused.error}"
 
     def encode(self, data: bytes, box: Box | None = None) -> Query:
         """See `QueryEncoder.encode`."""
         return self._encoder.encode(data, box)
+
+    @cached_property
+    def _encoder(self) -> QueryEncoder:
+        """Made at the first image: where other processes encode, the network does not run here."""
+        return QueryEncoder(self.model, self.gallery, max_pixels=self.max_pixels, device=self._device)
 
     def item(self, item_id: str) -> Query:
         """An item of the gallery as a query. NotFoundError where there is none; InputError where it has no code."""
@@ -253,8 +269,10 @@ class ImageSearch:
         manifest = query.manifest
         codes_1B = fixed_binary_to_numpy(query.row["code"], np.uint8, (-(-manifest.num_bits // 8),))
         hash_1b = fixed_binary_to_numpy(query.row["hash"], "<f2", (manifest.num_bits,)).astype(np.float32) if manifest.has_hash else None
-        index = self._index.of(None if label is None else self._label_number(label), prefix)
-        found = index.search(codes_1B, k + query.is_item, radius=max_distance, query_hash=hash_1b, device=self._device)
+        number = None if label is None else self._label_number(label)
+        found = self._index.search(
+            codes_1B, k + query.is_item, radius=max_distance, query_hash=hash_1b, label=number, prefix=prefix
+        )  # fmt: skip
         labels = query.row["label"].fill_null(-1).to_numpy().astype(np.int32)
         return hits_of(found, code_scores(found, hash_1b), query.row["item_id"].combine_chunks(), labels, k=k, same=query.is_item)
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ class Query:
 
 
 class QueryEncoder:
-    """Encodes one image at a time, with all that the gallery holds of its items, and the real-valued hash, in the precision of the gallery.
+    """Encodes images of queries in the precision of the gallery, with all that it holds of its items, and the real-valued hash.
 
     Not thread-safe.
 
@@ -78,15 +79,19 @@ class QueryEncoder:
         gallery: the searched gallery.
         max_pixels: an image with more pixels is refused.
         device: where the network runs.
+        batch_size: images that the network takes at once, at least 1. It always takes so many, some of them black, so that a code depends
+            on no other image.
     """
 
-    def __init__(self, model: GalleryModel, gallery: Gallery, *, max_pixels: int = MAX_PIXELS, device: Device | None = None) -> None:
-        self.model, self.max_pixels = model, max_pixels
+    def __init__(
+        self, model: GalleryModel, gallery: Gallery, *, max_pixels: int = MAX_PIXELS, device: Device | None = None, batch_size: int = 1
+    ) -> None:
+        self.model, self.max_pixels, self._batch_size = model, max_pixels, batch_size
         held = gallery.manifest
         self._encoder = PartEncoder(
             model,
             device=(device or Device.of()).torch_device,
-            batch_size=1,
+            batch_size=batch_size,
             threads=1,
             tokens=held.token_shape is not None,
             embedding=held.embedding_dim is not None,
@@ -95,20 +100,7 @@ class QueryEncoder:
             max_pixels=max_pixels,
             precision=held.precision,
         )
-        self._manifest = Manifest(
-            model_digest=held.model_digest,
-            preprocessing_digest=held.preprocessing_digest,
-            num_bits=held.num_bits,
-            num_rows=1,
-            num_ok=1,
-            num_parts=1,
-            rows_per_part=1,
-            token_shape=held.token_shape,
-            token_dtype=None if held.token_shape is None else "float16",
-            embedding_dim=held.embedding_dim,
-            has_hash=True,
-            precision=held.precision,
-        )
+        self._manifest = query_manifest(gallery)
         self._schema = model_schema(model, tokens=held.token_shape is not None, embedding=held.embedding_dim is not None, has_hash=True)
 
     @property
@@ -126,24 +118,78 @@ class QueryEncoder:
         Raises:
             InputError: the bytes are no image that can be read, it has too many pixels, or the network computes NaN or infinity for it.
         """
-        preprocessing = self.model.preprocessing
+        (found,) = self.encode_all([(data, box)])
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    def encode_all(self, images: Sequence[tuple[bytes, Box | None]]) -> list[Query | InputError]:
+        """Encodes several images. Each becomes what `encode` returns for it, or the error that `encode` raises.
+
+        Args:
+            images: contents of each image file, and the part to search for.
+        """
+        found: list[Query | InputError] = []
+        for start in range(0, len(images), self._batch_size):
+            found += self._encoded_batch(images[start : start + self._batch_size])
+        return found
+
+    def _encoded_batch(self, images: Sequence[tuple[bytes, Box | None]]) -> list[Query | InputError]:
+        views_BHW3 = torch.zeros(self._batch_size, *self.model.preprocessing.image_size, 3, dtype=torch.uint8)
+        parts: list[Image.Image | InputError] = []
+        for view_HW3, (data, box) in zip(views_BHW3.numpy(), images, strict=False):
+            try:
+                view, part = self._view(data, box)
+                view_HW3[:] = np.asarray(view)
+                parts.append(part)
+            except InputError as error:
+                parts.append(error)
+        if all(isinstance(part, InputError) for part in parts):
+            return [part for part in parts if isinstance(part, InputError)]
+        output = self._encoder.hash_batch(views_BHW3, len(images))
+        return [
+            part if isinstance(part, InputError) else self._query(*image, part, {name: row_n[n : n + 1] for name, row_n in output.items()})
+            for n, (image, part) in enumerate(zip(images, parts, strict=True))
+        ]
+
+    def _view(self, data: bytes, box: Box | None) -> tuple[Image.Image, Image.Image]:
+        """What the network sees of an image, and the part that is shown. InputError where the image cannot be read."""
         if box is None:
             # As the images of the gallery: a large JPEG is decoded at a fraction of its size.
-            view = _readable(preprocessing.decode(data, max_pixels=self.max_pixels))
-            part = _readable(reduced_image(data, SHOWN_SIDE, max_pixels=self.max_pixels))
-        else:
-            part = box.cut(_readable(decode(data, max_pixels=self.max_pixels)))
-            view = preprocessing.view(part)
-        views_1HW3 = torch.from_numpy(np.array(view)[None])
-        output = self._encoder.hash_batch(views_1HW3, 1)
+            view = _readable(self.model.preprocessing.decode(data, max_pixels=self.max_pixels))
+            return view, _readable(reduced_image(data, SHOWN_SIDE, max_pixels=self.max_pixels))
+        part = box.cut(_readable(decode(data, max_pixels=self.max_pixels)))
+        return self.model.preprocessing.view(part), part
+
+    def _query(self, data: bytes, box: Box | None, part: Image.Image, output: dict[str, np.ndarray]) -> Query | InputError:
+        """The query of an image from the network's output for it alone."""
         if not all(np.isfinite(values).all() for values in output.values()):
-            raise InputError("the image cannot be used: the network computes NaN or infinity for it")
+            return InputError("the image cannot be used: the network computes NaN or infinity for it")
         query_id = hashlib.sha256(repr(box and tuple(map(float, box))).encode() + data).hexdigest()[:32]
         output["hash"] = output["hash"].clip(-LARGEST_FLOAT16, LARGEST_FLOAT16)
         codes_1B = np.packbits(output["hash"] > 0, axis=1)
         columns: dict[str, Any] = output
         row = part_table([query_id], pa.nulls(1, pa.string()), None, codes_1B, [OK], [None], schema=self._schema, **columns)
         return Query(query_id, row, self._manifest, False, as_jpeg(part, SHOWN_SIDE))
+
+
+def query_manifest(gallery: Gallery) -> Manifest:
+    """Describes the row of an image that is encoded to search this gallery."""
+    held = gallery.manifest
+    return Manifest(
+        model_digest=held.model_digest,
+        preprocessing_digest=held.preprocessing_digest,
+        num_bits=held.num_bits,
+        num_rows=1,
+        num_ok=1,
+        num_parts=1,
+        rows_per_part=1,
+        token_shape=held.token_shape,
+        token_dtype=None if held.token_shape is None else "float16",
+        embedding_dim=held.embedding_dim,
+        has_hash=True,
+        precision=held.precision,
+    )
 
 
 def item_query(gallery: Gallery, item_id: str) -> Query:

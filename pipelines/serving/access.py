@@ -35,11 +35,14 @@ def read_token(file: str) -> str:
     try:
         descriptor = os.open(file, os.O_RDONLY)
         with open(descriptor, encoding="utf-8") as opened:
-            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            status = os.fstat(descriptor)
+            mode = stat.S_IMODE(status.st_mode)
             token = opened.read(10_000).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--token-file {file} cannot be read: {error}") from error
-    if mode & 0o077:
+    # Kubernetes mounts a Secret as a file of root that the pod's own group may read: who runs as another user has no other way to read it.
+    of_others = 0o037 if status.st_uid == 0 != os.geteuid() else 0o077
+    if mode & of_others:
         raise InputError(f"--token-file {file} has mode {mode:04o}, so that others can read it: chmod 600 {file}")
     if not _TOKEN.fullmatch(token):
         raise InputError(

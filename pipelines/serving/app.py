@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import cache
@@ -22,10 +22,13 @@ from eet.errors import EetError, InputError, NotFoundError
 from eet.figures.report import STYLE
 from eet.serving import Box, Explanation, Feedback, ImageSearch, Judgement
 from eet.serving import Query as EncodedQuery
+from pipelines.job.errors import JobFailed
 from pipelines.serving.access import COOKIE, LOGIN, Access, Token, content_policy
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.work_queue import OverloadedError, WorkQueue
 
+CONNECTIONS = 256
+"""Connections at once; a further one is answered with 503."""
 MAX_UPLOAD_BYTES = 20 * 2**20
 """Largest image file of a query."""
 SMALL_BODY_BYTES = 64 * 2**10
@@ -38,6 +41,9 @@ IMAGE_THREADS, IMAGES_WAITING = 2, 200
 IMAGE_SIDES = (16, 2048)
 """Least and greatest `size` of an image."""
 MOST_LABELS_LISTED = 5000
+
+Encode = Callable[[bytes, Box | None], Awaitable[EncodedQuery]]
+"""Encodes the bytes of an image file, or a part of the image."""
 
 Text = Annotated[str | None, Query(max_length=4096)]
 
@@ -98,6 +104,7 @@ def build_app(
     rerank: int = 0,
     waiting: int = 32,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    encode: Encode | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -109,6 +116,8 @@ def build_app(
         rerank: number of re-ranked hits where a search does not say; 0 where the gallery has no tokens.
         waiting: searches that may wait; further ones are answered with 503.
         max_upload_bytes: limit of an image file.
+        encode: encodes images elsewhere, many at once; default by `search`, in turn with the searches. It raises OverloadedError where it
+            can take no more.
     """
     judged = Feedback() if feedback is None else feedback
     queries = _Queries()
@@ -118,6 +127,11 @@ def build_app(
     usual_rerank = rerank if search.has_tokens else 0
     admitted = None if token is None else Token(token)
     page = page_html()
+
+    async def encode_here(data: bytes, box: Box | None) -> EncodedQuery:
+        return await searches.run(search.encode, data, box)
+
+    encoded = encode_here if encode is None else encode
     labels = search.labels[: MOST_LABELS_LISTED + 1]
 
     @asynccontextmanager
@@ -139,6 +153,10 @@ def build_app(
     @app.exception_handler(EetError)
     async def refused(_: Request, error: EetError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 404 if isinstance(error, NotFoundError) else 400)
+
+    @app.exception_handler(JobFailed)
+    async def lost(_: Request, error: JobFailed) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"retry-after": "10"})
 
     @app.exception_handler(TooLargeError)
     async def too_large(_: Request, error: TooLargeError) -> JSONResponse:
@@ -190,7 +208,7 @@ def build_app(
             raise OverloadedError("too many requests wait: try again in a moment")
         data = await body_of(request, max_upload_bytes)
         started = time.perf_counter()
-        query = await searches.run(search.encode, data, part)
+        query = await encoded(data, part)
         milliseconds = {"encode": round(1000 * (time.perf_counter() - started), 2)}
         metrics.took(milliseconds)
         queries.add(query)

@@ -65,6 +65,22 @@ def test_a_token_file_is_for_its_owner_alone(tmp_path):
     assert read_token(str(file)) == "a-token-of-many-letters"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can own a file of root")
+def test_a_token_that_kubernetes_mounts_is_read(tmp_path, monkeypatch):
+    """A file of root that the group of the pod may read."""
+    file = tmp_path / "token"
+    file.write_text("a-token-of-many-letters\n")
+    file.chmod(0o440)
+    with pytest.raises(InputError, match="chmod 600"):
+        read_token(str(file))  # root reads its own files: the group needs no right
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert read_token(str(file)) == "a-token-of-many-letters"
+    for mode in (0o444, 0o460):
+        file.chmod(mode)
+        with pytest.raises(InputError, match=f"mode {mode:04o}"):
+            read_token(str(file))
+
+
 def test_a_taken_port_and_another_model_are_refused(gallery, tiny_model, tiny_base):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

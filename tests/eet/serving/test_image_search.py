@@ -10,7 +10,7 @@ from PIL import Image
 import eet
 from eet.datasets import synthetic
 from eet.errors import InputError, NotFoundError
-from eet.serving import Box, ImageSearch
+from eet.serving import Box, ImageSearch, QueryEncoder
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,22 @@ def test_filters_are_exact(search, gallery, item_ids, tiny_birds):
     assert search.search(search.item(item_ids[0]), prefix="nowhere/").hits == []
     near = search.search(search.item(item_ids[0]), k=1000, max_distance=3, label=search.labels[0]).hits
     assert ids(near) == [hit.item_id for hit in everything if hit.distance <= 3 and hit.label == search.labels[0]]
+
+
+def test_an_image_in_a_batch_is_encoded_as_it_is_alone(search, tiny_model, gallery, item_ids):
+    encoder = QueryEncoder(eet.load_model(tiny_model), gallery, batch_size=4)
+    images = [(Path(item_id).read_bytes(), None) for item_id in item_ids[:5]]
+    images[1] = (b"no image", None)
+    images[2] = (images[2][0], Box(0, 0, 0.5, 1))
+    found = encoder.encode_all(images)
+    assert isinstance(found[1], InputError) and "not-an-image" in str(found[1])
+    for number in (0, 2, 3, 4):
+        alone = encoder.encode(*images[number])
+        assert found[number].row.equals(alone.row) and found[number].shown == alone.shown
+        assert found[number].row["code"] == search.encode(*images[number]).row["code"]
+    with pytest.raises(InputError, match="not-an-image"):
+        encoder.encode(b"no image")
+    assert encoder.encode_all([]) == []
 
 
 def test_a_box_searches_for_a_part_of_the_upright_image(search, item_ids):

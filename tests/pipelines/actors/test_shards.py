@@ -11,7 +11,9 @@ from eet.errors import EetError
 from eet.gallery import Gallery, open_gallery
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.search import search_gallery
+from eet.serving import FilteredIndex
 from pipelines.actors import shards
+from pipelines.job.cluster import cluster_resources
 from pipelines.job.errors import JobFailed
 
 
@@ -47,6 +49,20 @@ def test_shards_give_the_hits_of_one_process_though_one_is_killed_and_never_fewe
         kill_a_shard()
         with pytest.raises(JobFailed, match=r"shard of parts 1, 3, 5, 7 cannot be built: .* lacks .*part-000005"):
             search_gallery(gallery, asked[0], k=5, search=found)
+
+
+def test_filters_of_shards_are_those_of_one_process(ray_session, parted, asked):
+    codes, hashes = asked[1].codes()[0], asked[2]
+    here = FilteredIndex(GalleryIndex.of_gallery(parted))
+    there = shards.ShardedIndex(parted, 4, cluster_resources(grows=False))
+    try:
+        assert (there.num_items, there.label_numbers, there.first_id) == (60, [0, 1, 2, 3, 4], "00")
+        for label, prefix, radius in ((None, "", None), (3, "", None), (None, "4", None), (2, "1", 6), (9, "", None), (None, "x", 3)):
+            options = {"label": label, "prefix": prefix, "radius": radius, "query_hash": hashes}
+            found = there.search(codes, 5, **options)
+            assert found.equals(here.search(codes, 5, **options).cast(found.schema)), (label, prefix, radius)
+    finally:
+        there.close()
 
 
 def test_a_truncated_part_is_named_and_reported_as_damage(parted, tmp_path):

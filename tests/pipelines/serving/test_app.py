@@ -16,6 +16,7 @@ import eet
 from eet.datasets import synthetic, table_file
 from eet.datasets.listing import Columns
 from eet.serving import Feedback, ImageSearch
+from pipelines.job.errors import JobFailed
 from pipelines.serving.access import Token
 from pipelines.serving.app import build_app
 from pipelines.serving.work_queue import OverloadedError, WorkQueue
@@ -240,6 +241,15 @@ def test_overload_is_refused_at_once_and_passes(search, monkeypatch):
         for thread in threads:
             thread.join(30)
         assert statuses == [200, 200] and client.get("/readyz").status_code == 200
+
+
+def test_a_lost_shard_is_a_503_that_names_it(search, monkeypatch):
+    def lost(*_, **__):  # type: ignore[no-untyped-def]
+        raise JobFailed("the shard of parts 0, 3 was lost")
+
+    monkeypatch.setattr(search, "search", lost)
+    answer = TestClient(build_app(search), base_url="http://127.0.0.1").get("/api/search?item=7.png")
+    assert answer.status_code == 503 and "parts 0, 3" in answer.json()["detail"] and answer.headers["retry-after"] == "10"
 
 
 def test_a_call_that_takes_too_long_is_given_up():
