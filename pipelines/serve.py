@@ -11,6 +11,7 @@ from eet.retrieval.gallery_index import GalleryIndex
 from eet.serving import Feedback, ImageSearch
 from pipelines.configs.serve import ServeConfig
 from pipelines.index import check_covers
+from pipelines.job.address import check_address
 from pipelines.job.location import with_absolute_locations
 
 
@@ -35,8 +36,6 @@ def run(config: ServeConfig) -> None:
     if config.index is not None:
         check_covers(config.index, gallery)
     if config.engine == "ray":
-        from pipelines.job.cluster import check_address
-
         check_address(config.ray_address)
     with listening(config.host, config.port) as (listener, url):
         if config.dry_run:
