@@ -1,10 +1,13 @@
-"""Every script in examples/ runs, on drawn images and without a network."""
+"""Every script in examples/, and the notebook, runs on drawn images and without a network."""
 
+import ast
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -44,6 +47,28 @@ def few(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_script_has_a_test():
     tests = Path(__file__).read_text()
     assert SCRIPTS and all(f'run("{script}"' in tests for script in SCRIPTS)
+
+
+def test_the_notebook(tmp_path, monkeypatch, capsys):
+    """Its cells run in order in a folder with a quickstart, so that the first one has nothing to do."""
+    if "EET_QUICKSTART" not in os.environ:
+        pytest.skip("EET_QUICKSTART does not name the folder of a quickstart")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(Path(os.environ["EET_QUICKSTART"]).resolve())
+    monkeypatch.chdir(tmp_path)
+    shown: list[Any] = []
+    names: dict[str, Any] = {"__name__": "notebook", "show": shown.append}
+    for cell in json.loads((ROOT / "examples" / "drawn_birds.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            tree = ast.parse("".join(cell["source"]))
+            if isinstance(last := tree.body[-1], ast.Expr):  # what a notebook shows
+                last.value = ast.Call(ast.Name("show", ast.Load()), [last.value], [])
+            exec(compile(ast.fix_missing_locations(tree), "drawn_birds.ipynb", "exec"), names)
+    assert sum(isinstance(value, Image.Image) for value in shown) == 5
+    printed = capsys.readouterr().out
+    assert len(names["hits"].query_ids) == int(re.search(r"over (\d+) queries", printed)[1]) == 320
+    assert float(re.search(r"^seen +P@1 ([\d.]+)", printed, re.MULTILINE)[1]) > 0.7
 
 
 def test_encode_and_search(tiny_model, few):
