@@ -9,13 +9,16 @@
     better.panel(0)
 
 This package uses no Ray, no MLflow and no command line; `pipelines` adds the cluster. Importing it is fast: the names below are loaded when
-they are first used.
+they are first used. It sets OMP_WAIT_POLICY to passive, unless that is set or torch is loaded: threads of torch that wait then sleep.
 """
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from eet.options.threads import SLEEPING_THREADS
 
 if TYPE_CHECKING:
     from eet.errors import EetError
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from eet.retrieval.verbs import Evaluation, adapt, encode, evaluate, rerank, search
 
 __version__ = "0.1.0"
+
+if "torch" not in sys.modules:  # which reads them when it is loaded
+    for _name, _value in SLEEPING_THREADS.items():
+        os.environ.setdefault(_name, _value)
 
 _MODULE_OF = {
     "EetError": "eet.errors",

@@ -29,6 +29,14 @@ def test_importing_eet_loads_nothing_heavy():
     assert version == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
+@pytest.mark.parametrize(
+    ("before", "expected"), [("", "passive"), ("os.environ['OMP_WAIT_POLICY'] = 'active'; ", "active"), ("import torch; ", None)]
+)
+def test_threads_that_wait_sleep_unless_the_user_chose_otherwise(before, expected, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert json.loads(printed_by(f"import json, os; {before}import eet; print(json.dumps(os.environ.get('OMP_WAIT_POLICY')))")) == expected
+
+
 def test_every_public_name_is_there():
     assert {"encode", "search", "rerank", "evaluate", "load_model", "open_gallery", "Hits", "EetError", "__version__"} <= set(dir(eet))
     for name in eet.__all__:

@@ -13,8 +13,8 @@ from eet.gallery import GalleryModel, PlannedPart
 from eet.gallery.encoding import DEFAULT_BATCH_SIZE, EncoderOptions, OnProgress, PartDone, RowsDone, encode_part
 from eet.gallery.job import remove_temporary_files
 from eet.gallery.parts import PartFiles
+from eet.options.threads import SLEEPING_THREADS
 from pipelines.job.cluster import WORKER_MEMORY, WORKERS_END_S, actor_pool, connected, with_nodes
-from pipelines.job.environment import SLEEPING_THREADS
 from pipelines.job.errors import JobFailed
 from pipelines.job.progress_board import BoardReader, open_board
 from pipelines.job.worker_need import WorkerNeed

@@ -3,8 +3,7 @@
 import os
 import warnings
 
-# Read when torch is loaded. Without it, waiting threads of the network would spin, and take CPU time from decoding threads.
-SLEEPING_THREADS = {"OMP_WAIT_POLICY": "passive"}
+from eet.options.threads import SLEEPING_THREADS
 
 
 def set_environment() -> None:

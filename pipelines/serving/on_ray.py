@@ -27,13 +27,13 @@ from ray.serve.schema import LoggingConfig
 from eet.device import Device
 from eet.errors import InputError
 from eet.gallery import Gallery, load_model, open_gallery, read_manifest
+from eet.options.threads import SLEEPING_THREADS
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.serving import Box, Feedback, ImageSearch, Query, QueryEncoder
 from eet.serving.image_search import GREY_IMAGE
 from pipelines.actors.shards import ShardedIndex
 from pipelines.configs.serve import ServeConfig
 from pipelines.job.cluster import ClusterResources, cluster_resources, places
-from pipelines.job.environment import SLEEPING_THREADS
 from pipelines.job.errors import JobFailed
 from pipelines.job.location import location_problems, with_absolute_locations
 from pipelines.job.stopping import postponed
