@@ -52,7 +52,7 @@ JOBS: dict[str, Job] = {
     "encode": Job("encode", "EncodeConfig", "images to a gallery of hash codes in Parquet"),
     "index": Job("index", "IndexConfig", "the codes of a gallery as files that a search maps into memory"),
     "export": Job("export", "ExportConfig", "a gallery or a model in the files of another program"),
-    "search": Job("search", "SearchConfig", "nearest items of a gallery in Hamming space"),
+    "search": Job("search", "SearchConfig", "nearest items of a gallery, by code or embedding"),
     "rerank": Job("rerank", "RerankConfig", "the first hits in a new order, by matching image regions with optimal transport"),
     "evaluate": Job("evaluate", "EvaluateConfig", "mAP, P@k, recall@k, R-precision, MAP@R, under both protocols"),
     "report": Job("report", "ReportConfig", "a self-contained HTML page of hits"),

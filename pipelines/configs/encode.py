@@ -21,8 +21,8 @@ class EncodeConfig(JobOptions):
             wrote; a base model's code is the signs of its embedding, or of a hash that `eet fit-base` fitted.
         out: Folder of the gallery.
         adapt: Folder of a new model: --model with its joint codes fitted to these images, without labels, so that codes of labels that were
-            never trained improve. The gallery is encoded with it, and so must be its queries (`eet search --model ADAPTED`). A model that
-            is there already is used as it is.
+            never trained improve. The gallery is encoded with it, and so must be its queries (`eet search --model ADAPTED`). If
+            a model is there already, it is used unchanged.
         adapt_images: Number of images that --adapt uses, drawn by --seed.
         images: What to encode, local or any URI; it may stand first, without its flag. A folder of images (recursive), one image, a table
             of paths (.csv, .tsv, .parquet, .arrow, .jsonl), a list of paths (.txt), a Parquet or Arrow file with the images' bytes, a COCO
@@ -32,7 +32,7 @@ class EncodeConfig(JobOptions):
             also the key of the label in the KEY.json of a tar shard.
         images_root: Folder that paths of a table or list are relative to; default the folder of the file.
         split: With --data.*: train, val, test or all.
-        role: With --data.* of places: encode the query images alone, or the database images alone; default both.
+        role: With --data.* of places: encode only the query images, or only the database images (the gallery); default both.
         subtask: With --data.name msls: the images of a subtask, such as d2n for queries by day and a database by night; default all.
         tokens: Store the kept patch tokens, their positions and mass (for re-ranking).
         mass: Source of the tokens' mass: importance (from pruning) or rollout (of attention; slower; not for a base model).
@@ -43,8 +43,8 @@ class EncodeConfig(JobOptions):
         mode: resume continues an interrupted job; append adds images that the gallery lacks, by item_id; overwrite starts again.
         take_over: Write into --out even if another job is writing it; that job stops before its next part. A job that is known to have
             ended is replaced without this flag.
-        engine: ray runs on the cluster; local runs in this process; auto is local for up to 10,000 images if no cluster, no workers and
-            not several GPUs are given.
+        engine: ray runs on the cluster; local runs in this process; auto is local for up to 10,000 images, unless a cluster, workers or
+            several GPUs are given.
         rows_per_part: Images in one Parquet file, the unit of work and of resuming.
         batch_size: Images in a batch; default 32 on a CPU, 256 on a GPU.
         threads: Threads of a worker that read and decode; default its CPUs.
@@ -52,13 +52,13 @@ class EncodeConfig(JobOptions):
             nodes while there is work: up to this number of actors, by default up to the maximum of the cluster's configuration.
         cpus_per_worker: CPUs of an encoding actor; default all of its node, or its GPU's share of them.
         gpus_per_worker: GPUs of an encoding actor: 0, 1 or a share of one; default 1 where the cluster has any when the job starts. A
-            cluster without a node is asked for one first. Set it if the cluster has node groups with and without GPUs.
+            cluster without nodes first gets a request for one. Set it if the cluster has node groups with and without GPUs.
         precision: auto is bf16 on CUDA and fp32 on a CPU. On a CPU with AVX512_BF16 or AMX bf16 is faster too, but about 1 % of the bits
             of the codes differ. Query images of a search are encoded in the precision of the gallery.
-        jpegs_on: gpu decodes ordinary JPEGs on the GPU (nvJPEG), at full size. cpu decodes all by the threads, large ones at reduced scale,
-            as is always done for query images. The codes of an image can differ by a bit or two between the two.
-        max_pixels: An image with more pixels becomes a row with an error, and one that takes more than 8 bytes for each of these pixels to
-            decode (large WebP, AVIF, JPEG 2000 and progressive JPEG). Each thread may take as much memory.
+        jpegs_on: gpu decodes ordinary JPEGs on the GPU (nvJPEG), at full size. cpu decodes all JPEGs on the CPU, large ones at
+            reduced scale; query images are always decoded this way. A code can differ by a bit or two between gpu and cpu.
+        max_pixels: An image with more pixels becomes a row with an error. So does an image that takes more than 8 bytes for each of these
+            pixels to decode (large WebP, AVIF, JPEG 2000 and progressive JPEG). Each thread may use that much memory.
         max_error_ratio: Above this share of failed images the job fails at its end; the rows are kept.
         data: Labelled images.
     """

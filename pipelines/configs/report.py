@@ -23,8 +23,8 @@ class ReportConfig(JobOptions):
         top: Hits shown for each query.
         metres: A hit is right within this distance of the query. Default: if it has the query's label; where labels are missing and both
             sides have positions, within 25 metres.
-        image_roots: Folders whose images the page may show, links followed; default the inputs that each gallery's manifest names. Other
-            images are not shown; the page says so.
+        image_roots: Folders whose images the page may show, after links are resolved; default the inputs that each gallery's manifest
+            names. Other images are not shown; the page says so.
     """
 
     examples: ClassVar[tuple[str, ...]] = ("eet report --hits runs/hits.parquet --out runs/report",)

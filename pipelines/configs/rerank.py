@@ -35,8 +35,8 @@ class RerankConfig(JobOptions):
         global_similarity: hamming (of the codes), asymmetric (of the query's real-valued hash with the item's bits) or embedding (cosine of
             the stored final CLS vectors of both galleries). Default asymmetric if the queries have hashes (queries encoded by
             `eet search`, or a gallery with --hash), which ranks better and needs no space in the searched gallery; else hamming.
-        engine: ray runs on the cluster; local runs in this process; auto is local for up to a million pairs if no cluster, no workers and
-            not several GPUs are given.
+        engine: ray runs on the cluster; local runs in this process; auto is local for up to a million pairs, unless a cluster, workers or
+            several GPUs are given.
         workers: Largest number of scoring actors; default one per GPU, or one on a machine without GPU. On a cluster the job requests more
             nodes while there is work: up to this number of actors, by default up to the maximum of the cluster's configuration.
         cpus_per_worker: CPUs of a scoring actor; default all of its node, or its GPU's share of them.

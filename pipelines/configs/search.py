@@ -21,10 +21,10 @@ class SearchConfig(JobOptions):
         radius: Largest distance of a hit, in bits. A query may then have few hits or none.
         backend: Search engine: native, or faiss (FAISS's flat binary index). The hits are the same. auto is faiss on a GPU, else native.
         by: code (Hamming distance), or embedding (cosine of the stored final CLS vectors, exactly; both galleries need --embedding).
-        index: Folder that `eet index` wrote for the gallery, so that the search starts at once. Its recall is measured where the
-            index is approximate, printed, and stored in the hits file (Parquet metadata, eet.recall).
+        index: Folder that `eet index` wrote for the gallery, so that the search starts at once. The recall of an approximate
+            index is measured, printed and stored in the hits file (Parquet metadata, eet.recall).
         probes: Lists of an ivf or faiss-ivf index that a query searches, default 16; with all of them the search is exact. Of a faiss-hnsw
-            index the candidates that a query keeps, default 64. More find more hits and take longer.
+            index the candidates that a query keeps, default 64. A larger number finds more hits and takes longer.
         recall_queries: Number of queries that are also searched exactly, to measure the recall of an approximate search.
         rescore: Re-order this many hits of each query by codes and the stored final CLS vectors; the gallery must have been encoded with
             --embedding, in any form (--embedding-as int4 takes half a byte a dimension).
@@ -33,7 +33,7 @@ class SearchConfig(JobOptions):
             process.
         out: Parquet file of hits. Query images are encoded into a small gallery next to it, NAME.queries.
         format: What is printed: table (rank, distance, label and location of each hit; of many queries the first ones), paths (the
-            locations of all hits, one a line; everything else goes to the standard error), or none (how many there are).
+            locations of all hits, one on each line; everything else is written to standard error), or none (how many there are).
     """
 
     examples: ClassVar[tuple[str, ...]] = (

@@ -21,11 +21,11 @@ class ServeConfig(JobOptions):
         index: Index of the gallery that `eet index` wrote, so that it starts at once.
         backend: native, faiss, or auto (faiss on a GPU, else native). The hits are the same.
         rerank: Number of hits that are re-ordered by matching image regions; 0 for none. The page can change it.
-        host: Address to listen on. Other addresses than those of this machine alone need --token-file.
+        host: Address to listen on. One that other machines can reach needs --token-file.
         port: Port to listen on; 0 for a free one.
         token_file: File of mode 0600 with a token of 16 or more characters, which every request must give; the page asks for it once.
         feedback: Folder for the judgements of hits, and for the query images that were judged; default in memory.
-        image_roots: Folders whose images the page may show, links followed; default the inputs that the gallery's manifest names.
+        image_roots: Folders whose images the page may show, after links are resolved; default the inputs that the gallery's manifest names.
         max_pixels: A query with more pixels is refused.
         waiting: Number of searches that may wait. The server answers further ones with 503.
         engine: local runs in this process. ray runs on Ray Serve: query images are encoded by --workers, in batches, and the gallery may

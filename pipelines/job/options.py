@@ -101,9 +101,9 @@ class DataOptions:
     """The labelled images.
 
     Attributes:
-        name: Dataset: cub, nabirds, aircraft, food101, vegfru, cars, sop, folder (class folders), table, or synthetic; of places: msls,
-            utm_names (file names with @easting@northing@), or table.
-        root: Folder of the dataset as in its archive; for a table, the folder to which its paths are relative.
+        name: Dataset: cub, nabirds, aircraft, food101, vegfru, cars, sop, folder (one folder for each label), table, or synthetic; of
+            places: msls, utm_names (file names with @easting@northing@), or table.
+        root: Folder of the unpacked dataset; for a table, the folder to which its paths are relative.
         table: .csv, .tsv, .parquet, .arrow or .jsonl with columns path, label, split, or a list of paths (.txt) (dataset 'table');
             default ROOT/split.csv.
         unseen_share: Share of the labels that are held out of training, drawn by --seed; training also ends with measures of their test
@@ -142,13 +142,13 @@ class StudentOptions:
         backbone: Any timm ViT of one resolution: deit_*, vit_*, eva02_*.
         backbone_options: Further arguments of timm's constructor, for example '{patch_size: 8, depth: 6}'.
         bits: Length of the hash code.
-        hash_input: Input of the hash. logits (published) and probabilities: the code depends only on the label; use them if all labels of
-            the gallery are trained. joint: the code depends on the label and on the appearance of the image, so that images of labels that
+        hash_input: Input of the hash. logits (published) and probabilities: the code depends only on the label, and labels that were not
+            trained are not found. joint: the code depends on the label and on the appearance of the image, so that images of labels that
             were never trained are found too. Default by --train.recipe: joint for best, logits for published.
         label_weight: Weight of the label in a joint hash. 0 uses appearance only: for galleries whose labels are not trained.
-        target_codes: Codes of step 1: separated (with large distances from each other) or published. Default by --train.recipe.
+        target_codes: Codes of the labels, which the hashes learn: separated (far from each other) or published. Default by --train.recipe.
         prune_after: Blocks (1-based) after whose attention patches are dropped; default the published 4, 8, 10 of 12, scaled to the depth.
-        keep_ratios: Share of the living patches that each stage keeps.
+        keep_ratios: Share of the patches still present that each stage keeps.
         tokens_multiple: Changes the ratio of each stage so that it keeps the nearest multiple of this number of tokens, CLS included. 8 is
             good for GPUs.
         image_size: Side of the input in pixels, or height and width such as '[480,640]'; default the backbone's own.
@@ -189,10 +189,10 @@ class LossOptions:
     """Weights of the student's objective.
 
     Attributes:
-        beta: Weight of the classification losses, of plain and of masked images. Default by --train.recipe: 0.5 for best, 0.1 for
+        beta: Weight of the classification losses, of whole and of masked images. Default by --train.recipe: 0.5 for best, 0.1 for
             published.
         sigma: Weight of the distance from the teacher's hash.
-        masked_patches: Number of the teacher's most important patches that are masked; 0 leaves that term out.
+        masked_patches: Number of patches that are masked, the most important ones for the teacher; 0 leaves out the loss of masked images.
     """
 
     beta: float | None = None
@@ -228,7 +228,7 @@ class LoopOptions:
             small images.
         workers: Ray Train workers (DDP).
         cpus_per_worker: CPU threads of a worker; default an equal share of the cluster's.
-        gpus_per_worker: GPUs of a worker, if the cluster has any; below 1, trials of a sweep share one (one worker each).
+        gpus_per_worker: GPUs of a worker, if the cluster has any; below 1, several trials of a sweep share a GPU.
         loader_workers: Image loading processes of a worker; default 0 on a CPU (loading and training alternate), at most 8 on a GPU.
         precision: auto is bf16 autocast on CUDA and fp32 on a CPU.
         compile: Run the networks through torch.compile.
@@ -321,7 +321,7 @@ class TrainOptions(LoopOptions):
         recipe: Values of the options that are not given. best: AdamW at 1e-4 (heads 1e-3, weight decay 0.01), batches of 32, label heads
             that start as linear probes, beta 0.5, joint hash, separated target codes, 20 epochs up to 6,000 images and fewer for more.
             published: as in the paper, SGD at 0.01, batches of 64, random heads, beta 0.1, hash of logits, 90 epochs.
-        epochs: Passes over the training images; 0, with --train.probe, is the probe alone. Default by the recipe: best 20 up to 6,000
+        epochs: Passes over the training images; 0, with --train.probe, fits the probe alone. Default by the recipe: best 20 up to 6,000
             images, then fewer with the cube root of their number (10 at 50,000, 5 at 500,000); published 90.
         batch_size: Images per step, over all workers. Default by the recipe.
         optimizer: sgd (momentum 0.9) or adamw. Default by the recipe.
@@ -329,7 +329,7 @@ class TrainOptions(LoopOptions):
         head_learning_rate: Learning rate of both heads. Default by the recipe.
         weight_decay: Weight decay of the optimizer. Default by the recipe.
         probe: Start the label heads as linear probes of the frozen network; their test measures, before the first epoch, are the first
-            row of the table. Default by the recipe.
+            rows of the table. Default by the recipe.
     """
 
     recipe: Recipe = "best"
