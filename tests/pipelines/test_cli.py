@@ -247,7 +247,7 @@ def test_the_module_of_a_job_has_its_config_and_what_runs_it(job):
 def test_help_teaches_a_group_and_its_default(capsys):
     assert main(["distill", "--help"]) == 0
     printed = capsys.readouterr().out
-    assert "--student.keep-ratios" in printed and "Share of the living patches" in printed and "90" in printed
+    assert "--student.keep-ratios" in printed and "Share of the patches still present" in printed and "90" in printed
 
 
 def test_a_relative_config_lies_next_to_a_file_and_inside_a_folder(tmp_path: Path, given):
