@@ -58,7 +58,13 @@ def run(config: ServeConfig) -> None:
         if (refusal := search.first_refusal()) is not None:
             print(f"note: {refusal}: to show such images, name their folders in --image-roots")
         app = build_app(
-            search, feedback=Feedback(config.feedback), token=token, hosts=(config.host,), rerank=config.rerank, waiting=config.waiting
+            search,
+            feedback=Feedback(config.feedback),
+            token=token,
+            hosts=(config.host,),
+            rerank=config.rerank,
+            waiting=config.waiting,
+            url_queries=config.url_queries,
         )
         listener.listen(CONNECTIONS)  # the next line says that one can connect
         print(f"{url} searches {search.num_items:,} items of {config.gallery}; Ctrl-C ends it", flush=True)

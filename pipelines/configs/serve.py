@@ -28,6 +28,7 @@ class ServeConfig(JobOptions):
         image_roots: Folders whose images the page may show, after links are resolved; default the inputs that the gallery's manifest names.
         max_pixels: A query with more pixels is refused.
         waiting: Number of searches that may wait. The server answers further ones with 503.
+        url_queries: Let a query name an image at a public http:// or https:// address, which the server then reads.
         engine: local runs in this process. ray runs on Ray Serve: query images are encoded by --workers, in batches, and the gallery may
             be divided among --shards.
         workers: With --engine ray: number of replicas that encode query images; default 1.
@@ -56,6 +57,7 @@ class ServeConfig(JobOptions):
     image_roots: tuple[str, ...] = field(default=(), metadata=LOCATION)
     max_pixels: int = MAX_PIXELS
     waiting: int = 32
+    url_queries: bool = False
     engine: Literal["local", "ray"] = "local"
     workers: int | None = None
     cpus_per_worker: int | None = None

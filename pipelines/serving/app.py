@@ -24,7 +24,9 @@ from eet.serving import Box, Explanation, Feedback, ImageSearch, Judgement
 from eet.serving import Query as EncodedQuery
 from pipelines.job.errors import JobFailed
 from pipelines.serving.access import COOKIE, LOGIN, Access, Token, content_policy
+from pipelines.serving.api_page import requests_html
 from pipelines.serving.metrics import Metrics
+from pipelines.serving.remote_image import read_remote_image
 from pipelines.serving.work_queue import OverloadedError, WorkQueue
 
 CONNECTIONS = 256
@@ -38,6 +40,8 @@ BODY_SECONDS = 30.0
 QUERIES_KEPT = 256
 """Encoded queries in memory, the last used ones."""
 IMAGE_THREADS, IMAGES_WAITING = 2, 200
+DOWNLOADS = 4
+"""Images at web addresses that are read at once; as many wait."""
 IMAGE_SIDES = (16, 2048)
 """Least and greatest `size` of an image."""
 MOST_LABELS_LISTED = 5000
@@ -105,6 +109,7 @@ def build_app(
     waiting: int = 32,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
     encode: Encode | None = None,
+    url_queries: bool = False,
 ) -> FastAPI:
     """The application.
 
@@ -118,11 +123,13 @@ def build_app(
         max_upload_bytes: limit of an image file.
         encode: encodes images elsewhere, many at once; default by `search`, in turn with the searches. It raises OverloadedError where it
             can take no more.
+        url_queries: whether a query may name an image at a public web address.
     """
     judged = Feedback() if feedback is None else feedback
     queries = _Queries()
     searches = WorkQueue(1, waiting)  # a network and compiled loops use all cores, one query after another
     images = WorkQueue(IMAGE_THREADS, IMAGES_WAITING)
+    downloads = WorkQueue(DOWNLOADS, DOWNLOADS)
     metrics = Metrics(lambda: searches.pending, search.num_items)
     usual_rerank = rerank if search.has_tokens else 0
     admitted = None if token is None else Token(token)
@@ -139,6 +146,7 @@ def build_app(
         yield
         searches.close()
         images.close()
+        downloads.close()
 
     # FastAPI's own pages of the API load scripts from elsewhere.
     app = FastAPI(title="EET", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", lifespan=lifespan)
@@ -147,7 +155,12 @@ def build_app(
         metrics.answered(getattr(scope.get("route"), "path", "other"), status)
 
     app.add_middleware(
-        Access, token=admitted, hosts=hosts, policy=content_policy(page + login_html()), login_page=login_html(), on_answer=on_answer
+        Access,
+        token=admitted,
+        hosts=hosts,
+        policy=content_policy(page + login_html() + api_html()),
+        login_page=login_html(),
+        on_answer=on_answer,
     )
 
     @app.exception_handler(EetError)
@@ -196,17 +209,30 @@ def build_app(
             "has_tokens": search.has_tokens,
             "rerank": usual_rerank,
             "max_upload_bytes": max_upload_bytes,
+            "url_queries": url_queries,
         }
+
+    @app.get("/api", response_class=HTMLResponse, include_in_schema=False)
+    async def show_api() -> HTMLResponse:
+        return HTMLResponse(api_html().replace("<!-- requests -->", requests_html(app.openapi())))
 
     @app.post("/api/query", openapi_extra={"requestBody": {"required": True, "content": {"image/*": {}}}})
     async def take_query(
-        request: Request, box: Annotated[str | None, Query(max_length=200, description="left,top,right,bottom, as shares")] = None
+        request: Request,
+        box: Annotated[str | None, Query(max_length=200, description="left,top,right,bottom, as shares")] = None,
+        url: Annotated[str | None, Query(max_length=4096, description="web address of the image; only with --url-queries")] = None,
     ) -> dict[str, Any]:
-        """Takes the bytes of an image file, and returns the id of the query."""
+        """Takes the bytes of an image file, or a web address in its place, and returns the id of the query."""
         part = None if box is None else Box.parse(box)
         if searches.is_full:  # before 20 MB are read
             raise OverloadedError("too many requests wait: try again in a moment")
         data = await body_of(request, max_upload_bytes)
+        if url is not None:
+            if not url_queries:
+                raise InputError("this server reads no images from web addresses (--url-queries allows it): give the bytes of the file")
+            if data:
+                raise InputError("the request has both url and a body: give one of them")
+            data = await downloads.run(read_remote_image, url, max_bytes=max_upload_bytes)
         started = time.perf_counter()
         query = await encoded(data, part)
         milliseconds = {"encode": round(1000 * (time.perf_counter() - started), 2)}
@@ -318,6 +344,12 @@ def page_html() -> str:
 def login_html(*, wrong: bool = False) -> str:
     """The page that asks for the token."""
     return _template("login.html").replace("<!-- wrong -->", '<p role="alert">This is not the token.</p>' if wrong else "")
+
+
+@cache
+def api_html() -> str:
+    """The page of the API, without its requests."""
+    return _template("api.html")
 
 
 def _template(name: str) -> str:

@@ -105,6 +105,7 @@ class Page:
             rerank=config.rerank,
             waiting=config.waiting,
             encode=self._encode,
+            url_queries=config.url_queries,
         )
 
     async def _encode(self, data: bytes, box: Box | None) -> Query:

@@ -1,7 +1,9 @@
 """The JSON API: what it answers, what it refuses, and who may ask."""
 
 import asyncio
+import base64
 import csv
+import hashlib
 import io
 import json
 import threading
@@ -18,7 +20,7 @@ from eet.datasets.listing import Columns
 from eet.serving import Feedback, ImageSearch
 from pipelines.job.errors import JobFailed
 from pipelines.serving.access import Token
-from pipelines.serving.app import build_app
+from pipelines.serving.app import MAX_UPLOAD_BYTES, build_app
 from pipelines.serving.work_queue import OverloadedError, WorkQueue
 
 HOSTILE = ["../../etc/passwd", "<img src=x onerror=alert(1)>.png", "a?b#c%&d;e.png", "deep/er/é ü.png", "'\"\\\n.png", "image"]
@@ -54,7 +56,7 @@ def photo(search: ImageSearch, item_id: str = HOSTILE[0]) -> bytes:
 
 def test_an_image_finds_itself_first_and_is_explained(client, search):
     assert client.get("/api/gallery").json() | {"labels": 0} == {
-        "items": 24, "bits": 16, "labels": 0, "has_tokens": True, "rerank": 5, "max_upload_bytes": 500_000,
+        "items": 24, "bits": 16, "labels": 0, "has_tokens": True, "rerank": 5, "max_upload_bytes": 500_000, "url_queries": False,
     }  # fmt: skip
     given = client.post("/api/query", content=photo(search)).json()
     assert given["milliseconds"]["encode"] > 0
@@ -164,7 +166,9 @@ def test_feedback_becomes_a_table_that_a_training_reads(client, search, tmp_path
 def test_the_page_is_whole_and_runs_only_its_own_scripts(client):
     answer = client.get("/")
     policy = answer.headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "unsafe" not in policy and policy.count("sha256-") == 3
+    assert (
+        "default-src 'none'" in policy and "unsafe" not in policy and policy.count("sha256-") == 4
+    )  # a script, and the styles of three pages
     for outside in ("http://", "https://", "//cdn", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval("):
         assert outside not in answer.text.replace("http://www.w3.org/2000/svg", "")
     assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["referrer-policy"] == "no-referrer"
@@ -269,3 +273,29 @@ def test_a_call_that_takes_too_long_is_given_up():
         queue.close()
 
     asyncio.run(give_up())
+
+
+def test_a_query_names_an_image_at_a_web_address_only_where_that_is_allowed(client, search, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipelines.serving.app.read_remote_image", lambda url, max_bytes: asked.append((url, max_bytes)) or photo(search))
+    address = {"url": "http://birds.example/wren.png"}
+    refused = client.post("/api/query", params=address)
+    assert refused.status_code == 400 and "--url-queries" in refused.json()["detail"] and asked == []
+    allowed = TestClient(build_app(search, url_queries=True), base_url="http://127.0.0.1:8000")
+    assert (client.get("/api/gallery").json()["url_queries"], allowed.get("/api/gallery").json()["url_queries"]) == (False, True)
+    query = allowed.post("/api/query", params=address).json()["query"]
+    assert asked == [(address["url"], MAX_UPLOAD_BYTES)]
+    assert allowed.get("/api/search", params={"query": query, "k": 1}).json()["hits"][0]["item_id"] == HOSTILE[0]
+    assert allowed.post("/api/query", params=address, content=b"both").status_code == 400 and len(asked) == 1
+
+
+def test_the_page_of_the_api_has_every_request_and_loads_nothing(client):
+    answer = client.get("/api")
+    assert answer.status_code == 200 and "<!-- requests -->" not in answer.text
+    for path, methods in client.get("/api/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"<code>{method.upper()} {path}</code>" in answer.text
+    assert "left,top,right,bottom, as shares" in answer.text and "src=" not in answer.text and "<script" not in answer.text
+    style = answer.text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in answer.headers["content-security-policy"]
