@@ -79,9 +79,9 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image 
     Args:
         data: contents of the file.
         max_pixels: an image with more pixels (width x height, by its header) is refused before it is decoded, and one whose decoding
-            takes more than `BYTES_PER_PIXEL` bytes for each of them: half as many pixels of WebP, a third of JPEG 2000, two thirds of
-            AVIF, and four fifths of progressive JPEG at full size. A GIF, WebP or TIFF is refused also if it has more than twice
-            `PIL.Image.MAX_IMAGE_PIXELS`.
+            takes more than `BYTES_PER_PIXEL` bytes for each of them: half as many pixels of WebP (two fifths with transparency), a third of
+            JPEG 2000, two thirds of AVIF, and four fifths of progressive JPEG at full size. A GIF, WebP or TIFF is refused also if it has
+            more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Raises:
         InputError: `max_pixels` is below 1.
