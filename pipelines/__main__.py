@@ -12,12 +12,8 @@ def main() -> int:
     gc.disable()  # while a job is imported, nothing is garbage, and looking for it takes a fifth of the time
     from pipelines import cli
 
-    return cli.main(on_loaded=_collect_garbage)
-
-
-def _collect_garbage() -> None:
-    gc.freeze()  # what is imported stays to the end, and is not looked through again, also not when the program ends
-    gc.enable()
+    # Not frozen: libraries that look for leaks when the program ends would print all that they have.
+    return cli.main(on_loaded=gc.enable)
 
 
 if __name__ == "__main__":
