@@ -63,8 +63,8 @@ JOBS: dict[str, Job] = {
 }
 
 
-def main(argv: Sequence[str] | None = None, *, on_loaded: Callable[[], None] = lambda: None) -> int:
-    """Runs one job; returns the exit code. on_loaded: called when the job is imported, before it runs."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one job; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] == "--version":
         print(f"eet {__version__}")
@@ -102,7 +102,6 @@ def main(argv: Sequence[str] | None = None, *, on_loaded: Callable[[], None] = l
             print(f"eet {name}: {_kebab(problem)}", file=sys.stderr)
         return 2
     run = job.load()  # outside of `working`, so that a signal ends the program at once: a library that is half loaded might swallow it
-    on_loaded()
     try:
         with working(f"eet {name}"):
             run(config)

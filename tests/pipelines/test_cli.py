@@ -5,8 +5,6 @@ import errno
 import importlib
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -244,22 +242,6 @@ def test_the_module_of_a_job_has_its_config_and_what_runs_it(job):
     """`from pipelines.distill import DistillConfig, run`, though the config is defined where nothing heavy is loaded."""
     module = importlib.import_module(f"pipelines.{job.module}")
     assert getattr(module, job.config) is job.config_class and callable(module.run)
-
-
-@pytest.mark.slow
-def test_garbage_is_collected_once_the_job_is_imported(tmp_path):
-    code = """
-import gc, sys
-from pipelines import __main__, evaluate
-
-states = [gc.isenabled()]
-evaluate.run = lambda config: states.append(gc.isenabled())
-sys.argv[1:] = ["evaluate", "--gallery", "gallery", "--out", "measures"]
-print(__main__.main(), states)
-"""
-    own = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=280, env=own)
-    assert result.stdout == "0 [True, True]\n", result.stderr
 
 
 def test_help_teaches_a_group_and_its_default(capsys):
