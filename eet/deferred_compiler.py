@@ -2,7 +2,7 @@
 
 timm and torchvision load `torch._dynamo` while they are imported: timm marks functions of one model family (NaFlex) as not to be compiled,
 torchvision asks whether one of its operators can be. This module imports timm with a module in the place of `torch._dynamo` that puts
-both off until they are used. Afterwards `torch._dynamo` is what it always was: whoever asks for it, `torch.compile` too, loads it.
+both off until they are used. Afterwards `torch._dynamo` is what it always was: it is loaded when something asks for it, such as `torch.compile`.
 
 Packages of eet that need timm import this module first.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import torch  # noqa: F401  the names below are parts of it
+import torch  # noqa: F401  loaded before anything stands in the place of a part of it
 
 COMPILER, UTILS = "torch._dynamo", "torch._dynamo.utils"
 

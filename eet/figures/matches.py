@@ -77,21 +77,17 @@ def matches_panel(
     drawn = canvas.resize((canvas.width * SCALE, canvas.height * SCALE), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(drawn)
     strongest = max((line.strength for line in lines), default=1.0)
-    ends = [
-        [
-            ((left + x) * SCALE, (gap + y) * SCALE)
-            for picture, left, position in zip(pictures, lefts, (line.query, line.item), strict=True)
-            for x, y in [picture.centre(position)]
-        ]
-        for line in lines
-    ]
-    for line, both in reversed(list(zip(lines, ends, strict=True))):
-        width_of_line = max(SCALE, round(cell / 64 * SCALE * line.strength / strongest))
-        pen.line(both, fill=MUTUAL if line.mutual else ONE_WAY, width=width_of_line)
+
+    def end(side: int, position: int) -> tuple[float, float]:
+        x, y = pictures[side].centre(position)
+        return (lefts[side] + x) * SCALE, (gap + y) * SCALE
+
+    strokes = [(line, [end(0, line.query), end(1, line.item)], MUTUAL if line.mutual else ONE_WAY) for line in lines]
+    for line, ends, colour in reversed(strokes):
+        pen.line(ends, fill=colour, width=max(SCALE, round(cell / 64 * SCALE * line.strength / strongest)))
     font, radius = caption_font(cell * SCALE // 2), cell / 32 * SCALE
-    for number, (line, both) in reversed(list(enumerate(zip(lines, ends, strict=True), start=1))):  # on top of all lines
-        colour = MUTUAL if line.mutual else ONE_WAY
-        for x, y in both:
+    for number, (line, ends, colour) in reversed(list(enumerate(strokes, start=1))):  # on top of all lines
+        for x, y in ends:
             box = (x - radius, y - radius, x + radius, y + radius)
             pen.ellipse(box, fill=colour if line.mutual else PAPER, outline=colour, width=SCALE)
             pen.text((x, y), str(number), fill=PAPER if line.mutual else INK, font=font, anchor="mm")

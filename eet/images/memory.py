@@ -41,8 +41,8 @@ def _decoder_bytes(image: Image.Image, data: bytes, pixels: int) -> int:
     if image.format == "JPEG2000":
         return 6 * channels * pixels  # 32 bits of a channel, and 16 when they are packed
     if image.format == "WEBP":
-        copy = RGB_BYTES if "A" in image.getbands() else 0  # without transparency; it was seen while the others were still there
-        return (8 + RGB_BYTES + copy) * pixels  # the canvas and its copy as bytes, which stay until the end
+        # The canvas and its copy as bytes stay until the end; with transparency, the copy as RGB was seen with them.
+        return (8 + RGB_BYTES * (2 if "A" in image.getbands() else 1)) * pixels
     return 8 * pixels if image.format == "AVIF" else 0  # the planes, and the pixels made of them
 
 

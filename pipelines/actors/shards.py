@@ -80,7 +80,7 @@ class ShardedIndex:
         gallery: the gallery.
         shards: number of actors; at most one for each part.
         resources: of the connected cluster.
-        gpu: whether each actor has a GPU of its own.
+        on_gpus: give each actor a GPU of its own, if the cluster has enough of them.
         backend: what searches codes, see `eet.search.with_backend`.
         rebuilds: how often a lost actor is built again; -1 without end.
     """
@@ -91,11 +91,12 @@ class ShardedIndex:
         shards: int,
         resources: ClusterResources,
         *,
-        gpu: bool = False,
+        on_gpus: bool = False,
         backend: str = "auto",
         rebuilds: int = REBUILDS,
     ) -> None:
         shards = min(shards, max(1, gallery.manifest.num_parts))
+        gpu = on_gpus and resources.gpus >= shards
         # A search uses every core of its node for a moment; what is reserved only keeps shards off a head that takes no work. So one that
         # is built again after its node was lost finds room on any other.
         options: dict[str, Any] = {"num_cpus": SHARD_CPUS, "num_gpus": 1 if gpu else 0, "scheduling_strategy": "SPREAD"}
@@ -158,9 +159,8 @@ def sharded_search(
     gallery: Gallery, shards: int, *, address: str, radius: int | None = None, backend: str = "auto"
 ) -> Iterator[Callable[..., pa.Table]]:
     """A search over `shards` actors: hit for hit what one process would find, within the radius if given. See `ShardedIndex`."""
-    shards = min(shards, max(1, gallery.manifest.num_parts))
     with connected(address) as resources:
-        index = ShardedIndex(gallery, shards, resources, gpu=resources.gpus >= shards, backend=backend)
+        index = ShardedIndex(gallery, shards, resources, on_gpus=True, backend=backend)
         try:
             yield lambda codes_QB, k, query_hash=None: index.search(codes_QB, k, radius=radius, query_hash=query_hash)
         finally:

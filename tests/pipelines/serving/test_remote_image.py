@@ -37,7 +37,7 @@ def connected_to(monkeypatch) -> Iterator[list[tuple[str, int]]]:
     """Every host has a public address, and every connection ends at a server of the test. Yields the addresses that were asked for."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.ended = True, threading.Event()  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # ends as soon as it is asked to
     asked: list[tuple[str, int]] = []
 
     def connect_here(address: tuple[str, int], timeout: float) -> socket.socket:
