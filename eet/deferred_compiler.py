@@ -2,7 +2,8 @@
 
 timm and torchvision load `torch._dynamo` while they are imported: timm marks functions of one model family (NaFlex) as not to be compiled,
 torchvision asks whether one of its operators can be. This module imports timm with a module in the place of `torch._dynamo` that puts
-both off until they are used. Afterwards `torch._dynamo` is what it always was: it is loaded when something asks for it, such as `torch.compile`.
+both off until they are used. Afterwards `torch._dynamo` is what it always was: it is loaded when something asks for it, such as
+`torch.compile`.
 
 Packages of eet that need timm import this module first.
 """
