@@ -222,8 +222,8 @@ class _Fit:
             self.task.set_fitted(self._shared(self.task.finish(embed)))
             measures = self._test()
             self.baseline = {f"{name}, {self.task.baseline}": measures[name] for name in self.task.trained if name in measures}
+            self.task.set_fitted(started)  # also what no state_dict holds, and without layers that were only fitted to be measured
             self.objective.load_state_dict(first)
-            self.task.set_fitted(started)  # also values that no state_dict holds
         if self.rank == 0:
             self.best = {"quality": quality, "epoch": 0, "weights": self._weights()}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eet.datasets import ImageTable
 from eet.distillation import DistillationObjective, HashingObjective, trained_hash
-from eet.hashing import fit_itq
+from eet.hashing import Projection, fit_itq, fit_within_label_whitening
 from eet.metrics import encoded_protocol, published_protocol
 from eet.options.defaults import PUBLISHED_BETA, PUBLISHED_MASKED_PATCHES, PUBLISHED_SIGMA
 from eet.training.probe import fit_probe
@@ -34,6 +34,7 @@ class FittedHeads(NamedTuple):
         temperature: of the probabilities, > 0.
         label_weight_CD, label_bias_C: the label head.
         hash_weight_bE, hash_bias_b: the hash head, with E inputs.
+        whitening: of the CLS in a joint hash input, as arrays; without it the network has none.
     """
 
     temperature: float
@@ -41,6 +42,7 @@ class FittedHeads(NamedTuple):
     label_bias_C: np.ndarray | None = None
     hash_weight_bE: np.ndarray | None = None
     hash_bias_b: np.ndarray | None = None
+    whitening: Projection | None = None
 
 
 def _num_matched(labels_N: np.ndarray) -> int:
@@ -123,7 +125,7 @@ class HashingTask(TrainingTask):
         return fitted
 
     def finish(self, embed: Embed) -> dict[str, FittedHeads]:
-        """Chooses the temperature on validation images, and fits the rotation of a joint hash on training images."""
+        """Chooses the temperature on validation images, and fits the whitening and the rotation of a joint hash on training images."""
         fitted = {}
         for name in self.trained:
             network = self.networks[name]
@@ -131,8 +133,12 @@ class HashingTask(TrainingTask):
                 continue
             train_ND = embed(name, self._fitting_images) if network.hash_input == "joint" else None
             val_ND = embed(name, self.val) if self.val is not None else None
-            if network.hash_input == "probabilities" or train_ND is not None:  # a joint hash is fitted on rank 0
-                fitted[name] = self._best_heads(network, train_ND, val_ND)
+            if network.hash_input == "joint" and train_ND is not None:  # on rank 0
+                whitening = fit_within_label_whitening(train_ND, self._fitting_images.labels)
+                network.set_whitening(whitening)
+                fitted[name] = self._best_heads(network, train_ND, val_ND)._replace(whitening=whitening)
+            elif network.hash_input == "probabilities":
+                fitted[name] = self._best_heads(network, None, val_ND)
         return fitted
 
     def _best_heads(self, network: Student, train_ND: np.ndarray | None, val_ND: np.ndarray | None) -> FittedHeads:
@@ -161,6 +167,8 @@ class HashingTask(TrainingTask):
         for name, heads in fitted.items():
             network = self.networks[name]
             network.temperature = heads.temperature
+            if network.hash_input == "joint":
+                network.set_whitening(heads.whitening)
             with torch.no_grad():
                 for layer, weight, bias in (
                     (network.trunk.head, heads.label_weight_CD, heads.label_bias_C),

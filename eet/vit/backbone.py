@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import timm
 import torch
@@ -14,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from eet.errors import InputError
+from eet.hashing import Projection
 from eet.images import Preprocessing
 from eet.options.choices import Fit, HashInput
 from eet.options.defaults import DEFAULT_LABEL_WEIGHT
@@ -329,12 +331,19 @@ def student_from_state_dict(
 
 
 def timm_named_weights(student: Student) -> dict[str, Tensor]:
-    """The student's weights under timm's names plus head_hash.*, as in a bundle's file and in other tools."""
+    """The student's weights under timm's names plus head_hash.* and whitening.*, as in a bundle's file and in other tools."""
     return {name.removeprefix("trunk."): value for name, value in student.state_dict().items()}
 
 
 def load_named_weights(student: Student, state: Mapping[str, Tensor]) -> None:
-    """Loads weights under timm's names plus head_hash.*. InputError names those that are missing, unknown or of another shape."""
+    """Loads weights under timm's names plus head_hash.* and whitening.*. A whitening layer is made if there are weights for it.
+
+    Raises:
+        InputError: weights are missing, unknown or of another shape; the message names them.
+    """
+    if {"whitening.weight", "whitening.bias"} <= set(state) and student.hash_input == "joint":
+        width = student.embedding_width
+        student.set_whitening(Projection(np.eye(width), np.zeros(width)))
     names = {name.removeprefix("trunk."): name for name in student.state_dict()}
     unknown = [name for name in state if name not in names]
     if unknown:

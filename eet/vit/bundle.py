@@ -29,7 +29,7 @@ from eet.vit.bundle_folder import (
 from eet.vit.initial_values import WithoutInitialValues
 from eet.vit.student import Student
 
-BUNDLE_VERSION = 4
+BUNDLE_VERSION = 5  # 5: the weights of a joint hash may have a whitening layer
 # Fields that older versions lack: the first version that has them, and their value in older bundles.
 _FIELDS_SINCE = {"hash_input": (2, "logits"), "temperature": (4, 1.0), "label_weight": (4, DEFAULT_LABEL_WEIGHT)}
 

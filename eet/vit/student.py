@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eet.errors import InputError
+from eet.hashing import Projection
 from eet.images import Preprocessing
 from eet.options.choices import HashInput
 from eet.options.defaults import DEFAULT_LABEL_WEIGHT
@@ -55,8 +56,9 @@ class Student(nn.Module):
         probabilities: p. If the weights of head_hash are the target codes (`start_hash_at_codes`), the hash is the expected target code
             of the image, which is the minimum of the MSE. This also holds after a short training, when the logits of the many wrong labels
             are not small yet. The code depends only on the label.
-        joint: [CLS / |CLS|, label_weight p / |p|]. The code depends on the label and on the appearance of the image, so that a search
-            also finds images of labels that were never trained. head_hash is a rotation of this input (`eet.hashing.fit_itq`).
+        joint: [a / |a|, label_weight p / |p|], where a is the CLS, whitened if the student has a whitening layer (`set_whitening`). The
+            code depends on the label and on the appearance of the image, so that a search also finds images of labels that were never
+            trained. head_hash is a rotation of this input (`eet.hashing.fit_itq`).
 
     Args:
         trunk: timm VisionTransformer or Eva that pools by CLS, the mean or attention; its own head is the label head (`num_classes` of
@@ -102,6 +104,7 @@ class Student(nn.Module):
         self.trunk = trunk
         width = trunk.head.out_features + (trunk.embed_dim if hash_input == "joint" else 0)
         self.head_hash = nn.Linear(width, num_bits)
+        self.whitening: nn.Linear | None = None
         self.schedule = schedule
         self.preprocessing = preprocessing
         self.hash_input = hash_input
@@ -168,7 +171,7 @@ class Student(nn.Module):
             backbone=self.backbone,
             backbone_options=self.backbone_options,
         )
-        student.head_hash = self.head_hash
+        student.head_hash, student.whitening = self.head_hash, self.whitening
         return student.train(self.training)
 
     def reset_heads(self, generator: torch.Generator) -> None:
@@ -194,6 +197,27 @@ class Student(nn.Module):
         self.head_hash.weight.copy_(target_codes_Cb.T)
         self.head_hash.bias.zero_()
 
+    @torch.no_grad()
+    def set_whitening(self, whitening: Projection | None) -> None:
+        """Sets the linear layer that whitens the CLS in a joint hash input, or removes it.
+
+        Args:
+            whitening: its weights (D, D) and bias (D,), see `eet.hashing.fit_within_label_whitening`; None removes the layer.
+
+        Raises:
+            InputError: the hash is not joint.
+        """
+        if whitening is None:
+            self.whitening = None
+            return
+        if self.hash_input != "joint":
+            raise InputError(f"the hash reads {self.hash_input}: only a joint hash reads the CLS, which can be whitened")
+        like = self.head_hash.weight
+        layer = nn.utils.skip_init(nn.Linear, self.embedding_width, self.embedding_width, device=like.device, dtype=like.dtype)
+        layer.weight.copy_(torch.from_numpy(np.array(whitening.weight_bD)))  # a copy, because arrays from Ray are read-only
+        layer.bias.copy_(torch.from_numpy(np.array(whitening.bias_b)))
+        self.whitening = layer.requires_grad_(False).train(self.training)
+
     def heads(self, embedding_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and hash (B, b) of final CLS vectors, for example those that a gallery stores."""
         logits = self.trunk.head(self.trunk.head_drop(embedding_BD))
@@ -216,7 +240,10 @@ class Student(nn.Module):
         if self.hash_input == "probabilities":
             return probabilities_BC
         labels_BC = self.label_weight * F.normalize(probabilities_BC, dim=-1)
-        return torch.cat([F.normalize(embedding_BD.float(), dim=-1), labels_BC], dim=-1)
+        appearance_BD = embedding_BD.float()
+        if self.whitening is not None:
+            appearance_BD = self.whitening(appearance_BD).float()
+        return torch.cat([F.normalize(appearance_BD, dim=-1), labels_BC], dim=-1)
 
     @torch.inference_mode()
     def stored_hash_features(self, embedding_ND: np.ndarray, *, temperature: float | None = None) -> np.ndarray:

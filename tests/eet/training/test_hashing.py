@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eet.datasets import synthetic
-from eet.hashing import fit_itq, learn_target_codes
+from eet.hashing import fit_itq, fit_within_label_whitening, learn_target_codes
 from eet.metrics import encoded_protocol
 from eet.training import FitSettings, HashingTask, fit, labelled_images
 from eet.training.hashing import TEMPERATURES
@@ -54,11 +54,13 @@ def outputs(network, table):
     return network.eval()(torch.stack([images[row] for row in range(len(images))]), tokens=False)
 
 
-def joint_input(out, temperature: float, label_weight: float) -> np.ndarray:
+def joint_input(out, network, temperature: float) -> np.ndarray:
     powers = np.exp(out.logits.double().numpy() / temperature)
     probabilities = powers / powers.sum(axis=1, keepdims=True)
-    unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (out.embedding.double().numpy(), probabilities)]
-    return np.concatenate([unit[0], label_weight * unit[1]], axis=1)
+    weight, bias = (value.double().numpy() for value in (network.whitening.weight, network.whitening.bias))
+    appearance = out.embedding.double().numpy() @ weight.T + bias
+    unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (appearance, probabilities)]
+    return np.concatenate([unit[0], network.label_weight * unit[1]], axis=1)
 
 
 def test_a_joint_hash_is_a_rotation_of_the_trained_networks_outputs_for_the_training_images(tiny_birds):
@@ -66,7 +68,10 @@ def test_a_joint_hash_is_a_rotation_of_the_trained_networks_outputs_for_the_trai
     fitted = fit(task, SETTINGS)
     for name, network in task.networks.items():
         out = outputs(network, task.train)
-        read = joint_input(out, 1.0, network.label_weight)
+        whitening = fit_within_label_whitening(out.embedding.numpy(), task.train.labels)
+        np.testing.assert_allclose(network.whitening.weight.numpy(), whitening.weight_bD, atol=1e-3)
+        np.testing.assert_allclose(network.whitening.bias.numpy(), whitening.bias_b, atol=1e-3)
+        read = joint_input(out, network, 1.0)
         weight, bias = (value.detach().double().numpy() for value in (network.head_hash.weight, network.head_hash.bias))
         np.testing.assert_allclose(out.hash.numpy(), read @ weight.T + bias, atol=1e-5)
         np.testing.assert_allclose(bias, -weight @ read.mean(axis=0), atol=1e-5)
@@ -137,5 +142,6 @@ def test_a_resumed_training_ends_with_the_same_joint_hash(tiny_birds):
     resumed = fit(task_on(tiny_birds, "joint"), settings, checkpoint=states[0])
     assert resumed.test.keys() == whole.test.keys()
     for name, heads in whole.fitted.items():
-        for one, other in zip(heads, resumed.fitted[name], strict=True):
+        others = resumed.fitted[name]
+        for one, other in zip((*heads[:-1], *heads.whitening), (*others[:-1], *others.whitening), strict=True):
             assert (one is None and other is None) or np.array_equal(one, other)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eet.hashing import Projection
 from eet.images import Preprocessing
 from eet.vit import (
     PruningSchedule,
@@ -114,7 +115,12 @@ def test_a_joint_hash_is_saved_and_loaded_and_its_values_are_in_the_digest(tmp_p
     ).eval()  # fmt: skip
     student.backbone = backbone
     student.temperature = 1.5
+    unwhitened = save_bundle(student, tmp_path).digest
+    assert load_bundle(tmp_path).whitening is None
+    random, width = np.random.default_rng(0), student.embedding_width
+    student.set_whitening(Projection(random.standard_normal((width, width)), random.standard_normal(width)))
     digests = [save_bundle(student, tmp_path).digest]
+    assert digests[0] != unwhitened
     loaded = load_bundle(tmp_path)
     assert (loaded.hash_input, loaded.temperature, loaded.label_weight) == ("joint", 1.5, 0.3)
     assert_same_model(student, loaded)
@@ -223,7 +229,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "cannot be read"),
     "schedule changed": (_change_record(lambda values: values.update(keep_ratios=[0.5, 0.9])), "is not what model.json describes"),
     "depth changed": (_change_record(lambda values: values["backbone_options"].update(depth=2)), "weights that this student lacks"),
-    "newer version": (_change_record(lambda values: values.update(bundle_version=5)), "version 5; this program reads up to 4"),
+    "newer version": (_change_record(lambda values: values.update(bundle_version=6)), "version 6; this program reads up to 5"),
     "version not a number": (_change_record(lambda values: values.update(bundle_version="1.0")), "is damaged: its bundle_version"),
     "field missing": (_change_record(lambda values: values.pop("preprocessing")), "preprocessing"),
     "digest missing": (_change_record(lambda values: values.pop("digest")), "digest"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import eet.vit.pruned_block
+from eet.hashing import Projection
 from eet.images import Preprocessing
 from eet.vit import PruningSchedule, Student, build_student, student_from_state_dict
 from eet.vit.student import normalised_mass
@@ -235,22 +236,47 @@ def test_hash_of_probabilities_starts_as_the_expected_target_code() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("hash_input", ["probabilities", "joint"])
-def test_the_hash_is_a_linear_layer_of_the_probabilities_at_a_temperature_and_of_the_image(hash_input: Any) -> None:
+@pytest.mark.parametrize(("hash_input", "whitened"), [("probabilities", False), ("joint", False), ("joint", True)])
+def test_the_hash_is_a_linear_layer_of_the_probabilities_at_a_temperature_and_of_the_image(hash_input: Any, whitened: bool) -> None:
     student = build_student(
         "deit_tiny_patch16_224", num_classes=5, num_bits=12, schedule=NO_PRUNING, weights="none", hash_input=hash_input, label_weight=0.4,
         backbone_options={**SMALL, "img_size": (48, 80)},
     ).eval()  # fmt: skip
     nn.init.normal_(student.trunk.head.weight, std=2.0, generator=torch.Generator().manual_seed(1))
     student.temperature = 2.5
+    random, width = np.random.default_rng(4), student.embedding_width
+    whitening = Projection(random.standard_normal((width, width)), random.standard_normal(width))
+    if whitened:
+        student.set_whitening(whitening)
     out = student(images_for(student))
     weight, bias = student.head_hash.weight.double().numpy(), student.head_hash.bias.double().numpy()
     for logits, embedding, hashed in zip(*(value.double().numpy() for value in (out.logits, out.embedding, out.hash)), strict=True):
         powers = [np.exp(logit / 2.5) for logit in logits]
         read = np.array(powers) / sum(powers)
         if hash_input == "joint":
+            if whitened:
+                embedding = np.array([float(row @ embedding + shift) for row, shift in zip(*whitening, strict=True)])
             read = np.concatenate([embedding / np.sqrt((embedding**2).sum()), 0.4 * read / np.sqrt((read**2).sum())])
         np.testing.assert_allclose(hashed, [float(row @ read + shift) for row, shift in zip(weight, bias, strict=True)], atol=1e-5)
+
+
+def test_only_a_joint_hash_can_be_whitened_and_another_schedule_keeps_the_layer() -> None:
+    width = make_student().embedding_width
+    eye = Projection(np.eye(width), np.arange(width))
+    with pytest.raises(ValueError, match="the hash reads logits"):
+        make_student().set_whitening(eye)
+    student = build_student(
+        "deit_tiny_patch16_224", num_classes=5, num_bits=12, schedule=NO_PRUNING, weights="none", hash_input="joint",
+        backbone_options={**SMALL, "img_size": (48, 80)},
+    ).eval()  # fmt: skip
+    plain = student(images_for(student)).hash
+    student.set_whitening(eye)
+    pruned = student.with_schedule(PruningSchedule((1,), (1.0,)))
+    torch.testing.assert_close(pruned(images_for(student)).hash, student(images_for(student)).hash, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(student(images_for(student)).hash, plain)
+    assert not any(parameter.requires_grad for parameter in student.whitening.parameters())
+    student.set_whitening(None)
+    assert torch.equal(student(images_for(student)).hash, plain)
 
 
 def test_only_a_hash_of_probabilities_can_start_at_the_codes() -> None:
