@@ -51,7 +51,8 @@ for parts in given.parts:
     print(f"\n{parts} parts")
     for part in range(parts):
         inside = part_of == part
-        near = (along >= along[inside].min() - given.metres) & (along <= along[inside].max() + given.metres)
+        reach = given.metres + 1e-3  # `along` is rounded
+        near = (along >= along[inside].min() - reach) & (along <= along[inside].max() + reach)
         best = int(right[:, ~near].mean(axis=1).argmax())
         measured[inside] = right[best, inside]
         print(f"{100 * measured[inside].mean():5.1f}  {names[best]}")
