@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 import eet
+from eet.gallery import Manifest, part_table, write_manifest, write_part
 from eet.vit import load_bundle
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]  # each script is a process that imports torch, and one trains
@@ -126,3 +129,32 @@ def test_own_marginal(tiny_model, few):
     first, second = run("own_marginal.py", tiny_model, few, few / "bird1-16.png").splitlines()
     assert first.startswith("importance [") and second.startswith("above_average [")
     assert first.split("] ")[1] != second.split("] ")[1]
+
+
+def test_cross_validate_a_route(tmp_path):
+    """Eight places in two parts. Which setting is chosen for the first part depends on the place next to it, which is left out."""
+    for setting, right in (("first", {0, 1, 2, 3, 4}), ("second", {5})):
+        found = np.array([place if place in right else (place + 4) % 8 for place in range(8)])
+        placed(tmp_path / setting / "db", np.eye(8))
+        placed(tmp_path / setting / "queries", np.eye(8)[found])
+    printed = run("cross_validate_a_route.py", tmp_path / "first", tmp_path / "second", "--parts", 2, "--metres", 100).splitlines()
+    assert printed[:4] == [" 62.5  first", " 12.5  second", "", "2 parts"]
+    assert sorted(printed[4:6]) == ["  0.0  second", " 25.0  first"], "of the other part, without its place next to this one"
+    assert printed[6:] == ["R@1 12.5"]
+
+
+def placed(path: Path, embedding_ND: np.ndarray) -> None:
+    """A gallery of images 100 metres apart, in the order of the rows."""
+    rows, width = embedding_ND.shape
+    manifest = Manifest(
+        model_digest="m", preprocessing_digest="p", num_bits=8, num_rows=rows, num_ok=rows, num_parts=1, rows_per_part=rows, positions=True,
+        embedding_dim=width,
+    )  # fmt: skip
+    ids = [f"{row}.jpg" for row in range(rows)]
+    columns = {"easting": [0.0] * rows, "northing": [100.0 * row for row in range(rows)], "zone": [""] * rows, "condition": [""] * rows}
+    part = part_table(
+        ids, ids, None, np.zeros((rows, 1), np.uint8), ["ok"] * rows, [None] * rows, schema=manifest.schema, places=pa.table(columns),
+        embedding=embedding_ND,
+    )  # fmt: skip
+    write_part(str(path), 0, part)
+    write_manifest(str(path), manifest)

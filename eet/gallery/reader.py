@@ -5,6 +5,7 @@ import collections
 import contextlib
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -29,7 +30,7 @@ _FEW_ROWS_AHEAD = 8
 _MAX_STRING_BYTES = 2**31 - 1
 
 
-def open_gallery(path: str) -> "Gallery":
+def open_gallery(path: str | os.PathLike[str]) -> "Gallery":
     """Opens a finished gallery.
 
     Args:
@@ -38,6 +39,7 @@ def open_gallery(path: str) -> "Gallery":
     Raises:
         InputError: the gallery has no manifest, one of an unsupported schema version, or parts are missing.
     """
+    path = os.fspath(path)
     manifest = read_manifest(path)
     there = {part for part in finished_parts(path, manifest.schema_version) if part < manifest.num_parts}
     if missing := manifest.num_parts - len(there):

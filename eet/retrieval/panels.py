@@ -48,12 +48,15 @@ def hit_blocks(
 ) -> list[Paragraph | Picture]:
     """A panel for each query: its image and first hits, framed by whether they are right.
 
+    Captions have what made the order: the distance of a search by code, otherwise the score. A hit below the re-ranked ones has neither.
+
     metres: right is what lies within this distance; None: what has the query's label.
     gallery_roots, query_roots: where images of either side may lie; None: anywhere. A paragraph says which are left out, and why.
     """
     names = gallery.manifest.label_names
     blocks: list[Paragraph | Picture] = []
     first = hits.filter(pc.less_equal(hits["rank"], top))
+    by_code = _ordered_by_code(hits)
     for query_id in shown:
         rows = first.filter(pc.equal(first["query_id"], query_id)).to_pylist()
         query = image_of(queries, query_id, query_roots)
@@ -63,7 +66,7 @@ def hit_blocks(
         images = [(image_of(gallery, row["item_id"], gallery_roots), row) for row in rows]
         panels = [(image, _is_right(row, metres)) for image, row in images if not isinstance(image, DecodeFailure)]
         captions = [
-            "\n".join(filter(None, [_label_name(row["item_label"], names), f"distance {row['distance']}", _metres_text(row)]))
+            "\n".join(filter(None, [_label_name(row["item_label"], names), _order_text(row, by_code=by_code), _metres_text(row)]))
             for image, row in images
             if not isinstance(image, DecodeFailure)
         ]
@@ -83,6 +86,19 @@ def correct_hits(hits: pa.Table, query_ids: Sequence[str], *, top: int) -> dict[
 
 def _reason(failure: DecodeFailure) -> str:
     return failure.error if failure.status == OUTSIDE else f"can no longer be read ({failure.status})"
+
+
+def _ordered_by_code(hits: pa.Table) -> bool:
+    """Whether a search by code made these hits: `eet.retrieval.search.code_scores` lie within half a bit of minus the distance."""
+    off_H = hits["score"].to_numpy() + hits["distance"].to_numpy()
+    return "score_global" not in hits.column_names and bool((np.abs(off_H) < 0.5).all())
+
+
+def _order_text(row: dict[str, Any], *, by_code: bool) -> str:
+    if by_code:
+        return f"distance {row['distance']}"
+    # Scores of hits that were not re-ranked are made from their neighbours'.
+    return "not re-ranked" if "score_global" in row and row["score_global"] is None else f"score {row['score']:.3f}"
 
 
 def _metres_text(row: dict[str, Any]) -> str:

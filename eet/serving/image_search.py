@@ -21,6 +21,7 @@ from eet.images import DecodeFailure, read_file
 from eet.options.defaults import MAX_PIXELS, MOST_HITS
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.image_roots import ImageRoots, roots_of
+from eet.retrieval.metres import with_metres
 from eet.retrieval.pairs import MatchOptions, pairs_by_part, scoring_here
 from eet.retrieval.regions import ImageTokens, Transport, matched_regions, region_columns
 from eet.retrieval.rerank import match_options, queries_of_rows, reordered
@@ -49,6 +50,7 @@ class Hit:
         distance: Hamming, in bits.
         score: what the rank was made from, higher is better.
         score_global, score_struct: the parts of a re-ranked score; None without re-ranking.
+        metres: how far it is from the query, which is an item too; None where either has no position.
     """
 
     rank: int
@@ -59,6 +61,7 @@ class Hit:
     score: float
     score_global: float | None = None
     score_struct: float | None = None
+    metres: float | None = None
 
 
 class Answer(NamedTuple):
@@ -274,7 +277,8 @@ class ImageSearch:
             codes_1B, k + query.is_item, radius=max_distance, query_hash=hash_1b, label=number, prefix=prefix
         )  # fmt: skip
         labels = query.row["label"].fill_null(-1).to_numpy().astype(np.int32)
-        return hits_of(found, code_scores(found, hash_1b), query.row["item_id"].combine_chunks(), labels, k=k, same=query.is_item)
+        hits = hits_of(found, code_scores(found, hash_1b), query.row["item_id"].combine_chunks(), labels, k=k, same=query.is_item)
+        return with_metres(hits, self.gallery, self.gallery) if query.is_item else hits
 
     def _reranked(self, query: Query, hits: pa.Table, top: int) -> pa.Table:
         options = self._options[query.is_item]
@@ -296,9 +300,8 @@ class ImageSearch:
         label = self._label_name(row["item_label"])
         item_id = row["item_id"]
         name = item_id.rstrip("/").rpartition("/")[2] if label is None else label
-        return Hit(
-            row["rank"], item_id, name, label, row["distance"], row["score"], row.get("score_global"), row.get("score_struct")
-        )  # fmt: skip
+        parts = {part: row.get(part) for part in ("score_global", "score_struct", "metres")}
+        return Hit(row["rank"], item_id, name, label, row["distance"], row["score"], **parts)
 
     def _label_name(self, number: int | None) -> str | None:
         if number is None or number < 0:

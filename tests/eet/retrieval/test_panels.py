@@ -34,6 +34,21 @@ def test_panels_hold_the_hits_of_their_query_framed_by_label(searched, monkeypat
     assert rights == {True, False}, "both kinds must occur"
 
 
+@pytest.mark.parametrize("how", ["re-ranked", "by embedding"])
+def test_captions_have_the_score_where_no_code_made_the_order(how, tiny_model, searched, monkeypatch):
+    captions = []
+    monkeypatch.setattr(panels, "hits_panel", lambda query, hits, **more: captions.extend(more["captions"]) or query)
+    gallery = eet.encode(tiny_model, searched.gallery.codes()[1].to_pylist(), tokens=True, embedding=True, progress=False)
+    hits = eet.search(gallery, gallery, k=4, by="embedding" if how == "by embedding" else "code")
+    hits = eet.rerank(hits, top=3) if how == "re-ranked" else hits
+    hits.panel(0, top=4)
+    rows = hits.table.to_pylist()[:4]
+    expected = [f"score {row['score']:.3f}" for row in rows]
+    if how == "re-ranked":
+        expected[3] = "not re-ranked"
+    assert captions == expected
+
+
 def test_panels_of_places_frame_what_is_near(searched, monkeypatch):
     drawn = []
     monkeypatch.setattr(

@@ -63,7 +63,7 @@ def test_an_image_finds_itself_first_and_is_explained(client, search):
     found = client.get("/api/search", params={"query": given["query"], "k": 5, "rerank": 0}).json()
     assert found["hits"][0] | {"score": 0} == {
         "rank": 1, "item_id": HOSTILE[0], "name": found["hits"][0]["label"], "label": found["hits"][0]["label"], "distance": 0, "score": 0,
-        "score_global": None, "score_struct": None,
+        "score_global": None, "score_struct": None, "metres": None,
     }  # fmt: skip
     assert len(found["hits"]) == 5 and found["before"] == []
     reranked = client.get("/api/search", params={"query": given["query"], "k": 5}).json()
@@ -74,6 +74,17 @@ def test_an_image_finds_itself_first_and_is_explained(client, search):
     shown = client.get(f"/api/queries/{given['query']}/image")
     assert Image.open(io.BytesIO(shown.content)).size == (48, 48)
     assert client.post("/api/query", params={"box": "0,0,0.5,0.5"}, content=photo(search)).json()["query"] != given["query"]
+
+
+def test_hits_of_an_item_have_metres_and_those_of_an_image_have_none(placed, tiny_model):
+    gallery = eet.open_gallery(placed / "database")
+    search = ImageSearch(eet.load_model(tiny_model), gallery)
+    north = {row["item_id"]: row["northing"] for row in gallery.table(["item_id", "northing"]).to_pylist()}
+    item, *_ = north
+    found = search.search(search.item(item), k=5).hits
+    assert [hit.metres for hit in found] == [abs(north[hit.item_id] - north[item]) for hit in found] and len(found) == 5
+    image = search.encode(Path(search.location(item)).read_bytes())
+    assert [hit.metres for hit in search.search(image, k=2).hits] == [None, None]
 
 
 @pytest.mark.parametrize("item_id", HOSTILE)

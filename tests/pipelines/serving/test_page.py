@@ -94,7 +94,7 @@ def test_a_dropped_image_is_found_explained_judged_and_exported(served, browser,
     data = Path(synthetic.load(str(tiny_birds)).location(0)).read_bytes()
     page.evaluate(DROP, [base64.b64encode(data).decode(), "image/png"])
     first = page.locator(".hit").first
-    assert first.locator(".name").text_content() == MARKUP and "0 of 16 bits" in first.locator(".facts").text_content()
+    assert first.locator(".name").text_content() == MARKUP and "score " in first.locator(".facts").text_content()
     assert page.locator(".hit").count() == 24 and page.locator("#before").is_visible()
     wait_for(page, "[...document.querySelectorAll('.hit img')].slice(0, 4).every(image => image.naturalWidth > 0)")
 
@@ -104,6 +104,9 @@ def test_a_dropped_image_is_found_explained_judged_and_exported(served, browser,
     assert MARKUP in page.locator("#reason_title").text_content() and page.locator("#drawing rect").count() == 2 * 2  # two kept tokens each
     page.keyboard.press("Escape")
 
+    page.keyboard.press("b")  # before re-ranking, the distance made the order
+    assert "0 of 16 bits" in first.locator(".facts").text_content()
+    page.keyboard.press("b")
     first.locator(".right").click()
     page.wait_for_selector("#export")
     assert first.locator(".right").get_attribute("aria-pressed") == "true"
