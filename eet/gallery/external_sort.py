@@ -3,6 +3,7 @@
 Tables here have a string column `item_id`; the order is that of its UTF-8 bytes.
 """
 
+import bisect
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -41,19 +42,47 @@ def sorted_by_id(tables: Iterable[pa.Table], *, run_rows: int = RUN_ROWS, within
 
 def merge_by_id(runs: Iterable[Iterator[pa.Table]]) -> Iterator[pa.Table]:
     """Merges runs that are sorted by item_id each. Where ids are equal, rows of an earlier run come first."""
-    heads = [(head, run) for run in runs if (head := _next_block(run)) is not None]
+    heads = [_Head(block, run) for run in runs if (block := _next_block(run)) is not None]
     while heads:
         # Rows up to the smallest last id of all heads come before every unread row.
-        bound = min(head["item_id"][-1].as_py() for head, _ in heads)
-        taken, left = [], []
-        for head, run in heads:
-            count = pc.sum(pc.less_equal(head["item_id"], bound)).as_py()
-            taken.append(head.slice(0, count))
-            following = head.slice(count) if count < len(head) else _next_block(run)
-            if following is not None:
-                left.append((following, run))
+        bound = min(head.last for head in heads)
+        taken = [head.take(bound) for head in heads if head.first <= bound]
         yield _sorted(taken) if len(taken) > 1 else taken[0]
-        heads = left
+        heads = [head for head in heads if head.fill()]
+
+
+class _Head:
+    """The rows of a run that were read and not merged yet, with their first and last id.
+
+    Ids are compared as Python's strings: by code point, which is the order of their UTF-8 bytes. A run whose first id is greater than
+    the bound of a step costs that step one comparison, so runs that hardly overlap are merged in time proportional to their rows.
+    """
+
+    def __init__(self, block: pa.Table, run: Iterator[pa.Table]) -> None:
+        self._run = run
+        self._set(block)
+
+    def take(self, bound: str) -> pa.Table:
+        """Removes and returns the rows up to `bound`."""
+        ids = self._rows["item_id"]
+        count = len(ids) if self.last <= bound else bisect.bisect_right(range(len(ids)), bound, key=lambda row: ids[row].as_py())
+        taken, self._rows = self._rows.slice(0, count), self._rows.slice(count)
+        if len(self._rows):
+            self.first = self._rows["item_id"][0].as_py()
+        return taken
+
+    def fill(self) -> bool:
+        """Reads the next block if no row is left; returns whether there are rows."""
+        if not len(self._rows):
+            block = _next_block(self._run)
+            if block is None:
+                return False
+            self._set(block)
+        return True
+
+    def _set(self, block: pa.Table) -> None:
+        self._rows = block
+        self.first, self.last = block["item_id"][0].as_py(), block["item_id"][-1].as_py()
 
 
 def _sorted(tables: list[pa.Table]) -> pa.Table:

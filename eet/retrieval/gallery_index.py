@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 from eet.errors import InputError
 from eet.gallery import RUN_ROWS, CodedRows, Gallery, fixed_binary_to_numpy, merge_by_id, sorted_by_id
 from eet.search import HammingIndex, Index, NumberedCodes, index_class, known_options, load_index, with_backend
-from eet.storage import ArrayFile, FolderKind, naming_file, read_json, resolve
+from eet.storage import ArrayFile, FolderKind, array_blocks, naming_file, read_json, resolve
 
 INDEX_FILE, IDS_FILE, LABELS_FILE = "index.json", "item_ids.arrow", "labels.npy"
 INDEX_FOLDER = FolderKind(
@@ -256,10 +256,7 @@ def _stored_rows(folder: str, labels_N: np.ndarray, width: int) -> Iterator[pa.T
 
 def _blocks(codes: Path, rows: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The contents of two arrays on the disk, piece by piece."""
-    codes_nB, rows_n = np.load(codes, mmap_mode="r"), np.load(rows, mmap_mode="r")
-    for start in range(0, len(rows_n), MERGED_AT_ONCE):
-        stop = start + MERGED_AT_ONCE
-        yield np.array(codes_nB[start:stop]), np.array(rows_n[start:stop])
+    return zip(array_blocks(codes, MERGED_AT_ONCE), array_blocks(rows, MERGED_AT_ONCE), strict=True)
 
 
 def _write_record(folder: Path, gallery: Gallery) -> None:

@@ -163,16 +163,25 @@ class DistinctCodes:
 
     def item_blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The items in the order of their codes, `size` at a time: words (n, W) and rows (n,)."""
-        for start in range(0, self.num_items, size):
-            stop = min(start + size, self.num_items)
-            rows_n = self.rows_N[start:stop] if len(self.rows_N) else np.arange(start, stop)
-            if not len(self.offsets):
-                yield self.words_UW[start:stop], rows_n
-                continue
-            first = int(np.searchsorted(self.offsets, start, side="right")) - 1
-            last = int(np.searchsorted(self.offsets, stop, side="left"))
-            sizes = np.diff(np.clip(self.offsets[first : last + 1], start, stop))
-            yield np.repeat(self.words_UW[first:last], sizes, axis=0), rows_n
+        return (self._items(start, min(start + size, self.num_items)) for start in range(0, self.num_items, size))
+
+    @classmethod
+    def stored_item_blocks(cls, folder: str | os.PathLike[str], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`item_blocks` of saved codes. Each block is mapped anew, so that the pages of earlier blocks leave the resident memory."""
+        start, number = 0, cls.of_arrays(folder, 0, None).num_items
+        while start < number:
+            stop = min(start + size, number)
+            yield cls.of_arrays(folder, 0, None)._items(start, stop)
+            start = stop
+
+    def _items(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        rows_n = self.rows_N[start:stop] if len(self.rows_N) else np.arange(start, stop)
+        if not len(self.offsets):
+            return self.words_UW[start:stop], rows_n
+        first = int(np.searchsorted(self.offsets, start, side="right")) - 1
+        last = int(np.searchsorted(self.offsets, stop, side="left"))
+        sizes = np.diff(np.clip(self.offsets[first : last + 1], start, stop))
+        return np.repeat(self.words_UW[first:last], sizes, axis=0), rows_n
 
     def reordered(self, order_U: np.ndarray) -> "DistinctCodes":
         """The same items and codes, with the codes in another order.

@@ -185,7 +185,7 @@ def write_in_lists(folder: Path, distinct: DistinctCodes, codes: NumberedCodes, 
 
     def records() -> Iterator[np.ndarray]:
         last: np.ndarray | None = None
-        for words_nW, row_n in distinct.item_blocks(ITEMS_AT_ONCE):
+        for words_nW, row_n in DistinctCodes.stored_item_blocks(folder, ITEMS_AT_ONCE):
             is_first = np.ones(len(row_n), bool)
             if is_grouped:
                 is_first[1:] = (words_nW[1:] != words_nW[:-1]).any(axis=1)

@@ -131,8 +131,8 @@ def write_groups(folder: Path, records: Iterator[np.ndarray], dtype: np.dtype, *
 def _flatten(folder: Path, dtype: np.dtype, scratch: str, at_once: int) -> None:
     """Turns the grouped form into the flat one: the codes in the order of their rows."""
     by_row = np.dtype([("row", dtype["row"]), ("words", dtype["key"])])
-    grouped = DistinctCodes.of_arrays(folder, 0, None)
-    blocks = (_record(by_row, words=words_nW, row=row_n) for words_nW, row_n in grouped.item_blocks(ITEMS_OF_BLOCK))
+    grouped = DistinctCodes.stored_item_blocks(folder, ITEMS_OF_BLOCK)
+    blocks = (_record(by_row, words=words_nW, row=row_n) for words_nW, row_n in grouped)
     ordered = Path(scratch) / "ordered"
     ordered.mkdir()
     write_groups(ordered, sorted_records(blocks, scratch, at_once=at_once), by_row, grouped=False)

@@ -1,6 +1,6 @@
 """Locations, and how they are read and written: local paths and URIs, whole files and folders, members of archives."""
 
-from eet.storage.array_file import ArrayFile
+from eet.storage.array_file import ArrayFile, array_blocks
 from eet.storage.cache import cache_folder
 from eet.storage.claim import OWNER_FILE, Claim, TakenOverError, claimed
 from eet.storage.files import copy_files, exists, read_bytes, read_text, remove, write_text
@@ -32,6 +32,7 @@ __all__ = [
     "Member",
     "TakenOverError",
     "absolute",
+    "array_blocks",
     "cache_folder",
     "check_location",
     "claimed",

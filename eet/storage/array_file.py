@@ -1,11 +1,13 @@
-"""Writing a .npy file piece by piece, for arrays that are larger than memory."""
+"""Writing and reading a .npy file piece by piece, for arrays that are larger than memory."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
 
+from eet.errors import DamagedError
 from eet.storage.whole_file import naming_file
 
 
@@ -56,3 +58,24 @@ class ArrayFile:
         shape = (self._rows,) if self._columns is None else (self._rows, self._columns)
         description = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, description)
+
+
+def array_blocks(path: str | os.PathLike[str], rows: int) -> Iterator[np.ndarray]:
+    """The array of a .npy file, `rows` of its first axis at a time.
+
+    Blocks are read, not mapped: the pages of a mapped file stay in the resident memory of the process until another needs them.
+
+    Args:
+        path: a local file that `numpy.save` or `ArrayFile` wrote.
+        rows: rows of a block, 1 or more; the last one may have fewer.
+    """
+    with open(path, "rb", buffering=0) as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        width = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        for start in range(0, shape[0], rows):
+            number = min(rows, shape[0] - start)
+            block = np.empty((number, *shape[1:]), dtype)
+            if file.readinto(block.data.cast("B")) != number * width:
+                raise DamagedError(f"{path} is damaged: it is shorter than its header says")
+            yield block

@@ -135,3 +135,15 @@ def test_queries_that_do_not_fit_are_refused() -> None:
             of_12_bits.check_queries(packed, np.zeros(shape))
     with pytest.raises(ValueError, match="9 to 16"):
         of_unknown_bits.check_queries(packed, np.zeros((3, 8)))
+
+
+@pytest.mark.parametrize("num_values", NUM_VALUES)
+def test_saved_items_are_read_in_blocks_of_any_size(tmp_path: Path, num_values: int) -> None:
+    codes = DistinctCodes.build(drawn(8, 200, num_values), num_bits=64)
+    codes.save(tmp_path, kind="exact")
+    for size in (1, 7, 1000):
+        read, kept = list(DistinctCodes.stored_item_blocks(tmp_path, size)), list(codes.item_blocks(size))
+        assert len(read) == len(kept) == -(-200 // size)
+        for (words, rows), (known_words, known_rows) in zip(read, kept, strict=True):
+            np.testing.assert_array_equal(words, known_words)
+            np.testing.assert_array_equal(rows, known_rows)
