@@ -17,6 +17,7 @@ from eet.options.threads import SLEEPING_THREADS
 from pipelines.job.cluster import WORKER_MEMORY, WORKERS_END_S, actor_pool, connected, with_nodes
 from pipelines.job.errors import JobFailed
 from pipelines.job.progress_board import BoardReader, open_board
+from pipelines.job.stderr_filter import ACTOR_POOL_WARNING, stderr_without
 from pipelines.job.worker_need import WorkerNeed
 
 MOST_BLOCKS = 1024
@@ -61,7 +62,7 @@ def encode_on_ray(
                 "board": board,
             },
         )
-        with BoardReader(board, lambda event: on_progress(_progress_of(event))):
+        with BoardReader(board, lambda event: on_progress(_progress_of(event))), stderr_without(ACTOR_POOL_WARNING):
             for row in encoded.iter_rows():
                 yield PartDone(int(row["part"]), json.loads(row["statuses"]), bool(row["encoded"]))
 

@@ -12,6 +12,7 @@ import ray
 from eet.gallery import Gallery, read_manifest
 from eet.retrieval.pairs import MatchOptions, PartPairs, Queries, ScoredPairs, Scorer, score_part
 from pipelines.job.cluster import WORKER_MEMORY, actor_pool, connected, with_nodes
+from pipelines.job.stderr_filter import ACTOR_POOL_WARNING, stderr_without
 from pipelines.job.worker_need import WorkerNeed
 
 
@@ -44,9 +45,10 @@ def scoring_on_ray(gallery: Gallery, options: MatchOptions, *, address: str, wor
                 memory=pool.memory or None,
                 fn_constructor_kwargs=arguments,
             )
-            for row in scored.iter_rows():
-                numbers = (np.frombuffer(row[name], np.float32) for name in ("global", "struct", "error"))
-                yield ScoredPairs(np.frombuffer(row["pair"], np.int64), *numbers)
+            with stderr_without(ACTOR_POOL_WARNING):
+                for row in scored.iter_rows():
+                    numbers = (np.frombuffer(row[name], np.float32) for name in ("global", "struct", "error"))
+                    yield ScoredPairs(np.frombuffer(row["pair"], np.int64), *numbers)
 
         yield score
 

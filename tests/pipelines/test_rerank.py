@@ -208,13 +208,14 @@ def test_the_order_is_that_of_a_loop_over_every_pair(config, galleries, measure)
     assert read_hits(config.out).equals(new) and new.schema.equals(RERANKED_SCHEMA)
 
 
-def test_ray_gives_the_same_hits_to_the_last_bit(ray_session, config, monkeypatch):
+def test_ray_gives_the_same_hits_to_the_last_bit(ray_session, config, monkeypatch, capfd):
     here = rerank.run(config)
     monkeypatch.setattr(reranking, "QUERY_BYTES_AT_ONCE", 2 * 2 * TOKENS * DIM)  # two queries travel at a time
     monkeypatch.setattr(pairs, "PAIRS_AT_ONCE", 3)
     assert rerank.run(config).equals(here)
     monkeypatch.undo()
     assert rerank.run(dataclasses.replace(config, engine="ray")).equals(here)
+    assert "max_restarts" not in capfd.readouterr().err  # Ray's line about the actors of Ray Data
 
 
 def test_hits_without_tokens_keep_their_place(config, galleries, tmp_path, capsys):
