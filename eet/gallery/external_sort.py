@@ -58,6 +58,10 @@ class _Head:
     the bound of a step costs that step one comparison, so runs that hardly overlap are merged in time proportional to their rows.
     """
 
+    _rows: pa.Table
+    first: str
+    last: str
+
     def __init__(self, block: pa.Table, run: Iterator[pa.Table]) -> None:
         self._run = run
         self._set(block)
