@@ -29,8 +29,9 @@ def fit_within_label_whitening(vectors_ND: np.ndarray, labels_N: np.ndarray, *, 
     Raises:
         InputError: shapes that do not fit, vectors that are not finite, or a shrinkage outside its range.
 
-    Source: linear discriminant analysis: D. Hand and others; shrinkage as O. Ledoit and M. Wolf, "A well-conditioned estimator for
-    large-dimensional covariance matrices", 2004, with a fixed intensity.
+    Source: A. Hatch, S. Kajarekar, A. Stolcke, "Within-class covariance normalization for SVM-based speaker recognition", Interspeech 2006;
+    shrinkage with a fixed intensity in the form of O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance
+    matrices", 2004.
     """
     vectors_ND = np.asarray(vectors_ND, np.float64)
     labels_N = np.asarray(labels_N)
