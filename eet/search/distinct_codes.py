@@ -167,14 +167,13 @@ class DistinctCodes:
 
     @classmethod
     def stored_item_blocks(cls, folder: str | os.PathLike[str], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """`item_blocks` of saved codes. Each block is mapped anew, so that the pages of earlier blocks leave the resident memory."""
-        start, number = 0, cls.of_arrays(folder, 0, None).num_items
-        while start < number:
-            stop = min(start + size, number)
-            yield cls.of_arrays(folder, 0, None)._items(start, stop)
-            start = stop
+        """`item_blocks` of saved codes. Each block maps the files again, so that the pages of earlier blocks leave the resident memory."""
+        number = cls.of_arrays(folder, 0, None).num_items
+        for start in range(0, number, size):
+            yield cls.of_arrays(folder, 0, None)._items(start, min(start + size, number))
 
     def _items(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Words (n, W) and rows (n,) of the items from `start` to `stop`, in the order of their codes."""
         rows_n = self.rows_N[start:stop] if len(self.rows_N) else np.arange(start, stop)
         if not len(self.offsets):
             return self.words_UW[start:stop], rows_n
