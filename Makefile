@@ -13,7 +13,7 @@ fast:      ## the tests that take seconds
 	$(PYTHON) -m pytest -m "not slow"
 
 faults:    ## jobs killed, and with a full disk, at every one of their file events (about an hour)
-	EET_ALL_FAULTS=1 $(PYTHON) -m pytest -s tests/faults
+	EET_ALL_FAULTS=1 $(PYTHON) -m pytest -n 0 -s tests/faults
 
 lint:      ## what the tests check of style, spelling and types
 	$(PYTHON) -m ruff check .

@@ -9,9 +9,12 @@ import pytest
 
 # Set before anything imports Ray or MLflow; worker processes inherit them.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent / "support"), os.environ.get("PYTHONPATH")]))
-os.environ["EET_CACHE"] = tempfile.mkdtemp(prefix="eet-cache-")  # of the tests alone
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes of one run share what is compiled
+    os.environ["EET_CACHE"] = tempfile.mkdtemp(prefix="eet-cache-")  # of the tests alone
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would wait for the tests of another process
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # a session starts no process that nothing asks for
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # for a driver to find its node; Ray's 10 are too few on a busy machine
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -66,6 +69,15 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def engine_auto_is_local(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For jobs of a test that does not ask for the Ray session, whether or not a test before it has started one."""
+    if "ray_session" not in request.fixturenames:
+        from pipelines.job import engine
+
+        monkeypatch.setattr(engine, "is_connected", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def small(monkeypatch):
     for name, value in {"LABELS": 4, "UNSEEN": 1, "TRAIN": 8, "TEST": 3, "SIZE": 48}.items():
         monkeypatch.setattr(quickstart, f"SYNTHETIC_{name}", value)
-    monkeypatch.setattr(quickstart, "SWEEP_TRIALS", 2)
+    monkeypatch.setattr(quickstart, "SWEEP_TRIALS", 1)
 
 
 def config_of(out: Path, **changes) -> quickstart.QuickstartConfig:

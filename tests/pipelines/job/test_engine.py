@@ -1,18 +1,17 @@
 """Where a job does its work."""
 
 import pytest
-import ray
 import torch
 
+from pipelines.job import engine as engines
 from pipelines.job.engine import uses_ray
 from pipelines.job.worker_need import WorkerNeed
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    """One GPU at most, and no connection to a cluster."""
+    """One GPU at most, and no connection to a cluster (see conftest.py)."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
 def chosen(engine="auto", *, address="local", work=10, workers=None, **need) -> bool:
@@ -34,7 +33,7 @@ def test_several_gpus_or_a_connection_mean_ray(monkeypatch):
     assert chosen()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert not chosen()
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(engines, "is_connected", lambda: True)
     assert chosen()
 
 
