@@ -27,7 +27,7 @@ from eet.options.defaults import number_of_hits
 from eet.retrieval.embedding_search import EmbeddingSearch, check_embeddings
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.recall import Search, measured_recall, recall_as_text
-from eet.retrieval.rerank import match_options, rescored_hits
+from eet.retrieval.rerank import rescore_options, rescored_hits
 from eet.retrieval.search import search_gallery
 from eet.search import check_backend
 from eet.storage import join_location, replace_folder, same_location, write_text
@@ -86,7 +86,7 @@ def _check_queries(config: SearchConfig, gallery: Gallery, queries: Gallery) -> 
     if config.by == "embedding":
         check_embeddings(gallery, queries)
     if config.rescore:
-        match_options(gallery, queries, embedding_weight=config.rescore_weight, tokens=False)
+        rescore_options(gallery, queries, config.rescore_weight)
 
 
 def _searched(config: SearchConfig, gallery: Gallery, queries: Gallery) -> tuple[pa.Table, dict[str, float] | None]:
@@ -122,7 +122,7 @@ def _print_plan(gallery: Gallery, config: SearchConfig) -> None:
         + ("all" if config.k is None else f"{config.k}")
         + " hits each"
         + (f" within {config.radius} bits" if config.radius is not None else "")
-        + (f", {config.rescore} of them re-ordered by embeddings" if config.rescore else "")
+        + (f", {config.rescore} of them re-ordered" if config.rescore else "")
         + "; nothing was started"
     )
 

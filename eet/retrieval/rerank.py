@@ -26,6 +26,7 @@ from eet.gallery import (
 from eet.matching import MARGINALS, SOLVERS, ConvergenceWarning
 from eet.matching.sinkhorn import CONVERGED, check_transport
 from eet.options.choices import GlobalSimilarity
+from eet.options.defaults import RESCORE_WEIGHT
 from eet.retrieval.pairs import (
     MatchOptions,
     OpenedScorer,
@@ -152,23 +153,48 @@ def reranked_hits(
     return reordered(hits, head_H, global_H, struct_H, weight=weight)
 
 
-def rescored_hits(hits: pa.Table, gallery: Gallery, queries: Gallery, *, top: int, weight: float) -> pa.Table:
+def rescore_options(gallery: Gallery, queries: Gallery, weight: float | None = None) -> MatchOptions:
+    """The options of `rescored_hits`.
+
+    Args:
+        gallery: the searched gallery.
+        queries: the gallery of the queries.
+        weight: weight of the cosine of the stored final CLS vectors, at least 0; codes have weight 1. Default RESCORE_WEIGHT if both
+            galleries have such vectors, else 0.
+
+    Raises:
+        InputError: the galleries were encoded by different models, they lack the vectors that the weight needs, the weight is out of
+            range, or there is nothing that could change the order: no vectors, and no real-valued hashes of the queries.
+    """
+    if weight is None:
+        weight = RESCORE_WEIGHT if _have_embeddings(gallery, queries) else 0.0
+    if not weight and not queries.manifest.has_hash:
+        raise InputError(
+            f"there is nothing to order hits again by: {queries.path} has no real-valued hashes, and no embeddings are used. Encode the "
+            "queries with hash, or both galleries with embedding"
+        )
+    return match_options(gallery, queries, embedding_weight=weight, tokens=False)
+
+
+def rescored_hits(hits: pa.Table, gallery: Gallery, queries: Gallery, *, top: int, weight: float | None = None) -> pa.Table:
     """Re-orders the first hits of every query by the similarity of codes + weight * the cosine of the stored final CLS vectors.
+
+    The similarity of codes is that of the query's real-valued hash with the bits of the item, if the queries have hashes.
 
     Args:
         hits: in the columns of HITS_SCHEMA, rows in any order.
-        gallery: the searched gallery, encoded with embedding in any form.
-        queries: the gallery of the queries, encoded with embedding.
+        gallery: the searched gallery.
+        queries: the gallery of the queries.
         top: number of hits of a query that are re-ordered; the others keep their rank.
-        weight: above 0.
+        weight: as of `rescore_options`.
 
     Returns:
         The hits in the columns of RERANKED_SCHEMA, score_struct null.
 
     Raises:
-        InputError: a gallery has no embeddings, or the weight is out of range.
+        InputError: as `rescore_options`.
     """
-    options = match_options(gallery, queries, embedding_weight=weight, tokens=False)
+    options = rescore_options(gallery, queries, weight)
     return reranked_hits(hits, gallery, queries, options, top=top, weight=0.0, opened=scoring_here(gallery, options))
 
 

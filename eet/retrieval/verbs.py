@@ -35,7 +35,7 @@ from eet.gallery.parts import PartFiles
 from eet.hashing.quantisation import check_form
 from eet.metrics import measures_as_text
 from eet.options.choices import Backend, Denominator, GlobalSimilarity, LabelChoice, Mode, Ties, TokenMass, VectorForm
-from eet.options.defaults import ADAPTED_TO, RESCORE_WEIGHT, number_of_hits
+from eet.options.defaults import ADAPTED_TO, number_of_hits
 from eet.retrieval.embedding_search import EmbeddingSearch
 from eet.retrieval.gallery_index import GalleryIndex
 from eet.retrieval.hits import Hits
@@ -212,7 +212,7 @@ def search(
     by: Literal["code", "embedding"] = "code",
     backend: Backend = "auto",
     rescore: int = 0,
-    rescore_weight: float = RESCORE_WEIGHT,
+    rescore_weight: float | None = None,
 ) -> Hits:
     """The items of a gallery that are nearest to each query, by Hamming distance (or all within a radius) or by embedding, exactly.
 
@@ -225,8 +225,9 @@ def search(
         radius: largest Hamming distance of a hit, in bits, at least 0. A query may then have few hits or none.
         by: "code" (Hamming distance) or "embedding" (cosine of the embeddings, which both galleries must have).
         backend: of codes: "native", "faiss" (FAISS's flat binary index), or "auto": faiss on a GPU, else native. The hits are the same.
-        rescore: re-order this many of them by codes and embeddings, which both galleries must have; 0 for none.
-        rescore_weight: weight of the cosine of the embeddings, above 0; codes have weight 1.
+        rescore: re-order this many of them by the query's real-valued hash with the bits of each item, and by embeddings; 0 for none.
+        rescore_weight: weight of the cosine of the embeddings, at least 0; codes have weight 1. Default 1 if both galleries have
+            embeddings, else 0.
 
     Returns:
         Hits ordered by distance, then by the query's real-valued hash, where the queries have one, then by item_id.
@@ -240,8 +241,10 @@ def search(
     if radius is not None and radius < 0:
         raise InputError(f"radius={radius}: use 0 bits or more")
     hits = "0 hits or more" if k is None else f"0 to k={k} hits"
-    if not (0 <= rescore and (k is None or rescore <= k) and 0 < rescore_weight < math.inf):
-        raise InputError(f"rescore={rescore}, rescore_weight={rescore_weight}: use {hits}, and a weight above 0")
+    if not (0 <= rescore and (k is None or rescore <= k)):
+        raise InputError(f"rescore={rescore}: use {hits}")
+    if rescore_weight is not None and not 0 <= rescore_weight < math.inf:
+        raise InputError(f"rescore_weight={rescore_weight}: use 0 or more")
     if by not in ("code", "embedding") or (by == "embedding" and (rescore or k is None or radius is not None)):
         raise InputError(f"by={by!r}, rescore={rescore}, radius={radius}: use 'code', or 'embedding' without rescore and radius")
     check_backend(backend)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from eet.options.choices import Backend
-from eet.options.defaults import RESCORE_WEIGHT, number_of_hits
+from eet.options.defaults import number_of_hits
 from pipelines.job.location import LOCATION
 from pipelines.job.options import JobOptions, hits_file_problems
 
@@ -26,9 +26,10 @@ class SearchConfig(JobOptions):
         probes: Lists of an ivf or faiss-ivf index that a query searches, default 16; with all of them the search is exact. Of a faiss-hnsw
             index the candidates that a query keeps, default 64. A larger number finds more hits and takes longer.
         recall_queries: Number of queries that are also searched exactly, to measure the recall of an approximate search.
-        rescore: Re-order this many hits of each query by codes and the stored final CLS vectors; the gallery must have been encoded with
-            --embedding, in any form (--embedding-as int4 takes half a byte a dimension).
-        rescore_weight: Weight of the cosine of the CLS vectors; codes have weight 1.
+        rescore: Re-order this many hits of each query by its real-valued hash with the bits of each item, which needs no more than the
+            codes, and by the stored final CLS vectors if the gallery was encoded with --embedding, in any form (--embedding-as int4 takes
+            half a byte a dimension).
+        rescore_weight: Weight of the cosine of the CLS vectors; codes have weight 1. Default 1 if the gallery has them, else 0.
         shards: Ray actors among which the parts of the gallery are divided, if it is too large for one machine; 1 searches in this
             process.
         out: Parquet file of hits. Query images are encoded into a small gallery next to it, NAME.queries.
@@ -54,7 +55,7 @@ class SearchConfig(JobOptions):
     probes: int | None = None
     recall_queries: int = 64
     rescore: int = 0
-    rescore_weight: float = RESCORE_WEIGHT
+    rescore_weight: float | None = None
     shards: int = 1
     format: Literal["table", "paths", "none"] = "table"
 
@@ -73,8 +74,8 @@ class SearchConfig(JobOptions):
             found.append(f"--recall_queries {self.recall_queries}: use 1 or more")
         if self.rescore < 0 or (k is not None and self.rescore > k):
             found.append(f"--rescore {self.rescore}: use 0 (none) " + ("or more" if k is None else f"to --k {k}"))
-        if not 0 < self.rescore_weight < float("inf"):
-            found.append(f"--rescore_weight {self.rescore_weight}: use above 0")
+        if self.rescore_weight is not None and not 0 <= self.rescore_weight < float("inf"):
+            found.append(f"--rescore_weight {self.rescore_weight}: use 0 or more")
         if self.shards < 1:
             found.append(f"--shards {self.shards}: use 1 or more")
         if self.index is not None and self.shards > 1:

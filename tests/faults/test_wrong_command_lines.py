@@ -157,7 +157,7 @@ CASES: list[tuple[str, str]] = [
     (f"{SEARCH} --queries gallery --out new.parquet --k 0", "--k 0"),
     (f"{SEARCH} --queries gallery --out new.parquet --k ten", "ten"),
     (f"{SEARCH} --queries gallery --out new.parquet --probes 4", "--index"),
-    (f"{SEARCH} --queries gallery --out new.parquet --rescore 5", "embedding"),
+    (f"{SEARCH} --queries gallery --out new.parquet --rescore 5 --rescore-weight 2", "embedding"),
     (f"{SEARCH} --queries gallery --out new.parquet --index nowhere", "nowhere"),
     (f"{SEARCH} --queries gallery --out new.parquet --index gallery", "index"),
     (f"{SEARCH} --queries gallery --out new.parquet --index other-index", "other-index"),

@@ -1,5 +1,6 @@
 """The functions of the Python API: encode, search, rerank, evaluate."""
 
+import dataclasses
 import gc
 import re
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 import eet
 from eet.datasets import ImageTable, synthetic
 from eet.errors import InputError
-from eet.gallery import is_gallery, write_hits, write_part
+from eet.gallery import Gallery, is_gallery, write_hits, write_part
 from eet.matching import ConvergenceWarning
 from eet.retrieval.measures import encoded_measures, hits_measures
 from eet.retrieval.pairs import scoring_here
@@ -211,11 +212,34 @@ def test_a_search_re_orders_hits_by_codes_and_embeddings(model, paths, tmp_path,
     assert written.equals(found.table)
 
 
-def test_re_ordering_needs_embeddings_and_a_number_that_is_searched(gallery):
+def test_hits_are_re_ordered_by_codes_alone_where_there_are_no_embeddings(model, paths):
+    """By the sum of |hash| over the bits that agree minus that over the others."""
+    items = eet.encode(model, paths)
+    plain, found = eet.search(items, items, k=10), eet.search(items, items, k=10, rescore=6)
+    assert found.table.equals(eet.rerank(plain, top=6, weight=0).table)
+    assert found.table["item_id"] != plain.table["item_id"]
+    rows = {item: row for row, item in enumerate(items.table()["item_id"].to_pylist())}
+    signs_Nb = np.where(np.unpackbits(items.codes()[0], axis=1, count=items.manifest.num_bits), 1.0, -1.0)
+    for hit in found.table.slice(0, 60).to_pylist():
+        if hit["rank"] <= 6:
+            query_b = np.asarray(items.hashes()[rows[hit["query_id"]]], np.float64)
+            expected = query_b @ signs_Nb[rows[hit["item_id"]]] / np.abs(query_b).sum()
+            assert hit["score_global"] == pytest.approx(expected, abs=1e-3)
+    stored = eet.encode(model, paths, embedding=True)
+    default, codes = (eet.search(stored, stored, k=10, rescore=6, rescore_weight=weight) for weight in (None, 0.0))
+    assert default.table["item_id"] != codes.table["item_id"] == found.table["item_id"]
+
+
+def test_re_ordering_needs_something_to_order_by_and_a_number_that_is_searched(gallery):
+    without = Gallery(gallery.path, dataclasses.replace(gallery.manifest, has_hash=False))
+    with pytest.raises(InputError, match="nothing to order hits again by: .* has no real-valued hashes, and no embeddings are used"):
+        eet.search(gallery, without, k=5, rescore=5)
     with pytest.raises(InputError, match="has no embeddings, which embedding_weight needs: encode it with embedding"):
-        eet.search(gallery, gallery, k=5, rescore=5)
-    with pytest.raises(InputError, match="rescore=6, rescore_weight=1.0: use 0 to k=5 hits"):
+        eet.search(gallery, gallery, k=5, rescore=5, rescore_weight=1.0)
+    with pytest.raises(InputError, match="rescore=6: use 0 to k=5 hits"):
         eet.search(gallery, gallery, k=5, rescore=6)
+    with pytest.raises(InputError, match="rescore_weight=-1: use 0 or more"):
+        eet.search(gallery, gallery, k=5, rescore=5, rescore_weight=-1)
 
 
 def test_a_weight_of_embeddings_beside_their_similarity_is_refused(gallery):
