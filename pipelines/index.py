@@ -4,7 +4,8 @@ from pathlib import Path
 
 from eet.errors import InputError
 from eet.gallery import Gallery, open_gallery
-from eet.retrieval.gallery_index import INDEX_FILE, INDEX_FOLDER, GalleryIndex, missing_parts
+from eet.retrieval.gallery_index import GalleryIndex
+from eet.retrieval.index_folder import INDEX_FILE, INDEX_FOLDER, missing_parts
 from eet.search import Index
 from eet.storage import remove_leftovers, replace_folder
 from pipelines.configs.index import IndexConfig
@@ -33,17 +34,13 @@ def run(config: IndexConfig) -> GalleryIndex | None:
         print(f"{config.out} is up to date: nothing to do")
         return before
     with replace_folder(config.out, INDEX_FOLDER) as fresh:
-        GalleryIndex.write(
-            Path(fresh),
-            gallery,
-            parts,
-            kind=config.kind or "exact",
-            options=_options(config),
-            extended=None if before is None else config.out,
-        )
+        if before is None:
+            GalleryIndex.write(Path(fresh), gallery, kind=config.kind or "exact", options=_options(config))
+        else:
+            GalleryIndex.write_extended(Path(fresh), gallery, config.out)
         write_config(fresh, config)
     index = GalleryIndex.load(config.out)
-    print(f"{config.out}: {index.codes.describe()} ({extent})")
+    print(f"{config.out}: {index.describe()} ({extent})")
     return index
 
 

@@ -1,32 +1,22 @@
 """A gallery, or some of its parts, ready to be searched: codes, ids and labels in the order of item_id, in memory or mapped from disk."""
 
 import contextlib
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 
-from eet.errors import InputError
 from eet.gallery import RUN_ROWS, CodedRows, Gallery, fixed_binary_to_numpy, merge_by_id, sorted_by_id
+from eet.retrieval.index_folder import SEGMENT_FILES, read_index_record, segment_folders, write_index_record
 from eet.search import HammingIndex, Index, NumberedCodes, index_class, known_options, load_index, with_backend
-from eet.storage import ArrayFile, FolderKind, array_blocks, naming_file, read_json, resolve
+from eet.storage import ArrayFile, array_blocks, link_files, naming_file
 
-INDEX_FILE, IDS_FILE, LABELS_FILE = "index.json", "item_ids.arrow", "labels.npy"
-INDEX_FOLDER = FolderKind(
-    noun="an index",
-    marker=INDEX_FILE,
-    names=r"item_ids\.arrow|labels\.npy|codes\.json|(codes|offsets|rows|centroids|list_starts)\.npy|index\.faiss|config\.yaml",
-    complete=INDEX_FILE,
-)
-"""What `eet index` replaces."""
+IDS_FILE, LABELS_FILE = "item_ids.arrow", "labels.npy"
 IDS_AT_ONCE = 1 << 20
 """Ids in a batch of the Arrow file of ids."""
 _IDS_SCHEMA = pa.schema([("item_id", pa.large_string())])
@@ -39,30 +29,27 @@ FOUND_SCHEMA = pa.schema(
 """The result of a search: by query number, then distance, then asymmetric score, then item_id. label: -1 where unknown."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class IndexRecord:
-    """The contents of index.json: the gallery whose first parts are indexed."""
-
-    model_digest: str
-    preprocessing_digest: str
-    num_bits: int
-    num_parts: int
-    parts_digest: str
+SEGMENT_GROWTH = 2
+"""New items are joined with each last segment that has at most this many times as many items."""
 
 
 @dataclass(frozen=True)
 class GalleryIndex:
     """An index with the ids and labels of its items.
 
+    An index on the disk that was extended has segments: an item is in one of them, and a search merges their answers.
+
     Attributes:
         codes: the index; row i is item_ids[i].
         item_ids: ascending.
         labels_N: int32, label of each item, -1 where unknown.
+        added: indexes of items that came later, which have none of their own.
     """
 
     codes: Index
     item_ids: pa.Array | pa.ChunkedArray
     labels_N: np.ndarray
+    added: tuple["GalleryIndex", ...] = ()
 
     @classmethod
     def of_rows(cls, rows: CodedRows, num_bits: int, build: Callable[..., Index] = HammingIndex.build) -> "GalleryIndex":
@@ -75,9 +62,26 @@ class GalleryIndex:
         """Indexes the codes of a gallery, or of some parts. InputError where a part is missing."""
         return cls.of_rows(gallery.coded_rows(parts), gallery.manifest.num_bits)
 
+    @property
+    def segments(self) -> tuple["GalleryIndex", ...]:
+        """The indexes that together hold all items: this one, and those that were added."""
+        return (self, *self.added)
+
+    @property
+    def num_items(self) -> int:
+        """Items of all segments."""
+        return sum(segment.codes.num_items for segment in self.segments)
+
+    def describe(self) -> str:
+        """One line for the user."""
+        if not self.added:
+            return self.codes.describe()
+        return f"{self.num_items:,} items in {len(self.segments)} segments, the first of {self.codes.describe()}"
+
     def with_backend(self, backend: str, device: str = "cpu") -> "GalleryIndex":
         """The same items, searched by a backend; see `eet.search.with_backend`."""
-        return replace(self, codes=with_backend(self.codes, backend, device))
+        added = tuple(segment.with_backend(backend, device) for segment in self.added)
+        return replace(self, codes=with_backend(self.codes, backend, device), added=added)
 
     def search(
         self,
@@ -92,6 +96,9 @@ class GalleryIndex:
 
         There are fewer if an approximate index finds fewer. k: None for all within the radius.
         """
+        if self.added:
+            segments = (replace(self, added=()), *self.added)
+            return merged([part.search(codes_QB, k, radius=radius, query_hash=query_hash, device=device) for part in segments], k)
         found = self.codes.find(codes_QB, k=k, radius=radius, query_hash=query_hash, device=device)
         query = np.repeat(np.arange(len(codes_QB)), np.diff(found.starts))
         ids = taken_ids(self.item_ids, found.rows)
@@ -99,16 +106,89 @@ class GalleryIndex:
         return pa.table([*columns, np.asarray(self.labels_N)[found.rows]], schema=FOUND_SCHEMA)
 
     def save(self, folder: Path, gallery: Gallery) -> None:
-        """Writes the index of `gallery` into a folder, from which `load` maps it."""
+        """Writes the index of `gallery`, of one segment, into a folder, from which `load` maps it."""
         self.codes.save(folder)
         np.save(folder / LABELS_FILE, self.labels_N)
         with _IdsFile(folder / IDS_FILE) as ids_file:
             for chunk in self.item_ids.chunks if isinstance(self.item_ids, pa.ChunkedArray) else [self.item_ids]:
                 ids_file.append(chunk)
-        _write_record(folder, gallery)
+        write_index_record(folder, gallery)
 
     @classmethod
     def write(
+        cls,
+        folder: Path,
+        gallery: Gallery,
+        *,
+        kind: str = "exact",
+        options: Mapping[str, Any] | None = None,
+        at_once: int = RUN_ROWS,
+    ) -> None:
+        """Writes an index of a gallery that may not fit in memory: the files that `of_rows` and `save` would write, byte for byte.
+
+        Ids are sorted in runs on the disk, and codes too where the kind of index does so (see `Index.write`).
+
+        Args:
+            folder: an existing, empty local folder. Sorted runs lie in it meanwhile.
+            gallery: the gallery.
+            kind: a name in `eet.search.INDEXES`.
+            options: of the kind; None values mean the default.
+            at_once: rows that are sorted in memory at once.
+
+        Raises:
+            InputError: a part is missing or damaged, or there is no such kind or option.
+        """
+        parts = range(gallery.manifest.num_parts)
+        gallery.check_num_ok(cls._write_segment(folder, gallery, parts, kind=kind, options=options, at_once=at_once))
+        write_index_record(folder, gallery)
+
+    @classmethod
+    def write_extended(cls, folder: Path, gallery: Gallery, before: str, *, at_once: int = RUN_ROWS) -> None:
+        """Writes the index `before` with all parts of the gallery that it lacks.
+
+        An exact index gets a new segment of these parts, and the files of its large segments are linked, so the work is in proportion to
+        what is new. Segments with at most SEGMENT_GROWTH times as many items as come after them become part of the new one; so an index
+        of N items has about log2(N) segments at most. An approximate index has one segment, in which the new items are merged with the old
+        ones, and keeps what it learned from the first items.
+
+        Args:
+            folder: an existing, empty local folder, on the disk of `before`. Sorted runs lie in it meanwhile.
+            gallery: the gallery.
+            before: the folder of an index over its first parts.
+            at_once: rows that are sorted in memory at once.
+
+        Raises:
+            InputError: a part is missing or damaged.
+        """
+        index, ends = cls.load(before), read_index_record(before).ends
+        num_parts = gallery.manifest.num_parts
+        kept = index._segments_kept(gallery.manifest.num_ok - index.num_items) if index.codes.kind == "exact" else 0
+        if not kept and not index.added:
+            number = cls._write_segment(folder, gallery, range(ends[-1], num_parts), before=before, at_once=at_once)
+            ends = (num_parts,)
+        elif not kept:
+            number, ends = cls._write_segment(folder, gallery, range(num_parts), at_once=at_once), (num_parts,)
+        else:
+            old = segment_folders(before, len(ends))[:kept]
+            ends = (*ends[:kept], num_parts)
+            *linked, new = segment_folders(str(folder), len(ends))
+            for source, target in zip(old, linked, strict=True):
+                link_files(source, target, like=SEGMENT_FILES)
+            Path(new).mkdir()
+            number = sum(segment.codes.num_items for segment in index.segments[:kept])
+            number += cls._write_segment(Path(new), gallery, range(ends[-2], num_parts), at_once=at_once)
+        gallery.check_num_ok(number)
+        write_index_record(folder, gallery, ends)
+
+    def _segments_kept(self, num_new: int) -> int:
+        """How many segments stay as they are when `num_new` items come."""
+        sizes = [segment.codes.num_items for segment in self.segments]
+        while sizes and sizes[-1] <= SEGMENT_GROWTH * num_new:
+            num_new += sizes.pop()
+        return len(sizes)
+
+    @classmethod
+    def _write_segment(
         cls,
         folder: Path,
         gallery: Gallery,
@@ -116,29 +196,13 @@ class GalleryIndex:
         *,
         kind: str = "exact",
         options: Mapping[str, Any] | None = None,
-        extended: str | None = None,
+        before: str | None = None,
         at_once: int = RUN_ROWS,
-    ) -> None:
-        """Writes an index of a gallery that may not fit in memory: the files that `of_rows` and `save` would write, byte for byte.
-
-        Ids are sorted in runs on the disk, and codes too where the kind of index does so (see `Index.write`). Of an index that is
-        extended, the ids are merged with the new ones, without being sorted again.
-
-        Args:
-            folder: an existing, empty local folder. Sorted runs lie in it meanwhile.
-            gallery: the gallery.
-            parts: the parts to read: all, or those that the extended index lacks.
-            kind: a name in `eet.search.INDEXES`.
-            options: of a new index of this kind; None values mean the default.
-            extended: the folder of an index over all other parts; kind and options are its own.
-            at_once: rows that are sorted in memory at once.
-
-        Raises:
-            InputError: a part is missing or damaged, or there is no such kind or option.
-        """
-        before = None if extended is None else cls.load(extended)
-        index_kind = index_class(kind if before is None else before.codes.kind)
-        given = {} if before is not None else known_options(kind, options or {})
+    ) -> int:
+        """Writes the files of a segment, merged with those of an index of one segment, and returns the number of its items."""
+        old = None if before is None else cls.load(before)
+        index_kind = index_class(kind if old is None else old.codes.kind)
+        given = {} if old is not None else known_options(kind, options or {})
         manifest = gallery.manifest
         width = -(-manifest.num_bits // 8)
         with tempfile.TemporaryDirectory(dir=folder, prefix="sorting-") as scratch:
@@ -151,8 +215,8 @@ class GalleryIndex:
                 ArrayFile(Path(scratch) / "codes.npy", np.dtype(np.uint8), width) as new_codes,
                 ArrayFile(Path(scratch) / "rows.npy", np.dtype(np.int64)) as new_rows,
             ):
-                if extended is not None and before is not None:
-                    runs.insert(0, _stored_rows(extended, before.labels_N, width))
+                if before is not None and old is not None:
+                    runs.insert(0, _stored_rows(before, old.labels_N, width))
                 number = 0
                 for table in merge_by_id(runs):
                     for chunk in table["item_id"].chunks:
@@ -164,21 +228,25 @@ class GalleryIndex:
                     new_rows.append(rows[is_new])
                     new_codes.append(fixed_binary_to_numpy(table["code"], np.uint8, (width,)))
                     number += len(table)
-            gallery.check_num_ok(number)
             codes = NumberedCodes(
                 blocks=_blocks(Path(scratch) / "codes.npy", Path(scratch) / "rows.npy"),
                 num_items=number,
                 width=width,
                 num_bits=manifest.num_bits,
-                moved=None if before is None else np.load(moved_file, mmap_mode="r"),
+                moved=None if old is None else np.load(moved_file, mmap_mode="r"),
                 at_once=at_once,
             )
-            index_kind.write(folder, codes, None if before is None else before.codes, **given)
-        _write_record(folder, gallery)
+            index_kind.write(folder, codes, None if old is None else old.codes, **given)
+        return number
 
     @classmethod
     def load(cls, folder: str) -> "GalleryIndex":
-        """Maps what `save` wrote."""
+        """Maps what `save`, `write` or `write_extended` wrote."""
+        first, *added = map(cls._load_segment, segment_folders(folder, len(read_index_record(folder).ends)))
+        return replace(first, added=tuple(added))
+
+    @classmethod
+    def _load_segment(cls, folder: str) -> "GalleryIndex":
         source = pa.memory_map(str(Path(folder) / IDS_FILE))
         ids = pa.ipc.open_file(source).read_all()["item_id"]
         labels = np.load(Path(folder) / LABELS_FILE, mmap_mode="r")
@@ -224,6 +292,19 @@ class _IdsFile:
         self._gathered, self._number = [], 0
 
 
+def merged(answers: list[pa.Table], k: int | None) -> pa.Table:
+    """The first k of each query, or all, over answers in the columns of FOUND_SCHEMA: by distance, then asymmetric score, then item_id."""
+    table = pa.concat_tables(answers)
+    penalty = -table["score"].to_numpy()
+    table = table.append_column("penalty", pa.array(penalty + np.float32(0)))  # no -0.0, which would sort before 0
+    table = table.sort_by([(name, "ascending") for name in ("query", "distance", "penalty", "item_id")]).drop_columns("penalty")
+    if k is None:
+        return table.cast(FOUND_SCHEMA)
+    query = table["query"].to_numpy()
+    first = np.searchsorted(query, query)
+    return table.filter(pa.array(np.arange(len(query)) - first < k)).cast(FOUND_SCHEMA)
+
+
 def taken_ids(item_ids: pa.Array | pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
     """The ids of some rows, a large_string array. pyarrow's own `take` would join all chunks first."""
     if isinstance(item_ids, pa.Array):
@@ -259,10 +340,6 @@ def _blocks(codes: Path, rows: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     return zip(array_blocks(codes, MERGED_AT_ONCE), array_blocks(rows, MERGED_AT_ONCE), strict=True)
 
 
-def _write_record(folder: Path, gallery: Gallery) -> None:
-    (folder / INDEX_FILE).write_text(json.dumps(asdict(_record(gallery, gallery.manifest.num_parts)), indent=1) + "\n")
-
-
 def by_id(rows: CodedRows) -> CodedRows:
     """The rows in the order of their ids. After an append, a gallery is sorted only within each append."""
     codes_NB, item_ids, labels_N = rows
@@ -270,34 +347,3 @@ def by_id(rows: CodedRows) -> CodedRows:
         return rows
     order = pc.sort_indices(item_ids)
     return CodedRows(codes_NB[order.to_numpy()], item_ids.take(order), labels_N[order.to_numpy()])
-
-
-def _record(gallery: Gallery, num_parts: int) -> IndexRecord:
-    """A description of the first parts of a gallery: their model, and a digest of their names, sizes and times."""
-    filesystem, _ = resolve(gallery.path)
-    files = filesystem.get_file_info([gallery.part_path(part) for part in range(num_parts)]) if num_parts else []
-    listed = "\n".join(f"{info.base_name} {info.size} {info.mtime_ns}" for info in files if info.type == pafs.FileType.File)
-    return IndexRecord(
-        model_digest=gallery.manifest.model_digest,
-        preprocessing_digest=gallery.manifest.preprocessing_digest,
-        num_bits=gallery.manifest.num_bits,
-        num_parts=num_parts,
-        parts_digest=hashlib.sha256(listed.encode()).hexdigest(),
-    )
-
-
-def read_index_record(index: str) -> IndexRecord:
-    """The record of an index about its gallery. InputError where there is no index."""
-    file = Path(index) / INDEX_FILE
-    if not file.is_file():
-        raise InputError(f"{index} is no index: it has no {INDEX_FILE}. `eet index --gallery GALLERY --out {index}` makes one")
-    return read_json(str(file), IndexRecord)
-
-
-def missing_parts(index: str, gallery: Gallery) -> list[int]:
-    """Parts of the gallery that the index lacks. InputError where its other parts are not those that were indexed."""
-    record = read_index_record(index)
-    indexed = record.num_parts
-    if not 0 <= indexed <= gallery.manifest.num_parts or record != _record(gallery, indexed):
-        raise InputError(f"{index} is an index of another gallery than {gallery.path}, or of an earlier state of it: make a new one")
-    return list(range(indexed, gallery.manifest.num_parts))

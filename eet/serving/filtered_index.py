@@ -34,15 +34,15 @@ class FilteredIndex:
 
     @property
     def num_items(self) -> int:
-        return self.whole.codes.num_items
+        return self.whole.num_items
 
     @property
     def label_numbers(self) -> list[int]:
-        return np.unique(np.asarray(self.whole.labels_N)).tolist()
+        return np.unique(np.concatenate([np.unique(np.asarray(part.labels_N)) for part in self.whole.segments])).tolist()
 
     @property
     def first_id(self) -> str | None:
-        return self.whole.item_ids[0].as_py() if len(self.whole.item_ids) else None
+        return min((part.item_ids[0].as_py() for part in self.whole.segments if len(part.item_ids)), default=None)
 
     def search(
         self,
@@ -74,19 +74,23 @@ class FilteredIndex:
             return index
 
     def _made(self, label: int | None, prefix: str) -> GalleryIndex:
-        whole = self.whole
-        first, end = self._with_prefix(prefix)
-        rows = np.arange(first, end)
-        if label is not None:
-            rows = rows[np.asarray(whole.labels_N[first:end]) == label]
-        codes_NB = whole.codes.packed_codes()[rows]
-        num_bits = whole.codes.num_bits or 8 * codes_NB.shape[1]
-        coded = CodedRows(codes_NB, taken_ids(whole.item_ids, rows), np.asarray(whole.labels_N)[rows])
+        codes, ids, labels = zip(*(_filtered(segment, label, prefix) for segment in self.whole.segments), strict=True)
+        coded = CodedRows(np.concatenate(codes), pa.concat_arrays(ids), np.concatenate(labels))
+        num_bits = self.whole.codes.num_bits or 8 * coded.codes_NB.shape[1]
         return GalleryIndex.of_rows(coded, num_bits).with_backend(self._backend, self._device)
 
-    def _with_prefix(self, prefix: str) -> tuple[int, int]:
-        """The rows (first, end) whose id starts with a prefix: ids ascend by code point, as Python compares."""
-        ids, length = self.whole.item_ids, len(prefix)
-        places = range(len(ids))
-        first = bisect.bisect_left(places, prefix, key=lambda row: ids[row].as_py()[:length])
-        return first, bisect.bisect_right(places, prefix, lo=first, key=lambda row: ids[row].as_py()[:length])
+
+def _filtered(segment: GalleryIndex, label: int | None, prefix: str) -> CodedRows:
+    """The items of a segment that pass a filter."""
+    first, end = _with_prefix(segment.item_ids, prefix)
+    rows = np.arange(first, end)
+    if label is not None:
+        rows = rows[np.asarray(segment.labels_N[first:end]) == label]
+    return CodedRows(segment.codes.packed_codes()[rows], taken_ids(segment.item_ids, rows), np.asarray(segment.labels_N)[rows])
+
+
+def _with_prefix(ids: pa.Array | pa.ChunkedArray, prefix: str) -> tuple[int, int]:
+    """The rows (first, end) whose id starts with a prefix: ids ascend by code point, as Python compares."""
+    places, length = range(len(ids)), len(prefix)
+    first = bisect.bisect_left(places, prefix, key=lambda row: ids[row].as_py()[:length])
+    return first, bisect.bisect_right(places, prefix, lo=first, key=lambda row: ids[row].as_py()[:length])

@@ -4,7 +4,7 @@ from eet.storage.array_file import ArrayFile, array_blocks
 from eet.storage.cache import cache_folder
 from eet.storage.claim import OWNER_FILE, Claim, TakenOverError, claimed
 from eet.storage.files import copy_files, exists, read_bytes, read_text, remove, write_text
-from eet.storage.folder import FolderKind, hidden_beside, replace_folder
+from eet.storage.folder import FolderKind, hidden_beside, link_files, replace_folder
 from eet.storage.json_file import parsed_json, read_json
 from eet.storage.leftovers import held_folder, is_hidden_name, remove_leftovers, remove_leftovers_in, sync_folder
 from eet.storage.location import (
@@ -43,6 +43,7 @@ __all__ = [
     "is_hidden_name",
     "is_inside",
     "join_location",
+    "link_files",
     "local_path",
     "location_problem",
     "naming_file",

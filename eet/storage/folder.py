@@ -58,6 +58,24 @@ def hidden_beside(location: str) -> str:
     return f"{folder}{slash}{hidden_name(name)}{options}"
 
 
+def link_files(source: str, target: str, *, like: str) -> None:
+    """Gives files of a local folder a second name in another, where the disk can, and else copies them. They must not be changed later.
+
+    Args:
+        source: local folder.
+        target: local folder, created with its parents.
+        like: regular expression of the names.
+    """
+    os.makedirs(target)
+    for name in sorted(os.listdir(source)):
+        if re.fullmatch(like, name):
+            pair = os.path.join(source, name), os.path.join(target, name)
+            try:
+                os.link(*pair)
+            except OSError:  # two disks, or a store that knows no links; a full disk fails below too
+                shutil.copyfile(*pair)
+
+
 @contextlib.contextmanager
 def replace_folder(location: str, kind: FolderKind) -> Iterator[str]:
     """Replaces the folder at `location` by a new one: yields an empty folder to write into, and puts it in place at the end.

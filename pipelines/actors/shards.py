@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 
 from eet.errors import EetError
 from eet.gallery import Gallery, read_manifest
-from eet.retrieval.gallery_index import FOUND_SCHEMA, GalleryIndex
+from eet.retrieval.gallery_index import GalleryIndex, merged
 from eet.serving import FilteredIndex
 from pipelines.job.cluster import WORKER_MEMORY, ClusterResources, connected, shard_memory
 from pipelines.job.errors import JobFailed
@@ -173,19 +173,6 @@ def _memory(gallery: Gallery, shards: int, backend: str) -> int:
     manifest = gallery.manifest
     copies = 4 if backend == "faiss" else 3
     return WORKER_MEMORY // 2 + -(-manifest.num_rows // shards) * (copies * -(-manifest.num_bits // 8) + 40)
-
-
-def merged(answers: list[pa.Table], k: int | None) -> pa.Table:
-    """The first k of each query, or all, over answers in the columns of FOUND_SCHEMA: by distance, then asymmetric score, then item_id."""
-    table = pa.concat_tables(answers)
-    penalty = -table["score"].to_numpy()
-    table = table.append_column("penalty", pa.array(penalty + np.float32(0)))  # no -0.0, which would sort before 0
-    table = table.sort_by([(name, "ascending") for name in ("query", "distance", "penalty", "item_id")]).drop_columns("penalty")
-    if k is None:
-        return table.cast(FOUND_SCHEMA)
-    query = table["query"].to_numpy()
-    first = np.searchsorted(query, query)
-    return table.filter(pa.array(np.arange(len(query)) - first < k)).cast(FOUND_SCHEMA)
 
 
 def _shown(parts: list[int]) -> str:

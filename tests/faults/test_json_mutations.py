@@ -14,7 +14,8 @@ import eet
 from eet.embedding import build_base, load_base, save_base
 from eet.gallery import open_gallery, read_model_record, write_part
 from eet.gallery.job import read_job
-from eet.retrieval.gallery_index import GalleryIndex, missing_parts
+from eet.retrieval.gallery_index import GalleryIndex
+from eet.retrieval.index_folder import missing_parts
 from eet.vit import load_bundle
 from pipelines import index
 

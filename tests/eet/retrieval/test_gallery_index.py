@@ -1,45 +1,20 @@
 """Indexes that are written in bounded memory against those made in memory."""
 
 import dataclasses
+import json
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from drawn_gallery import drawn, first_parts, grown
 
-from eet.errors import InputError
-from eet.gallery import Gallery, Manifest, external_sort, open_gallery, part_table, write_manifest, write_part
+from eet.errors import DamagedError, InputError
+from eet.gallery import Gallery, external_sort
 from eet.retrieval import gallery_index
 from eet.retrieval.gallery_index import GalleryIndex, by_id, taken_ids
 from eet.search import build_index
-
-
-def drawn(folder: Path, rng: np.random.Generator, bits: int, part_sizes: list[int], values: int, *, failed: float = 0.1) -> Gallery:
-    """A gallery of parts of these sizes; ids are in no order over the parts, some rows have no label, some no code."""
-    number = sum(part_sizes)
-    hashes = rng.integers(0, 2, (values, bits))[rng.integers(0, values, number)]
-    names = rng.permutation([f"é/{n}" if n % 3 else f"z{n:05d}.jpg" for n in range(number)]) if number else np.empty(0, str)
-    ok = rng.random(number) >= failed
-    manifest = Manifest(
-        model_digest="m", preprocessing_digest="p", num_bits=bits, num_rows=number, num_ok=int(ok.sum()), num_parts=len(part_sizes),
-        rows_per_part=max([*part_sizes, 1]), errors={"missing": int((~ok).sum())} if not ok.all() else {},
-    )  # fmt: skip
-    for part, places in enumerate(np.split(np.arange(number), np.cumsum(part_sizes)[:-1])):
-        ids = sorted(names[places].tolist())
-        labels = [None if place % 4 == 0 else int(place) % 9 for place in places]
-        statuses = ["ok" if ok[place] else "missing" for place in places]
-        errors = [None if status == "ok" else status for status in statuses]
-        packed = np.packbits(hashes[places], axis=1)
-        write_part(str(folder), part, part_table(ids, ids, labels, packed, statuses, errors, schema=manifest.schema))
-    write_manifest(str(folder), manifest)
-    return open_gallery(str(folder))
-
-
-def first_parts(gallery: Gallery, number: int) -> Gallery:
-    """The same gallery before its other parts were appended."""
-    num_ok = len(gallery.coded_rows(range(number)).codes_NB)
-    return Gallery(gallery.path, dataclasses.replace(gallery.manifest, num_parts=number, num_ok=num_ok))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -53,7 +28,7 @@ def test_every_file_is_that_of_the_way_in_memory(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("eet.search.ivf_index.ITEMS_AT_ONCE", 17)
     monkeypatch.setattr("eet.search.numbered_codes.ITEMS_OF_BLOCK", 9)
     monkeypatch.setattr(external_sort, "BLOCK_ROWS", 7)
-    forms = set()
+    forms, segmented = set(), 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
         bits, parts = int(rng.integers(1, 257)), int(rng.integers(1, 6))
@@ -67,15 +42,28 @@ def test_every_file_is_that_of_the_way_in_memory(tmp_path, monkeypatch, kind):
         codes, item_ids, labels = by_id(gallery.coded_rows())
         in_memory = GalleryIndex(build_index(kind, codes, num_bits=bits, **options), item_ids, labels)
         in_memory.save(folders["wanted"], gallery)
-        GalleryIndex.write(folders["whole"], gallery, range(len(sizes)), kind=kind, options=options, at_once=at_once)
+        GalleryIndex.write(folders["whole"], gallery, kind=kind, options=options, at_once=at_once)
         assert files(folders["whole"]) == files(folders["wanted"]), seed
         before = int(rng.integers(0, len(sizes) + 1))
-        GalleryIndex.write(folders["first"], first_parts(gallery, before), range(before), kind=kind, options=options, at_once=at_once)
-        GalleryIndex.write(folders["extended"], gallery, range(before, len(sizes)), extended=str(folders["first"]), at_once=at_once)
-        rebuilt = GalleryIndex.load(str(folders["first"])).codes.rebuilt(codes)
-        GalleryIndex(rebuilt, item_ids, labels).save(folders["rebuilt"], gallery)
-        assert files(folders["extended"]) == files(folders["rebuilt"]), seed
-        forms.add((len(GalleryIndex.load(str(folders["first"])).codes.codes.offsets) > 0, len(rebuilt.codes.offsets) > 0))
+        first = first_parts(gallery, before)
+        GalleryIndex.write(folders["first"], first, kind=kind, options=options, at_once=at_once)
+        GalleryIndex.write_extended(folders["extended"], gallery, str(folders["first"]), at_once=at_once)
+        extended = GalleryIndex.load(str(folders["extended"]))
+        if extended.added:  # the files of both segments are those of a new index of their parts
+            (folders["rebuilt"] / "segments").mkdir()
+            for number, parts in enumerate((range(before), range(before, len(sizes)))):
+                rows = by_id(gallery.coded_rows(parts))
+                segment = folders["rebuilt"] / "segments" / str(number)
+                GalleryIndex(build_index(kind, rows.codes_NB, num_bits=bits), rows.item_ids, rows.labels_N).save(segment, first)
+                (segment / "index.json").unlink()
+                assert files(folders["extended"] / "segments" / str(number)) == files(segment), seed
+            segmented += 1
+        else:
+            rebuilt = GalleryIndex.load(str(folders["first"])).codes.rebuilt(codes)
+            GalleryIndex(rebuilt, item_ids, labels).save(folders["rebuilt"], gallery)
+            assert files(folders["extended"]) == files(folders["rebuilt"]), seed
+            forms.add((len(GalleryIndex.load(str(folders["first"])).codes.codes.offsets) > 0, len(rebuilt.codes.offsets) > 0))
+    assert (segmented > 3) == (kind == "exact")
     assert {(True, True), (False, False)} <= forms and len(forms) > 2  # also from one form to the other
 
 
@@ -94,7 +82,7 @@ def test_memory_does_not_grow_with_the_gallery(tmp_path, monkeypatch):
         pa.set_memory_pool(counted)
         tracemalloc.start()
         try:
-            GalleryIndex.write(tmp_path / f"index-{number}", gallery, range(number), at_once=1000)
+            GalleryIndex.write(tmp_path / f"index-{number}", gallery, at_once=1000)
             peaks[number] = tracemalloc.get_traced_memory()[1] + counted.max_memory()
         finally:
             tracemalloc.stop()
@@ -107,7 +95,7 @@ def test_a_damaged_count_is_refused(tmp_path):
     wrong = Gallery(gallery.path, dataclasses.replace(gallery.manifest, num_ok=3))
     (tmp_path / "index").mkdir()
     with pytest.raises(InputError, match="its manifest counts 3"):
-        GalleryIndex.write(tmp_path / "index", wrong, range(2))
+        GalleryIndex.write(tmp_path / "index", wrong)
 
 
 def test_ids_of_rows_are_found_in_any_chunk():
@@ -115,3 +103,51 @@ def test_ids_of_rows_are_found_in_any_chunk():
     chunked = pa.chunked_array([ids.slice(start, 7) for start in range(0, 50, 7)])
     for rows in (np.random.default_rng(0).integers(0, 50, 200), np.empty(0, np.int64)):
         assert taken_ids(chunked, rows).equals(ids.take(pa.array(rows))) and taken_ids(ids, rows).equals(ids.take(pa.array(rows)))
+
+
+def test_an_index_in_segments_answers_as_one_of_all_items(tmp_path):
+    counts = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        bits, number = int(rng.integers(1, 100)), 9
+        gallery = drawn(tmp_path / f"{seed}", rng, bits, [int(rng.choice([60, 20])), *rng.integers(0, 12, number - 1).tolist()], 30)
+        steps = sorted({1, number, *rng.integers(1, number, 5).tolist()})
+        index = GalleryIndex.load(str(grown(tmp_path / f"{seed}-grown", gallery, steps)))
+        plain = GalleryIndex.of_gallery(gallery)
+        counts.add(len(index.segments))
+        assert index.num_items == plain.num_items and 2 ** (len(index.segments) - 1) <= plain.num_items
+        codes = np.concatenate([plain.codes.packed_codes()[:5], rng.integers(0, 256, (4, -(-bits // 8)), dtype=np.uint8)])
+        if bits % 8:
+            codes[:, -1] &= 256 - 2 ** (8 - bits % 8)
+        hashes = rng.normal(size=(len(codes), bits)).round(1)
+        for backend in ("native", "faiss"):
+            found, wanted = index.with_backend(backend), plain.with_backend(backend)
+            for options in ({"k": 1}, {"k": 7}, {"k": 500}, {"k": None, "radius": bits // 3}, {"k": 4, "radius": 2}):
+                for query_hash in (None, hashes):
+                    answer = found.search(codes, **options, query_hash=query_hash)
+                    assert answer.equals(wanted.search(codes, **options, query_hash=query_hash)), (seed, backend, options)
+    assert len(counts) > 2
+
+
+def test_an_extension_writes_what_is_new_and_links_the_rest(tmp_path):
+    gallery = drawn(tmp_path / "gallery", np.random.default_rng(0), 32, [400, 20, 10, 100], 200, failed=0)
+    last = grown(tmp_path / "grown", gallery, [1, 2, 3])
+    assert [segment.codes.num_items for segment in GalleryIndex.load(str(last)).segments] == [400, 30]  # 20 is not above 2 x 10
+    base = tmp_path / "grown" / "1" / "codes.npy"
+    assert (last / "segments" / "0" / "codes.npy").samefile(base) and not (last / "codes.npy").exists()
+    (tmp_path / "more").mkdir()
+    GalleryIndex.write_extended(tmp_path / "more", gallery, str(last))
+    more = GalleryIndex.load(str(tmp_path / "more"))
+    assert [segment.codes.num_items for segment in more.segments] == [400, 130]
+    assert more.describe().startswith("530 items in 2 segments, the first of 400 items")
+
+
+def test_a_record_of_impossible_segments_is_damage(tmp_path):
+    gallery = drawn(tmp_path / "gallery", np.random.default_rng(0), 32, [400, 20], 200)
+    last = grown(tmp_path / "grown", gallery, [1, 2])
+    record = json.loads((last / "index.json").read_text())
+    assert record["segment_ends"] == [1, 2]
+    for ends in ([2, 1], [1, 3], [-1, 2]):
+        (last / "index.json").write_text(json.dumps({**record, "segment_ends": ends}))
+        with pytest.raises(DamagedError, match="segment_ends"):
+            GalleryIndex.load(str(last))

@@ -9,7 +9,7 @@ from search_by_loop import answered, loop
 
 from eet.errors import EetError
 from eet.gallery import Gallery, open_gallery
-from eet.retrieval.gallery_index import GalleryIndex
+from eet.retrieval.gallery_index import GalleryIndex, merged
 from eet.retrieval.search import search_gallery
 from eet.serving import FilteredIndex
 from pipelines.actors import shards
@@ -105,7 +105,7 @@ def test_answers_of_shards_merge_into_the_answer_of_all(parted, asked, number_of
     indexes.append(GalleryIndex.of_gallery(parted, []))
 
     def found(codes, k, query_hash=None):
-        return shards.merged([index.search(codes, k, query_hash=query_hash) for index in indexes], k)
+        return merged([index.search(codes, k, query_hash=query_hash) for index in indexes], k)
 
     for k in (1, 11, 60):
         assert search_gallery(parted, queries, k=k, search=found).equals(search_gallery(parted, queries, k=k))
