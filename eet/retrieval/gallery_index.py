@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eet.errors import DamagedError
 from eet.gallery import RUN_ROWS, CodedRows, Gallery, fixed_binary_to_numpy, merge_by_id, sorted_by_id
 from eet.retrieval.index_folder import SEGMENT_FILES, read_index_record, segment_folders, write_index_record
 from eet.search import HammingIndex, Index, NumberedCodes, index_class, known_options, load_index, with_backend
@@ -241,9 +242,22 @@ class GalleryIndex:
 
     @classmethod
     def load(cls, folder: str) -> "GalleryIndex":
-        """Maps what `save`, `write` or `write_extended` wrote."""
-        first, *added = map(cls._load_segment, segment_folders(folder, len(read_index_record(folder).ends)))
-        return replace(first, added=tuple(added))
+        """Maps what `save`, `write` or `write_extended` wrote, also while another one takes its place.
+
+        Raises:
+            InputError: there is no index.
+            DamagedError: it lacks a file.
+        """
+        while True:
+            record = read_index_record(folder)
+            try:
+                first, *added = map(cls._load_segment, segment_folders(folder, len(record.ends)))
+            except FileNotFoundError as error:
+                if read_index_record(folder) == record:
+                    raise DamagedError(f"{folder} is damaged: it lacks {error.filename or error}. Make the index again") from error
+            else:
+                if read_index_record(folder) == record:  # else the files are of two indexes
+                    return replace(first, added=tuple(added))
 
     @classmethod
     def _load_segment(cls, folder: str) -> "GalleryIndex":

@@ -44,7 +44,7 @@ def place(tmp_path_factory, tiny_model, photos) -> Path:
     other.head_hash.weight.data *= -1
     save_bundle(other, root / "other")
     images = sorted(photos.rglob("*.png"))
-    for name, number in (("few", 5), ("more", 8), ("queries", 3)):
+    for name, number in (("few", 5), ("next", 7), ("more", 8), ("queries", 3)):
         (root / name).mkdir()
         for path in images[:number]:
             shutil.copy(path, root / name / path.name)
@@ -110,6 +110,7 @@ def cases(jobs: Jobs, birds: Path) -> dict[str, Case]:
         "encode --mode overwrite": Case([jobs.encode("more", model="other")], jobs.encode("few", "--mode", "overwrite"), []),
         "index": Case([few], jobs.index(), ["index"]),
         "index, extended": Case([few, jobs.index(), more], jobs.index(), ["index"]),
+        "index, with a new segment": Case([few, jobs.index(), jobs.encode("next", "--mode", "append")], jobs.index(), ["index"]),
         "search": Case([few], jobs.search(), ["hits.parquet", "hits.queries"]),
         "search again": Case([few, jobs.search("few")], jobs.search(), ["hits.parquet", "hits.queries"]),
         "rerank": Case([few, jobs.search()], jobs.rerank(), ["better.parquet"]),

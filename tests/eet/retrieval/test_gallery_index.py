@@ -151,3 +151,27 @@ def test_a_record_of_impossible_segments_is_damage(tmp_path):
         (last / "index.json").write_text(json.dumps({**record, "segment_ends": ends}))
         with pytest.raises(DamagedError, match="segment_ends"):
             GalleryIndex.load(str(last))
+
+
+@pytest.mark.parametrize("sizes", [[40, 3], [5, 40]], ids=["a segment more", "one segment still"])
+def test_an_index_that_is_replaced_while_it_is_loaded_is_never_mixed_with_the_new_one(tmp_path, monkeypatch, sizes):
+    gallery = drawn(tmp_path / "gallery", np.random.default_rng(0), 32, sizes, 200, failed=0)
+    last = grown(tmp_path / "grown", gallery, [1, 2])
+    index = tmp_path / "grown" / "1"
+    load, swapped = np.load, []
+
+    def load_late(*given, **options):
+        if not swapped:
+            swapped.append(index.rename(tmp_path / "old"))
+            last.rename(index)
+        return load(*given, **options)
+
+    monkeypatch.setattr(np, "load", load_late)
+    found = GalleryIndex.load(str(index))
+    assert swapped and found.num_items == sum(sizes)
+    assert found.search(found.codes.packed_codes()[:3], 50).equals(
+        GalleryIndex.of_gallery(gallery).search(found.codes.packed_codes()[:3], 50)
+    )
+    (index / ("segments/1/labels.npy" if found.added else "labels.npy")).unlink()
+    with pytest.raises(DamagedError, match=r"it lacks .*labels.npy"):
+        GalleryIndex.load(str(index))
