@@ -101,7 +101,7 @@ REFUSED = [
 ]
 
 
-def run(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
     """`python *arguments` at the root of the checkout, wherever eet is installed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "120"}
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
@@ -163,8 +163,9 @@ def test_codespell():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute on an idle core
 def test_mypy():
-    result = run("-m", "mypy")
+    result = run("-m", "mypy", timeout=850)
     assert result.returncode == 0, said(result)
     assert re.search(r"no issues found in \d\d+ source files", result.stdout), said(result)
 

@@ -85,12 +85,25 @@ def answers(address: str) -> bool:
 
 
 def submit(head: Head, *job: str) -> subprocess.CompletedProcess[str]:
-    """`ray job submit --working-dir .` from the checkout; again while the head has no agent for jobs yet."""
-    command = [RAY, "job", "submit", "--address", head.address, "--working-dir", ".", "--", sys.executable, "-m", "pipelines", *job]
+    """`ray job submit --working-dir .` from the checkout; again while the head has no agent for jobs yet, or closes the connection.
+
+    A busy head may take a job and close the connection before it answers; then the job is followed by its name.
+    """
+    name = f"test-{secrets.token_hex(4)}"
+    address = ["--address", head.address]
+    command = [RAY, "job", "submit", *address, "--submission-id", name, "--working-dir", ".", "--", sys.executable, "-m", "pipelines", *job]
     while True:
-        done = subprocess.run(command, cwd=CHECKOUT, env=head.environment, capture_output=True, text=True, timeout=200)
-        if "No available agent to submit job" not in done.stderr:
+        done = said_by(head, command)
+        if "already exists" in done.stderr:
+            logs = said_by(head, [RAY, "job", "logs", *address, "--follow", name])
+            failed = "succeeded" not in said_by(head, [RAY, "job", "status", *address, name]).stdout
+            return subprocess.CompletedProcess(command, int(failed), logs.stdout, logs.stderr)
+        if "No available agent to submit job" not in done.stderr and "Connection aborted" not in done.stderr:
             return done
+
+
+def said_by(head: Head, command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=CHECKOUT, env=head.environment, capture_output=True, text=True, timeout=200)
 
 
 def test_who_has_no_token_is_refused(head, tmp_path):
