@@ -72,6 +72,7 @@ def test_the_job_has_the_cluster_of_the_cluster():
     assert CLUSTER["spec"]["rayVersion"] == RAY and f"ray=={RAY}\n" in (ROOT / "constraints.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_job_has_flags_that_encode_takes():
     eet, job, *arguments = shlex.split(JOB["spec"]["entrypoint"])
     config = read_config(job_parser(job, EncodeConfig), EncodeConfig, arguments)

@@ -102,6 +102,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", READERS)
+@pytest.mark.slow
 def test_a_changed_field_loads_or_is_one_clear_error(folder, name):
     file = folder / name
     text = file.read_text()

@@ -10,6 +10,7 @@ SMALL = ["--backbone", "deit_tiny_patch16_224", "--backbone-options", VIT, "--im
 SMALL += ["--tokens-from-block", "2"]
 
 
+@pytest.mark.slow
 def test_its_bundle_encodes_embeddings_of_its_width_and_codes_of_its_bits(tiny_birds, tmp_path, capsys):
     model, gallery = str(tmp_path / "vlad"), str(tmp_path / "gallery")
     command = ["fit-base", "--images", str(tiny_birds), *SMALL, "--aggregation-options", "{words: 3}", "--width", "8", "--bits", "16"]

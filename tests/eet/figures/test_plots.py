@@ -28,6 +28,7 @@ def test_saved_png_has_its_size_in_inches_and_repeats_exactly(tmp_path: Path) ->
         assert image.width == 6 * 192
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_when_drawing_only() -> None:
     code = "import sys, eet.figures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,6 +22,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivf"])
+@pytest.mark.slow
 def test_every_file_is_that_of_the_way_in_memory(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(gallery_index, "IDS_AT_ONCE", 50)
     monkeypatch.setattr(gallery_index, "MERGED_AT_ONCE", 13)
@@ -67,6 +68,7 @@ def test_every_file_is_that_of_the_way_in_memory(tmp_path, monkeypatch, kind):
     assert {(True, True), (False, False)} <= forms and len(forms) > 2  # also from one form to the other
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_gallery(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery_index, "IDS_AT_ONCE", 500)
     monkeypatch.setattr(gallery_index, "MERGED_AT_ONCE", 100)
@@ -105,6 +107,7 @@ def test_ids_of_rows_are_found_in_any_chunk():
         assert taken_ids(chunked, rows).equals(ids.take(pa.array(rows))) and taken_ids(ids, rows).equals(ids.take(pa.array(rows)))
 
 
+@pytest.mark.slow
 def test_an_index_in_segments_answers_as_one_of_all_items(tmp_path):
     counts = set()
     for seed in range(20):

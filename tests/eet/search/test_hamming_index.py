@@ -49,6 +49,7 @@ def test_answers_equal_a_plain_sort(bits: int, num_values: int, with_hash: bool,
 
 
 @pytest.mark.parametrize("with_hash", [False, True])
+@pytest.mark.slow
 def test_many_codes_tied_at_the_cut_are_all_weighed(with_hash: bool) -> None:
     """All codes of weight 1 and 2 are two big tie groups."""
     bits, rng = 24, np.random.default_rng(0)

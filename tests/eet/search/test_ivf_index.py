@@ -34,6 +34,7 @@ def slow_search(items, queries, k, centroids, probes, query_hash=None):  # type:
 @pytest.mark.parametrize("num_values", [30, 100_000])  # grouped: items share codes; flat: they do not
 @pytest.mark.parametrize("lists", [12, 40])
 @pytest.mark.parametrize("with_hash", [False, True])
+@pytest.mark.slow
 def test_an_answer_is_the_sorted_content_of_the_probed_lists(bits: int, num_values: int, with_hash: bool, lists: int) -> None:
     items = drawn(bits, 600, num_values)
     query_hash = np.random.default_rng(1).integers(-9, 9, (20, bits)) + 0.5  # exact sums: real ties

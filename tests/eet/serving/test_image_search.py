@@ -54,6 +54,7 @@ def test_an_image_is_encoded_in_the_precision_of_the_gallery(tiny_model, item_id
     np.testing.assert_array_equal(query.row["hash"].to_pylist()[0], held.rows([item_ids[2]])["hash"].to_pylist()[0])
 
 
+@pytest.mark.slow
 def test_reranked_hits_are_those_of_the_python_api(search, gallery, item_ids):
     expected = eet.rerank(eet.search(gallery, gallery, k=20), top=20).to_pandas()
     expected = expected[expected["query_id"] == item_ids[5]]
