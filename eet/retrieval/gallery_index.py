@@ -65,8 +65,8 @@ class GalleryIndex:
 
     @property
     def segments(self) -> tuple["GalleryIndex", ...]:
-        """The indexes that together hold all items: this one, and those that were added."""
-        return (self, *self.added)
+        """The indexes that together hold all items, each of its own alone: this one without what was added, and what was added."""
+        return (replace(self, added=()), *self.added) if self.added else (self,)
 
     @property
     def num_items(self) -> int:
@@ -98,8 +98,7 @@ class GalleryIndex:
         There are fewer if an approximate index finds fewer. k: None for all within the radius.
         """
         if self.added:
-            segments = (replace(self, added=()), *self.added)
-            return merged([part.search(codes_QB, k, radius=radius, query_hash=query_hash, device=device) for part in segments], k)
+            return merged([part.search(codes_QB, k, radius=radius, query_hash=query_hash, device=device) for part in self.segments], k)
         found = self.codes.find(codes_QB, k=k, radius=radius, query_hash=query_hash, device=device)
         query = np.repeat(np.arange(len(codes_QB)), np.diff(found.starts))
         ids = taken_ids(self.item_ids, found.rows)

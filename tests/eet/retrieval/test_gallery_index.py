@@ -118,7 +118,8 @@ def test_an_index_in_segments_answers_as_one_of_all_items(tmp_path):
         index = GalleryIndex.load(str(grown(tmp_path / f"{seed}-grown", gallery, steps)))
         plain = GalleryIndex.of_gallery(gallery)
         counts.add(len(index.segments))
-        assert index.num_items == plain.num_items and 2 ** (len(index.segments) - 1) <= plain.num_items
+        assert index.num_items == plain.num_items == sum(segment.num_items for segment in index.segments)
+        assert 2 ** (len(index.segments) - 1) <= plain.num_items
         codes = np.concatenate([plain.codes.packed_codes()[:5], rng.integers(0, 256, (4, -(-bits // 8)), dtype=np.uint8)])
         if bits % 8:
             codes[:, -1] &= 256 - 2 ** (8 - bits % 8)
